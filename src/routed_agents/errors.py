@@ -1,0 +1,34 @@
+"""The errors a user can meet: one root, few leaves, each also the built-in a reader expects."""
+
+from __future__ import annotations
+
+
+class RoutedAgentsError(Exception):
+    """Catches everything routed-agents raises of its own accord; a provider's exceptions pass through untouched."""
+
+
+class PolicyError(RoutedAgentsError, ValueError):
+    """A policy, tier or taxonomy file says something that cannot be meant."""
+
+
+class StepError(RoutedAgentsError, ValueError):
+    """A step record or message list cannot be read."""
+
+
+class PriceNotFound(RoutedAgentsError, LookupError):
+    """No price is known for a model; the call itself still goes through and is recorded as unpriced."""
+
+
+class StateError(RoutedAgentsError, KeyError):
+    """A graph's state has no place for routing state, or what is there cannot be read."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class LedgerError(RoutedAgentsError, OSError):
+    """A ledger file cannot be opened or read."""
+
+
+class ConfigurationError(RoutedAgentsError, ValueError):
+    """An argument, environment variable or missing extra has to be put right before anything can run."""
