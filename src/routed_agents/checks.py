@@ -1,0 +1,249 @@
+"""Checks look at a reply and may reject it, so that the step goes one tier up."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any, Final, Protocol, cast, runtime_checkable
+
+from routed_agents.steps import Step, ToolCall, field_of, text_of, tool_calls_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """A model's answer in the few words the checks need, whatever SDK it came from.
+
+    Attributes:
+        text: what it says.
+        tool_calls: the tools it asks for.
+        unreadable_calls: tool calls whose arguments are not JSON.
+        stop_reason: why it ended, in the provider's word.
+        refused: the provider says the model declined.
+        asked_model: the model that was asked.
+        served_model: the model that says it answered.
+        served_rank: its rank, as far as the tiers know it.
+        obligation: the lowest rank that may answer this step.
+        forced_tools: the caller demanded a tool call or structured output, so words alone are no answer.
+    """
+
+    text: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    unreadable_calls: tuple[str, ...] = ()
+    stop_reason: str | None = None
+    refused: bool = False
+    asked_model: str = ""
+    served_model: str | None = None
+    served_rank: int | None = None
+    obligation: int = 0
+    forced_tools: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejection:
+    """Why a reply is not good enough.
+
+    Attributes:
+        code: recorded.
+        evidence: for a person; may quote content.
+        alarm: somebody should know, for a promise was about to be broken.
+    """
+
+    check: str
+    code: str
+    evidence: str = ""
+    alarm: bool = False
+
+
+@runtime_checkable
+class Check(Protocol):
+    """A rule about replies: pure, like a guard."""
+
+    def __call__(self, step: Step, reply: Reply, /) -> Rejection | None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """Rejects a reply the provider marks as declined."""
+
+    def __call__(self, step: Step, reply: Reply, /) -> Rejection | None:
+        return Rejection(check="refusal", code="refusal", evidence=reply.stop_reason or "refused") if reply.refused else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Truncation:
+    """Rejects a reply that hit the output limit: its end is missing."""
+
+    def __call__(self, step: Step, reply: Reply, /) -> Rejection | None:
+        if reply.stop_reason in ("max_tokens", "length", "model_context_window_exceeded", "max_output_tokens"):
+            return Rejection(check="truncation", code="truncated", evidence=f"stopped by {reply.stop_reason}")
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Empty:
+    """Rejects a reply without words or tool calls."""
+
+    def __call__(self, step: Step, reply: Reply, /) -> Rejection | None:
+        if reply.text.strip() or reply.tool_calls or reply.unreadable_calls or reply.refused or reply.stop_reason == "pause_turn":
+            return None
+        return Rejection(check="empty", code="empty", evidence="no words and no tool call")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InvalidToolCall:
+    """Rejects a call of a tool that was not offered, or one whose arguments are not JSON."""
+
+    def __call__(self, step: Step, reply: Reply, /) -> Rejection | None:
+        if reply.unreadable_calls:
+            return Rejection(check="invalid_tool_call", code="unreadable_arguments", evidence=", ".join(reply.unreadable_calls))
+        unknown = [call.name for call in reply.tool_calls if step.tools and call.name not in step.tools]
+        if unknown:
+            return Rejection(check="invalid_tool_call", code="unknown_tool", evidence=", ".join(unknown))
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchemaMismatch:
+    """Rejects structured output that its own schema rules out; looks at the tool call that carries it, else at the text as JSON."""
+
+    def __call__(self, step: Step, reply: Reply, /) -> Rejection | None:
+        schema = step.output_schema
+        if schema is None or reply.refused:
+            return None
+        title = schema.get("title")
+        carrier = next((call for call in reply.tool_calls if call.name == title or len(reply.tool_calls) == 1), None)
+        try:
+            value = json.loads(carrier.arguments if carrier else reply.text)
+        except ValueError:
+            evidence = "not JSON" if reply.text.strip() or carrier else "no structured output"
+            return Rejection(check="schema_mismatch", code="schema_mismatch", evidence=evidence)
+        wrong = mismatch(value, schema)
+        return Rejection(check="schema_mismatch", code="schema_mismatch", evidence=wrong) if wrong else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedModel:
+    """Rejects the reply of a lower model to a floored or pinned step: an inner fallback or a gateway swapped it unseen."""
+
+    def __call__(self, step: Step, reply: Reply, /) -> Rejection | None:
+        if not reply.obligation or reply.served_model is None or reply.served_rank is None or reply.served_rank >= reply.obligation:
+            return None
+        evidence = f"{reply.served_model} answered for {reply.asked_model}"
+        return Rejection(check="served_model", code="served_model_below_floor", evidence=evidence, alarm=True)
+
+
+DEFAULT: Final[tuple[Check, ...]] = (ServedModel(), Refusal(), Truncation(), Empty(), InvalidToolCall(), SchemaMismatch())
+BY_NAME: Final[Mapping[str, type[Any]]] = {
+    "served_model": ServedModel,
+    "refusal": Refusal,
+    "truncation": Truncation,
+    "empty": Empty,
+    "invalid_tool_call": InvalidToolCall,
+    "schema_mismatch": SchemaMismatch,
+}
+
+
+def reply_of(raw: object) -> Reply:
+    """Read a reply of the Anthropic or OpenAI SDK, a LangChain message, or a dict of the same shape."""
+    choices = field_of(raw, "choices")
+    if isinstance(choices, Sequence) and choices:
+        return _from_openai(cast("Sequence[object]", choices)[0])
+    metadata = field_of(raw, "response_metadata")
+    told: Mapping[str, object] = cast("Mapping[str, object]", metadata) if isinstance(metadata, Mapping) else MappingProxyType({})
+    reason = field_of(raw, "stop_reason") or told.get("stop_reason") or told.get("finish_reason")
+    extra = field_of(raw, "additional_kwargs")
+    refusal = field_of(extra, "refusal") if extra else None
+    broken = field_of(raw, "invalid_tool_calls")
+    calls = [call for call in tool_calls_of(raw) if "__unreadable__" not in call.arguments]
+    unreadable = [str(field_of(call, "name")) for call in cast("Sequence[object]", broken)] if isinstance(broken, Sequence) else []
+    return Reply(
+        text=text_of(raw) or (refusal if isinstance(refusal, str) else ""),
+        tool_calls=tuple(calls),
+        unreadable_calls=tuple(unreadable),
+        stop_reason=reason if isinstance(reason, str) else None,
+        refused=reason in ("refusal", "content_filter") or bool(refusal),
+    )
+
+
+def inspect(checks: Sequence[Check], step: Step, reply: Reply) -> Rejection | None:
+    """The first rejection, alarms before others; a check that fails itself lets the reply pass, for it is our trouble."""
+    found: list[Rejection] = []
+    for check in checks:
+        try:
+            rejection = check(step, reply)
+        except Exception:
+            continue
+        if rejection is not None:
+            found.append(rejection)
+    return min(found, key=lambda rejection: not rejection.alarm, default=None)
+
+
+def mismatch(value: object, schema: Mapping[str, Any], *, root: Mapping[str, Any] | None = None, where: str = "reply") -> str:
+    """What a JSON value lacks to fit a schema, in words; empty when it fits.
+
+    Understands type, enum, const, required, properties, additionalProperties = false, items, anyOf, oneOf, allOf and $ref, which is what
+    structured output uses; keywords beyond these are not judged.
+    """
+    root = schema if root is None else root
+    reference = schema.get("$ref")
+    if isinstance(reference, str):
+        target: Any = root
+        for part in reference.removeprefix("#/").split("/"):
+            target = cast("Mapping[str, Any]", target).get(part, {}) if isinstance(target, Mapping) else {}
+        return mismatch(value, cast("Mapping[str, Any]", target), root=root, where=where)
+    for branch in cast("Sequence[Mapping[str, Any]]", schema.get("allOf", ())):
+        if wrong := mismatch(value, branch, root=root, where=where):
+            return wrong
+    branches = cast("Sequence[Mapping[str, Any]]", schema.get("anyOf") or schema.get("oneOf") or ())
+    if branches and all(mismatch(value, branch, root=root, where=where) for branch in branches):
+        return f"{where} fits none of the allowed forms"
+    if "const" in schema and value != schema["const"]:
+        return f"{where} is {value!r}, not {schema['const']!r}"
+    if "enum" in schema and value not in schema["enum"]:
+        return f"{where} is {value!r}, not one of {', '.join(map(str, schema['enum']))}"
+    kinds: Any = schema.get("type")
+    if kinds is not None:
+        allowed = [kinds] if isinstance(kinds, str) else list(kinds)
+        if not any(_is(value, kind) for kind in allowed):
+            return f"{where} is {type(value).__name__}, not {' or '.join(allowed)}"
+    if isinstance(value, Mapping):
+        return _object_mismatch(cast("Mapping[str, object]", value), schema, root, where)
+    if isinstance(value, list) and isinstance(items := schema.get("items"), Mapping):
+        wrongs = (mismatch(each, cast("Mapping[str, Any]", items), root=root, where=f"{where}[{index}]") for index, each in enumerate(cast("list[object]", value)))
+        return next((wrong for wrong in wrongs if wrong), "")
+    return ""
+
+
+def _object_mismatch(value: Mapping[str, object], schema: Mapping[str, Any], root: Mapping[str, Any], where: str) -> str:
+    missing = [key for key in schema.get("required", ()) if key not in value]
+    if missing:
+        return f"{where} lacks {', '.join(missing)}"
+    properties = cast("Mapping[str, Mapping[str, Any]]", schema.get("properties", {}))
+    if schema.get("additionalProperties") is False and (extra := [key for key in value if key not in properties]):
+        return f"{where} has the unknown key {extra[0]}"
+    wrongs = (mismatch(value[key], inner, root=root, where=f"{where}.{key}") for key, inner in properties.items() if key in value)
+    return next((wrong for wrong in wrongs if wrong), "")
+
+
+def _is(value: object, kind: str) -> bool:
+    if kind == "integer":
+        return (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, float) and value.is_integer())
+    if kind == "number":
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    types: Mapping[str, type | tuple[type, ...]] = {"object": dict, "array": list, "string": str, "boolean": bool, "null": type(None)}
+    return isinstance(value, types.get(kind, object))
+
+
+def _from_openai(choice: object) -> Reply:
+    message, reason = field_of(choice, "message"), field_of(choice, "finish_reason")
+    refusal = field_of(message, "refusal")
+    calls = tool_calls_of(message)
+    read = Reply(
+        text=text_of(message) or (refusal if isinstance(refusal, str) else ""),
+        tool_calls=tuple(call for call in calls if "__unreadable__" not in call.arguments),
+        unreadable_calls=tuple(call.name for call in calls if "__unreadable__" in call.arguments),
+        stop_reason=reason if isinstance(reason, str) else None,
+    )
+    return replace(read, refused=bool(refusal) or reason == "content_filter")

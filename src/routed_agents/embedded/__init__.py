@@ -1,0 +1,63 @@
+"""The embedded provider answers Anthropic and OpenAI calls on this machine, without a key, a network or a bill."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from routed_agents.embedded import models
+from routed_agents.embedded.faults import Fault, FaultPlan
+from routed_agents.embedded.server import Desk, Served, Server
+
+__all__ = ["Fault", "FaultPlan", "Provider", "Served", "serve"]
+
+
+class Provider:
+    """A running embedded provider: where to reach it, what it was asked, what goes wrong next."""
+
+    def __init__(self, desk: Desk, port: int) -> None:
+        self._desk = desk
+        self.anthropic_url = f"http://127.0.0.1:{port}"
+        self.openai_url = f"http://127.0.0.1:{port}/v1"
+
+    @property
+    def requests(self) -> list[Served]:
+        """The last 10,000 requests, oldest first."""
+        return list(self._desk.served)
+
+    @property
+    def faults(self) -> FaultPlan:
+        """The faults still to come; add more at any time."""
+        return self._desk.faults
+
+    def reset(self) -> None:
+        """Forgets requests, planned faults and cached prompts."""
+        self._desk.served.clear()
+        self._desk.faults.clear()
+        self._desk.cache.clear()
+
+
+@contextmanager
+def serve(
+    *,
+    seed: int = 0,
+    time_scale: float = 0.0,
+    faults: FaultPlan | None = None,
+    clock: Callable[[], float] = time.time,
+    error_rates: Mapping[str, float] | None = None,
+    port: int = 0,
+) -> Iterator[Provider]:
+    """Runs an embedded provider on the loopback interface for as long as the block lasts.
+
+    `time_scale` multiplies the published latencies (0 answers at once, 1 is life-like), `clock` is what the prompt cache
+    goes by, and `error_rates` replaces the share of wrong answers per model.
+    """
+    catalogue = models.load().with_error_rates(error_rates or {})
+    desk = Desk(seed=seed, time_scale=time_scale, faults=faults or FaultPlan(), clock=clock, catalogue=catalogue)
+    server = Server(desk, port)
+    server.start()
+    try:
+        yield Provider(desk, server.port)
+    finally:
+        server.close()

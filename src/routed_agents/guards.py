@@ -1,0 +1,309 @@
+"""Guards look at what is known about a step and may object to a cheap tier."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol, runtime_checkable
+
+from routed_agents.classify import Classification
+from routed_agents.errors import PolicyError
+from routed_agents.features import Features
+from routed_agents.phrases import PhraseTable
+from routed_agents.state import Pin, Scope
+from routed_agents.taxonomy import TaskClass
+from routed_agents.tiers import Tiers, card
+
+TOP: Final = 1_000_000
+"""A floor no tier is above: the highest there is, however many there are."""
+
+DISTRESS: Final = "distress"
+"""The fact that a person in this thread is in distress, complains, threatens or mourns."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """A guard's objection to the proposed tier."""
+
+    guard: str
+    code: str  # "long_context"; recorded
+    evidence: str = ""  # for a person; may quote content, so it is not recorded by default
+    floor: int = 0  # no cheaper than this rank
+    cap: int | None = None
+    hard: bool = False  # a hard cap below a floor stops the step; a soft one yields
+    pin: Scope | None = None
+    stop: bool = False
+    facts: tuple[str, ...] = ()  # true of the whole thread from now on
+
+    @property
+    def objects(self) -> bool:
+        """It moves the tier, and doesn't only note a fact."""
+        return self.floor > 0 or self.cap is not None or self.stop
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conditions:
+    """What changes with the moment and comes into a decision from outside.
+
+    Attributes:
+        unavailable: names of tiers, deployments or models that cannot be called now.
+        latency_s: seconds to the first token by model, as measured; the shipped figures stand in where it is silent.
+        deadline_s: seconds left for this step; the step's own deadline counts too, the shorter one holds.
+        unusable: tiers that lack something the step needs, with what they lack, as the integration knows it.
+    """
+
+    unavailable: frozenset[str] = frozenset()
+    latency_s: Mapping[str, float] = field(default_factory=lambda: dict[str, float]())
+    deadline_s: float | None = None
+    unusable: Mapping[str, str] = field(default_factory=lambda: dict[str, str]())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assessment:
+    """All that is known about a step when the guards look at it."""
+
+    features: Features
+    classification: Classification
+    row: TaskClass
+    tiers: Tiers
+    pins: tuple[Pin, ...]
+    facts: frozenset[str]
+    conditions: Conditions
+    proposed: int
+
+    @property
+    def person_facing(self) -> bool:
+        """The person who asked reads the answer."""
+        return self.row.person_facing or bool(REPLY_TO_PERSON.first(self.features.instruction))
+
+
+@runtime_checkable
+class Guard(Protocol):
+    """A rule: a pure function of what is known. Give a function a name and a version with `named`."""
+
+    def __call__(self, seen: Assessment, /) -> Verdict | None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Named:
+    """A function guard with the name and version that make it hashable."""
+
+    name: str
+    version: str
+    rule: Callable[[Assessment], Verdict | None] = field(compare=False)
+
+    def __call__(self, seen: Assessment, /) -> Verdict | None:
+        return self.rule(seen)
+
+
+def named(name: str, *, version: str) -> Callable[[Callable[[Assessment], Verdict | None]], Named]:
+    """Make a plain function a guard: its name and version enter the policy's hash, so change the version with the rule."""
+    return lambda rule: Named(name=name, version=version, rule=rule)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyFloor:
+    """An unconditional floor of the policy file: by node, label or metadata flag, with no classifier involved.
+
+    All that is given must hold. A metadata value of a step is compared as it stands, so `vulnerable = true` asks for true.
+    """
+
+    tier: str
+    node: str | None = None
+    metadata: tuple[tuple[str, str | int | float | bool], ...] = ()
+    task_class: str | None = None
+    code: str = "policy_floor"
+    pin: Scope | None = None
+
+    def __call__(self, seen: Assessment, /) -> Verdict | None:
+        features = seen.features
+        if self.node is not None and features.node != self.node:
+            return None
+        if self.task_class is not None and seen.row.key != self.task_class:
+            return None
+        if any(features.flags.get(key) != value for key, value in self.metadata):
+            return None
+        given = ", ".join([f"node {self.node}"] * bool(self.node) + [f"{key} = {value}" for key, value in self.metadata])
+        return Verdict(guard="policy_floor", code=self.code, evidence=given, floor=seen.tiers.named(self.tier).rank, pin=self.pin)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForcedTier:
+    """Holds a step on the tier its author asked for: a floor and a cap at once, so a higher floor still wins."""
+
+    def __call__(self, seen: Assessment, /) -> Verdict | None:
+        forced = seen.features.forced
+        if forced is None:
+            return None
+        known = next((tier.rank for tier in seen.tiers if tier.name == forced), None)
+        if known is None:
+            return Verdict(guard="forced_tier", code="forced_tier_unknown", evidence=f'no tier is named "{forced}"', floor=TOP)
+        return Verdict(guard="forced_tier", code="forced_tier", evidence=f'"{forced}" was asked for', floor=known, cap=known)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LongContext:
+    """Escalates when the context is long enough for a small model to lose the thread.
+
+    The limit is the seed article's ("long-context synthesis, over 50k tokens"); it is held against the upper bound of the estimate.
+    """
+
+    limit: int = 50_000
+
+    def __call__(self, seen: Assessment, /) -> Verdict | None:
+        tokens = seen.features.tokens
+        if tokens <= self.limit:
+            return None
+        return Verdict(guard="long_context", code="long_context", evidence=f"up to {tokens:,} tokens, over {self.limit:,}", floor=TOP, pin="turn")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgenticChain:
+    """Escalates a multi-step chain, where a wrong step corrupts all that follow.
+
+    An open tool loop alone is no evidence: real cheap steps call tools. It takes failed tools or repeated calls besides.
+    """
+
+    errors: int = 2
+    repeats: int = 2
+
+    def __call__(self, seen: Assessment, /) -> Verdict | None:
+        features = seen.features
+        if seen.row.key == "agentic_chain":
+            return Verdict(guard="agentic_chain", code="agentic_chain", evidence="a step of a multi-step chain", floor=TOP, pin="turn")
+        if features.tool_errors >= self.errors:
+            evidence = f"{features.tool_errors} failed tool results in a row"
+            return Verdict(guard="agentic_chain", code="tool_errors", evidence=evidence, floor=TOP, pin="turn")
+        if features.repeats >= self.repeats:
+            evidence = f"the same tool call {features.repeats + 1} times"
+            return Verdict(guard="agentic_chain", code="repeated_tool_call", evidence=evidence, floor=TOP, pin="turn")
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Empathy:
+    """Escalates the answer to a person in distress, and tells the thread.
+
+    A label *about* an unhappy person is cheap work; the reply *to* that person is not. So the words alone only note the fact
+    `distress`, and the fact raises every step whose answer a person reads, in any node of the thread.
+    """
+
+    def __call__(self, seen: Assessment, /) -> Verdict | None:
+        found = distress_in(seen.features.spoken)
+        facing = seen.person_facing
+        if not found and (facing or seen.row.key in ("classification", "extraction")):
+            found = distress_in(seen.features.quoted)
+        facts = (DISTRESS,) if found else ()
+        if facing and (found or DISTRESS in seen.facts):
+            evidence = f'"{found}"' if found else "the thread already holds a person in distress"
+            return Verdict(guard="empathy", code="empathy", evidence=evidence, floor=TOP, pin="turn", facts=facts)
+        if found:
+            return Verdict(guard="empathy", code="distress_noted", evidence=f'"{found}"', facts=facts)
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LowConfidence:
+    """Escalates when nobody can tell what kind of step this is."""
+
+    limit: float = 0.35
+
+    def __call__(self, seen: Assessment, /) -> Verdict | None:
+        confidence = seen.classification.confidence
+        if seen.classification.declared or confidence >= self.limit:
+            return None
+        return Verdict(guard="low_confidence", code="unsure", evidence=f"confidence {confidence:.2f}, under {self.limit:.2f}", floor=TOP)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deadline:
+    """Caps the tier at one that starts to answer in time; soft, so it yields to every floor and pin."""
+
+    def __call__(self, seen: Assessment, /) -> Verdict | None:
+        given = [each for each in (seen.features.deadline_s, seen.conditions.deadline_s) if each is not None]
+        if not given:
+            return None
+        left = min(given)
+        in_time = [tier.rank for tier in seen.tiers if (wait := self._wait_s(tier.model, seen.conditions)) is None or wait <= left]
+        cap = max(in_time, default=0)
+        if cap >= seen.tiers.top:
+            return None
+        return Verdict(guard="deadline", code="deadline", evidence=f"{left:g} s left", cap=cap)
+
+    @staticmethod
+    def _wait_s(model: str, conditions: Conditions) -> float | None:
+        return conditions.latency_s.get(model, card(model).first_token_s)
+
+
+DEFAULT: Final[tuple[Guard, ...]] = (ForcedTier(), LongContext(), AgenticChain(), Empathy(), LowConfidence(), Deadline())
+BY_NAME: Final[Mapping[str, type[Any]]] = {
+    "forced_tier": ForcedTier,
+    "long_context": LongContext,
+    "agentic_chain": AgenticChain,
+    "empathy": Empathy,
+    "low_confidence": LowConfidence,
+    "deadline": Deadline,
+}
+
+
+def identity(rule: object) -> str:
+    """What stands for a rule in the policy's hash: its name, version and settings.
+
+    Raises:
+        PolicyError: it is a bare function, which has neither.
+    """
+    if isinstance(rule, Named):
+        return f"{rule.name}@{rule.version}"
+    if hasattr(type(rule), "__dataclass_fields__"):
+        return f"{rule!r}@{getattr(rule, 'version', 1)}"
+    name, version = getattr(rule, "name", None), getattr(rule, "version", None)
+    if isinstance(name, str) and version is not None:
+        return f"{name}@{version}"
+    shown = getattr(rule, "__qualname__", type(rule).__qualname__)
+    raise PolicyError(f'rule {shown} has no name and version, so its decisions could not be replayed; wrap it: named("…", version="1")(rule)')
+
+
+REPLY_TO_PERSON: Final = PhraseTable[None](
+    (None, phrases)
+    for phrases in (
+        r"(?:reply|respond|write back|answer|draft a reply|draft a response|talk) (?:\w+ ){0,3}?(?:to|the)\b(?:\W+\w+){0,4}?\W+"
+        r"(?:customer|client|guest|patient|user|caller|sender|person|him|her|them|member|passenger)",
+        r"(?:customer|client|guest|patient|passenger)\b[^.\n]{0,60}\b(?:reply|response|answer)\b|apolog\w+ to\b",
+        r"antworte\b|antwort an\b|réponds\b|répondez\b|responde\b",
+    )
+)
+
+KIN: Final = (
+    r"(?:husband|wife|spouse|partner|mother|mom|mum|father|dad|son|daughter|brother|sister|child|kid|baby|toddler|grand\w+|friend|dog|cat|fianc\w+|uncle|aunt)"
+)
+PLEAS: Final = PhraseTable[None](
+    (None, phrases)
+    for phrases in (
+        # loss, illness, harm to someone close
+        rf"my (?:\w+ ){{0,2}}{KIN}\b[^.!?\n]{{0,60}}\b(?:died|dead|passed away|passed on|dying|death|funeral|killed|suicide|hospital|burn(?:ed|t)|injured|hurt|choked|stroke|cancer)",
+        r"(?:death|loss|funeral|passing) of (?:my|our)\b|late (?:husband|wife|mother|father|mum|mom|dad|son|daughter|partner|brother|sister)\b|bereave\w*|grieving\b",
+        rf"(?:i|we) (?:just )?lost (?:my|our) (?:\w+ )?(?:{KIN}|job|home|house)\b|evict(?:ed|ion)\b",
+        # danger to oneself
+        r"(?:kill|hurt|harm|cut)(?:ing)? myself\b|suicid\w*|end (?:it all|my life)\b|(?:don't|dont|do not) want to (?:live|be here|go on|wake up)\b|no (?:reason|point) (?:to|in) liv\w+",
+        # being at the end of one's strength
+        r"(?:can't|cannot|can not|cant) (?:cope|go on|take (?:it|this) any ?more|take any more|stop crying)\b|panic attack|abus(?:ed|ive)\b|in tears\b",
+        r"(?:i'm|i am|i was|i have been|i've been|im)(?: \w+){0,2} (?:desperate|terrified|devastated|heartbroken|crying|in tears|at my wit'?s'? end|scared|frightened|hopeless|panicking|humiliated|furious|livid|distraught|grieving|in shock)\b",
+        # threats of law, press, authority
+        r"(?:my|our|a|an|the|hire|call|calling|contact|contacting) (?:\w+ )?(?:lawyer|attorney|solicitor|barrister)s?\b|legal (?:action|proceedings|steps|counsel)\b|(?:sue|suing) (?:you|your)\b",
+        r"(?:take|see) (?:you|this) (?:\w+ )?(?:to|in) (?:\w+ )?court\b|small claims\b|consumer (?:protection|court|rights|ombudsman|advice)\b|ombudsman\b|trading standards\b",
+        r"(?:go|going) to the (?:press|media|papers|newspaper|newspapers)\b|(?:journalist|reporter|newspaper|tv station)s?\b[^.!?\n]{0,40}\b(?:story|know|contact|hear|call|tell|interested)\b|tell the press\b",
+        # complaint, and the wish for a person
+        r"unacceptable|outrageous|disgraceful|appalling|disgusted|formal complaint\b|(?:worst|terrible|horrible|awful) (?:service|experience|company)\b|scam(?:med|mers|mer)?\b|final (?:demand|warning|notice)\b|last chance\b",
+        r"(?:speak|talk) (?:to|with) (?:a|an|your) (?:real |actual |human |live )?(?:human|person|manager|supervisor)\b",
+        # German, French, Spanish
+        r"gestorben\b|verstorben\w*|beerdigung\b|verzweifelt\b|anwalt\b|rechtsanw\w+|selbstmord\b|umbringen\b|unverschämt\w*|weiß nicht (?:mehr )?weiter\b|verbraucherzentrale\b|kann nicht mehr\b|trauer\w*",
+        r"décéd\w+|obsèques\b|désespér\w+|avocat\w?\b|inadmissible\b|en larmes\b|falleci\w+|murió\b|desesperad\w+|abogad\w+|inaceptable\b|denunciar\w*",
+        # Japanese, Chinese
+        r"亡くな|死にたい|自殺|弁護士|絶望|葬儀|許せない|去世|自杀|律师|绝望|葬礼|不想活|投诉",
+    )
+)
+
+
+def distress_in(text: str) -> str:
+    """The words of a person in distress, mourning, complaint or threat; empty where there are none."""
+    return PLEAS.first(text.replace("’", "'")) if text else ""

@@ -1,0 +1,101 @@
+"""Phrase tables find many short patterns in a text, looking only where a word could start one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Final, Generic, TypeVar
+
+Tag = TypeVar("Tag")
+WORD: Final = re.compile(r"\w+")
+LETTERS: Final = 3
+"""Letters of a word that select a bucket of patterns."""
+
+
+class PhraseTable(Generic[Tag]):
+    """Finds phrases at word starts, case-insensitively.
+
+    A single alternation of hundreds of phrases is tried at every character; here a word's first letters select the few patterns that
+    could match, which is some twenty times quicker on prose. Each phrase is a regular expression in lower case that starts with a
+    literal word or a group of them. Phrases in scripts without blanks are plain substrings.
+
+    Args:
+        rules: pairs of a tag and its phrases, joined by `|`.
+    """
+
+    def __init__(self, rules: Iterable[tuple[Tag, str]]) -> None:
+        self._buckets: dict[str, list[tuple[Tag, str]]] = {}
+        self._compiled: dict[str, list[tuple[Tag, re.Pattern[str]]]] = {}
+        self._substrings: list[tuple[Tag, str]] = []
+        for tag, phrases in rules:
+            for phrase in _split(phrases):
+                if ord(phrase[0]) >= 0x2E80:
+                    self._substrings.append((tag, phrase))
+                    continue
+                for prefix, whole in _expanded(phrase):
+                    self._buckets.setdefault(prefix, []).append((tag, whole))
+
+    def find(self, text: str) -> Iterator[tuple[Tag, int, str]]:
+        """Each phrase found, with its tag, where it starts and the words it matched."""
+        low = text.lower()
+        for word in WORD.finditer(low):
+            start = word.start()
+            bucket = low[start : min(start + LETTERS, word.end())]
+            if bucket in self._buckets:
+                for tag, pattern in self._patterns(bucket):
+                    if match := pattern.match(low, start):
+                        yield tag, start, match.group(0)
+        if self._substrings and not low.isascii():
+            for tag, phrase in self._substrings:
+                if (start := low.find(phrase)) >= 0:
+                    yield tag, start, phrase
+
+    def first(self, text: str) -> str:
+        """The first phrase found; empty where there is none."""
+        return next((match for _, _, match in self.find(text)), "")
+
+    def _patterns(self, bucket: str) -> list[tuple[Tag, re.Pattern[str]]]:
+        patterns = self._compiled.get(bucket)
+        if patterns is None:
+            patterns = self._compiled[bucket] = [(tag, re.compile(f"(?:{phrase})")) for tag, phrase in self._buckets[bucket]]
+        return patterns
+
+
+def _split(phrases: str) -> list[str]:
+    """The alternatives of a pattern, parted at the bars outside every group."""
+    parts, depth, current = list[str](), 0, ""
+    for index, character in enumerate(phrases):
+        escaped = index > 0 and phrases[index - 1] == "\\"
+        if not escaped:
+            depth += (character in "([") - (character in ")]")
+        if character == "|" and depth == 0:
+            parts.append(current)
+            current = ""
+        else:
+            current += character
+    return [part for part in [*parts, current] if part]
+
+
+def _expanded(phrase: str) -> Iterator[tuple[str, str]]:
+    """The phrase under each run of first letters it can start with."""
+    plain = re.match(r"[^\W_]*", phrase)
+    run = plain.group(0) if plain else ""
+    rest = phrase[len(run) :]
+    if rest[:1] in ("?", "*") and len(run) <= LETTERS:
+        raise ValueError(f"phrase {phrase!r} makes a letter of its first word optional; write both forms")
+    if len(run) >= LETTERS or not rest.startswith("(?:"):
+        if not run:
+            raise ValueError(f"phrase {phrase!r} does not start with a word")
+        yield run[:LETTERS], phrase
+        return
+    depth, end = 0, 0
+    for index, character in enumerate(rest):
+        depth += (character == "(") - (character == ")")
+        if depth == 0:
+            end = index
+            break
+    options, after = _split(rest[3:end]), rest[end + 1 :]
+    if after.startswith("?"):
+        options, after = [*options, ""], after[1:]
+    for option in options:
+        yield from _expanded(run + option + after)

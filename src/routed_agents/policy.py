@@ -1,0 +1,371 @@
+"""A policy holds every rule of routing as one immutable value, and decides."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from routed_agents import checks as checks_module
+from routed_agents import guards as guards_module
+from routed_agents.checks import Check
+from routed_agents.classify import Classification, Classifier, RuleClassifier
+from routed_agents.decisions import Decision, Settlement, settle, widest
+from routed_agents.errors import PolicyError
+from routed_agents.features import Features, extract
+from routed_agents.guards import TOP, Assessment, Conditions, Guard, PolicyFloor, Verdict, identity
+from routed_agents.state import EMPTY, Pin, Scope, ThreadState
+from routed_agents.steps import Step
+from routed_agents.taxonomy import TaskClass, Taxonomy
+from routed_agents.tiers import Tier, Tiers, card
+
+Stance = Literal["frugal", "balanced", "conservative"]
+Mode = Literal["enforce", "shadow", "off"]
+STANCES: Final[tuple[Stance, ...]] = ("frugal", "balanced", "conservative")
+MODES: Final[tuple[Mode, ...]] = ("enforce", "shadow", "off")
+THRESHOLDS: Final[Mapping[Stance, Mapping[str, float]]] = {
+    # p_strong from which a step of the class is proposed for the top tier. Balanced follows the taxonomy's shares (conversation 14 %,
+    # knowledge 54 %, math 65 %, RouteLLM): against them, a higher threshold sends less.
+    "frugal": {"partial": 0.9, "escalate_often": 0.8},
+    "balanced": {"partial": 0.5, "escalate_often": 0.5},
+    "conservative": {"partial": 0.4, "escalate_often": 0.0},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """Tiers, taxonomy, classifier, guards, checks and thresholds; equal policies have equal hashes and decide alike.
+
+    Attributes:
+        stance: how `partial` and `escalate_often` classes are proposed.
+        mode: `enforce` acts on decisions; `shadow` decides, records and acts on the top tier; `off` acts on the top tier.
+        guards: rules about steps; their order means nothing.
+        floors: unconditional floors of the policy file.
+        checks: rules about replies.
+        thresholds: p_strong by class key, over the stance's own.
+        labels: metadata keys that become labels of spans and ledger entries.
+        trusted: metadata keys that may also lower a tier (`task_class`, `routed_agents`); everything else can only raise it.
+        on_stop: what a stop becomes: `raise`, `end`, `interrupt`, or the name of a graph node.
+        capture_evidence: record what guards saw, which may quote a person.
+    """
+
+    tiers: Tiers
+    taxonomy: Taxonomy = field(default_factory=Taxonomy.default)
+    classifier: Classifier = field(default_factory=RuleClassifier)
+    guards: tuple[Guard, ...] = guards_module.DEFAULT
+    floors: tuple[PolicyFloor, ...] = ()
+    checks: tuple[Check, ...] = checks_module.DEFAULT
+    stance: Stance = "balanced"
+    mode: Mode = "enforce"
+    thresholds: Mapping[str, float] = field(default_factory=lambda: dict[str, float]())
+    labels: tuple[str, ...] = ("tenant", "agent", "team")
+    trusted: tuple[str, ...] = ("task_class", "routed_agents")
+    on_stop: str = "raise"
+    capture_evidence: bool = False
+
+    def __post_init__(self) -> None:
+        if self.stance not in STANCES:
+            raise PolicyError(f"unknown stance {self.stance!r}; known stances: {', '.join(STANCES)}")
+        if self.mode not in MODES:
+            raise PolicyError(f"unknown mode {self.mode!r}; known modes: {', '.join(MODES)}")
+        for name in ("guards", "floors", "checks", "labels", "trusted"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for floor in self.floors:
+            self.tiers.named(floor.tier)
+        for key in self.thresholds:
+            self.taxonomy.row(key)
+        self.hash  # noqa: B018  a rule that cannot be hashed fails here, not in the middle of a workflow
+
+    @classmethod
+    def default(cls, *, tiers: str | Tiers = "claude", stance: Stance = "balanced", mode: Mode = "enforce") -> Policy:
+        """The shipped policy over a preset of tiers or your own."""
+        return cls(tiers=Tiers.preset_named(tiers) if isinstance(tiers, str) else tiers, stance=stance, mode=mode)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Policy:
+        """Read a policy file; a wrong one fails here, with its line, its key, what was seen and what is known.
+
+        Raises:
+            PolicyError: the file cannot be read or says something that cannot be meant.
+        """
+        from routed_agents.config import read_policy
+
+        return cls(**read_policy(Path(path)))
+
+    def replace(self, **changes: Any) -> Policy:
+        """A copy with some parts changed.
+
+        Raises:
+            PolicyError: a part doesn't exist, or the new value cannot be meant.
+        """
+        known = {each.name: getattr(self, each.name) for each in fields(self)}
+        if unknown := [name for name in changes if name not in known]:
+            raise PolicyError(f"unknown part of a policy: {', '.join(unknown)}; known parts: {', '.join(known)}")
+        return Policy(**{**known, **changes})
+
+    def narrowed(self, names: Iterable[str]) -> Policy:
+        """The policy over some of its tiers; an unknown name is an error."""
+        return self.replace(tiers=self.tiers.narrowed(names))
+
+    @cached_property
+    def hash(self) -> str:
+        """Names the policy by what it decides: the same step, state, conditions and hash give the same decision anywhere.
+
+        The mode and what happens after a stop don't enter: a policy watched in shadow is the one that is later enforced.
+        """
+        document = {
+            "tiers": [[tier.name, [[each.model, each.provider, each.priced_as] for each in tier.deployments]] for tier in self.tiers],
+            "preset": self.tiers.preset,
+            "taxonomy": [[getattr(row, each.name) for each in fields(TaskClass)] for row in self.taxonomy],
+            "classifier": f"{getattr(self.classifier, 'name', type(self.classifier).__qualname__)}@{getattr(self.classifier, 'version', '1')}",
+            "guards": sorted({identity(rule) for rule in (*self.guards, *self.floors)}),
+            "checks": sorted({identity(rule) for rule in self.checks}),
+            "stance": [self.stance, sorted(THRESHOLDS[self.stance].items())],
+            "thresholds": sorted(self.thresholds.items()),
+            "trusted": sorted(self.trusted),
+        }
+        return hashlib.blake2b(json.dumps(document, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
+
+    @cached_property
+    def _rules(self) -> tuple[Guard, ...]:
+        return (*self.floors, *self.guards)
+
+    def decide(
+        self,
+        step: Step,
+        state: ThreadState | None = None,
+        conditions: Conditions | None = None,
+        *,
+        key: str | None = None,
+    ) -> Decision:
+        """Decide which tier a step gets. Pure: no clock, network or randomness; nothing here raises because of a rule.
+
+        Args:
+            step: the call about to be made.
+            state: pins and facts of its thread.
+            conditions: what changes with the moment.
+            key: the lineage the step belongs to; its node when not given.
+        """
+        return self.decide_features(
+            extract(step), step_id=step.id, state=state or EMPTY, conditions=conditions or NOTHING_SPECIAL, key=key if key is not None else step.node or ""
+        )
+
+    def decide_features(self, features: Features, *, step_id: str, state: ThreadState, conditions: Conditions, key: str) -> Decision:
+        """Decide from features already measured, as a replay does."""
+        classification, trouble = self._classify(features)
+        row = self.taxonomy.find(classification.task_class)
+        if row is None:
+            trouble.append(_unsure("classifier", "classifier_failed", f'no class is named "{classification.task_class}"'))
+            row = self.taxonomy.row("agentic_chain") if self.taxonomy.find("agentic_chain") else next(iter(self.taxonomy))
+        pins = self._pins(features, state, key)
+        proposed = self._proposal(row, classification)
+        seen = Assessment(
+            features=features,
+            classification=classification,
+            row=row,
+            tiers=self.tiers,
+            pins=pins,
+            facts=state.facts,
+            conditions=conditions,
+            proposed=proposed,
+        )
+        verdicts = _unique([*trouble, *self._dispositions(row), *self._ask(seen)])
+        pinned = max((self.tiers.rank_of_pin(pin.tier) for pin in pins), default=0)
+        settled = settle(proposed=proposed, verdicts=verdicts, pinned=pinned, eligible=self._eligible(features, conditions), top=self.tiers.top)
+        return self._decision(seen, settled, verdicts, step_id=step_id, key=key)
+
+    def _classify(self, features: Features) -> tuple[Classification, list[Verdict]]:
+        if features.declared is not None:
+            row = self.taxonomy.find(features.declared)
+            if row is None:
+                known = f"unknown declared class {features.declared!r}"
+                return _UNKNOWN, [_unsure("classifier", "declared_class_unknown", known)]
+            if features.declared != row.key:
+                features = _redeclared(features, row.key)
+        try:
+            found = self.classifier.classify(features)
+            if not (_is_share(found.confidence) and _is_share(found.p_strong)):
+                raise ValueError(f"confidence {found.confidence!r}, p_strong {found.p_strong!r}; wanted numbers from 0 to 1")
+            if features.declared_in == "metadata" and "task_class" not in self.trusted:
+                found = self._guarded(features, found)
+        except Exception as error:
+            return _UNKNOWN, [_unsure("classifier", "classifier_failed", f"{type(error).__name__}: {error}")]
+        return found, []
+
+    def _guarded(self, features: Features, declared: Classification) -> Classification:
+        """A class declared from outside counts only where it asks for more than the text does."""
+        guessed = self.classifier.classify(_redeclared(features, None))
+        rank: Callable[[Classification], int] = lambda each: _STRICTNESS.index(self.taxonomy.row(each.task_class).disposition)  # noqa: E731
+        return declared if (rank(declared), declared.p_strong) > (rank(guessed), guessed.p_strong) else guessed
+
+    def _pins(self, features: Features, state: ThreadState, key: str) -> tuple[Pin, ...]:
+        stamped = {Pin(scope="turn", tier=stamp.tier, key=key, turn=features.turn, seq=features.turn_seq, code=stamp.code) for stamp in features.stamps}
+        held = {*state.pinned(key=key, turn=features.turn or None), *stamped} if stamped else state.pinned(key=key, turn=features.turn or None)
+        return tuple(sorted(pin for pin in held if self.tiers.rank_of_pin(pin.tier) > 0))
+
+    def _proposal(self, row: TaskClass, classification: Classification) -> int:
+        top = self.tiers.top
+        if row.disposition == "escalate":
+            return top
+        if row.disposition == "route":
+            return 0
+        threshold = self.thresholds.get(row.key, THRESHOLDS[self.stance][row.disposition])
+        if classification.p_strong >= threshold:
+            return top
+        return min(1, top) if top > 1 and classification.p_strong * 2 >= threshold else 0
+
+    def _dispositions(self, row: TaskClass) -> list[Verdict]:
+        if row.disposition != "escalate":
+            return []
+        return [Verdict(guard="taxonomy", code=row.key, evidence=f'class {row.number}, "{row.title}", always escalates', floor=TOP)]
+
+    def _ask(self, seen: Assessment) -> list[Verdict]:
+        verdicts: list[Verdict] = []
+        for rule in self._rules:
+            try:
+                verdict = rule(seen)
+            except Exception as error:
+                name = getattr(rule, "name", type(rule).__name__)
+                verdicts.append(_unsure(str(name), "guard_failed", f"{name}: {type(error).__name__}: {error}"))
+                continue
+            if verdict is not None:
+                verdicts.append(verdict if _sound(verdict) else _unsure(verdict.guard, "guard_failed", f"{verdict.guard} gave {verdict.floor!r}"))
+        if seen.features.forced is not None and "routed_agents" not in self.trusted:
+            verdicts = [_uncapped(verdict) if verdict.guard == "forced_tier" else verdict for verdict in verdicts]
+        return verdicts
+
+    def _eligible(self, features: Features, conditions: Conditions) -> list[int]:
+        if not conditions.unavailable and not conditions.unusable and features.tokens <= SMALLEST_WINDOW:
+            return list(range(len(self.tiers)))
+        return [tier.rank for tier in self.tiers if self._can_take(tier, features, conditions)]
+
+    def _can_take(self, tier: Tier, features: Features, conditions: Conditions) -> bool:
+        if tier.name in conditions.unavailable or tier.name in conditions.unusable:
+            return False
+        up = [each for each in tier.deployments if each.name not in conditions.unavailable and each.model not in conditions.unavailable]
+        fits = [each for each in up if (window := card(each.price_key).window) is None or features.tokens <= window]
+        # an estimate above every window is still sent to the largest: the provider, not our guess, may say no
+        return bool(fits) or (bool(up) and features.tokens_source != "declared" and tier.rank == self.tiers.top)
+
+    def _decision(self, seen: Assessment, settled: Settlement, verdicts: tuple[Verdict, ...], *, step_id: str, key: str) -> Decision:
+        tier = self.tiers[settled.rank] if settled.rank is not None else None
+        unsure = any(verdict.code in UNSURE for verdict in verdicts)
+        scope: Scope | None = None
+        if tier is not None and tier.rank:
+            scope = widest(["turn", *(verdict.pin for verdict in verdicts if verdict.floor)])
+        facts = frozenset(fact for verdict in verdicts for fact in verdict.facts)
+        pins: frozenset[Pin] = frozenset()
+        if tier is not None and scope is not None:
+            code = next((verdict.code for verdict in verdicts if verdict.floor), "")
+            turn = scope == "turn"
+            features = seen.features
+            pins = frozenset(
+                {
+                    Pin(
+                        scope=scope,
+                        tier=tier.name,
+                        key=key if scope != "thread" else "",
+                        turn=features.turn if turn else "",
+                        seq=features.turn_seq if turn else 0,
+                        code=code,
+                    )
+                }
+            )
+        return Decision(
+            id=step_id,
+            task_class=seen.row.key,
+            confidence=seen.classification.confidence,
+            p_strong=seen.classification.p_strong,
+            tier=tier.name if tier else None,
+            rank=settled.rank,
+            model=tier.model if tier else None,
+            unsure=unsure,
+            pin=scope,
+            stopped=settled.why,
+            verdicts=verdicts,
+            pins=seen.pins,
+            settlement=settled,
+            features=seen.features,
+            classification=seen.classification,
+            tiers=self.tiers,
+            policy_hash=self.hash,
+            key=key,
+            state=ThreadState(pins, facts) if pins or facts else EMPTY,
+        )
+
+    def resettle(self, decision: Decision, conditions: Conditions, *, at_least: int = 0, key: str | None = None) -> Decision:
+        """Settle the same step again under other conditions, as after an outage; its verdicts and pins stay.
+
+        Args:
+            decision: what was decided before.
+            conditions: what holds now.
+            at_least: a rank that must not be undercut, as after a rejected reply.
+            key: the lineage; the decision's own when not given.
+        """
+        verdicts = decision.verdicts
+        if at_least:
+            verdicts = _unique([*verdicts, Verdict(guard="checks", code="escalated", evidence="a lower tier's reply was rejected", floor=at_least)])
+        classification = decision.classification
+        row = self.taxonomy.row(decision.task_class)
+        pinned = max((self.tiers.rank_of_pin(pin.tier) for pin in decision.pins), default=0)
+        seen = Assessment(
+            features=decision.features,
+            classification=classification,
+            row=row,
+            tiers=self.tiers,
+            pins=decision.pins,
+            facts=decision.state.facts,
+            conditions=conditions,
+            proposed=decision.settlement.proposed,
+        )
+        eligible = self._eligible(decision.features, conditions)
+        settled = settle(proposed=seen.proposed, verdicts=verdicts, pinned=pinned, eligible=eligible, top=self.tiers.top)
+        return self._decision(seen, settled, verdicts, step_id=decision.id, key=key if key is not None else decision.key)
+
+
+SMALLEST_WINDOW: Final = 100_000
+"""Prompts up to this size fit every model with a known window, so nothing has to be looked up."""
+NOTHING_SPECIAL: Final = Conditions()
+UNSURE: Final = frozenset({"unsure", "classifier_failed", "guard_failed", "declared_class_unknown", "forced_tier_unknown"})
+"""Codes that mean nobody could tell; the decision is then `unsure`."""
+_STRICTNESS: Final = ("route", "partial", "escalate_often", "escalate")
+_UNKNOWN: Final = Classification(task_class="agentic_chain", confidence=0.0, p_strong=1.0, evidence=("unknown",))
+
+
+def _unsure(guard: str, code: str, evidence: str) -> Verdict:
+    return Verdict(guard=guard, code=code, evidence=evidence, floor=TOP)
+
+
+def _uncapped(verdict: Verdict) -> Verdict:
+    return Verdict(guard=verdict.guard, code=verdict.code, evidence=verdict.evidence, floor=verdict.floor)
+
+
+def _unique(verdicts: Sequence[Verdict]) -> tuple[Verdict, ...]:
+    """Strictest first, repeats dropped, in an order that doesn't depend on the guards'."""
+    if len(verdicts) < 2:
+        return tuple(verdicts)
+    rank: Callable[[Verdict], Any] = lambda v: (not v.stop, -v.floor, v.cap if v.cap is not None else TOP, v.guard, v.code, v.evidence)  # noqa: E731
+    return tuple(sorted(dict.fromkeys(verdicts), key=rank))
+
+
+def _sound(verdict: Verdict) -> bool:
+    return _is_rank(verdict.floor) and (verdict.cap is None or _is_rank(verdict.cap))
+
+
+def _is_rank(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_share(value: object) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value) and 0 <= value <= 1
+
+
+def _redeclared(features: Features, declared: str | None) -> Features:
+    from dataclasses import replace
+
+    return replace(features, declared=declared, declared_in=features.declared_in if declared else None)

@@ -1,0 +1,149 @@
+"""Pins and facts outlive a step: what a thread remembers so that a tier never falls where it must not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, cast
+
+from routed_agents.errors import StateError
+
+Scope = Literal["turn", "lineage", "thread"]
+SCOPES: Final[tuple[Scope, ...]] = ("turn", "lineage", "thread")
+VERSION: Final = 1
+TURNS_KEPT: Final = 64
+"""Turn pins kept per key. A turn belongs to a run, and this bounds how many concurrent runs of one thread are remembered."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Pin:
+    """A floor that outlives its step.
+
+    Attributes:
+        scope: how long it holds: the turn, the lineage, or the whole thread.
+        tier: the tier's *name*, so that a policy with other ranks still understands it.
+        key: the lineage it belongs to; empty for a thread pin.
+        turn: the turn it belongs to; empty unless the scope is `turn`.
+        seq: messages before the turn's first one: its place in time, so that old turns can be forgotten.
+        code: why.
+    """
+
+    scope: Scope
+    tier: str
+    key: str = ""
+    turn: str = ""
+    seq: int = 0
+    code: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadState:
+    """The pins and facts of one thread. Joining two states is commutative, associative and idempotent."""
+
+    pins: frozenset[Pin] = field(default_factory=lambda: frozenset[Pin]())
+    facts: frozenset[str] = field(default_factory=lambda: frozenset[str]())
+
+    def join(self, other: ThreadState) -> ThreadState:
+        """Everything either state knows."""
+        if other is self or (not other.pins and not other.facts):
+            return self
+        return ThreadState(_recent(self.pins | other.pins), self.facts | other.facts)
+
+    def pinned(self, *, key: str, turn: str | None) -> tuple[Pin, ...]:
+        """The pins that hold for a step of this lineage in this turn, in a stable order."""
+        return tuple(sorted(pin for pin in self.pins if _holds(pin, key, turn)))
+
+    def released(self, *, scope: Scope, key: str = "") -> ThreadState:
+        """The state without the pins of one scope (and key); an explicit act of the user, never of a rule."""
+        return ThreadState(frozenset(pin for pin in self.pins if not (pin.scope == scope and pin.key == key)), self.facts)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON in one normal form, so that equal states are equal documents."""
+        pins = [{name: getattr(pin, name) for name in Pin.__slots__ if getattr(pin, name)} for pin in sorted(self.pins)]
+        return {"v": VERSION, "pins": pins, "facts": sorted(self.facts)}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any] | None) -> ThreadState:
+        """Read what `to_json` wrote; None and an empty mapping are the empty state.
+
+        Raises:
+            StateError: the document is not routing state, or was written by a newer version.
+        """
+        if not document:
+            return EMPTY
+        if document.get("v", VERSION) != VERSION:
+            raise StateError(f"routing state has version {document.get('v')!r}; this release reads version {VERSION}; upgrade routed-agents")
+        try:
+            pins = frozenset(_pin(row) for row in document.get("pins", ()))
+            facts = frozenset(str(fact) for fact in document.get("facts", ()))
+        except (TypeError, KeyError, AttributeError) as error:
+            raise StateError(f'routing state cannot be read ({error}); wanted {{"v", "pins", "facts"}} as written by routed-agents') from None
+        return cls(_recent(pins), facts)
+
+
+EMPTY: Final = ThreadState()
+
+
+def join(left: Mapping[str, Any] | None, right: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The reducer of the `routing` channel: joins two states kept as plain JSON.
+
+    Put it last in the annotation: `routing: Annotated[dict, join]`.
+    """
+    return ThreadState.from_json(left).join(ThreadState.from_json(right)).to_json()
+
+
+def lineage_key(*, node: str | None, namespace: str = "", branch: bool = False) -> str:
+    """The key of a lineage inside its thread: the names in the namespace and the node.
+
+    `namespace` is LangGraph's checkpoint namespace, `sub:<id>|inner:<id>`; its last segment is the node's own. Ids are kept only of
+    enclosing tool branches and, with `branch`, of a node started by `Send`, because those run side by side; an ordinary node gets a
+    new id every time it runs.
+    """
+    segments = [segment.partition(":") for segment in namespace.split("|") if segment]
+    outer = [f"{name}:{task}" if name in BRANCHING else name for name, _, task in segments[:-1]]
+    last, _, task = segments[-1] if segments else ("", "", "")
+    own = node or last
+    return "/".join([*outer, f"{own}:{task}" if branch and task else own])
+
+
+BRANCHING: Final = frozenset({"tools"})
+"""Nodes that LangGraph starts once per tool call: their ids tell parallel branches apart."""
+
+
+def thread_facts(names: Iterable[str]) -> ThreadState:
+    """A state that holds only these facts, ready to be joined."""
+    return ThreadState(facts=frozenset(names))
+
+
+def _holds(pin: Pin, key: str, turn: str | None) -> bool:
+    if pin.scope == "thread":
+        return True
+    if pin.key != key:
+        return False
+    return pin.scope == "lineage" or (turn is not None and pin.turn == turn)
+
+
+def _recent(pins: frozenset[Pin]) -> frozenset[Pin]:
+    """Keep the latest turns of each key. Keeping the largest of a union is itself associative and idempotent."""
+    if len(pins) <= TURNS_KEPT:
+        return pins
+    turns: dict[str, set[tuple[int, str]]] = {}
+    for pin in pins:
+        if pin.scope == "turn":
+            turns.setdefault(pin.key, set()).add((pin.seq, pin.turn))
+    kept = {key: frozenset(sorted(seen)[-TURNS_KEPT:]) for key, seen in turns.items()}
+    return frozenset(pin for pin in pins if pin.scope != "turn" or (pin.seq, pin.turn) in kept[pin.key])
+
+
+def _pin(row: Mapping[str, Any]) -> Pin:
+    scope = row["scope"]
+    if scope not in SCOPES:
+        raise KeyError(f"unknown scope {scope!r}")
+    return Pin(
+        scope=cast("Scope", scope),
+        tier=str(row["tier"]),
+        key=str(row.get("key", "")),
+        turn=str(row.get("turn", "")),
+        seq=int(row.get("seq", 0)),
+        code=str(row.get("code", "")),
+    )

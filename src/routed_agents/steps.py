@@ -1,0 +1,337 @@
+"""A step is one model call a workflow is about to make."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Final, Literal, cast
+
+from routed_agents.errors import StepError
+
+Role = Literal["system", "human", "ai", "tool"]
+
+STAMP: Final = "routed_agents"
+"""The key of `response_metadata` under which a routed reply keeps its decision."""
+
+ROLES: Final[Mapping[str, Role]] = MappingProxyType(
+    {
+        "system": "system",
+        "developer": "system",
+        "user": "human",
+        "human": "human",
+        "HumanMessageChunk": "human",
+        "assistant": "ai",
+        "ai": "ai",
+        "AIMessageChunk": "ai",
+        "model": "ai",
+        "chat": "human",
+        "tool": "tool",
+        "function": "tool",
+        "ToolMessageChunk": "tool",
+        "SystemMessageChunk": "system",
+        "remove": "system",
+    }
+)
+NOTHING: Final[Mapping[str, object]] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCall:
+    """One call a reply asks for; `arguments` is canonical JSON, so two equal calls compare equal."""
+
+    name: str
+    arguments: str
+    id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What is about to be sent to a model, whatever framework it comes from.
+
+    `messages` keeps the caller's own objects (dicts, LangChain messages, `(role, text)` pairs or plain strings) and reads
+    them only where needed, so a long history costs nothing until it is looked at. Build one with `from_messages` or
+    `from_record`.
+
+    Attributes:
+        id: names the step in decisions, spans and the ledger.
+        messages: the history, oldest first; the last one is what the model answers.
+        system: the system prompt when it is not the first message.
+        tools: names of the tools bound to the call.
+        task_class: the class its author declared, if any.
+        tokens: the true prompt size in tokens, when the caller knows it.
+        node: the graph node that makes the call.
+        output_schema: the JSON Schema the reply must satisfy, if any.
+        downstream: model steps that hang on this one's answer, when known.
+        deadline_s: seconds the caller can wait for the answer.
+        metadata: the caller's own facts (labels, flags, a forced tier under `routed_agents`).
+        run: the graph run that makes the call, when known; a run's own messages never start a new turn.
+    """
+
+    id: str
+    messages: tuple[object, ...]
+    system: str | None = None
+    tools: tuple[str, ...] = ()
+    task_class: str | None = None
+    tokens: int | None = None
+    node: str | None = None
+    output_schema: Mapping[str, object] | None = None
+    downstream: int | None = None
+    deadline_s: float | None = None
+    metadata: Mapping[str, object] = field(default_factory=lambda: NOTHING)
+    run: str | None = None
+
+    @classmethod
+    def from_messages(
+        cls,
+        messages: Sequence[object] | str,
+        *,
+        system: str | None = None,
+        tools: Sequence[object] = (),
+        task_class: str | None = None,
+        tokens: int | None = None,
+        node: str | None = None,
+        output_schema: Mapping[str, object] | None = None,
+        downstream: int | None = None,
+        deadline_s: float | None = None,
+        metadata: Mapping[str, object] | None = None,
+        run: str | None = None,
+        id: str | None = None,
+    ) -> Step:
+        """Describe a call from its messages and whatever else is known about it.
+
+        Raises:
+            StepError: there is no message, or one has a role nobody knows.
+        """
+        given: tuple[object, ...] = (messages,) if isinstance(messages, str) else tuple(messages)
+        if not given:
+            raise StepError("messages is empty; wanted at least one message for the model to answer; pass the history that would be sent")
+        role_of(given[-1])
+        role_of(given[0])
+        return cls(
+            id=id or uuid.uuid4().hex,
+            messages=given,
+            system=system,
+            tools=tuple([tool_name(tool) for tool in tools]),
+            task_class=task_class,
+            tokens=tokens,
+            node=node,
+            output_schema=output_schema,
+            downstream=downstream,
+            deadline_s=deadline_s,
+            metadata=metadata if metadata is not None else NOTHING,
+            run=run,
+        )
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, object]) -> Step:
+        """Read a step record (`messages`, optional `system`, `tools`, `task_class`, `approx_tokens`, `node`, `metadata`).
+
+        A recorded trajectory that calls its messages `steps` is read as well.
+
+        Raises:
+            StepError: a key is missing or has the wrong type; the message names the key.
+        """
+        raw = record.get("messages", record.get("steps"))
+        if not isinstance(raw, Sequence) or isinstance(raw, (str, bytes)):
+            raise StepError(f'"messages" is {_kind(raw)}; wanted a list of {{"role", "content"}} objects')
+        messages = cast("Sequence[object]", raw)
+        for number, message in enumerate(messages, start=1):
+            if not isinstance(message, Mapping):
+                raise StepError(f'message {number} is {_kind(message)}; wanted an object with "role" and "content"')
+            role_of(cast("object", message))
+        return cls.from_messages(
+            messages,
+            system=_optional(record, "system", str),
+            tools=cast("Sequence[object]", record.get("tools") or ()),
+            task_class=_optional(record, "task_class", str),
+            tokens=_optional(record, "approx_tokens", int),
+            node=_optional(record, "node", str),
+            output_schema=_optional(record, "output_schema", Mapping),
+            downstream=_optional(record, "downstream", int),
+            deadline_s=_optional(record, "deadline_s", (int, float)),
+            metadata=_optional(record, "metadata", Mapping),
+            id=str(record["id"]) if record.get("id") is not None else None,
+        )
+
+    def to_record(self) -> dict[str, object]:
+        """The step as plain JSON, for replay; holds the content of the messages."""
+        record: dict[str, object] = {
+            "id": self.id,
+            "system": self.system,
+            "messages": [plain_message(message) for message in self.messages],
+            "tools": list(self.tools),
+        }
+        for key, value in (
+            ("task_class", self.task_class),
+            ("approx_tokens", self.tokens),
+            ("node", self.node),
+            ("output_schema", self.output_schema),
+            ("downstream", self.downstream),
+            ("deadline_s", self.deadline_s),
+        ):
+            if value is not None:
+                record[key] = value
+        if self.metadata:
+            record["metadata"] = dict(self.metadata)
+        return record
+
+
+def role_of(message: object) -> Role:
+    """Who wrote a message, for dicts, LangChain messages, `(role, text)` pairs and plain strings."""
+    if isinstance(message, Mapping):
+        name = cast("Mapping[str, object]", message).get("role") or cast("Mapping[str, object]", message).get("type")
+    elif isinstance(message, str):
+        return "human"
+    elif isinstance(message, tuple):
+        name = cast("tuple[object, ...]", message)[0]
+    else:
+        name = getattr(message, "type", None) or getattr(message, "role", None)
+        if name == "chat":
+            name = getattr(message, "role", name)
+    role = ROLES.get(name) if isinstance(name, str) else None
+    if role is None:
+        raise StepError(f"a message has the role {name!r}; known roles: system, user, assistant, tool")
+    return role
+
+
+def text_of(message: object) -> str:
+    """The words of a message; blocks of other kinds (images, tool calls) are left out."""
+    content = content_of(message)
+    if isinstance(content, str):
+        return content
+    if isinstance(content, Sequence):
+        return "\n".join(_texts(cast("Sequence[object]", content)))
+    return ""
+
+
+def length_of(message: object) -> int:
+    """Characters of a message as it is sent, tool calls included, without joining anything."""
+    content = content_of(message)
+    size = len(content) if isinstance(content, str) else 0
+    if size == 0 and isinstance(content, Sequence):
+        size = sum(len(text) for text in _texts(cast("Sequence[object]", content)))
+    calls = field_of(message, "tool_calls")
+    if calls:
+        size += len(str(calls))
+    return size
+
+
+def content_of(message: object) -> object:
+    """The raw content of a message: a string or a list of blocks."""
+    if isinstance(message, str):
+        return message
+    if isinstance(message, tuple):
+        pair = cast("tuple[object, ...]", message)
+        return pair[1] if len(pair) > 1 else ""
+    return field_of(message, "content")
+
+
+def tool_calls_of(message: object) -> tuple[ToolCall, ...]:
+    """The tool calls a reply asks for, in LangChain's, OpenAI's or Anthropic's form."""
+    calls = field_of(message, "tool_calls")
+    found = list(_calls(cast("Sequence[object]", calls))) if isinstance(calls, Sequence) else []
+    if not found and isinstance(content := field_of(message, "content"), Sequence) and not isinstance(content, str):
+        blocks = [block for block in cast("Sequence[object]", content) if field_of(block, "type") == "tool_use"]
+        found = list(_calls(blocks))
+    return tuple(found)
+
+
+def tool_failed(message: object) -> bool:
+    """Whether a tool result says that its tool failed."""
+    return field_of(message, "status") == "error" or field_of(message, "is_error") is True
+
+
+def stamp_of(message: object) -> Mapping[str, object] | None:
+    """The decision a routed reply carries, if it carries one."""
+    metadata = field_of(message, "response_metadata")
+    if not isinstance(metadata, Mapping):
+        return None
+    stamp = cast("Mapping[str, object]", metadata).get(STAMP)
+    return cast("Mapping[str, object]", stamp) if isinstance(stamp, Mapping) else None
+
+
+def reported_tokens(message: object) -> int | None:
+    """Prompt plus reply tokens the provider counted for a reply: exact for all messages up to and including it."""
+    usage = field_of(message, "usage_metadata") or field_of(message, "usage")
+    if not usage:
+        return None
+    prompt, reply = field_of(usage, "input_tokens"), field_of(usage, "output_tokens")
+    if not isinstance(prompt, int) or not isinstance(reply, int):
+        return None
+    total = field_of(usage, "total_tokens")
+    if isinstance(total, int):
+        return max(total, prompt + reply)
+    caches = [field_of(usage, key) for key in ("cache_creation_input_tokens", "cache_read_input_tokens")]
+    return prompt + reply + sum(count for count in caches if isinstance(count, int))
+
+
+def tool_name(tool: object) -> str:
+    """The name of a tool given as a name, a schema of any provider, a function or an object."""
+    if isinstance(tool, str):
+        return tool
+    function = field_of(tool, "function") or tool
+    name = field_of(function, "name") or field_of(function, "__name__") or field_of(function, "title") or field_of(function, "type")
+    return name if isinstance(name, str) else type(tool).__name__
+
+
+def plain_message(message: object) -> dict[str, object]:
+    """A message as the `{"role", "content"}` object of a step record."""
+    names = {"human": "user", "ai": "assistant"}
+    role = role_of(message)
+    plain: dict[str, object] = {"role": names.get(role, role), "content": text_of(message)}
+    if calls := tool_calls_of(message):
+        plain["tool_calls"] = [{"name": call.name, "arguments": call.arguments, "id": call.id} for call in calls]
+    if call_id := field_of(message, "tool_call_id"):
+        plain["tool_call_id"] = call_id
+    if name := field_of(message, "name"):
+        plain["name"] = name
+    return plain
+
+
+def field_of(thing: object, name: str) -> object:
+    """A key of a mapping or an attribute of an object; None where it has neither."""
+    if isinstance(thing, Mapping):
+        return cast("Mapping[str, object]", thing).get(name)
+    return getattr(thing, name, None)
+
+
+def _texts(blocks: Sequence[object]) -> Iterator[str]:
+    for block in blocks:
+        if isinstance(block, str):
+            yield block
+        elif isinstance(text := field_of(block, "text"), str):
+            yield text
+        elif isinstance(inner := field_of(block, "content"), str):
+            yield inner
+
+
+def _calls(calls: Sequence[object]) -> Iterator[ToolCall]:
+    for call in calls:
+        function = field_of(call, "function") or call
+        arguments = next((value for key in ("args", "arguments", "input") if (value := field_of(function, key)) is not None), "{}")
+        if isinstance(arguments, str):
+            try:
+                arguments = json.loads(arguments or "{}")
+            except ValueError:
+                arguments = {"__unreadable__": arguments}
+        name, call_id = field_of(function, "name"), field_of(call, "id")
+        yield ToolCall(
+            name=name if isinstance(name, str) else "",
+            arguments=json.dumps(arguments, sort_keys=True, default=str, ensure_ascii=False),
+            id=call_id if isinstance(call_id, str) else None,
+        )
+
+
+def _optional(record: Mapping[str, object], key: str, kind: Any) -> Any:
+    value = record.get(key)
+    if value is None or (isinstance(value, kind) and not isinstance(value, bool)):
+        return value
+    wanted = " or ".join(each.__name__ for each in (kind if isinstance(kind, tuple) else (kind,)))  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+    raise StepError(f'"{key}" is {_kind(value)}; wanted {wanted}')
+
+
+def _kind(value: object) -> str:
+    return "missing" if value is None else type(value).__name__

@@ -1,0 +1,228 @@
+"""Tiers are named slots for models, ordered from cheap to strong."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import cache
+from importlib.resources import files
+from typing import Any, Literal
+
+from routed_agents.errors import PolicyError
+
+Thinking = Literal["none", "budget", "adaptive", "always"]
+ROLES = ("cheap", "mid", "strong")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCard:
+    """What a model can take: its window and the parameters it refuses.
+
+    Attributes:
+        window: most prompt tokens it accepts; None when unknown, which counts as large enough.
+        max_output: most tokens it writes.
+        tokenizer: tokens for the same text, relative to Claude Haiku 4.5.
+        sampling: accepts temperature, top_p and top_k.
+        forced_tool_choice: accepts a tool choice other than auto and none.
+        thinking: how its thinking is controlled.
+        first_token_s: seconds to its first token, best observed; None when nobody measured it.
+    """
+
+    name: str
+    provider: str | None = None
+    window: int | None = None
+    max_output: int | None = None
+    tokenizer: Fraction = Fraction(1)
+    sampling: bool = True
+    forced_tool_choice: bool = True
+    tools: bool = True
+    thinking: Thinking = "none"
+    first_token_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """One place where a tier's model runs.
+
+    Attributes:
+        model: the model id that is sent.
+        provider: who serves it (`anthropic`, `openai`, …); None when unknown.
+        priced_as: the model whose price applies, for ARNs, gateways and fine-tunes.
+        name: tells deployments of one tier apart.
+        simulated: answers and costs are not real.
+    """
+
+    model: str
+    provider: str | None = None
+    priced_as: str | None = None
+    name: str = ""
+    simulated: bool = False
+
+    @classmethod
+    def parse(cls, text: str, *, priced_as: str | None = None, name: str = "", simulated: bool = False) -> Deployment:
+        """Read `"anthropic:claude-opus-5-5"` or a bare model id."""
+        provider, colon, model = text.partition(":")
+        if not colon or provider not in PROVIDERS:
+            provider, model = "", text
+        known = provider or card(model).provider
+        return cls(model=model, provider=known, priced_as=priced_as, name=name or text, simulated=simulated)
+
+    @property
+    def price_key(self) -> str:
+        return self.priced_as or self.model
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tier:
+    """A slot with a role, a rank and the deployments behind it, all of the same rank."""
+
+    name: str
+    rank: int
+    deployments: tuple[Deployment, ...]
+
+    @property
+    def model(self) -> str:
+        return self.deployments[0].model
+
+
+@dataclass(frozen=True, slots=True)
+class Tiers:
+    """The tiers of a policy, cheapest first."""
+
+    rows: tuple[Tier, ...]
+    preset: str | None = None
+
+    @classmethod
+    def preset_named(cls, name: str) -> Tiers:
+        """A shipped set: `claude-2026-11`, `claude` (its newest), `gpt-4o`, `embedded`, …
+
+        Raises:
+            PolicyError: there is no such preset; the message lists the known ones.
+        """
+        presets: Mapping[str, Mapping[str, Any]] = _shipped()["presets"]
+        key = name if name in presets else _newest(name, presets)
+        if key is None:
+            raise PolicyError(f"unknown tier preset {name!r}; known presets: {', '.join(presets)}")
+        row = presets[key]
+        simulated = bool(row.get("simulated", False))
+        roles = {role: Deployment.parse(str(row[role]), simulated=simulated) for role in ROLES if role in row}
+        return cls.of(roles, preset=key)
+
+    @classmethod
+    def of(cls, roles: Mapping[str, Deployment | str | Iterable[Deployment | str]], *, preset: str | None = None) -> Tiers:
+        """Tiers from role to model(s), given cheapest first.
+
+        Raises:
+            PolicyError: no tier is given, or one has no model.
+        """
+        rows: list[Tier] = []
+        for rank, (name, given) in enumerate(roles.items()):
+            several = (given,) if isinstance(given, (str, Deployment)) else tuple(given)
+            if not several:
+                raise PolicyError(f'tier "{name}" has no model; give at least one, like "anthropic:claude-opus-5-5"')
+            parsed = tuple(Deployment.parse(each) if isinstance(each, str) else each for each in several)
+            rows.append(Tier(name=name, rank=rank, deployments=parsed))
+        if not rows:
+            raise PolicyError('no tier is given; wanted at least one, like cheap = "anthropic:claude-haiku-5-5"')
+        return cls(rows=tuple(rows), preset=preset)
+
+    @property
+    def top(self) -> int:
+        return len(self.rows) - 1
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(tier.name for tier in self.rows)
+
+    def __iter__(self) -> Iterator[Tier]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, rank: int) -> Tier:
+        return self.rows[rank]
+
+    def named(self, name: str) -> Tier:
+        """The tier with this name.
+
+        Raises:
+            PolicyError: there is none; the message lists the known ones.
+        """
+        for tier in self.rows:
+            if tier.name == name:
+                return tier
+        raise PolicyError(f'unknown tier "{name}"; known tiers: {", ".join(self.names)}. Use one of these or add it under [tiers].')
+
+    def rank_of_pin(self, name: str) -> int:
+        """The rank a stored tier name stands for; a name this policy doesn't know counts as the top, so a pin never falls."""
+        return next((tier.rank for tier in self.rows if tier.name == name), self.top)
+
+    def rank_of_model(self, model: str) -> int | None:
+        """The rank of a model that answered; dated ids count as their family; None for a foreign model."""
+        for tier in self.rows:
+            if any(same_model(each.model, model) or (each.priced_as and same_model(each.priced_as, model)) for each in tier.deployments):
+                return tier.rank
+        return None
+
+    def narrowed(self, names: Iterable[str]) -> Tiers:
+        """Only the named tiers, ranks counted anew."""
+        wanted = [self.named(name).name for name in names]
+        rows = [tier for tier in self.rows if tier.name in wanted]
+        return Tiers(rows=tuple(replace(tier, rank=rank) for rank, tier in enumerate(rows)), preset=self.preset)
+
+
+PROVIDERS = frozenset(
+    {
+        "anthropic", "openai", "bedrock", "bedrock_converse", "anthropic_bedrock", "google_vertexai", "google_anthropic_vertex",
+        "google_genai", "azure_openai", "azure_ai", "mistralai", "groq", "together", "fireworks", "openrouter", "litellm", "ollama", "deepseek", "xai",
+    }
+)  # fmt: skip
+"""Prefixes that `init_chat_model` understands; anything else before a colon is part of the model id."""
+
+
+@cache
+def card(model: str) -> ModelCard:
+    """What is known about a model; an unknown one gets a card that refuses nothing."""
+    rows: Mapping[str, Mapping[str, Any]] = _shipped()["models"]
+    key = next((row for row in rows if same_model(row, model)), None)
+    if key is None:
+        return ModelCard(name=model)
+    row = {name: value for name, value in rows[key].items() if name != "tokenizer"}
+    return ModelCard(name=key, tokenizer=Fraction(str(rows[key].get("tokenizer", "1"))), **row)
+
+
+def same_model(name: str, other: str) -> bool:
+    """Whether two ids mean one model: equal, or one is the other with a date, version or provider affix."""
+    a, b = _plain(name), _plain(other)
+    return a == b or _undated(a) == _undated(b)
+
+
+def _plain(name: str) -> str:
+    for separator in ("/", ":"):
+        head, found, tail = name.partition(separator)
+        if found and (separator == "/" or head in PROVIDERS):
+            name = tail
+    return name
+
+
+def _undated(name: str) -> str:
+    head, _, tail = name.rpartition("-")
+    if head and tail.isdigit() and len(tail) == 8:
+        return head
+    parts = name.rsplit("-", 3)
+    if len(parts) == 4 and [len(part) for part in parts[1:]] == [4, 2, 2] and all(part.isdigit() for part in parts[1:]):
+        return parts[0]
+    return name
+
+
+def _newest(name: str, presets: Mapping[str, object]) -> str | None:
+    dated = [key for key in presets if key.startswith(f"{name}-20") and len(key) == len(name) + 8]
+    return max(dated, default=None)
+
+
+@cache
+def _shipped() -> dict[str, Any]:
+    return tomllib.loads(files("routed_agents").joinpath("tiers.toml").read_text(encoding="utf-8"))
