@@ -32,3 +32,17 @@ class LedgerError(RoutedAgentsError, OSError):
 
 class ConfigurationError(RoutedAgentsError, ValueError):
     """An argument, environment variable or missing extra has to be put right before anything can run."""
+
+
+class StepStopped(RoutedAgentsError, RuntimeError):
+    """A step must not be made: no tier that may answer it is left, or a rule says stop. No token was spent by stopping.
+
+    Attributes:
+        decision: what was decided, with the reason codes.
+        attempts: what was tried before, as one line each.
+    """
+
+    def __init__(self, message: str, *, decision: object = None, attempts: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.decision = decision
+        self.attempts = attempts

@@ -708,18 +708,18 @@ TAIL: Final = re.compile(r"(-latest|[-@]\d{8}|-20\d\d-\d\d-\d\d)?(-v\d+)?(:\d+)?
 PART_OF_DATE: Final = re.compile(r"-20\d\d-?$")
 
 
-def _certain(match: object, ref: str) -> bool:
+def _certain(match: Any, ref: str) -> bool:
     """Whether a snapshot's pattern names this model and no relative of it: what it leaves open may only be a release."""
     for name in ("or_", "and_"):
         if (parts := getattr(match, name, None)) is not None:
-            return any(_certain(part, ref) for part in parts)
+            return any(_certain(part, ref) for part in cast("Sequence[Any]", parts))
     for name in ("starts_with", "contains", "ends_with"):
         if (piece := getattr(match, name, None)) is not None:
             piece = PART_OF_DATE.sub("", piece.lower())
             before, found, tail = ref.partition(piece)
             clean = before == "" or (name != "starts_with" and before[-1] in "./")
             return bool(found) and clean and TAIL.fullmatch(tail) is not None
-    return match.is_match(ref)
+    return bool(match.is_match(ref))
 
 
 # ---- what a reply says ------------------------------------------------------------------------------------------------
@@ -736,7 +736,7 @@ def usage_of(reply: object) -> Usage | None:
     generations = field_of(reply, "generations")
     if isinstance(generations, Sequence) and generations:
         return _usage_of_result(reply, cast("Sequence[object]", generations))
-    if (message := field_of(reply, "message")) is not None and field_of(message, "usage_metadata") is not None:
+    if (message := field_of(reply, "message")) is not None and (_has(message, "usage_metadata") or _has(message, "usage")):
         reply = message
     metadata = field_of(reply, "response_metadata")
     counted = field_of(reply, "usage_metadata")
@@ -782,7 +782,7 @@ def _message_in(reply: object) -> object:
         first = cast("Sequence[object]", generations)[0]
         if not isinstance(first, Sequence):
             return field_of(first, "message")
-        generations = first
+        generations = cast("Sequence[object]", first)
     message = field_of(reply, "message")
     return reply if message is None or field_of(reply, "choices") is not None else message
 
@@ -807,7 +807,8 @@ def _from_langchain(message: object, counted: Mapping[str, object], metadata: ob
     if counted.get("total_cost") == 0 and "total_cost" in counted:  # langchain-core's mark of an answer from its own cache
         return Usage()
     raw = field_of(metadata, "usage")
-    if raw is not None and _has(raw, "input_tokens") and (_has(raw, "cache_read_input_tokens") or _has(raw, "cache_creation")):
+    anthropic = field_of(metadata, "model_provider") == "anthropic" or _has(raw, "cache_read_input_tokens")
+    if anthropic and _has(raw, "input_tokens") and not _has(raw, "total_tokens"):
         return _known(_from_anthropic(raw))  # knows retention, speed and region, which usage_metadata has lost
     given, taken = field_of(counted, "input_token_details"), field_of(counted, "output_token_details")
     tier = _text(field_of(metadata, "service_tier"))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal, Protocol, cast
 
 from routed_agents.errors import StateError
 
@@ -147,3 +149,34 @@ def _pin(row: Mapping[str, Any]) -> Pin:
         seq=int(row.get("seq", 0)),
         code=str(row.get("code", "")),
     )
+
+
+class StateStore(Protocol):
+    """Keeps pins and facts of threads that have no graph channel for them."""
+
+    def load(self, thread: str, /) -> ThreadState: ...
+
+    def add(self, thread: str, state: ThreadState, /) -> None:
+        """Join a state to what the thread has."""
+        ...
+
+
+class MemoryStateStore:
+    """The state of the latest threads, in this process."""
+
+    def __init__(self, *, threads: int = 10_000) -> None:
+        self._threads = threads
+        self._states: OrderedDict[str, ThreadState] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def load(self, thread: str, /) -> ThreadState:
+        """What is known of the thread; the empty state for a new one."""
+        return self._states.get(thread, EMPTY)
+
+    def add(self, thread: str, state: ThreadState, /) -> None:
+        """Join a state to the thread's."""
+        with self._lock:
+            self._states[thread] = self._states.get(thread, EMPTY).join(state)
+            self._states.move_to_end(thread)
+            while len(self._states) > self._threads:
+                self._states.popitem(last=False)

@@ -54,7 +54,7 @@ def serve(
     goes by, and `error_rates` replaces the share of wrong answers per model.
     """
     catalogue = models.load().with_error_rates(error_rates or {})
-    desk = Desk(seed=seed, time_scale=time_scale, faults=faults or FaultPlan(), clock=clock, catalogue=catalogue)
+    desk = Desk(seed=seed, time_scale=time_scale, faults=FaultPlan() if faults is None else faults, clock=clock, catalogue=catalogue)
     server = Server(desk, port)
     server.start()
     try:

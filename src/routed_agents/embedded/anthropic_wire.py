@@ -189,7 +189,9 @@ def _parts(index: int, message: JsonObject) -> Iterator[Part]:
             case "thinking" | "redacted_thinking" | "search_result":
                 continue
             case kind:
-                raise invalid(f"messages.{index}.content.{position}: Input tag {kind!r} found using 'type' does not match any of the expected tags")
+                raise invalid(
+                    f"messages.{index}.content.{position}: Input tag {kind!r} found using 'type' does not match any of the expected tags"
+                )
 
 
 def _result_text(block: JsonObject) -> str:

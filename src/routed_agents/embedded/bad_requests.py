@@ -24,9 +24,7 @@ def invalid(message: str, *, param: str | None = None, code: str | None = None, 
 
 def not_found(message: str, *, code: str | None = None) -> BadRequest:
     """A 404 for a model or a route that does not exist."""
-    failure = Failure(
-        status=404, message=message, anthropic_type="not_found_error", openai_type="invalid_request_error", openai_code=code
-    )
+    failure = Failure(status=404, message=message, anthropic_type="not_found_error", openai_type="invalid_request_error", openai_code=code)
     return BadRequest(failure)
 
 

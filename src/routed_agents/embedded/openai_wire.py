@@ -27,7 +27,9 @@ def read(body: JsonObject, catalogue: Catalogue) -> Prompt:
     model = find_model(body, catalogue)
     messages = items(body, "messages")
     if not messages:
-        raise invalid("Invalid 'messages': empty array. Expected an array with minimum length 1, but got an empty array instead.", param="messages")
+        raise invalid(
+            "Invalid 'messages': empty array. Expected an array with minimum length 1, but got an empty array instead.", param="messages"
+        )
     check_sampling(body, model)
     tools = tuple(_tool(index, tool) for index, tool in enumerate(objects(body, "tools")))
     choice, forced = tool_choice(body, tools)
@@ -89,7 +91,9 @@ def check_sampling(body: JsonObject, model: Model) -> None:
 def _tool(index: int, tool: JsonObject) -> Tool:
     function = member(tool, "function")
     if text(tool, "type") != "function" or not text(function, "name"):
-        raise invalid(f"Missing required parameter: 'tools[{index}].function'.", param=f"tools[{index}].function", code="missing_required_parameter")
+        raise invalid(
+            f"Missing required parameter: 'tools[{index}].function'.", param=f"tools[{index}].function", code="missing_required_parameter"
+        )
     return Tool(name=text(function, "name"), description=text(function, "description"), schema=member(function, "parameters"))
 
 
@@ -185,7 +189,10 @@ def _schema(body: JsonObject, turns: tuple[Turn, ...]) -> JsonObject | None:
             return member(member(wanted, "json_schema"), "schema")
         case "json_object":
             if not any("json" in turn.text.lower() for turn in turns):
-                raise invalid("'messages' must contain the word 'json' in some form, to use 'response_format' of type 'json_object'.", param="messages")
+                raise invalid(
+                    "'messages' must contain the word 'json' in some form, to use 'response_format' of type 'json_object'.",
+                    param="messages",
+                )
             return ANY_OBJECT
         case _:
             return None

@@ -60,9 +60,7 @@ class Served:
 class Desk:
     """Everything the connections share: rows, faults, cache, records."""
 
-    def __init__(
-        self, *, seed: int, time_scale: float, faults: FaultPlan, clock: Callable[[], float], catalogue: Catalogue
-    ) -> None:
+    def __init__(self, *, seed: int, time_scale: float, faults: FaultPlan, clock: Callable[[], float], catalogue: Catalogue) -> None:
         self.seed = seed
         self.time_scale = time_scale
         self.faults = faults
@@ -182,7 +180,9 @@ class _Connection(BaseHTTPRequestHandler):
             else:
                 raise not_found(f"Not found: POST {path}. The embedded provider serves {', '.join([*_WIRES, _COUNT_TOKENS, _MODELS])}.")
         except BadRequest as refused:
-            self._record(Served(path=path, model=text(body, "model"), stream=flag(body, "stream"), status=refused.failure.status, body=body))
+            self._record(
+                Served(path=path, model=text(body, "model"), stream=flag(body, "stream"), status=refused.failure.status, body=body)
+            )
             self._send_failure(wire, refused.failure)
         except OSError:
             raise
@@ -226,7 +226,7 @@ class _Connection(BaseHTTPRequestHandler):
     def _solve(self, wire: Wire, body: JsonObject, prompt: Prompt, effect: Effect) -> tuple[Answer, bool]:
         desk, conversation = self._desk, prompt.conversation
         mistaken = solvers.is_mistaken(conversation, desk.seed)
-        reply: Reply = solvers.solve(conversation, mistaken=mistaken, seed=desk.seed)
+        reply: Reply = solvers.solve(conversation, mistaken=mistaken)
         if effect.reshape is not None:
             reply = effect.reshape(reply)
         serial = uuid.uuid4().hex[:20]
@@ -306,7 +306,9 @@ class _Connection(BaseHTTPRequestHandler):
         }
         if self.close_connection:
             lines["connection"] = "close"
-        return "".join([f"HTTP/1.1 {status} {'OK' if status == 200 else 'Error'}\r\n", *(f"{k}: {v}\r\n" for k, v in lines.items()), "\r\n"]).encode()
+        return "".join(
+            [f"HTTP/1.1 {status} {'OK' if status == 200 else 'Error'}\r\n", *(f"{k}: {v}\r\n" for k, v in lines.items()), "\r\n"]
+        ).encode()
 
     def _send_json(self, status: int, body: JsonObject, effect: Effect | None = None, *, headers: Mapping[str, str] | None = None) -> None:
         data = json.dumps(body).encode()
@@ -323,7 +325,11 @@ class _Connection(BaseHTTPRequestHandler):
         pieces = list(events)
         scale = self._desk.time_scale
         self._desk.wait(scale * latency.first_token_s)
-        self.wfile.write(self._head(200, {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache", "transfer-encoding": "chunked"}))
+        self.wfile.write(
+            self._head(
+                200, {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache", "transfer-encoding": "chunked"}
+            )
+        )
         chunks = [b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces]
         pause = scale * output_tokens / latency.tokens_per_s / len(pieces)
         if effect.cut or effect.drip_s or pause:

@@ -1,0 +1,73 @@
+"""What a step would have cost on another model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+from fractions import Fraction
+
+from routed_agents.pricing import Cost, Prices, Usage, bare_name
+
+
+def baseline(
+    usage: Usage,
+    *,
+    from_model: str,
+    to_model: str,
+    prices: Prices,
+    at: datetime | None = None,
+    factors: Mapping[str, Fraction | str | int],
+) -> Cost | None:
+    """What the same step costs on `to_model` at list price; None when a price or a tokenizer is unknown.
+
+    The figure is nominal: the same text counted by the other model's tokenizer, answered at the same length, with the same
+    share read from and written to the cache, served the same way (batch, speed, region). A model that was never asked
+    would have had its own cache, and would have said something else.
+
+    Args:
+        usage: the tokens that were spent.
+        from_model: the model that spent them.
+        to_model: the model to compare with, usually the top tier's.
+        prices: where rates come from.
+        at: when the step ran.
+        factors: tokens for the same text by model, relative to any one of them ("1.3").
+    """
+    factor = factor_between(from_model, to_model, factors)
+    if factor is None:
+        return None
+    card = prices.card(to_model, at=at)
+    return None if card is None else card.cost(converted(usage, factor))
+
+
+def saving(cost: Cost | None, baseline: Cost | None) -> int | None:
+    """Pico-dollars kept against the baseline, negative when the step cost more; None when either is unknown."""
+    return None if cost is None or baseline is None else baseline.total_pico - cost.total_pico
+
+
+def factor_between(from_model: str, to_model: str, factors: Mapping[str, Fraction | str | int]) -> Fraction | None:
+    """How many tokens `to_model` counts for each of `from_model`; None when it is not known."""
+    if from_model == to_model or bare_name(from_model) == bare_name(to_model):
+        return Fraction(1)
+    before = factors.get(from_model, factors.get(bare_name(from_model)))
+    after = factors.get(to_model, factors.get(bare_name(to_model)))
+    return None if before is None or after is None else Fraction(after) / Fraction(before)
+
+
+def converted(usage: Usage, factor: Fraction) -> Usage:
+    """The same text counted by another tokenizer, each kind rounded half up."""
+    if factor == 1:
+        return usage
+    return replace(
+        usage,
+        input=_times(usage.input, factor),
+        cache_read=_times(usage.cache_read, factor),
+        cache_write_5m=_times(usage.cache_write_5m, factor),
+        cache_write_1h=_times(usage.cache_write_1h, factor),
+        output=_times(usage.output, factor),
+        reasoning=_times(usage.reasoning, factor),
+    )
+
+
+def _times(count: int, factor: Fraction) -> int:
+    return (2 * count * factor.numerator + factor.denominator) // (2 * factor.denominator)

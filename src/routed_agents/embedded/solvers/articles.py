@@ -1,0 +1,41 @@
+"""Answers from articles quote the sentences that share most with the question, or say that the articles are silent."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+from routed_agents.embedded.solvers.reading import Brief
+from routed_agents.embedded.solvers.words import sentences, shortened, stems
+
+NOT_FOUND = "I could not find that in the articles."
+
+
+def quotes(brief: Brief, question: str) -> list[tuple[str, str]]:
+    """(title, sentence) pairs that bear on the question, best first; empty if none does."""
+    pool = [(title, sentence) for title, text in brief.documents for sentence in sentences(text)]
+    spread = Counter(word for title, sentence in pool for word in stems(f"{title} {sentence}"))
+    asked = stems(question)
+
+    def worth(pair: tuple[str, str]) -> float:
+        own, heading = stems(pair[1]), stems(pair[0])
+        shared = sum(math.log(1 + len(pool) / spread[word]) for word in asked & own)
+        return shared + 0.5 * sum(math.log(1 + len(pool) / spread[word]) for word in (asked & heading) - own)
+
+    ranked = sorted(((worth(pair), pair) for pair in pool), key=lambda scored: -scored[0])
+    if not ranked or not any(stems(pair[1]) & asked for _, pair in ranked[:1]):
+        return []
+    best = ranked[0][0]
+    enough = min(2.0, math.log(1 + len(pool)) * 0.8)
+    return [pair for score, pair in ranked if score >= max(enough, 0.6 * best)]
+
+
+def answer(brief: Brief) -> str | None:
+    """An answer from the articles in the prompt, or None where there are none."""
+    if not brief.documents:
+        return None
+    found = quotes(brief, brief.instruction or brief.material)[: 1 if brief.strength == 1 else 2]
+    if not found:
+        return NOT_FOUND
+    parts = [f"{f'According to “{title}”' if title else 'The articles say'}: “{shortened(sentence, 240)}”" for title, sentence in found]
+    return " ".join(parts)

@@ -1,0 +1,93 @@
+"""Failures tell provider trouble, which another deployment may not have, from everything else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from routed_agents.steps import field_of
+
+Trouble = Literal["rate_limit", "overloaded", "server_error", "timeout", "connection", "context_overflow", "model_not_found", "denied"]
+
+BY_STATUS: Final[dict[int, Trouble]] = {
+    401: "denied",
+    402: "denied",
+    403: "denied",
+    404: "model_not_found",
+    408: "timeout",
+    413: "context_overflow",
+    429: "rate_limit",
+    504: "timeout",
+    529: "overloaded",
+}
+BY_NAME: Final[dict[str, Trouble]] = {
+    "APITimeoutError": "timeout",
+    "ModelTimeoutError": "timeout",
+    "TimeoutError": "timeout",
+    "ReadTimeout": "timeout",
+    "ConnectTimeout": "timeout",
+    "APIConnectionError": "connection",
+    "ModelConnectionError": "connection",
+    "ConnectError": "connection",
+    "RemoteProtocolError": "connection",
+    "ReadError": "connection",
+    "ModelRateLimitError": "rate_limit",
+    "ModelAPIError": "server_error",
+    "ModelAuthenticationError": "denied",
+    "ModelPermissionDeniedError": "denied",
+    "ModelNotFoundError": "model_not_found",
+    "ContextOverflowError": "context_overflow",
+}
+TOO_LONG: Final = ("prompt is too long", "maximum context length", "context_length_exceeded", "context window")
+UNBILLED: Final[frozenset[Trouble]] = frozenset({"rate_limit", "overloaded", "server_error", "context_overflow", "model_not_found", "denied"})
+"""Troubles a provider answers with an error body, for which it bills no tokens."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """What kind of provider trouble an exception is.
+
+    Attributes:
+        trouble: the kind.
+        status: the HTTP status, when there was one.
+        retry_after_s: how long the provider asks to wait.
+    """
+
+    trouble: Trouble
+    status: int | None = None
+    retry_after_s: float | None = None
+
+    @property
+    def unbilled(self) -> bool:
+        """No token was billed: the provider refused the call with an error."""
+        return self.status is not None and self.trouble in UNBILLED
+
+
+def failure_of(error: BaseException) -> Failure | None:
+    """The provider trouble behind an exception of LangChain or an SDK; None for a bug, a cancelled call or a user's own error."""
+    if not isinstance(error, Exception):
+        return None
+    if type(error).__name__ == "OutputParserException":
+        return None
+    status = field_of(error, "status_code")
+    code = status if isinstance(status, int) else None
+    trouble = BY_STATUS.get(code) if code is not None else None
+    if code is not None and code >= 500 and trouble is None:
+        trouble = "server_error"
+    if trouble is None:
+        trouble = next((BY_NAME[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in BY_NAME), None)
+    if (code == 400 or code is None) and any(phrase in str(error).lower() for phrase in TOO_LONG):
+        trouble = trouble or ("context_overflow" if code == 400 else None)
+    if trouble is None:
+        return None
+    return Failure(trouble=trouble, status=code, retry_after_s=_retry_after(error))
+
+
+def _retry_after(error: Exception) -> float | None:
+    headers = field_of(field_of(error, "response"), "headers")
+    get = getattr(headers, "get", None)
+    value = get("retry-after") if get is not None else None
+    try:
+        return float(value) if value is not None else None
+    except ValueError:
+        return None

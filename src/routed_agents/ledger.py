@@ -1,0 +1,944 @@
+"""One entry per model call, kept and added up."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import logging
+import os
+import queue
+import sqlite3
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, fields
+from decimal import ROUND_HALF_UP, Decimal
+from itertools import islice
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final, Literal, TypedDict, Unpack, cast
+
+from routed_agents.errors import ConfigurationError, LedgerError
+from routed_agents.pricing import Cost, Usage, usd_of
+from routed_agents.steps import field_of, stamp_of
+
+Kind = Literal["attempt", "judge", "check"]
+Outcome = Literal["accepted", "rejected", "failed", "abandoned", "watched"]
+Mode = Literal["enforce", "shadow", "off", "watch"]
+
+RECORD_VERSION: Final = 1
+SCHEMA_VERSION: Final = 1
+NONE: Final = "(none)"
+"""Stands for an absent value among the keys of `Ledger.totals`."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """What one model call was, did and cost.
+
+    A step's entries share its id. Its baseline stands on one of them, the attempt whose reply was used, so that both cost
+    and baseline may simply be added up.
+
+    Attributes:
+        kind: an attempt at the step itself, or a call that judged or checked one.
+        deployment: the deployment of the tier that was called.
+        cost: None when the call is unpriced.
+        baseline_pico: what the step would have cost on `baseline_model`; None except on the step's used attempt.
+        cache_aware_saving_pico: the saving once moving between caches is counted, where it is known.
+        codes: reason codes of the decision, most telling first.
+        outcome: what became of the reply.
+        error: the class of the error that ended the call.
+        simulated: the answer came from the embedded provider, so the cost is not real money.
+        decided_tier: what the policy chose, also where a mode other than enforce acted on another tier.
+        price_source: which price list the cost is from.
+        decision_ns: how long deciding took.
+        escalated_from: the tier of the attempt before, when its reply was rejected.
+    """
+
+    step_id: str
+    attempt: int
+    kind: Kind = "attempt"
+    run: str | None = None
+    thread: str | None = None
+    lineage: str | None = None
+    node: str | None = None
+    labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    task_class: str
+    tier: str
+    rank: int
+    pinned: bool
+    model: str
+    served_model: str | None = None
+    provider: str | None = None
+    deployment: str | None = None
+    usage: Usage
+    cost: Cost | None
+    baseline_pico: int | None = None
+    baseline_model: str | None = None
+    cache_aware_saving_pico: int | None = None
+    codes: tuple[str, ...] = ()
+    outcome: Outcome
+    error: str | None = None
+    simulated: bool = False
+    mode: Mode = "enforce"
+    decided_tier: str
+    policy_hash: str
+    price_source: str | None = None
+    started_ns: int
+    ended_ns: int
+    first_chunk_ns: int | None = None
+    decision_ns: int | None = None
+    escalated_from: str | None = None
+
+    def to_record(self) -> dict[str, object]:
+        """The entry as plain JSON."""
+        record: dict[str, object] = {"v": RECORD_VERSION}
+        for name in ENTRY_FIELDS:
+            record[name] = getattr(self, name)
+        record["labels"] = dict(self.labels)
+        record["codes"] = list(self.codes)
+        record["usage"] = {name: getattr(self.usage, name) for name in USAGE_FIELDS}
+        record["cost"] = None if self.cost is None else {name: getattr(self.cost, name) for name in COST_FIELDS}
+        return record
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Entry:
+        """Read what `to_record` wrote.
+
+        Raises:
+            LedgerError: the record is of a newer version, or a key is missing or unknown.
+        """
+        if record.get("v") != RECORD_VERSION:
+            raise LedgerError(f"ledger record version {record.get('v')!r}; this release reads {RECORD_VERSION}; upgrade routed-agents")
+        try:
+            values = {key: value for key, value in record.items() if key != "v"}
+            values["usage"] = Usage(**record["usage"])
+            values["cost"] = None if record.get("cost") is None else Cost(**record["cost"])
+            values["labels"] = MappingProxyType(dict(record.get("labels") or {}))
+            values["codes"] = tuple(record.get("codes") or ())
+            return cls(**values)
+        except (KeyError, TypeError) as error:
+            raise LedgerError(f"a ledger record cannot be read: {error}; wanted the keys that Entry.to_record writes") from error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Entry.from_record, (self.to_record(),)  # a mapping proxy does not pickle
+
+
+ENTRY_FIELDS: Final = tuple(each.name for each in fields(Entry))
+USAGE_FIELDS: Final = tuple(each.name for each in fields(Usage))
+COST_FIELDS: Final = tuple(each.name for each in fields(Cost))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Totals:
+    """Entries added up.
+
+    Attributes:
+        steps: how many different steps.
+        attempts: how many calls were made for them; judging and checking calls are not counted here, but cost.
+        cost_pico: what the priced calls cost.
+        unpriced: calls without a known price, which `cost_pico` leaves out.
+        baseline_pico: what the steps would have cost on their baseline model, as far as known.
+        saving_pico: baseline less cost, over the steps for which both are fully known.
+        simulated: calls answered by the embedded provider.
+    """
+
+    steps: int = 0
+    attempts: int = 0
+    cost_pico: int = 0
+    unpriced: int = 0
+    baseline_pico: int = 0
+    saving_pico: int = 0
+    simulated: int = 0
+    input: int = 0
+    cache_read: int = 0
+    cache_write_5m: int = 0
+    cache_write_1h: int = 0
+    output: int = 0
+    reasoning: int = 0
+
+    @property
+    def cost(self) -> Decimal:
+        """`cost_pico` in dollars."""
+        return usd_of(self.cost_pico)
+
+    @property
+    def baseline(self) -> Decimal:
+        """`baseline_pico` in dollars."""
+        return usd_of(self.baseline_pico)
+
+    @property
+    def saving(self) -> Decimal:
+        """`saving_pico` in dollars."""
+        return usd_of(self.saving_pico)
+
+    @property
+    def tokens(self) -> int:
+        """All tokens, sent and received."""
+        return self.input + self.cache_read + self.cache_write_5m + self.cache_write_1h + self.output
+
+
+class Where(TypedDict, total=False):
+    """Which entries: all conditions hold at once; a sequence means any of its values."""
+
+    step_id: str | Sequence[str] | None
+    run: str | Sequence[str] | None
+    thread: str | Sequence[str] | None
+    lineage: str | Sequence[str] | None
+    node: str | Sequence[str] | None
+    kind: str | Sequence[str] | None
+    task_class: str | Sequence[str] | None
+    tier: str | Sequence[str] | None
+    model: str | Sequence[str] | None
+    served_model: str | Sequence[str] | None
+    provider: str | Sequence[str] | None
+    deployment: str | Sequence[str] | None
+    outcome: str | Sequence[str] | None
+    mode: str | Sequence[str] | None
+    policy_hash: str | Sequence[str] | None
+    simulated: bool
+    labels: Mapping[str, str]
+    since_ns: int
+    until_ns: int
+
+
+class Ledger:
+    """Keeps the entries of model calls and adds them up.
+
+    Appending only puts the entry in a queue: it never touches a disk, waits or raises, from any thread or event loop. A
+    ledger in a file is written by a thread of its own, so that a record is on disk soon after, and at the latest when the
+    ledger is flushed, closed, or the program ends. Several processes may share one file; a worker that ends by `os._exit`,
+    as those of multiprocessing do, has to flush first.
+
+    Args:
+        path: where the file is; None keeps the entries in memory.
+        backlog: how many entries to hold while the file cannot be written; beyond it the oldest are dropped and counted.
+        busy_s: how long one attempt to write or read waits for another process.
+    """
+
+    def __init__(self, path: str | Path | None, *, backlog: int = 100_000, busy_s: float = 5.0) -> None:
+        self._store = _Memory() if path is None else _File(Path(path).absolute(), backlog, busy_s)
+        self._dropped = weakref.finalize(self, self._store.stop)
+        self._dropped.atexit = False
+
+    @classmethod
+    def memory(cls) -> Ledger:
+        """A ledger that lives as long as the process."""
+        return cls(None)
+
+    @classmethod
+    def sqlite(cls, path: str | Path) -> Ledger:
+        """A ledger in a SQLite file, made when it is not there.
+
+        Raises:
+            LedgerError: the file cannot be opened, is no ledger, or was written by a newer release.
+        """
+        return cls(path)
+
+    @classmethod
+    def open(cls, place: str | Path) -> Ledger:
+        """A ledger by path or URL: "costs.db", "sqlite:///costs.db" or "memory:".
+
+        Raises:
+            LedgerError: nothing here can open such a place.
+        """
+        text = str(place)
+        if text in ("memory:", ":memory:", "memory://"):
+            return cls.memory()
+        scheme, found, rest = text.partition("://")
+        if not found:
+            return cls.sqlite(place)
+        if scheme != "sqlite" or not rest.removeprefix("/"):
+            raise LedgerError(f'ledger "{text}" cannot be opened; known places: a path, sqlite:///costs.db, memory:; use one of these')
+        return cls.sqlite(rest.removeprefix("/"))
+
+    @property
+    def lost(self) -> int:
+        """Entries that could not be written and are gone."""
+        return self._store.lost
+
+    @property
+    def steps(self) -> int:
+        """How many different steps have been recorded."""
+        return self.total().steps
+
+    def append(self, entry: Entry) -> None:
+        """Record a call; returns at once and never raises."""
+        self._store.put(entry)
+
+    def flush(self, timeout_s: float = 10.0) -> bool:
+        """Wait until everything appended so far is written; False when it is not within the time."""
+        return self._store.flush(timeout_s)
+
+    def close(self, timeout_s: float = 10.0) -> None:
+        """Write what is left and let go of the file; entries appended later count as lost."""
+        self._dropped.detach()
+        self._store.close(timeout_s)
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def entries(self, **where: Unpack[Where]) -> Iterator[Entry]:
+        """The recorded entries in the order they were written, streamed."""
+        self.flush()
+        clause, values = _conditions(where)
+        names = ", ".join(COLUMNS)
+        with self._store.reading() as connection:
+            last = connection.execute("SELECT MAX(seq) FROM entries").fetchone()[0] or 0
+        seen = 0
+        while True:
+            # Page by page, so that an iterator somebody drops leaves no open connection behind.
+            with self._store.reading() as connection:
+                page = connection.execute(
+                    f"SELECT seq, {names} FROM entries WHERE seq > ? AND seq <= ? AND {clause} ORDER BY seq LIMIT 1000",
+                    (seen, last, *values),
+                ).fetchall()
+            for _, *row in page:
+                yield _entry(row)
+            if len(page) < 1000:
+                return
+            seen = page[-1][0]
+
+    def total(self, **where: Unpack[Where]) -> Totals:
+        """All entries that fit, added up."""
+        return self._sums("NULL", (), where).get(NONE, Totals())
+
+    def totals(self, by: str, **where: Unpack[Where]) -> dict[str, Totals]:
+        """Entries added up by task_class, tier, model, node, thread, outcome, ..., or "label:tenant" for a label.
+
+        Costs and baselines of the groups add up to the total; a step with attempts in several groups counts in each.
+        """
+        name, found, label = by.partition(":")
+        if found and name == "label":
+            return self._sums("(SELECT value FROM json_each(labels) WHERE key = ?)", (label,), where)
+        if by not in GROUPS:
+            raise ConfigurationError(f'totals by "{by}"; known: {", ".join(GROUPS)}, label:NAME; use one of these')
+        return self._sums(by, (), where)
+
+    def _sums(self, group: str, arguments: tuple[object, ...], where: Where) -> dict[str, Totals]:
+        self.flush()
+        clause, values = _conditions(where)
+        sums = ", ".join([_exact_sum(name) for name in SUMMED])
+        query = f"""
+            WITH picked AS (SELECT * FROM entries WHERE {clause}),
+            step AS (
+                SELECT step_id, COUNT(*) = COUNT(cost_pico) AND COUNT(baseline_pico) > 0 AS comparable FROM picked GROUP BY step_id
+            ),
+            compared AS (
+                SELECT picked.*, {group} AS grouped,
+                    CASE WHEN comparable THEN COALESCE(baseline_pico, 0) - cost_pico END AS saving_pico
+                FROM picked JOIN step USING (step_id)
+            )
+            SELECT grouped, COUNT(DISTINCT step_id), SUM(kind = 'attempt'), COUNT(*) - COUNT(cost_pico), SUM(simulated), {sums}
+            FROM compared GROUP BY grouped ORDER BY grouped"""
+        with self._store.reading() as connection:
+            rows = connection.execute(query, (*values, *arguments)).fetchall()
+        return {NONE if row[0] is None else str(row[0]): _totals(row[1:]) for row in rows}
+
+
+# ---- columns ----------------------------------------------------------------------------------------------------------
+
+COUNTS: Final = tuple(name for name in USAGE_FIELDS if name not in ("source", "speed", "service_tier", "geo", "batch"))
+SUMMED: Final = (
+    "cost_pico",
+    "baseline_pico",
+    "saving_pico",
+    "input",
+    "cache_read",
+    "cache_write_5m",
+    "cache_write_1h",
+    "output",
+    "reasoning",
+)
+PLAIN: Final = tuple(name for name in ENTRY_FIELDS if name not in ("usage", "cost", "labels", "codes"))
+INTEGERS: Final = frozenset({"attempt", "rank", "pinned", "simulated", "batch"})
+COLUMNS: Final = (
+    *PLAIN,
+    "labels",
+    "codes",
+    *USAGE_FIELDS,
+    "cost_pico",
+    *[f"cost_{name}" for name in COST_FIELDS],
+)
+GROUPS: Final = (
+    *("task_class", "tier", "decided_tier", "rank", "model", "served_model", "provider", "deployment", "node", "thread", "run", "lineage"),
+    *("outcome", "kind", "mode", "policy_hash", "error", "source"),
+)
+MAX_INTEGER: Final = 2**63 - 1
+
+
+def _type_of(column: str) -> str:
+    whole = column in INTEGERS or column in COUNTS or column.endswith(("_pico", "_ns")) or column.startswith("cost_")
+    return "INTEGER" if whole else "TEXT"
+
+
+SCHEMA: Final = (
+    "CREATE TABLE IF NOT EXISTS ledger_schema (version INTEGER NOT NULL)",
+    f"CREATE TABLE IF NOT EXISTS entries (seq INTEGER PRIMARY KEY, {', '.join(f'{name} {_type_of(name)}' for name in COLUMNS)})",
+    "CREATE INDEX IF NOT EXISTS entries_by_step ON entries (step_id)",
+    "CREATE INDEX IF NOT EXISTS entries_by_thread ON entries (thread)",
+    "CREATE INDEX IF NOT EXISTS entries_by_run ON entries (run)",
+)
+INSERT: Final = f"INSERT INTO entries ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
+
+
+def _row(entry: Entry) -> tuple[object, ...]:
+    cost = entry.cost
+    row = (
+        *[getattr(entry, name) for name in PLAIN],
+        json.dumps(dict(entry.labels), ensure_ascii=False),
+        json.dumps(list(entry.codes), ensure_ascii=False),
+        *[getattr(entry.usage, name) for name in USAGE_FIELDS],
+        None if cost is None else cost.total_pico,
+        *[None if cost is None else getattr(cost, name) for name in COST_FIELDS],
+    )
+    for name, value in zip(COLUMNS, row, strict=True):
+        if value is None:
+            continue
+        if not isinstance(value, int if _type_of(name) == "INTEGER" else str):
+            raise TypeError(f"{name} is {type(value).__name__}")
+        if isinstance(value, int) and abs(value) > MAX_INTEGER:
+            raise ValueError(f"{name} is larger than a ledger can hold")
+    return row
+
+
+def _entry(row: Sequence[Any]) -> Entry:
+    stored = dict(zip(COLUMNS, row, strict=True))
+    values: dict[str, Any] = {name: stored[name] for name in PLAIN}
+    values["pinned"], values["simulated"] = bool(stored["pinned"]), bool(stored["simulated"])
+    values["labels"] = MappingProxyType(json.loads(stored["labels"]))
+    values["codes"] = tuple(json.loads(stored["codes"]))
+    stored["batch"] = bool(stored["batch"])
+    values["usage"] = Usage(**{name: stored[name] for name in USAGE_FIELDS})
+    priced = stored["cost_pico"] is not None
+    values["cost"] = Cost(**{name: stored[f"cost_{name}"] for name in COST_FIELDS}) if priced else None
+    return Entry(**values)
+
+
+BILLION: Final = 10**9
+
+
+def _exact_sum(column: str) -> str:
+    """SQLite refuses a sum beyond 64 bits, 9.2 million dollars in pico-dollars; two halves put together in Python have no end."""
+    return f"COALESCE(SUM({column} / {BILLION}), 0), COALESCE(SUM({column} % {BILLION}), 0)"
+
+
+def _totals(row: Sequence[int]) -> Totals:
+    steps, attempts, unpriced, simulated, *halves = row
+    sums = {name: halves[2 * n] * BILLION + halves[2 * n + 1] for n, name in enumerate(SUMMED)}
+    return Totals(steps=steps, attempts=attempts, unpriced=unpriced, simulated=simulated, **sums)
+
+
+def _conditions(where: Where) -> tuple[str, list[object]]:
+    clauses, values = ["1"], list[object]()
+    for name, value in where.items():
+        if name not in Where.__annotations__:
+            raise ConfigurationError(f'unknown filter "{name}"; known filters: {", ".join(Where.__annotations__)}; use one of these')
+        if name == "labels":
+            for label, wanted in cast("Mapping[str, str]", value).items():
+                clauses.append("(SELECT value FROM json_each(labels) WHERE key = ?) = ?")
+                values += [label, wanted]
+        elif name in ("since_ns", "until_ns"):
+            clauses.append(f"started_ns {'>=' if name == 'since_ns' else '<'} ?")
+            values.append(value)
+        elif isinstance(value, Sequence) and not isinstance(value, str):
+            clauses.append(f"{name} IN (SELECT value FROM json_each(?))")
+            values.append(json.dumps(list(cast("Sequence[str]", value))))
+        else:
+            clauses.append(f"{name} IS ?")
+            values.append(value)
+    return " AND ".join(clauses), values
+
+
+# ---- stores -----------------------------------------------------------------------------------------------------------
+
+
+class _Store:
+    """The queue in front of a place to write, and the count of what did not get there."""
+
+    def __init__(self) -> None:
+        self.queue: queue.SimpleQueue[object] = queue.SimpleQueue()
+        self.lost = 0
+        self.closed = False
+        self.counting = threading.Lock()
+        _OPEN.add(self)
+
+    def put(self, entry: Entry) -> None:
+        if self.closed:
+            self.lose(1, "the ledger is closed")
+        else:
+            self.queue.put(entry)
+
+    def lose(self, count: int, why: object) -> None:
+        with self.counting:
+            self.lost += count
+            total = self.lost
+        log.warning("ledger: %d entries lost (%d in all): %s", count, total, why)
+
+    def rows(self, entries: Iterable[object]) -> list[tuple[object, ...]]:
+        rows: list[tuple[object, ...]] = []
+        for entry in entries:
+            try:
+                rows.append(_row(cast("Entry", entry)))
+            except Exception as error:  # whatever is in it, one bad entry must not take the others with it
+                self.lose(1, f"an entry cannot be stored: {error}")
+        return rows
+
+    def insert(self, connection: sqlite3.Connection, rows: Sequence[tuple[object, ...]]) -> None:
+        """Write rows in one transaction; raises when the file cannot be written."""
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            try:
+                connection.executemany(INSERT, rows)
+            except ROW_ERRORS:  # one of them cannot be stored: find out which, keep the others
+                connection.execute("ROLLBACK")
+                connection.execute("BEGIN IMMEDIATE")
+                for row in rows:
+                    try:
+                        connection.execute(INSERT, row)
+                    except ROW_ERRORS as error:
+                        self.lose(1, f"an entry cannot be stored: {error}")
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+    def flush(self, timeout_s: float) -> bool:
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """Write what is left without making anybody wait; called when the ledger has been dropped unclosed."""
+        raise NotImplementedError
+
+    def close(self, timeout_s: float) -> None:
+        raise NotImplementedError
+
+    def after_fork(self) -> None:
+        self.counting = threading.Lock()
+
+    @contextmanager
+    def reading(self) -> Generator[sqlite3.Connection]:
+        raise NotImplementedError
+        yield
+
+
+ROW_ERRORS: Final = (sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError, ValueError, OverflowError)
+
+
+class _Memory(_Store):
+    """Entries in a database in memory, written when somebody wants to read it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._using = threading.RLock()
+        self._connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        for statement in SCHEMA:
+            self._connection.execute(statement)
+
+    def flush(self, timeout_s: float) -> bool:
+        with self._using:
+            batch = _drain(self.queue)
+            if batch and not self.closed:
+                self.insert(self._connection, self.rows(batch))
+        return True
+
+    def stop(self) -> None:
+        self.close(0)
+
+    def close(self, timeout_s: float) -> None:
+        with self._using:
+            self.closed = True
+            self._connection.close()
+        _OPEN.discard(self)
+
+    def after_fork(self) -> None:
+        super().after_fork()
+        self._using = threading.RLock()
+
+    @contextmanager
+    def reading(self) -> Generator[sqlite3.Connection]:
+        with self._using:
+            if self.closed:
+                raise LedgerError("the ledger in memory is closed and gone; read it before closing it")
+            yield self._connection
+
+
+class _File(_Store):
+    """A SQLite file and the thread that writes to it."""
+
+    BATCH: Final = 2000
+
+    def __init__(self, path: Path, backlog: int, busy_s: float) -> None:
+        _prepare(path, busy_s)
+        super().__init__()
+        self.path = path
+        self.backlog = backlog
+        self.busy_s = busy_s
+        self.waiting: deque[tuple[object, ...]] = deque()
+        self.failing = False
+        self.give_up_at = float("inf")
+        self._starting = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._start()
+
+    def _start(self) -> None:
+        with self._starting:
+            if self._thread is None and not self.closed:
+                self._thread = threading.Thread(target=self._write_all, name=f"ledger {self.path.name}", daemon=True)
+                self._thread.start()
+
+    def put(self, entry: Entry) -> None:
+        super().put(entry)
+        if self._thread is None and not self.closed:  # a forked child has the queue but not the thread
+            try:
+                self._start()
+            except RuntimeError as error:
+                self.lose(1, error)
+
+    def flush(self, timeout_s: float) -> bool:
+        if self.closed:
+            return self.lost == 0
+        self._start()
+        done = threading.Event()
+        self.queue.put(done)
+        return done.wait(timeout_s)
+
+    def stop(self) -> None:
+        self.closed = True
+        self.give_up_at = time.monotonic() + self.busy_s
+        self.queue.put(None)
+
+    def close(self, timeout_s: float) -> None:
+        self.closed = True
+        self.give_up_at = time.monotonic() + timeout_s
+        self.queue.put(None)
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout_s + self.busy_s)
+        _OPEN.discard(self)
+
+    def after_fork(self) -> None:
+        # The parent's thread still writes what was queued before; the child starts afresh, with a connection of its own.
+        super().after_fork()
+        self.queue = queue.SimpleQueue()
+        self.waiting = deque()
+        self.failing = False
+        self._starting = threading.Lock()
+        self._thread = None
+
+    @contextmanager
+    def reading(self) -> Generator[sqlite3.Connection]:
+        try:
+            with closing(_connect(self.path, self.busy_s)) as connection:
+                yield connection
+        except sqlite3.Error as error:
+            raise LedgerError(f"ledger {self.path} cannot be read: {error}") from error
+
+    def _write_all(self) -> None:
+        connection: sqlite3.Connection | None = None
+        flushes: list[threading.Event] = []
+        pause, stopping = 0.0, False
+        while not stopping or (self.waiting and time.monotonic() < self.give_up_at):
+            items = self._take(pause)
+            stopping = stopping or None in items
+            flushes += [item for item in items if isinstance(item, threading.Event)]
+            self.waiting.extend(self.rows([item for item in items if item is not None and not isinstance(item, threading.Event)]))
+            try:
+                while self.waiting:
+                    connection = connection or _connect(self.path, self.busy_s)
+                    rows = list(islice(self.waiting, self.BATCH))
+                    self.insert(connection, rows)
+                    for _ in rows:
+                        self.waiting.popleft()
+            except Exception as error:  # a thread that dies here would take every later entry with it
+                if connection is not None:
+                    connection.close()
+                    connection = None
+                pause = min(2 * pause, 2.0) or 0.05
+                self._keep(error)
+                continue
+            pause, self.failing = 0.0, False
+            while flushes:
+                flushes.pop().set()
+        if connection is not None:
+            connection.close()
+        left = len(self.waiting) + sum(isinstance(item, Entry) for item in _drain(self.queue))
+        if left:
+            self.lose(left, f"{self.path} could not be written before the end")
+        _OPEN.discard(self)
+
+    def _take(self, pause: float) -> list[object]:
+        """What is in the queue. Waits for something to come or, after a failed write, for the pause to pass."""
+        if pause:
+            time.sleep(min(pause, max(self.give_up_at - time.monotonic(), 0)))
+            return _drain(self.queue, self.BATCH)
+        return [self.queue.get(), *_drain(self.queue, self.BATCH)]
+
+    def _keep(self, error: Exception) -> None:
+        if not self.failing:
+            self.failing = True
+            log.warning("ledger: %s cannot be written, entries are kept and retried: %s", self.path, error)
+        excess = len(self.waiting) - self.backlog
+        if excess > 0:
+            for _ in range(excess):
+                self.waiting.popleft()
+            self.lose(excess, f"more than {self.backlog} entries wait for {self.path}: {error}")
+
+
+def _drain(source: queue.SimpleQueue[object], most: int | None = None) -> list[object]:
+    items: list[object] = []
+    while most is None or len(items) < most:
+        try:
+            items.append(source.get_nowait())
+        except queue.Empty:
+            break
+    return items
+
+
+def _connect(path: Path, busy_s: float) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=busy_s, isolation_level=None)
+    try:
+        connection.execute("PRAGMA synchronous = NORMAL")
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+def _prepare(path: Path, busy_s: float) -> None:
+    """Make the file a ledger, or find out that it cannot be one."""
+    end = time.monotonic() + busy_s
+    while True:
+        try:
+            with closing(_connect(path, busy_s)) as connection:
+                _check(connection, path)
+                connection.execute("PRAGMA journal_mode = WAL")
+                connection.execute("BEGIN IMMEDIATE")
+                for statement in SCHEMA:
+                    connection.execute(statement)
+                if connection.execute("SELECT COUNT(*) FROM ledger_schema").fetchone()[0] == 0:
+                    connection.execute("INSERT INTO ledger_schema VALUES (?)", (SCHEMA_VERSION,))
+                connection.execute("COMMIT")
+                return
+        except sqlite3.OperationalError as error:
+            # Switching to WAL does not wait for another process that is doing the same, whatever the timeout.
+            if "locked" not in str(error) or time.monotonic() > end:
+                raise LedgerError(f"ledger {path} cannot be opened: {error}; wanted a path that can be written") from error
+            time.sleep(0.02)
+        except sqlite3.DatabaseError as error:
+            raise LedgerError(f"{path} is not a ledger: {error}; name another file") from error
+
+
+def _check(connection: sqlite3.Connection, path: Path) -> None:
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if not tables:
+        return
+    if not {"ledger_schema", "entries"} <= tables:
+        raise LedgerError(f"{path} is a database with other tables, not a ledger; name another file")
+    found = connection.execute("SELECT MAX(version) FROM ledger_schema").fetchone()[0]
+    if found is not None and found != SCHEMA_VERSION:
+        raise LedgerError(
+            f"{path} has ledger schema {found}; this release knows {SCHEMA_VERSION}; use the release that wrote it, or another file"
+        )
+
+
+_OPEN: Final[set[_Store]] = set()
+
+
+def _after_fork() -> None:
+    for store in list(_OPEN):
+        store.after_fork()
+
+
+def _at_exit() -> None:
+    for store in list(_OPEN):
+        store.close(5.0)
+
+
+atexit.register(_at_exit)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+# ---- the bill ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bill:
+    """What a result cost, what it would have cost on the top tier throughout, and what stayed there and why.
+
+    Attributes:
+        cost_pico: what the priced calls cost.
+        baseline_pico: what the steps with a known baseline would have cost on the top tier.
+        compared: how many steps that baseline covers.
+        tiers: steps by the tier that answered.
+        top: names of the tiers that are the top one.
+        kept_strong: node or task class of each step on the top tier, and why, in words.
+        unpriced: calls (from a ledger) or steps (from stamps) without a known price.
+    """
+
+    cost_pico: int = 0
+    baseline_pico: int = 0
+    compared: int = 0
+    steps: int = 0
+    tiers: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    top: frozenset[str] = frozenset()
+    kept_strong: tuple[tuple[str, str], ...] = ()
+    simulated: bool = False
+    unpriced: int = 0
+
+    @property
+    def cost(self) -> Decimal:
+        """`cost_pico` in dollars."""
+        return usd_of(self.cost_pico)
+
+    @property
+    def baseline(self) -> Decimal | None:
+        """`baseline_pico` in dollars; None when no step has one."""
+        return usd_of(self.baseline_pico) if self.compared else None
+
+    def __str__(self) -> str:
+        if not self.steps:
+            return "no routed step found in this result; pass ledger= and thread="
+        parts = [_dollars(self.cost_pico) + (f" + {self.unpriced} unpriced" if self.unpriced else "")]
+        if self.compared:
+            covered = "" if self.compared == self.steps else f" ({self.compared} of {self.steps} steps)"
+            parts.append(f"all-strong {_dollars(self.baseline_pico)}{covered}")
+        below = [f"{count} {tier}" for tier, count in self.tiers.items() if tier not in self.top]
+        parts.append(", ".join([f"{self.steps} step{'s' if self.steps > 1 else ''}", *below]))
+        if self.kept_strong:
+            reasons = list(dict.fromkeys([f"{name} ({why})" if why else name for name, why in self.kept_strong]))
+            more = [f"and {len(reasons) - 5} more"] if len(reasons) > 5 else []
+            parts.append("kept strong: " + ", ".join(reasons[:5] + more))
+        return "; ".join(parts) + (" (simulated)" if self.simulated else "")
+
+
+@dataclass(slots=True)
+class _Line:
+    """One step of a bill."""
+
+    name: str = ""
+    tier: str = ""
+    top: bool = False
+    reason: str = ""
+    cost: int = 0
+    baseline: int | None = None
+    unpriced: int = 0
+    simulated: bool = False
+
+
+def cost_of(result: object, *, ledger: Ledger | None = None, thread: str | None = None, run: str | None = None) -> Bill:
+    """What a result cost: a routed reply, a list of messages, or a graph's state with `messages`.
+
+    Every routed reply carries what its step cost, so all steps whose replies are among the messages are counted, once each
+    and with all their attempts. Steps that left no message there are in the ledger: pass it with the thread or run.
+
+    Raises:
+        ConfigurationError: a ledger without a thread or run, or the other way round.
+    """
+    if ledger is None:
+        if thread is not None or run is not None:
+            raise ConfigurationError("cost_of(thread=, run=) without a ledger; pass ledger= as well")
+        return _bill(_stamped(result))
+    if thread is None and run is None:
+        raise ConfigurationError("cost_of(ledger=) without a thread or run; pass thread= or run=, or use ledger.total() for everything")
+    where: Where = {}
+    if thread is not None:
+        where["thread"] = thread
+    if run is not None:
+        where["run"] = run
+    return _bill(_recorded(ledger.entries(**where)))
+
+
+def _bill(lines: Iterable[_Line]) -> Bill:
+    steps = list(lines)
+    tiers: dict[str, int] = {}
+    for line in steps:
+        tiers[line.tier] = tiers.get(line.tier, 0) + 1
+    return Bill(
+        cost_pico=sum(line.cost for line in steps),
+        baseline_pico=sum(line.baseline or 0 for line in steps),
+        compared=sum(line.baseline is not None for line in steps),
+        steps=len(steps),
+        tiers=MappingProxyType(tiers),
+        top=frozenset([line.tier for line in steps if line.top]),
+        kept_strong=tuple([(line.name, line.reason) for line in steps if line.top]),
+        simulated=any(line.simulated for line in steps),
+        unpriced=sum(line.unpriced for line in steps),
+    )
+
+
+def _stamped(result: object) -> list[_Line]:
+    lines: dict[str, _Line] = {}
+    for stamp in _stamps(result):
+        cost, baseline = stamp.get("cost_pico"), stamp.get("baseline_pico")
+        lines[str(stamp.get("step") or len(lines))] = _Line(
+            name=str(stamp.get("node") or stamp.get("task_class") or "step"),
+            tier=str(stamp.get("tier") or ""),
+            top=stamp.get("top") is True,
+            reason=_in_words(stamp.get("codes")),
+            cost=cost if isinstance(cost, int) else 0,
+            baseline=baseline if isinstance(baseline, int) else None,
+            unpriced=0 if isinstance(cost, int) else 1,
+            simulated=stamp.get("simulated") is True,
+        )
+    return list(lines.values())
+
+
+def _stamps(result: object) -> Iterator[Mapping[str, object]]:
+    messages = field_of(result, "messages")
+    if messages is None:
+        messages = result
+    if isinstance(messages, Sequence) and not isinstance(messages, (str, bytes)):
+        for message in cast("Sequence[object]", messages):
+            if (stamp := stamp_of(message)) is not None:
+                yield stamp
+    elif (stamp := stamp_of(messages)) is not None:
+        yield stamp
+
+
+def _recorded(entries: Iterable[Entry]) -> list[_Line]:
+    lines: dict[str, _Line] = {}
+    models: dict[str, set[str]] = {}
+    for entry in entries:
+        line = lines.setdefault(entry.step_id, _Line())
+        line.simulated = line.simulated or entry.simulated
+        line.unpriced += entry.cost is None
+        line.cost += 0 if entry.cost is None else entry.cost.total_pico
+        if entry.baseline_pico is not None:
+            line.baseline = (line.baseline or 0) + entry.baseline_pico
+        if entry.kind == "attempt":  # the last attempt is the one that answered
+            line.name, line.tier, line.reason = entry.node or entry.task_class, entry.tier, _in_words(entry.codes)
+            if entry.model == entry.baseline_model:
+                models.setdefault(entry.tier, set()).add(entry.model)
+    for line in lines.values():
+        line.top = line.tier == "strong" or line.tier in models
+    return list(lines.values())
+
+
+def _in_words(codes: object) -> str:
+    if not isinstance(codes, Sequence) or isinstance(codes, str) or not codes:
+        return ""
+    return str(cast("Sequence[object]", codes)[0]).replace("_", " ").replace(":", " ")
+
+
+def _dollars(pico: int) -> str:
+    """Cents from a dollar up, hundredths of a cent below, and two significant digits where those would read as nothing."""
+    amount = usd_of(pico)
+    if abs(amount) >= 1:
+        places = Decimal("0.01")
+    elif abs(amount) >= Decimal("0.0001") or not pico:
+        places = Decimal("0.0001")
+    else:
+        places = Decimal(1).scaleb(amount.adjusted() - 1)
+    sign = "-" if amount < 0 else ""
+    return f"{sign}${abs(amount).quantize(places, ROUND_HALF_UP):f}"

@@ -1,0 +1,702 @@
+"""A router is a policy at work: it decides steps, follows their attempts and writes down what they cost."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Generator, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import Any, Final, Literal, cast
+
+from routed_agents.checks import Rejection, inspect, reply_of
+from routed_agents.decisions import Decision, words
+from routed_agents.economics import baseline
+from routed_agents.errors import ConfigurationError, PolicyError, StepStopped
+from routed_agents.failures import Failure, failure_of
+from routed_agents.guards import Conditions
+from routed_agents.ledger import Entry, Ledger
+from routed_agents.policy import MODES, Mode, Policy
+from routed_agents.pricing import Cost, Prices, Usage, served_model_of, usage_of
+from routed_agents.state import EMPTY, MemoryStateStore, StateStore, ThreadState, lineage_key
+from routed_agents.steps import STAMP, Step, field_of
+from routed_agents.telemetry import RouteSpan, Telemetry
+from routed_agents.tiers import Deployment, Tier, card
+
+log: Final = logging.getLogger("routed_agents")
+Outcome = Literal["accepted", "rejected", "failed", "abandoned", "watched"]
+NO_LABELS: Final[Mapping[str, str]] = MappingProxyType({})
+SIMULATED_IDS: Final = ("msg_sim_", "chatcmpl-sim-", "resp_sim_")
+"""Replies with such an id come from the embedded provider, so their cost is simulated."""
+
+
+class Router:
+    """Policy, prices, ledger and telemetry in one: what every integration holds.
+
+    Args:
+        policy: the rules; the default policy when not given.
+        ledger: where entries go; kept in memory when not given.
+        prices: what tokens cost; the project's table and genai-prices when not given.
+        telemetry: spans and metrics, through whatever OpenTelemetry providers are set; `Telemetry.off()` for none.
+        store: where pins and facts live for threads without a graph channel; this process's memory when not given.
+    """
+
+    def __init__(
+        self,
+        policy: Policy | None = None,
+        *,
+        ledger: Ledger | None = None,
+        prices: Prices | None = None,
+        telemetry: Telemetry | None = None,
+        store: StateStore | None = None,
+    ) -> None:
+        self.policy = policy if policy is not None else Policy.default()
+        self.ledger = ledger if ledger is not None else Ledger.memory()
+        self.prices = prices if prices is not None else Prices()
+        self.telemetry = telemetry if telemetry is not None else Telemetry()
+        self.store = store if store is not None else MemoryStateStore()
+        self._prepare_prices()
+
+    @classmethod
+    def of(cls, given: Router | Policy | str | Path | None) -> Router:
+        """A router from whatever an integration was handed: a router, a policy, a policy file's path, or nothing."""
+        if isinstance(given, Router):
+            return given
+        if isinstance(given, (str, Path)):
+            return cls(Policy.load(given))
+        return cls(given)
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Router:
+        """A router from `ROUTED_AGENTS_POLICY` (a policy file or a tier preset), `_MODE` and `_LEDGER` (a path).
+
+        Raises:
+            ConfigurationError: a variable names a mode that doesn't exist.
+            PolicyError: the policy file or preset cannot be used.
+        """
+        env = os.environ if environ is None else environ
+        named = env.get("ROUTED_AGENTS_POLICY", "")
+        policy = Policy.load(named) if named.endswith(".toml") else Policy.default(tiers=named or "claude")
+        if mode := env.get("ROUTED_AGENTS_MODE"):
+            if mode not in MODES:
+                raise ConfigurationError(f"ROUTED_AGENTS_MODE is {mode!r}; known modes: {', '.join(MODES)}")
+            policy = policy.replace(mode=mode)
+        ledger = env.get("ROUTED_AGENTS_LEDGER")
+        return cls(policy, ledger=Ledger.sqlite(ledger) if ledger else None)
+
+    def replace(self, **changes: Any) -> Router:
+        """A router with another policy, ledger, prices, telemetry or store; the rest is shared."""
+        parts = {"policy": self.policy, "ledger": self.ledger, "prices": self.prices, "telemetry": self.telemetry, "store": self.store}
+        if unknown := [name for name in changes if name not in parts]:
+            raise ConfigurationError(f"unknown part of a router: {', '.join(unknown)}; known parts: {', '.join(parts)}")
+        return Router(**{**parts, **changes})
+
+    def step(
+        self,
+        step: Step,
+        *,
+        thread: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        namespace: str = "",
+        branch: bool = False,
+        lineage: str | None = None,
+        state: ThreadState | None = None,
+        conditions: Conditions | None = None,
+        forced_tools: bool = False,
+    ) -> RoutedCall:
+        """Open a step; use it with `with` or `async with`, and make its attempts inside.
+
+        Args:
+            step: the call about to be made.
+            thread: the conversation or job it belongs to; pins and facts are kept per thread.
+            labels: attribution that goes to spans and ledger, over the labels found in the step's metadata.
+            namespace: LangGraph's checkpoint namespace of the caller.
+            branch: the caller's node was started by `Send` and runs beside others of its name.
+            lineage: names the lineage outright, in place of namespace and node.
+            state: pins and facts of the thread, where the caller keeps them (a graph channel); else the store's.
+            conditions: what changes with the moment.
+            forced_tools: the caller demands a tool call.
+        """
+        key = lineage if lineage is not None else lineage_key(node=step.node, namespace=namespace, branch=branch)
+        return RoutedCall(
+            router=self,
+            step=step,
+            thread=thread,
+            labels=labels_of(self.policy.labels, step.metadata, labels),
+            key=key,
+            state=state,
+            conditions=conditions or NOTHING_SPECIAL,
+            forced_tools=forced_tools,
+        )
+
+    def decide(self, step: Step, *, thread: str | None = None, namespace: str = "", state: ThreadState | None = None) -> Decision:
+        """Decide a step without making it: nothing is recorded, pinned or spent."""
+        held = state if state is not None else self.state_of(thread)
+        return self.policy.decide(step, held, key=lineage_key(node=step.node, namespace=namespace))
+
+    def state_of(self, thread: str | None) -> ThreadState:
+        """Pins and facts the store holds of a thread; a broken store is our trouble, so it reads as nothing, loudly."""
+        if thread is None:
+            return EMPTY
+        try:
+            return self.store.load(thread)
+        except Exception:
+            log.exception("the state store cannot be read; pins and facts of thread %s are missing from this decision", thread)
+            return EMPTY
+
+    def remember(self, thread: str | None, state: ThreadState) -> None:
+        """Add pins and facts to a thread."""
+        if thread is None or state is EMPTY:
+            return
+        try:
+            self.store.add(thread, state)
+        except Exception:
+            log.exception("the state store cannot be written; pins and facts of thread %s hold in its messages only", thread)
+
+    def watch(
+        self,
+        *,
+        model: str,
+        reply: object,
+        step: Step | None = None,
+        decision: Decision | None = None,
+        thread: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        key: str = "",
+        started_ns: int,
+        first_chunk_ns: int | None = None,
+        error: BaseException | None = None,
+        parent: object = None,
+    ) -> Entry:
+        """Record a call somebody else made and chose the model of: it is priced, never routed."""
+        rank = self.policy.tiers.rank_of_model(model)
+        tier = self.policy.tiers[rank] if rank is not None else None
+        deployment = next((each for each in tier.deployments if each.model == model), tier.deployments[0]) if tier else Deployment.parse(model)
+        watched = RoutedCall(
+            router=self,
+            step=step if step is not None else Step(id=decision.id if decision else "", messages=()),
+            thread=thread,
+            labels=labels_of(self.policy.labels, step.metadata if step else {}, labels),
+            key=key,
+            state=None,
+            conditions=NOTHING_SPECIAL,
+            forced_tools=False,
+        )
+        return watched.record_watched(
+            decision=decision,
+            model=model,
+            tier=tier,
+            deployment=deployment,
+            reply=reply,
+            started_ns=started_ns,
+            first_chunk_ns=first_chunk_ns,
+            error=error,
+            parent=parent,
+        )
+
+    def price(self, deployment: Deployment, model: str, usage: Usage) -> tuple[Cost | None, str | None]:
+        """The cost of a call at the price of the model that answered, and where that price is from."""
+        key = deployment.priced_as or model
+        found = self.prices.card(key, provider=None if deployment.priced_as else deployment.provider)
+        if found is None:
+            found = self.prices.card(key)
+        if found is None:
+            self.prices.price(key, usage)
+            return None, None
+        return found.cost(usage), f"{found.source} {found.version}"
+
+    def _prepare_prices(self) -> None:
+        """Look up the tiers' prices now, so that no call waits for the table to load."""
+        models = [each.price_key for tier in self.policy.tiers for each in tier.deployments]
+        try:
+            missing = self.prices.prepare(models)
+        except Exception:
+            log.exception("prices cannot be read; calls are recorded as unpriced")
+            return
+        for model in missing:
+            log.warning('no price is known for model "%s": its calls are recorded as unpriced; give one in a price file', model)
+
+
+class RoutedCall:
+    """One step on its way: a decision, the attempts it takes, and their record.
+
+    >>> router = Router()
+    >>> with router.step(Step.from_messages("Classify the sentiment as positive or negative: lovely")) as call:
+    ...     call.decision.tier
+    'cheap'
+    """
+
+    def __init__(
+        self,
+        *,
+        router: Router,
+        step: Step,
+        thread: str | None,
+        labels: Mapping[str, str],
+        key: str,
+        state: ThreadState | None,
+        conditions: Conditions,
+        forced_tools: bool,
+    ) -> None:
+        self.router = router
+        self.step = step
+        self.thread = thread
+        self.labels = labels
+        self.key = key
+        self.conditions = conditions
+        self.forced_tools = forced_tools
+        self.entries: list[Entry] = []
+        self.reply: object = None
+        self.alarms: list[Rejection] = []
+        self.decision: Decision = cast("Decision", None)
+        self.decision_ns = 0
+        self._given_state = state
+        self._span: RouteSpan | None = None
+        self._history: list[str] = []
+        self._rejected_from: int | None = None
+
+    def __enter__(self) -> RoutedCall:
+        began = time.perf_counter_ns()
+        router = self.router
+        state = self._given_state if self._given_state is not None else router.state_of(self.thread)
+        self.decision = router.policy.decide(self.step, state, self.conditions, key=self.key)
+        self.decision_ns = time.perf_counter_ns() - began
+        router.remember(self.thread, self.decision.state)
+        self._span = router.telemetry.open_route(self.decision, self)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._close(error)
+
+    async def __aenter__(self) -> RoutedCall:
+        return self.__enter__()
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._close(error)
+
+    @property
+    def mode(self) -> Mode:
+        return self.router.policy.mode
+
+    @property
+    def acting_rank(self) -> int:
+        """The rank the attempt is made on: the decided one when the policy is enforced, else the top."""
+        if self.mode == "enforce":
+            return cast("int", self.decision.rank)
+        return self.router.policy.tiers.top
+
+    @property
+    def span(self) -> RouteSpan | None:
+        """The open route span, for integrations that make it current round their own calls."""
+        return self._span
+
+    def attempts(self) -> Generator[Attempt]:
+        """The attempts to make, one at a time: the first, and another after a rejected reply or provider trouble.
+
+        Raises:
+            StepStopped: the policy says that the step must not be made, or no tier that may answer is left.
+        """
+        if self.mode == "enforce" and self.decision.stopped:
+            raise self._stopped(self.decision.stopped)
+        tier = self.router.policy.tiers[self.acting_rank]
+        deployment: Deployment | None = self._first_up(tier)
+        number = 0
+        while deployment is not None:
+            number += 1
+            attempt = Attempt(call=self, number=number, tier=tier, deployment=deployment)
+            yield attempt
+            if attempt.outcome is None:
+                raise ConfigurationError("an attempt was not used; wanted `with attempt: attempt.record(reply)` for each of call.attempts()")
+            if attempt.follow_up is None:
+                if attempt.alarmed:
+                    raise self._stopped("served_model_below_floor")
+                return
+            tier, deployment = attempt.follow_up
+
+    def plan_after(self, attempt: Attempt, *, failure: Failure | None = None, rejection: Rejection | None = None) -> tuple[Tier, Deployment] | None:
+        """Where to go after a failed or rejected attempt: another deployment of its rank, or upward; None when nothing is left."""
+        gone = attempt.deployment.name
+        self.conditions = replace(self.conditions, unavailable=self.conditions.unavailable | {gone})
+        if self.mode != "enforce":
+            up = self._first_up(attempt.row) if failure is not None or (rejection is not None and rejection.alarm) else None
+            return (attempt.row, up) if up is not None else None
+        if rejection is not None and rejection.alarm:
+            up = self._first_up(attempt.row)
+            return (attempt.row, up) if up is not None else None
+        policy = self.router.policy
+        if failure is not None:
+            if failure.trouble != "context_overflow" and (up := self._first_up(attempt.row)) is not None:
+                return attempt.row, up
+            again = policy.resettle(self.decision, replace(self.conditions, unavailable=self.conditions.unavailable | {attempt.row.name}))
+        elif attempt.row.rank >= policy.tiers.top:
+            return None
+        else:
+            again = policy.resettle(self.decision, self.conditions, at_least=attempt.row.rank + 1)
+        if again.rank is None or (rejection is not None and again.rank <= attempt.row.rank):
+            return None
+        self.decision = again
+        self.router.remember(self.thread, again.state)
+        tier = policy.tiers[again.rank]
+        up = self._first_up(tier)
+        return (tier, up) if up is not None else None
+
+    def stamp(self) -> dict[str, Any]:
+        """What the reply carries under `response_metadata["routed_agents"]`: plain JSON, no content.
+
+        The tier is the decided one, so that a policy in shadow pins as it would when enforced.
+        """
+        decision, tiers = self.decision, self.router.policy.tiers
+        last = self.entries[-1] if self.entries else None
+        costs = [entry.cost for entry in self.entries]
+        known = [cost.total_pico for cost in costs if cost is not None]
+        return {
+            "v": 1,
+            "step": self.step.id,
+            "run": self.step.run,
+            "node": self.step.node,
+            "task_class": decision.task_class,
+            "tier": decision.tier,
+            "rank": decision.rank,
+            "top": last is not None and last.rank == tiers.top,
+            "model": last.model if last else decision.model,
+            "pin": decision.pin,
+            "unsure": decision.unsure,
+            "codes": list(decision.codes),
+            "policy_hash": decision.policy_hash,
+            "mode": self.mode,
+            "attempts": len(self.entries),
+            "cost_pico": sum(known) if len(known) == len(costs) else None,
+            "baseline_pico": last.baseline_pico if last is not None else None,
+            "simulated": any(entry.simulated for entry in self.entries),
+        }
+
+    def record_watched(
+        self,
+        *,
+        decision: Decision | None,
+        model: str,
+        tier: Tier | None,
+        deployment: Deployment,
+        reply: object,
+        started_ns: int,
+        first_chunk_ns: int | None,
+        error: BaseException | None,
+        parent: object,
+    ) -> Entry:
+        """One entry and one leaf span for a call that is only watched."""
+        if decision is not None:
+            self.decision = decision
+        elif self.step.messages:
+            self.decision = self.router.policy.decide(self.step, self.router.state_of(self.thread), key=self.key)
+        attempt = Attempt(call=self, number=1, tier=tier or UNKNOWN_TIER, deployment=deployment, watched=True)
+        attempt.first_chunk_ns = first_chunk_ns
+        attempt.settle_watched(reply=reply, started_ns=started_ns, error=error, parent=parent)
+        return self.entries[-1]
+
+    def stopped_message(self, code: str) -> str:
+        """The stop in one line: what was seen, what was wanted, what to do."""
+        decision, tiers = self.decision, self.router.policy.tiers
+        floor = tiers[decision.settlement.obligation].name
+        reasons = ", ".join(words(each) for each in decision.codes) or ", ".join(words(pin.code or pin.scope) for pin in decision.pins) or "no reason"
+        tried = f"; tried: {'; '.join(self._history)}" if self._history else ""
+        return (
+            f"step {self.step.id} ({decision.task_class}) stopped, {words(code)}: it must not go below tier {floor} ({reasons}){tried}. "
+            "Make a deployment of that tier available, or set on_stop to hand the step off"
+        )
+
+    def note(self, line: str) -> None:
+        """Add to the history of attempts that a stop shows."""
+        self._history.append(line)
+
+    @property
+    def history(self) -> tuple[str, ...]:
+        return tuple(self._history)
+
+    def _stopped(self, code: str) -> StepStopped:
+        return StepStopped(self.stopped_message(code), decision=self.decision, attempts=self.history)
+
+    def _first_up(self, tier: Tier) -> Deployment | None:
+        unavailable = self.conditions.unavailable
+        if not unavailable:
+            return tier.deployments[0]
+        return next((each for each in tier.deployments if each.name not in unavailable and each.model not in unavailable), None)
+
+    def _close(self, error: BaseException | None) -> None:
+        if self._span is not None:
+            self.router.telemetry.close_route(self._span, self, error)
+            self._span = None
+
+
+class Attempt:
+    """One provider call made for a step; use it with `with`, and give it the reply with `record`.
+
+    Attributes:
+        row: the tier it is made on; `tier` is that tier's name.
+        model: the model id to send.
+        deployment: where to send it.
+        number: 1 for the first attempt of the step.
+        outcome: what became of it, once it is over.
+        rejection: why its reply was not good enough, if it was not.
+        follow_up: tier and deployment of the next attempt, if there will be one.
+    """
+
+    __slots__ = (
+        "_call", "_decision", "_reply", "_span", "_started_ns", "_usage", "_watched", "alarmed", "deployment", "error", "first_chunk_ns", "follow_up", "number",
+        "outcome", "rejection", "row",
+    )  # fmt: skip
+
+    def __init__(self, *, call: RoutedCall, number: int, tier: Tier, deployment: Deployment, watched: bool = False) -> None:
+        self._call = call
+        self.number = number
+        self.row = tier
+        self.deployment = deployment
+        self.outcome: Outcome | None = None
+        self.rejection: Rejection | None = None
+        self.follow_up: tuple[Tier, Deployment] | None = None
+        self.alarmed = False
+        self.error: str | None = None
+        self.first_chunk_ns: int | None = None
+        self._watched = watched
+        self._usage: Usage | None = None
+        self._reply: object = None
+        self._started_ns = 0
+        self._span: object = None
+        self._decision = call.decision
+
+    @property
+    def tier(self) -> str:
+        return self.row.name
+
+    @property
+    def model(self) -> str:
+        return self.deployment.model
+
+    @property
+    def accepted(self) -> bool:
+        """The reply stands; true as soon as it is recorded."""
+        return self.outcome == "accepted"
+
+    @property
+    def span(self) -> object:
+        """The open leaf span, for integrations that make it current round the provider's call."""
+        return self._span
+
+    def first_chunk(self) -> None:
+        """Note that the first chunk of a stream has come."""
+        if self.first_chunk_ns is None:
+            self.first_chunk_ns = time.time_ns()
+
+    def partial(self, usage: Usage) -> None:
+        """Note what a stream that may be broken off has used so far."""
+        self._usage = usage
+
+    def record(self, reply: object, *, usage: Usage | None = None, check: bool = True) -> object:
+        """Take the reply, judge it, and hand it back.
+
+        Args:
+            reply: what the SDK or LangChain returned.
+            usage: its usage, when the reply does not hold it.
+            check: run the policy's checks on it.
+        """
+        call = self._call
+        self._reply = reply
+        self._usage = usage if usage is not None else usage_of(reply) or self._usage
+        call.reply = reply
+        rejection = self._judge(reply) if check else None
+        self.rejection = rejection
+        if rejection is None:
+            self.outcome = "accepted"
+            return reply
+        if rejection.alarm:
+            self.alarmed = True
+            call.alarms.append(rejection)
+        self.follow_up = call.plan_after(self, rejection=rejection)
+        self.outcome = "rejected" if self.follow_up is not None or rejection.alarm else "accepted"
+        call.note(f"{self.model}: rejected, {words(rejection.code)}")
+        return reply
+
+    def __enter__(self) -> Attempt:
+        self._started_ns = time.time_ns()
+        self._span = self._call.router.telemetry.open_attempt(self._call.span, self, self._call)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
+        handled = False
+        if error is not None:
+            handled = self._failed(error)
+        elif self.outcome is None:
+            self.outcome = "abandoned"
+        self._write(error)
+        return handled
+
+    def settle_watched(self, *, reply: object, started_ns: int, error: BaseException | None, parent: object) -> None:
+        """Write the entry of a call that was only watched."""
+        self._started_ns = started_ns
+        self._reply = reply
+        self._usage = usage_of(reply) if reply is not None else None
+        self.outcome = "failed" if error is not None and isinstance(error, Exception) else "abandoned" if error is not None else "watched"
+        self.error = type(error).__name__ if error is not None else None
+        self._span = self._call.router.telemetry.open_attempt(None, self, self._call, started_ns=started_ns, parent=parent)
+        self._write(error)
+
+    def _judge(self, reply: object) -> Rejection | None:
+        call = self._call
+        policy = call.router.policy
+        read = reply_of(reply)
+        served = served_model_of(reply)
+        read = replace(
+            read,
+            asked_model=self.model,
+            served_model=served,
+            served_rank=None if served is None else self._served_rank(served),
+            obligation=call.decision.settlement.obligation if call.mode == "enforce" else 0,
+            forced_tools=call.forced_tools,
+        )
+        return inspect(policy.checks, call.step, read)
+
+    def _served_rank(self, served: str) -> int | None:
+        tiers = self._call.router.policy.tiers
+        rank = tiers.rank_of_model(served)
+        own = tiers.rank_of_model(self.model)
+        # a model may serve several tiers; the one asked for counts
+        return self.row.rank if rank == own else rank
+
+    def _failed(self, error: BaseException) -> bool:
+        """Note the error; true when another attempt follows, so that it need not surface."""
+        self.outcome = "failed" if isinstance(error, Exception) else "abandoned"
+        failure = failure_of(error)
+        self.error = failure.trouble if failure is not None else type(error).__name__
+        self._call.note(f"{self.model} ({self.deployment.name}): {words(self.error)}")
+        if failure is None:
+            return False
+        if failure.unbilled:
+            self._usage = self._usage or Usage()
+        self.follow_up = self._call.plan_after(self, failure=failure)
+        if self.follow_up is None and self._call.decision.floored and self._call.mode == "enforce":
+            error.add_note(f"routed-agents: {self._call.stopped_message('no_eligible_tier')}")
+        return self.follow_up is not None
+
+    def _write(self, error: BaseException | None) -> None:
+        """Entry, span and metrics; whatever goes wrong here is our trouble and never the caller's."""
+        call = self._call
+        try:
+            entry = self._entry()
+            call.entries.append(entry)
+            call.router.ledger.append(entry)
+            call.router.telemetry.close_attempt(self._span, entry, error)
+        except Exception:
+            log.exception("an attempt of step %s could not be recorded", call.step.id)
+            call.router.telemetry.dropped(1)
+        self._span = None
+
+    def _entry(self) -> Entry:
+        call, router, decision = self._call, self._call.router, self._decision
+        usage = self._usage
+        if usage is None:
+            usage = self._estimate()
+        served = served_model_of(self._reply) if self._reply is not None else None
+        cost, source = router.price(self.deployment, served or self.model, usage) if usage.source != "missing" else (None, None)
+        tiers = router.policy.tiers
+        top = tiers[tiers.top].deployments[0]
+        final = self.follow_up is None
+        return Entry(
+            step_id=call.step.id,
+            attempt=self.number,
+            run=call.step.run,
+            thread=call.thread,
+            lineage=call.key or None,
+            node=call.step.node,
+            labels=call.labels,
+            task_class=decision.task_class if decision else "unknown",
+            tier=self.row.name,
+            rank=self.row.rank,
+            pinned=bool(decision and decision.floored),
+            model=self.model,
+            served_model=served,
+            provider=self.deployment.provider,
+            deployment=self.deployment.name or None,
+            usage=usage,
+            cost=cost,
+            baseline_pico=self._baseline(usage, cost, served or self.model, top) if final else None,
+            baseline_model=top.model,
+            codes=(*(decision.codes if decision else ()), *((f"check:{self.rejection.code}",) if self.rejection else ())),
+            outcome=self.outcome or "abandoned",
+            error=self.error,
+            simulated=self.deployment.simulated or _is_simulated(self._reply),
+            mode="watch" if self._watched else call.mode,
+            decided_tier=(decision.tier or "stop") if decision else self.row.name,
+            policy_hash=router.policy.hash,
+            price_source=source,
+            started_ns=self._started_ns,
+            ended_ns=time.time_ns(),
+            first_chunk_ns=self.first_chunk_ns,
+            decision_ns=call.decision_ns or None,
+            escalated_from=previous.tier if (previous := call.entries[-1] if call.entries else None) and previous.outcome == "rejected" else None,
+        )
+
+    def _baseline(self, usage: Usage, cost: Cost | None, model: str, top: Deployment) -> int | None:
+        """What the same tokens would have cost on the top tier; nominal, at list price and the same cache behaviour."""
+        if usage.source == "missing":
+            return None
+        if cost is not None and self.row.rank == self._call.router.policy.tiers.top and model == top.model:
+            return cost.total_pico
+        other = baseline(
+            usage,
+            from_model=model,
+            to_model=top.price_key,
+            prices=self._call.router.prices,
+            factors={name: card(name).tokenizer for name in (model, top.price_key)},
+        )
+        return other.total_pico if other is not None else None
+
+    def _estimate(self) -> Usage:
+        """What a call that reported nothing used: its prompt by our estimate when it was sent, else unknown."""
+        call = self._call
+        if self.outcome == "abandoned" or (self.error in ("timeout", "connection") and call.decision):
+            return Usage(input=call.decision.features.tokens if call.decision else 0, source="estimated")
+        return Usage(source="missing")
+
+
+def labels_of(allowed: Iterable[str], metadata: Mapping[str, object], given: Mapping[str, str] | None = None) -> Mapping[str, str]:
+    """The user's attribution: allowed keys of the metadata, and whatever was given outright."""
+    found = {key: str(value) for key in allowed if isinstance(value := metadata.get(key), (str, int, float))} if metadata else {}
+    if given:
+        found.update({key: str(value) for key, value in given.items()})
+    return MappingProxyType(found) if found else NO_LABELS
+
+
+def labels_from_tags(allowed: Iterable[str], tags: Iterable[str]) -> dict[str, str]:
+    """Labels written as tags, `tenant:acme`."""
+    names = set(allowed)
+    pairs = (tag.partition(":") for tag in tags)
+    return {key: value for key, colon, value in pairs if colon and value and key in names}
+
+
+def labels_from_context(allowed: Iterable[str], context: object) -> dict[str, str]:
+    """Labels found in a run's context, a mapping or an object with such attributes."""
+    if context is None:
+        return {}
+    return {key: str(value) for key in allowed if isinstance(value := field_of(context, key), (str, int, float))}
+
+
+def decision_of(message: object) -> dict[str, Any] | None:
+    """The decision a routed reply carries, or None for any other message."""
+    metadata = field_of(message, "response_metadata")
+    stamp = field_of(metadata, STAMP) if isinstance(metadata, Mapping) else None
+    return dict(cast("Mapping[str, Any]", stamp)) if isinstance(stamp, Mapping) else None
+
+
+NOTHING_SPECIAL: Final = Conditions()
+UNKNOWN_TIER: Final = Tier(name="unrouted", rank=0, deployments=(Deployment(model=""),))
+"""Stands for the tier of a watched call whose model is in none of the policy's tiers."""
+
+
+def _is_simulated(reply: object) -> bool:
+    found = field_of(reply, "id")
+    if isinstance(found, str) and found.startswith(SIMULATED_IDS):
+        return True
+    metadata = field_of(reply, "response_metadata")
+    inner = cast("Mapping[str, object]", metadata).get("id") if isinstance(metadata, Mapping) else None
+    return isinstance(inner, str) and inner.startswith(SIMULATED_IDS)

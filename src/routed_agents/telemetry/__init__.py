@@ -1,0 +1,15 @@
+"""Telemetry leaves a span for every step and every attempt, with its true cost, through the OpenTelemetry API."""
+
+from __future__ import annotations
+
+from routed_agents.telemetry.spans import RouteSpan, Telemetry
+
+__all__ = ["RouteSpan", "Telemetry", "configure"]
+
+
+def __getattr__(name: str) -> object:
+    if name == "configure":  # needs the SDK, which only those who call it should load
+        from routed_agents.telemetry.setup import configure
+
+        return configure
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,599 @@
+"""What a call's tokens cost."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import anthropic.types as claude
+import openai.types.chat as chat
+import openai.types.responses as responses
+import pytest
+from anthropic.types import beta
+from genai_prices import Usage as TheirUsage
+from genai_prices import calc_price
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from langchain_anthropic.chat_models import _create_usage_metadata
+from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.outputs import ChatGeneration, LLMResult
+from langchain_openai.chat_models.base import _create_usage_metadata as openai_metadata
+
+from routed_agents import pricing
+from routed_agents.errors import ConfigurationError
+from routed_agents.pricing import Cost, Prices, Usage, bare_name, response_id_of, served_model_of, usage_of
+
+NOW = datetime(2026, 11, 23, tzinfo=UTC)
+PRICES = Prices()
+PROJECT = Prices(snapshot=False)
+ROWS = sorted({row["model"]: row["provider"] for rows in pricing._project_prices().rows.values() for row in rows}.items())
+
+
+def usd(model: str, usage: Usage, at: datetime = NOW, prices: Prices = PROJECT) -> Decimal | None:
+    return prices.cost(model, usage, at=at)
+
+
+# ---- the article, the table, the snapshot
+
+
+@pytest.mark.parametrize(
+    ("model", "dollars"),
+    [("claude-opus-4-7", "7.50"), ("claude-haiku-4-5", "1.50"), ("gpt-4o", "3.50"), ("gpt-4o-mini", "0.21")],
+)
+def test_the_articles_example_reproduces(model: str, dollars: str) -> None:
+    assert usd(model, Usage(input=1_000_000, output=100_000)) == Decimal(dollars)
+
+
+CONTEXTS = {
+    "standard": ({}, {}),
+    "batch": ({"batch": True}, {"processing": "batch"}),
+    "fast speed": ({"speed": "fast"}, {"speed": "fast"}),
+    "flex": ({"service_tier": "flex"}, {"service_tier": "flex"}),
+    "priority": ({"service_tier": "priority"}, {"service_tier": "priority"}),
+    "fast tier": ({"service_tier": "fast"}, {"service_tier": "fast"}),
+}
+COUNTS = st.one_of(st.integers(0, 2_000), st.integers(0, 300_000), st.sampled_from([0, 1, 100_000, 100_001, 200_000, 200_001, 272_000, 272_001]))
+
+
+@settings(max_examples=600, deadline=None)
+@given(
+    model=st.sampled_from(ROWS),
+    context=st.sampled_from(sorted(CONTEXTS)),
+    counts=st.tuples(COUNTS, COUNTS, COUNTS, COUNTS, COUNTS),
+    searches=st.integers(0, 3),
+    at=st.sampled_from([datetime(2026, 2, 1, tzinfo=UTC), datetime(2026, 8, 1, tzinfo=UTC), NOW]),
+)
+def test_every_row_agrees_with_genai_prices_to_the_last_digit(
+    model: tuple[str, str], context: str, counts: tuple[int, ...], searches: int, at: datetime
+) -> None:
+    name, provider = model
+    ours, theirs = CONTEXTS[context]
+    mode = "batch" if context == "batch" else context.split()[0]
+    if theirs:
+        at = NOW  # genai-prices knows ways of being served since October 2026 only
+    fresh, read, short, long, output = counts
+    long = long if provider == "anthropic" else 0  # genai-prices does not know OpenAI's 12-hour writes
+    usage = Usage(
+        input=fresh, cache_read=read, cache_write_5m=short, cache_write_1h=long, output=output, web_searches=searches, **ours
+    )
+    card = PROJECT.card(name, at=at)
+    assert card is not None
+    if mode not in card.modes:
+        assert card.cost(usage) is None
+        return
+
+    expected = calc_price(
+        TheirUsage(
+            input_tokens=usage.prompt,
+            cache_read_tokens=read,
+            cache_write_tokens=short + long,
+            cache_write_1h_tokens=long,
+            output_tokens=output,
+            web_searches=searches,
+        ),
+        name,
+        provider_id=provider,
+        genai_request_timestamp=at,
+        price_context=theirs,
+    )
+
+    assert usd(name, usage, at) == expected.total_price
+
+
+SNAPSHOT_MODELS = [
+    ("claude-sonnet-4-5-20250929", None, None),
+    ("claude-opus-4-6", None, None),
+    ("us.anthropic.claude-opus-4-7-v1:0", None, "aws"),
+    ("eu.anthropic.claude-haiku-5-5", None, "aws"),
+    ("gpt-5.5", None, None),
+    ("gemini-2.5-pro", None, None),
+    ("deepseek-chat", None, None),
+    ("llama-3.3-70b-versatile", "groq", "groq"),
+]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    model=st.sampled_from(SNAPSHOT_MODELS),
+    counts=st.tuples(COUNTS, COUNTS, COUNTS, COUNTS),
+    at=st.sampled_from([datetime(2026, 2, 1, 3, tzinfo=UTC), NOW + timedelta(hours=17)]),
+)
+def test_models_of_the_snapshot_agree_with_it_to_the_last_digit(
+    model: tuple[str, str | None, str | None], counts: tuple[int, ...], at: datetime
+) -> None:
+    name, ours, theirs = model
+    fresh, read, written, output = counts
+    usage = Usage(input=fresh, cache_read=read, cache_write_5m=written, output=output)
+    expected = calc_price(
+        TheirUsage(input_tokens=usage.prompt, cache_read_tokens=read, cache_write_tokens=written, output_tokens=output),
+        name,
+        provider_id=theirs,
+        genai_request_timestamp=at,
+    )
+    cost = PRICES.price(name, usage, provider=ours, at=at)
+    assert cost is not None
+    assert cost.usd == expected.total_price
+
+
+def test_the_table_was_checked_against_the_installed_snapshot() -> None:
+    assert pricing._project_prices().source.startswith(f"genai-prices {pricing.version('genai-prices')},")
+
+
+# ---- cliffs, caches, dates, ways of being served
+
+
+@pytest.mark.parametrize(("tokens", "dollars"), [(100_000, "0.010"), (100_001, "0.0500005")])
+def test_one_token_over_the_cliff_reprices_all_of_them(tokens: int, dollars: str) -> None:
+    assert usd("claude-haiku-5-5", Usage(input=tokens)) == Decimal(dollars)
+
+
+def test_cached_tokens_count_towards_the_cliff_and_output_pays_for_it() -> None:
+    below = usd("claude-haiku-5-5", Usage(input=10, cache_read=99_990, output=1_000))
+    above = usd("claude-haiku-5-5", Usage(input=10, cache_read=99_991, output=1_000))
+    assert below == Decimal("0.0015009")
+    assert above == 5 * Decimal("0.0015009") + Decimal("0.00000005")
+
+
+def test_the_openai_cliff_doubles_input_and_raises_output_by_half() -> None:
+    below, above = Usage(input=272_000, output=1_000), Usage(input=272_001, output=1_000)
+    assert usd("gpt-6.1-sol", below) == Decimal("0.554")
+    assert usd("gpt-6.1-sol", above) == Decimal("1.103004")
+
+
+def test_each_retention_of_a_cache_write_has_its_own_price() -> None:
+    cost = PROJECT.price("claude-opus-5-5", Usage(cache_write_5m=1_000_000, cache_write_1h=1_000_000), at=NOW)
+    assert cost == Cost(cache_write=13 * 10**12)
+
+
+@pytest.mark.parametrize(("day", "dollars"), [((2026, 2, 1), "1.80"), ((2026, 3, 12), "1.80"), ((2026, 3, 13), "0.90")])
+def test_a_price_holds_from_its_day_on(day: tuple[int, int, int], dollars: str) -> None:
+    assert usd("claude-sonnet-4-6", Usage(input=300_000), datetime(*day, 12, tzinfo=UTC)) == Decimal(dollars)
+
+
+def test_the_day_of_a_price_is_a_day_in_utc() -> None:
+    tokyo_morning = datetime(2026, 3, 13, 8, tzinfo=timezone(timedelta(hours=9)))
+    assert usd("claude-sonnet-4-6", Usage(input=300_000), tokyo_morning) == Decimal("1.80")
+
+
+def test_batch_halves_tokens_but_not_searches() -> None:
+    usage = Usage(input=1_000_000, web_searches=100)
+    assert usd("claude-haiku-4-5", usage) == Decimal(2)
+    assert usd("claude-haiku-4-5", replace(usage, batch=True)) == Decimal("1.5")
+
+
+def test_half_a_nano_dollar_is_not_rounded_away() -> None:
+    assert usd("claude-haiku-5-5", Usage(cache_write_5m=1, batch=True)) == Decimal("0.0000000625")
+
+
+def test_us_inference_costs_a_tenth_more_in_any_mode() -> None:
+    assert usd("claude-opus-5-5", Usage(input=1_000_000, geo="us")) == Decimal("4.4")
+    assert usd("claude-opus-5-5", Usage(input=1_000_000, geo="us", speed="fast")) == Decimal("8.8")
+    assert usd("claude-haiku-5-5", Usage(cache_read=100_001, geo="us", batch=True)) == Decimal("100001") * Decimal("0.0275") / 10**6
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        Usage(input=1, speed="fast"),
+        Usage(input=1, speed="warp"),
+        Usage(input=1, service_tier="priority"),
+        Usage(input=1, service_tier="auto"),
+        Usage(input=1, geo="mars"),
+        Usage(input=1, other=1),
+    ],
+)
+def test_a_way_of_being_served_without_a_price_is_unpriced(usage: Usage) -> None:
+    assert usd("claude-opus-4-7", usage) is None
+
+
+@pytest.mark.parametrize("usage", [Usage(input=1, speed="standard"), Usage(input=1, service_tier="standard"), Usage(input=1, geo="global")])
+def test_the_standard_way_spelled_out_costs_the_standard_price(usage: Usage) -> None:
+    assert usd("claude-opus-4-7", usage) == Decimal("0.000005")
+
+
+def test_two_surcharges_at_once_are_unpriced() -> None:
+    assert usd("claude-opus-5-5", Usage(input=1, speed="fast", batch=True)) is None
+
+
+def test_a_sum_of_differently_served_calls_is_unpriced() -> None:
+    mixed = Usage(input=1) + Usage(input=1, speed="fast")
+    assert mixed.input == 2
+    assert usd("claude-opus-5-5", mixed) is None
+
+
+def test_fast_mode_of_opus_4_8_ends_with_november() -> None:
+    fast = Usage(input=1_000_000, speed="fast")
+    assert usd("claude-opus-4-8", fast) == Decimal(10)
+    assert usd("claude-opus-4-8", fast, datetime(2026, 11, 30, tzinfo=UTC)) is None
+
+
+def test_dollars_are_exact_however_many() -> None:
+    assert Cost(input=123_456_789_012_345_678_901_234_567_890_123).usd == Decimal("123456789012345678901.234567890123")
+
+
+# ---- names
+
+
+@pytest.mark.parametrize(
+    ("name", "pico_per_token"),
+    [
+        ("claude-haiku-4-5-20251001", 1_000_000),
+        ("anthropic:claude-opus-4-7", 5_000_000),
+        ("anthropic/claude-opus-4-7", 5_000_000),
+        ("openai:gpt-4o-2024-08-06", 2_500_000),
+        ("gpt-4o-2024-05-13", 5_000_000),
+        ("gpt-6-luna-2026-10-01", 100_000),
+        ("us.anthropic.claude-opus-4-7-v1:0", 5_500_000),
+        ("global.anthropic.claude-opus-4-7-v1:0", 5_000_000),
+        ("bedrock_converse:us.anthropic.claude-opus-4-7-v1:0", 5_500_000),
+        ("bedrock/eu.anthropic.claude-haiku-5-5", 110_000),
+        ("claude-haiku-4-5@20251001", 1_000_000),
+        ("vertex_ai/claude-opus-4-7", 5_000_000),
+        ("azure/gpt-4o", 2_500_000),
+        ("openrouter/anthropic/claude-opus-4.7", 5_000_000),
+        ("claude-sonnet-4-20250514", 3_000_000),
+    ],
+)
+def test_a_model_is_found_by_the_names_it_goes_by(name: str, pico_per_token: int) -> None:
+    cost = PRICES.price(name, Usage(input=1), at=NOW)
+    assert cost == Cost(input=pico_per_token)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "claude",
+        "opus",
+        "claude-opus-4-75",
+        "claude-opus-4-7-turbo",
+        "claude-opus-4-7-20261399",
+        "gpt-4o-2025-01-01",
+        "gpt-4o-mini-tuned",
+        "ft:gpt-4o-2024-08-06:org::id",
+        "my-claude-opus-4-7",
+        "ollama:llama3",
+        "groq:claude-opus-4-7",
+        "openai:claude-opus-4-7",
+        "arn:aws:bedrock:us-east-1:1:inference-profile/us.anthropic.claude-opus-4-7-v1:0",
+        "notus.anthropic.claude-opus-4-7-turbo",
+    ],
+)
+def test_a_name_that_is_not_certain_has_no_price(name: str) -> None:
+    assert PRICES.card(name, at=NOW) is None
+
+
+def test_the_provider_says_whose_price_it_is() -> None:
+    assert PRICES.card("claude-opus-4-7", provider="anthropic", at=NOW).provider == "anthropic"
+    assert PRICES.card("us.anthropic.claude-opus-4-7-v1:0", provider="amazon_bedrock", at=NOW).provider == "aws"
+    assert PRICES.card("claude-opus-4-7", provider="ollama", at=NOW) is None
+
+
+def test_a_borrowed_price_does_not_bring_its_owners_discounts() -> None:
+    assert PRICES.price("azure/gpt-4.1", Usage(input=1), at=NOW) is not None
+    assert PRICES.price("azure/gpt-4.1", Usage(input=1, batch=True), at=NOW) is None
+
+
+@pytest.mark.parametrize("name", ["anthropic:claude-haiku-4-5-20251001", "claude-haiku-4-5@20251001", "anthropic/claude-haiku-4-5"])
+def test_a_bare_name_has_neither_provider_nor_release(name: str) -> None:
+    assert bare_name(name) == "claude-haiku-4-5"
+
+
+def test_an_unknown_model_is_counted_and_not_free() -> None:
+    prices = Prices(snapshot=False)
+    assert prices.cost("nobody-1", Usage(input=1), at=NOW) is None
+    assert prices.misses == {"nobody-1": 1}
+
+
+def test_models_without_a_price_can_be_found_ahead_of_time() -> None:
+    assert Prices(snapshot=False).prepare(["claude-opus-5-5", "nobody-1"]) == ("nobody-1",)
+
+
+# ---- own prices
+
+
+def test_own_prices_come_before_the_table() -> None:
+    prices = Prices({"claude-opus-4-7": {"input": 4, "output": "20", "cache_read": 0.4}}, snapshot=False)
+    assert usd("anthropic:claude-opus-4-7", Usage(input=10**6, cache_read=10**6), prices=prices) == Decimal("4.4")
+
+
+def test_a_cache_rate_not_given_costs_what_input_costs() -> None:
+    prices = Prices({"mine": {"input": "1", "output": "2"}})
+    assert usd("mine", Usage(cache_read=10**6, cache_write_1h=10**6), prices=prices) == Decimal(2)
+
+
+def test_own_prices_may_come_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "prices.toml"
+    path.write_text(
+        '[[price]]\nmodel = "mine"\ninput = 1\noutput = 2\ncliff = { over = 10, input = 2 }\nmodes = { batch = 0.5 }\n\n'
+        '[[price]]\nmodel = "mine"\nfrom = 2026-12-01\ninput = 3\noutput = 4\n'
+    )
+    prices = Prices(path, snapshot=False)
+    assert usd("mine", Usage(input=11, batch=True), prices=prices) == Decimal("0.000011")
+    assert usd("mine", Usage(input=11), datetime(2026, 12, 1, tzinfo=UTC), prices=prices) == Decimal("0.000033")
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"input": 1}, '"output" is missing'),
+        ({"input": 1, "output": "free"}, "\"output\" is 'free'"),
+        ({"input": -1, "output": 1}, "a number of 0 or more"),
+        ({"input": 1, "output": 1, "inputs": 1}, 'unknown key "inputs"'),
+        ({"input": "0.0000001", "output": 1}, "finer than a pico-dollar"),
+        ({"input": 1, "output": 1, "cliff": {"input": 2}}, '"cliff.over" is None'),
+        ({"input": 1, "output": 1, "modes": {"batch": {"in": 1}}}, 'unknown rate "in"'),
+    ],
+)
+def test_a_wrong_row_fails_when_it_is_loaded(row: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        Prices({"mine": row})
+
+
+def test_a_missing_file_fails_when_it_is_loaded() -> None:
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        Prices("/nowhere/prices.toml")
+
+
+# ---- speed
+
+
+def test_a_known_model_never_imports_genai_prices() -> None:
+    code = (
+        "import sys, datetime\nfrom routed_agents.pricing import Prices, Usage\n"
+        "assert Prices().price('anthropic:claude-opus-5-5', Usage(input=1)) is not None\n"
+        "assert 'genai_prices' not in sys.modules and 'pydantic' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ, timeout=20)
+
+
+def test_pricing_a_call_takes_microseconds_and_loading_milliseconds() -> None:
+    card, usage = PROJECT.card("claude-haiku-5-5", at=NOW), Usage(input=1_000, cache_read=90_000, output=300)
+    assert card is not None
+    best = min(_timed(lambda: [card.cost(usage) for _ in range(2_000)]) for _ in range(10)) / 2_000
+    pricing._project_prices.cache_clear()
+    loading = min(_timed(lambda: (pricing._project_prices.cache_clear(), pricing._project_prices())) for _ in range(5))
+    assert best < 10e-6  # 1.6 us on the machine this was written on
+    assert loading < 50e-3  # 6 ms
+
+
+def _timed(work: Any) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+# ---- what replies say
+
+SPLIT = {"ephemeral_5m_input_tokens": 30, "ephemeral_1h_input_tokens": 70}
+RAW = {
+    "input_tokens": 10,
+    "output_tokens": 50,
+    "cache_read_input_tokens": 200,
+    "cache_creation_input_tokens": 100,
+    "cache_creation": SPLIT,
+    "output_tokens_details": {"thinking_tokens": 20},
+    "server_tool_use": {"web_search_requests": 2, "web_fetch_requests": 1},
+    "service_tier": "standard",
+    "speed": "fast",
+    "inference_geo": "us",
+}
+READ = Usage(
+    input=10,
+    cache_read=200,
+    cache_write_5m=30,
+    cache_write_1h=70,
+    output=50,
+    reasoning=20,
+    web_searches=2,
+    service_tier="standard",
+    speed="fast",
+    geo="us",
+)
+MESSAGE: dict[str, Any] = {
+    "id": "msg_1",
+    "type": "message",
+    "role": "assistant",
+    "model": "claude-opus-5-5",
+    "content": [],
+    "stop_reason": "end_turn",
+    "stop_sequence": None,
+    "usage": RAW,
+}
+
+
+def test_an_anthropic_message_is_read_as_object_and_as_dict() -> None:
+    message = claude.Message.model_validate(MESSAGE)
+    assert usage_of(message) == usage_of(MESSAGE) == usage_of(message.usage) == usage_of(message.model_dump()) == READ
+    assert (served_model_of(message), response_id_of(message)) == ("claude-opus-5-5", "msg_1")
+    assert (served_model_of(MESSAGE), response_id_of(MESSAGE)) == ("claude-opus-5-5", "msg_1")
+
+
+def test_anthropic_cache_writes_without_a_split_are_short() -> None:
+    usage = claude.Usage(input_tokens=1, output_tokens=2, cache_creation_input_tokens=100)
+    assert usage_of(usage) == Usage(input=1, output=2, cache_write_5m=100)
+
+
+def test_anthropics_batch_tier_is_batch() -> None:
+    usage = usage_of(claude.Usage(input_tokens=1, output_tokens=2, service_tier="batch"))
+    assert usage == Usage(input=1, output=2, batch=True)
+
+
+def test_compaction_is_added_and_another_models_share_is_unpriced() -> None:
+    part = {"input_tokens": 5, "output_tokens": 7, "cache_read_input_tokens": 0, "cache_creation_input_tokens": 0}
+    compacted = beta.BetaUsage.model_validate({"input_tokens": 1, "output_tokens": 2, "iterations": [part | {"type": "compaction"}]})
+    advised = beta.BetaUsage.model_validate(
+        {"input_tokens": 1, "output_tokens": 2, "iterations": [part | {"type": "advisor_message", "model": "claude-opus-5-5"}]}
+    )
+    assert usage_of(compacted) == Usage(input=6, output=9)
+    assert usage_of(advised) == Usage(input=1, output=2, other=12)
+
+
+def test_langchain_prefers_anthropics_own_usage() -> None:
+    raw = claude.Usage.model_validate(RAW)
+    message = AIMessage(
+        "hi",
+        id="run-1",
+        usage_metadata=_create_usage_metadata(raw),
+        response_metadata={"id": "msg_1", "model_name": "claude-opus-5-5", "model_provider": "anthropic", "usage": raw.model_dump()},
+    )
+    assert usage_of(message) == READ
+    assert (served_model_of(message), response_id_of(message)) == ("claude-opus-5-5", "msg_1")
+
+
+def test_langchains_streamed_usage_is_disjoint_with_and_without_a_split() -> None:
+    split = AIMessageChunk("", usage_metadata=_create_usage_metadata(claude.Usage.model_validate(RAW)))
+    unsplit = AIMessageChunk("", usage_metadata=_create_usage_metadata(claude.Usage.model_validate(RAW | {"cache_creation": None})))
+    expected = Usage(input=10, cache_read=200, cache_write_5m=30, cache_write_1h=70, output=50, reasoning=20)
+    assert usage_of(split) == expected
+    assert usage_of(unsplit) == replace(expected, cache_write_5m=100, cache_write_1h=0)
+
+
+def test_chunks_add_up_to_the_usage_of_the_stream() -> None:
+    chunks = [
+        AIMessageChunk("a", response_metadata={"model_name": "claude-opus-5-5"}),
+        AIMessageChunk("", usage_metadata=_create_usage_metadata(claude.Usage(input_tokens=3, output_tokens=4))),
+    ]
+    assert usage_of(chunks[0]) is None
+    assert usage_of(chunks[0] + chunks[1]) == Usage(input=3, output=4)
+    assert served_model_of(chunks[0] + chunks[1]) == "claude-opus-5-5"
+
+
+def test_an_answer_from_langchains_cache_costs_nothing() -> None:
+    message = AIMessage("", usage_metadata={"input_tokens": 5, "output_tokens": 5, "total_tokens": 10, "total_cost": 0})  # type: ignore[typeddict-unknown-key]
+    assert usage_of(message) == Usage()
+
+
+COMPLETION: dict[str, Any] = {
+    "id": "chatcmpl_1",
+    "object": "chat.completion",
+    "created": 1,
+    "model": "gpt-6-sol-2026-09-01",
+    "service_tier": "priority",
+    "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "hi"}, "logprobs": None}],
+    "usage": {
+        "prompt_tokens": 100,
+        "completion_tokens": 50,
+        "total_tokens": 150,
+        "prompt_tokens_details": {"cached_tokens": 60, "cache_write_tokens": 30},
+        "completion_tokens_details": {"reasoning_tokens": 40},
+    },
+}
+COMPLETED = Usage(input=10, cache_read=60, cache_write_5m=30, output=50, reasoning=40, service_tier="priority")
+
+
+def test_an_openai_completion_is_read_as_object_and_as_dict() -> None:
+    completion = chat.ChatCompletion.model_validate(COMPLETION)
+    assert usage_of(completion) == usage_of(COMPLETION) == COMPLETED
+    assert (served_model_of(completion), response_id_of(completion)) == ("gpt-6-sol-2026-09-01", "chatcmpl_1")
+
+
+def test_an_openai_response_keeps_retentions_apart_and_counts_searches() -> None:
+    raw = {
+        "id": "resp_1",
+        "object": "response",
+        "created_at": 1,
+        "model": "gpt-6-sol",
+        "service_tier": "flex",
+        "output": [{"type": "web_search_call", "id": "ws_1", "status": "completed", "action": {"type": "search", "query": "q"}}],
+        "parallel_tool_calls": True,
+        "tool_choice": "auto",
+        "tools": [],
+        "usage": {
+            "input_tokens": 100,
+            "input_tokens_details": {
+                "cached_tokens": 60,
+                "cache_write_tokens": 30,
+                "cache_write_tokens_details": {"ttl_12h_tokens": 20, "ttl_30m_tokens": 10},
+            },
+            "output_tokens": 50,
+            "output_tokens_details": {"reasoning_tokens": 40},
+            "total_tokens": 150,
+        },
+    }
+    expected = replace(COMPLETED, cache_write_5m=10, cache_write_1h=20, service_tier="flex", web_searches=1)
+    assert usage_of(responses.Response.model_validate(raw)) == usage_of(raw) == expected
+
+
+@pytest.mark.parametrize("tier", ["priority", "flex", "default", None])
+def test_langchains_openai_prefixes_are_undone(tier: str | None) -> None:
+    message = AIMessage(
+        "hi",
+        usage_metadata=openai_metadata(COMPLETION["usage"], tier),
+        response_metadata={"service_tier": tier, "model_name": "gpt-6-sol", "model_provider": "openai"},
+    )
+    assert usage_of(message) == replace(COMPLETED, service_tier=tier)
+
+
+def test_the_tier_is_known_from_the_prefix_alone() -> None:
+    assert usage_of(AIMessage("", usage_metadata=openai_metadata(COMPLETION["usage"], "flex"))) == replace(COMPLETED, service_tier="flex")
+
+
+def test_audio_tokens_make_a_call_unpriced() -> None:
+    usage = usage_of({"usage": COMPLETION["usage"] | {"prompt_tokens_details": {"audio_tokens": 5}}})
+    assert usage is not None
+    assert usd("gpt-6-sol", usage) is None
+
+
+def test_a_result_counts_each_prompt_once_however_many_choices_it_has() -> None:
+    message = AIMessage("", usage_metadata={"input_tokens": 3, "output_tokens": 4, "total_tokens": 7})
+    choices = [ChatGeneration(message=message), ChatGeneration(message=message)]
+    assert usage_of(LLMResult(generations=[choices, choices[:1]])) == Usage(input=6, output=8)
+
+
+def test_a_result_without_messages_is_read_from_its_output() -> None:
+    result = LLMResult(generations=[[]], llm_output={"token_usage": COMPLETION["usage"], "model_name": "gpt-6-sol"})
+    assert usage_of(result) == replace(COMPLETED, service_tier=None)
+    assert served_model_of(result) == "gpt-6-sol"
+
+
+def test_a_total_smaller_than_its_parts_is_an_estimate() -> None:
+    usage = usage_of({"usage": {"prompt_tokens": 5, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 60}}})
+    assert usage == Usage(cache_read=60, output=1, source="estimated")
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [None, "", "text", {}, [], AIMessage("hi"), AIMessageChunk("hi"), {"usage": {"input_tokens": 0, "output_tokens": 0}}, {"usage": None}, object()],
+)
+def test_a_reply_that_reports_nothing_has_no_usage(reply: object) -> None:
+    assert usage_of(reply) is None
+    assert served_model_of(reply) is None
+    assert response_id_of(reply) is None
+
+
+def test_an_id_that_langchain_made_up_is_no_response_id() -> None:
+    assert response_id_of(AIMessage("", id="run--abc")) is None
+    assert response_id_of(AIMessage("", id="msg_1")) == "msg_1"
+
+
+def test_usages_add_up_and_keep_the_weakest_source() -> None:
+    total = Usage(input=1, output=2, reasoning=1) + Usage(cache_read=3, source="missing") + Usage(cache_write_1h=4, source="estimated")
+    assert (total.prompt, total.total, total.source) == (8, 10, "missing")
