@@ -25,7 +25,8 @@ class Reply:
         served_model: the model that says it answered.
         served_rank: its rank, as far as the tiers know it.
         obligation: the lowest rank that may answer this step.
-        forced_tools: the caller demanded a tool call or structured output, so words alone are no answer.
+        forced_tools: the caller demanded a tool call, so words alone are no answer.
+        validated: whether the caller's own parser took the structured output; None when nobody parsed it.
     """
 
     text: str = ""
@@ -38,6 +39,7 @@ class Reply:
     served_rank: int | None = None
     obligation: int = 0
     forced_tools: bool = False
+    validated: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +100,8 @@ class InvalidToolCall:
     def __call__(self, step: Step, reply: Reply, /) -> Rejection | None:
         if reply.unreadable_calls:
             return Rejection(check="invalid_tool_call", code="unreadable_arguments", evidence=", ".join(reply.unreadable_calls))
+        if reply.forced_tools and not reply.tool_calls and not reply.refused:
+            return Rejection(check="invalid_tool_call", code="no_tool_call", evidence="a tool call was demanded")
         unknown = [call.name for call in reply.tool_calls if step.tools and call.name not in step.tools]
         if unknown:
             return Rejection(check="invalid_tool_call", code="unknown_tool", evidence=", ".join(unknown))
@@ -110,8 +114,10 @@ class SchemaMismatch:
 
     def __call__(self, step: Step, reply: Reply, /) -> Rejection | None:
         schema = step.output_schema
-        if schema is None or reply.refused:
+        if schema is None or reply.refused or reply.validated is True:
             return None
+        if reply.validated is False:
+            return Rejection(check="schema_mismatch", code="schema_mismatch", evidence="the caller's parser rejected it")
         title = schema.get("title")
         carrier = next((call for call in reply.tool_calls if call.name == title or len(reply.tool_calls) == 1), None)
         try:

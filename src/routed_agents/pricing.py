@@ -186,7 +186,7 @@ class RateCard:
     """The price of one model at one time, compiled so that pricing a call is a handful of multiplications.
 
     Attributes:
-        modes: a ladder for each way of being served; "standard" is always there.
+        modes: a ladder for each way of being served ("standard", "batch", "priority", "fast speed"); the first is always there.
         geo: the factor on token rates for each region that has one.
         web_search: pico-dollars per search; None where searching has no known price.
         request: pico-dollars per call.
@@ -234,7 +234,7 @@ class RateCard:
         speed, tier, geo, batch = key
         named: set[str] = {"batch"} if batch else set()
         if speed is not None and speed not in STANDARD_SPEEDS:
-            named.add(speed)
+            named.add(_speed_mode(speed))
         if tier is not None and tier not in STANDARD_TIERS:
             named.add(tier)
         if len(named) > 1:  # batch and fast at once is sold by nobody we know of
@@ -249,6 +249,10 @@ class RateCard:
             ladder = tuple([rates.times(factor) for rates in ladder])
         self._compiled[key] = ladder
         return ladder
+
+
+def _speed_mode(speed: str) -> str:
+    return f"{speed} speed"
 
 
 class PriceSource(Protocol):
@@ -466,7 +470,8 @@ class _Book:
         cliffs = [_cliff(row["cliff"], where)] if "cliff" in row else []
         standard = _ladder(given, cliffs, where)
         modes = {STANDARD: standard}
-        for mode, how in _table(row.get("modes", {}), where, "modes").items():
+        speeds = {_speed_mode(speed): how for speed, how in _table(row.get("speeds", {}), where, "speeds").items()}
+        for mode, how in {**_table(row.get("modes", {}), where, "modes"), **speeds}.items():
             if isinstance(how, Mapping):
                 rates = dict(cast("Mapping[str, Any]", how))
                 own_cliff = [_cliff(rates.pop("cliff"), where)] if "cliff" in rates else []
@@ -490,7 +495,7 @@ class _Book:
         )
 
 
-ROW_KEYS: Final = ("model", "provider", "from", "any_date", "also", *KINDS, "web_search", "cliff", "modes", "geo")
+ROW_KEYS: Final = ("model", "provider", "from", "any_date", "also", *KINDS, "web_search", "cliff", "modes", "speeds", "geo")
 
 
 @cache
@@ -646,8 +651,10 @@ class _Snapshot:
         modes = {STANDARD: self._rungs(listed)}
         for variant in variants:
             when: Mapping[str, str] = variant.when
-            if len(when) == 1 and next(iter(when)) in ("processing", "speed", "service_tier"):
-                modes.setdefault(next(iter(when.values())), self._rungs(listed | _price_keys(variant.prices)))
+            (key, value), *more = when.items()
+            if not more and key in ("processing", "speed", "service_tier"):
+                mode = _speed_mode(value) if key == "speed" else value
+                modes.setdefault(mode, self._rungs(listed | _price_keys(variant.prices)))
         searches, requests = listed.get("web_searches_kcount"), listed.get("requests_kcount")
         number = version("genai-prices")
         return RateCard(

@@ -16,12 +16,13 @@ from routed_agents.decisions import Decision, words
 from routed_agents.economics import baseline
 from routed_agents.errors import ConfigurationError, PolicyError, StepStopped
 from routed_agents.failures import Failure, failure_of
+from routed_agents.features import upper_tokens
 from routed_agents.guards import Conditions
 from routed_agents.ledger import Entry, Ledger
 from routed_agents.policy import MODES, Mode, Policy
 from routed_agents.pricing import Cost, Prices, Usage, served_model_of, usage_of
 from routed_agents.state import EMPTY, MemoryStateStore, StateStore, ThreadState, lineage_key
-from routed_agents.steps import STAMP, Step, field_of
+from routed_agents.steps import STAMP, Step, field_of, text_of
 from routed_agents.telemetry import RouteSpan, Telemetry
 from routed_agents.tiers import Deployment, Tier, card
 
@@ -103,6 +104,7 @@ class Router:
         branch: bool = False,
         lineage: str | None = None,
         state: ThreadState | None = None,
+        memory: str | None = None,
         conditions: Conditions | None = None,
         forced_tools: bool = False,
     ) -> RoutedCall:
@@ -116,6 +118,8 @@ class Router:
             branch: the caller's node was started by `Send` and runs beside others of its name.
             lineage: names the lineage outright, in place of namespace and node.
             state: pins and facts of the thread, where the caller keeps them (a graph channel); else the store's.
+            memory: the store's key for this call, the thread when not given. A caller with its own state names what outlives a lost
+                write, as the task of a graph node does when the node is retried.
             conditions: what changes with the moment.
             forced_tools: the caller demands a tool call.
         """
@@ -127,6 +131,7 @@ class Router:
             labels=labels_of(self.policy.labels, step.metadata, labels),
             key=key,
             state=state,
+            memory=memory,
             conditions=conditions or NOTHING_SPECIAL,
             forced_tools=forced_tools,
         )
@@ -181,6 +186,7 @@ class Router:
             labels=labels_of(self.policy.labels, step.metadata if step else {}, labels),
             key=key,
             state=None,
+            memory=None,
             conditions=NOTHING_SPECIAL,
             forced_tools=False,
         )
@@ -237,6 +243,7 @@ class RoutedCall:
         labels: Mapping[str, str],
         key: str,
         state: ThreadState | None,
+        memory: str | None,
         conditions: Conditions,
         forced_tools: bool,
     ) -> None:
@@ -253,6 +260,7 @@ class RoutedCall:
         self.decision: Decision = cast("Decision", None)
         self.decision_ns = 0
         self._given_state = state
+        self._memory = memory if memory is not None else thread
         self._span: RouteSpan | None = None
         self._history: list[str] = []
         self._rejected_from: int | None = None
@@ -260,10 +268,12 @@ class RoutedCall:
     def __enter__(self) -> RoutedCall:
         began = time.perf_counter_ns()
         router = self.router
-        state = self._given_state if self._given_state is not None else router.state_of(self.thread)
+        state = router.state_of(self._memory)
+        if self._given_state is not None:
+            state = self._given_state.join(state)
         self.decision = router.policy.decide(self.step, state, self.conditions, key=self.key)
         self.decision_ns = time.perf_counter_ns() - began
-        router.remember(self.thread, self.decision.state)
+        router.remember(self._memory, self.decision.state)
         self._span = router.telemetry.open_route(self.decision, self)
         return self
 
@@ -337,7 +347,7 @@ class RoutedCall:
         if again.rank is None or (rejection is not None and again.rank <= attempt.row.rank):
             return None
         self.decision = again
-        self.router.remember(self.thread, again.state)
+        self.router.remember(self._memory, again.state)
         tier = policy.tiers[again.rank]
         up = self._first_up(tier)
         return (tier, up) if up is not None else None
@@ -443,8 +453,8 @@ class Attempt:
     """
 
     __slots__ = (
-        "_call", "_decision", "_reply", "_span", "_started_ns", "_usage", "_watched", "alarmed", "deployment", "error", "first_chunk_ns", "follow_up", "number",
-        "outcome", "rejection", "row",
+        "_call", "_committed", "_decision", "_reply", "_span", "_started_ns", "_usage", "_watched", "alarmed", "deployment", "error", "first_chunk_ns", "follow_up", "number",
+        "outcome", "rejection", "repairs", "row",
     )  # fmt: skip
 
     def __init__(self, *, call: RoutedCall, number: int, tier: Tier, deployment: Deployment, watched: bool = False) -> None:
@@ -458,12 +468,14 @@ class Attempt:
         self.alarmed = False
         self.error: str | None = None
         self.first_chunk_ns: int | None = None
+        self.repairs: tuple[str, ...] = ()
         self._watched = watched
         self._usage: Usage | None = None
         self._reply: object = None
         self._started_ns = 0
         self._span: object = None
         self._decision = call.decision
+        self._committed = False
 
     @property
     def tier(self) -> str:
@@ -488,23 +500,37 @@ class Attempt:
         if self.first_chunk_ns is None:
             self.first_chunk_ns = time.time_ns()
 
+    def repaired(self, names: Iterable[str]) -> None:
+        """Note which parameters were changed to fit the model."""
+        self.repairs = tuple(dict.fromkeys((*self.repairs, *names)))
+
+    def commit(self) -> None:
+        """Words of the reply have reached the caller, so no other attempt may follow."""
+        self._committed = True
+
+    def served_below_floor(self, beginning: object) -> bool:
+        """Whether the beginning of a stream already shows that a lower model answers a floored step; look before committing."""
+        rejection = self._judge(beginning, only_alarms=True)
+        return rejection is not None
+
     def partial(self, usage: Usage) -> None:
         """Note what a stream that may be broken off has used so far."""
         self._usage = usage
 
-    def record(self, reply: object, *, usage: Usage | None = None, check: bool = True) -> object:
+    def record(self, reply: object, *, usage: Usage | None = None, check: bool = True, validated: bool | None = None) -> object:
         """Take the reply, judge it, and hand it back.
 
         Args:
             reply: what the SDK or LangChain returned.
             usage: its usage, when the reply does not hold it.
             check: run the policy's checks on it.
+            validated: whether the caller's own parser took its structured output; None when there is none.
         """
         call = self._call
         self._reply = reply
         self._usage = usage if usage is not None else usage_of(reply) or self._usage
         call.reply = reply
-        rejection = self._judge(reply) if check else None
+        rejection = self._judge(reply, validated=validated) if check else None
         self.rejection = rejection
         if rejection is None:
             self.outcome = "accepted"
@@ -512,7 +538,7 @@ class Attempt:
         if rejection.alarm:
             self.alarmed = True
             call.alarms.append(rejection)
-        self.follow_up = call.plan_after(self, rejection=rejection)
+        self.follow_up = None if self._committed else call.plan_after(self, rejection=rejection)
         self.outcome = "rejected" if self.follow_up is not None or rejection.alarm else "accepted"
         call.note(f"{self.model}: rejected, {words(rejection.code)}")
         return reply
@@ -541,7 +567,7 @@ class Attempt:
         self._span = self._call.router.telemetry.open_attempt(None, self, self._call, started_ns=started_ns, parent=parent)
         self._write(error)
 
-    def _judge(self, reply: object) -> Rejection | None:
+    def _judge(self, reply: object, *, validated: bool | None = None, only_alarms: bool = False) -> Rejection | None:
         call = self._call
         policy = call.router.policy
         read = reply_of(reply)
@@ -553,8 +579,10 @@ class Attempt:
             served_rank=None if served is None else self._served_rank(served),
             obligation=call.decision.settlement.obligation if call.mode == "enforce" else 0,
             forced_tools=call.forced_tools,
+            validated=validated,
         )
-        return inspect(policy.checks, call.step, read)
+        found = inspect(policy.checks, call.step, read)
+        return found if found is not None and (found.alarm or not only_alarms) else None
 
     def _served_rank(self, served: str) -> int | None:
         tiers = self._call.router.policy.tiers
@@ -573,7 +601,8 @@ class Attempt:
             return False
         if failure.unbilled:
             self._usage = self._usage or Usage()
-        self.follow_up = self._call.plan_after(self, failure=failure)
+        if not self._committed:
+            self.follow_up = self._call.plan_after(self, failure=failure)
         if self.follow_up is None and self._call.decision.floored and self._call.mode == "enforce":
             error.add_note(f"routed-agents: {self._call.stopped_message('no_eligible_tier')}")
         return self.follow_up is not None
@@ -585,7 +614,7 @@ class Attempt:
             entry = self._entry()
             call.entries.append(entry)
             call.router.ledger.append(entry)
-            call.router.telemetry.close_attempt(self._span, entry, error)
+            call.router.telemetry.close_attempt(self._span, entry, error, repairs=self.repairs)
         except Exception:
             log.exception("an attempt of step %s could not be recorded", call.step.id)
             call.router.telemetry.dropped(1)
@@ -652,11 +681,13 @@ class Attempt:
         return other.total_pico if other is not None else None
 
     def _estimate(self) -> Usage:
-        """What a call that reported nothing used: its prompt by our estimate when it was sent, else unknown."""
-        call = self._call
-        if self.outcome == "abandoned" or (self.error in ("timeout", "connection") and call.decision):
-            return Usage(input=call.decision.features.tokens if call.decision else 0, source="estimated")
-        return Usage(source="missing")
+        """What a call that reported nothing used: prompt and reply by our upper bound when they were sent, else unknown."""
+        decision = self._decision
+        sent = self.outcome in ("abandoned", "accepted", "rejected") or self.error in ("timeout", "connection")
+        if not sent or not decision:
+            return Usage(source="missing")
+        text = text_of(self._reply) if self._reply is not None else ""
+        return Usage(input=decision.features.tokens, output=upper_tokens(len(text), text[:400]), source="estimated")
 
 
 def labels_of(allowed: Iterable[str], metadata: Mapping[str, object], given: Mapping[str, str] | None = None) -> Mapping[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 
 from routed_agents.embedded import models
@@ -47,7 +47,7 @@ def serve(
     clock: Callable[[], float] = time.time,
     error_rates: Mapping[str, float] | None = None,
     port: int = 0,
-) -> Iterator[Provider]:
+) -> Generator[Provider]:
     """Runs an embedded provider on the loopback interface for as long as the block lasts.
 
     `time_scale` multiplies the published latencies (0 answers at once, 1 is life-like), `clock` is what the prompt cache

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import cast
 
 from routed_agents.embedded.bad_requests import invalid, not_found
@@ -139,7 +139,7 @@ def _tool_choice(body: JsonObject, model: Model, tools: tuple[Tool, ...]) -> tup
     name = text(choice, "name")
     if kind == "tool" and name not in {tool.name for tool in tools}:
         raise invalid(f"tool_choice: Tool {name!r} not found in provided tools")
-    return cast("Choice", kind), name, not flag(choice, "disable_parallel_tool_use")
+    return kind, name, not flag(choice, "disable_parallel_tool_use")
 
 
 def _schema(body: JsonObject) -> JsonObject | None:
@@ -271,7 +271,7 @@ def _check_breakpoints(blocks: tuple[Block, ...]) -> None:
     marks = [block.ttl_s for block in blocks if block.ttl_s is not None]
     if len(marks) > 4:
         raise invalid(f"A maximum of 4 blocks with cache_control may be provided. Found {len(marks)}.")
-    if any(later > earlier for earlier, later in zip(marks, marks[1:], strict=False)):
+    if any(later > earlier for earlier, later in pairwise(marks)):
         raise invalid("cache_control.ttl: a ttl='1h' cache_control block must not come after a ttl='5m' cache_control block.")
 
 
@@ -309,7 +309,7 @@ def stream(answer: Answer) -> Iterator[bytes]:
     """A reply as server-sent events, one at a time."""
     reply, usage, whole = answer.reply, answer.usage, write(answer)
     started = {**usage_fields(usage), "output_tokens": 1}
-    opening = {**whole, "content": [], "stop_reason": None, "stop_sequence": None, "stop_details": None, "usage": started}
+    opening: JsonObject = {**whole, "content": [], "stop_reason": None, "stop_sequence": None, "stop_details": None, "usage": started}
     yield _event("message_start", {"message": opening})
     yield _event("ping", {})
     index = 0
@@ -320,7 +320,7 @@ def stream(answer: Answer) -> Iterator[bytes]:
         yield _event("content_block_stop", {"index": index})
         index += 1
     for call in reply.calls:
-        opened = {"type": "tool_use", "id": call.id, "name": call.name, "input": {}}
+        opened: JsonObject = {"type": "tool_use", "id": call.id, "name": call.name, "input": {}}
         yield _event("content_block_start", {"index": index, "content_block": opened})
         for piece in ["", *_pieces(call.raw_arguments or json.dumps(call.arguments))]:
             yield _event("content_block_delta", {"index": index, "delta": {"type": "input_json_delta", "partial_json": piece}})

@@ -72,7 +72,7 @@ EFFECTS: Mapping[str, Effect] = MappingProxyType({
         )
     ),
     "overloaded": Effect(
-        failure=Failure(status=529, message="Overloaded", anthropic_type="overloaded_error", openai_type="server_error", openai_code="overloaded")
+        failure=Failure(status=529, message="Overloaded", anthropic_type="overloaded_error", openai_type="server_error", openai_code="overloaded")  # noqa: E501
     ),
     "server_error": Effect(
         failure=Failure(status=500, message="Internal server error", anthropic_type="api_error", openai_type="server_error")

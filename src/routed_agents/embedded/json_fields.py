@@ -30,7 +30,7 @@ def items(holder: JsonObject, key: str) -> list[object]:
 
 def objects(holder: JsonObject, key: str) -> list[JsonObject]:
     """The objects of the array under a key; anything else in it is left out."""
-    return [as_object(value) for value in items(holder, key) if isinstance(value, dict)]
+    return [cast("JsonObject", value) for value in items(holder, key) if isinstance(value, dict)]
 
 
 def strings(holder: JsonObject, key: str) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 
 from routed_agents.embedded.json_fields import JsonObject, flag, integer, member, number, objects, text
 from routed_agents.errors import ConfigurationError
@@ -116,7 +116,7 @@ def _latency(row: JsonObject) -> Latency:
 @cache
 def load() -> Catalogue:
     """Reads models.toml once."""
-    data: JsonObject = tomllib.loads(files(__package__).joinpath("models.toml").read_text(encoding="utf-8"))
+    data: JsonObject = tomllib.loads(Path(__file__).with_name("models.toml").read_text(encoding="utf-8"))
     latencies = {family: _latency(member(member(data, "latency"), family)) for family in member(data, "latency")}
     rows = [_model(row, latencies) for row in objects(data, "model")]
     return Catalogue(

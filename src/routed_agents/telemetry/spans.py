@@ -167,13 +167,15 @@ class Telemetry:
             return None
         return span
 
-    def close_attempt(self, span: object, entry: Entry, error: BaseException | None) -> None:
+    def close_attempt(self, span: object, entry: Entry, error: BaseException | None, *, repairs: Sequence[str] = ()) -> None:
         """End the leaf span of one provider call, with its tokens and its cost, and count it."""
         if not self.enabled:
             return
         leaf = span if isinstance(span, Span) else None
         try:
             if leaf is not None and leaf.is_recording():
+                if repairs:
+                    leaf.set_attribute(names.REPAIRS, list(repairs))
                 leaf.set_attributes(self._leaf_attributes(entry))
                 if error is not None and isinstance(error, Exception):
                     leaf.set_status(Status(StatusCode.ERROR, entry.error or type(error).__name__))

@@ -50,7 +50,8 @@ def solve(conversation: Conversation, *, mistaken: bool = False) -> Reply:
         known = _with_results(read, concluded)
         return Reply(text=json.dumps(schema.fill(conversation.schema, known, say, mistaken=mistaken), ensure_ascii=False))
     if concluded:
-        return Reply(text=concluded)
+        letter = read.asks(customer_reply.ASKED) and not mistaken
+        return Reply(text=customer_reply.text(read, facts=concluded) if letter else concluded)
     return Reply(text=_spoilt(_answer(read, mistaken=mistaken)) if mistaken else _answer(read))
 
 

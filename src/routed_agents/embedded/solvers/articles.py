@@ -25,9 +25,11 @@ def quotes(brief: Brief, question: str) -> list[tuple[str, str]]:
     ranked = sorted(((worth(pair), pair) for pair in pool), key=lambda scored: -scored[0])
     if not ranked or not any(stems(pair[1]) & asked for _, pair in ranked[:1]):
         return []
-    best = ranked[0][0]
-    enough = min(2.0, math.log(1 + len(pool)) * 0.8)
-    return [pair for score, pair in ranked if score >= max(enough, 0.6 * best)]
+    best, shared = ranked[0][0], stems(ranked[0][1][1]) & asked
+    # One common word among several asked for is a coincidence; a third of the question, or a rare word, is an answer.
+    if len(shared) < 0.34 * len(asked) and best < min(2.0, math.log(1 + len(pool)) * 0.8):
+        return []
+    return [pair for score, pair in ranked if score >= 0.6 * best]
 
 
 def answer(brief: Brief) -> str | None:

@@ -8,7 +8,7 @@ from routed_agents.embedded.solvers import articles, entities, lexicon
 from routed_agents.embedded.solvers.reading import Brief
 from routed_agents.embedded.solvers.words import joined
 
-ASKED = r"\b(?:write|draft|compose|send|prepare|give|create)\b[^.\n]{0,40}\b(?:reply|response|answer|e-?mail|message)\b|\b(?:reply|respond|answer|write back)\b[^.\n]{0,30}\b(?:customers?|mails?|messages?|tickets?|complaints?|letters?)\b|\bcustomer (?:support|service|care)\b|\bsupport agent\b"
+ASKED = r"\b(?:write|draft|compose|send|prepare|give|create)\b[^.\n]{0,40}\b(?:reply|response|answer|e-?mail|message)\b|\b(?:reply|respond|answer|write back)\b[^.\n]{0,30}\b(?:customers?|mails?|messages?|tickets?|complaints?|letters?)\b|\bcustomer (?:support|service|care)\b|\bsupport agent\b"  # noqa: E501
 _MOODS = ("calm", "annoyed", "distressed", "threatening")
 _NEXT = {
     "billing": "I am checking the charge with our billing team and will correct any amount that should not be there",
@@ -25,7 +25,7 @@ def answer(brief: Brief) -> str | None:
     return text(brief) if brief.asks(ASKED) else None
 
 
-def text(brief: Brief) -> str:
+def text(brief: Brief, *, facts: str = "") -> str:
     """The reply, asked for or not."""
     mail = brief.material
     mood = lexicon.choose(dict.fromkeys(_MOODS, ""), mail)
@@ -35,6 +35,7 @@ def text(brief: Brief) -> str:
     opening = f"Dear {person}," if person else "Hello,"
     lines = [_opening_words(mood, about, brief.strength), f"{_NEXT[topic]}."]
     quoted = articles.quotes(brief, mail)[:1] if brief.documents else []
+    lines += [f"Here is what I found. {facts}"] if facts else []
     lines += [f"For your information: “{sentence}”" for _, sentence in quoted]
     if mood == "threatening":
         lines.append("A senior colleague will read your message today and contact you personally.")
@@ -48,7 +49,7 @@ def text(brief: Brief) -> str:
 def _opening_words(mood: str, about: str, strength: int) -> str:
     match mood:
         case "distressed" if strength >= 3:
-            return f"Thank you for writing to us{about}; I am truly sorry that this has reached you at such a hard time, and I understand how much it weighs on you."
+            return f"Thank you for writing to us{about}; I am truly sorry that this has reached you at such a hard time, and I understand how much it weighs on you."  # noqa: E501
         case "distressed" if strength == 2:
             return f"Thank you for writing to us{about}. I am very sorry, and I can see how worrying this is."
         case "distressed" | "calm":

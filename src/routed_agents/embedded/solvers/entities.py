@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
-_COUNTS = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10, "eleven": 11, "twelve": 12, "dozen": 12}  # fmt: skip
+_COUNTS = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10, "eleven": 11, "twelve": 12, "dozen": 12}  # fmt: skip  # noqa: E501
 _MONTHS = {
     name: index for index, name in enumerate(["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"], 1)
 }
-_PACKING = r"(?:boxes|box|packs?|packets?|reams?|bottles?|pieces?|units?|cases?|cartons?|bags?|sets?|pairs?|rolls?|cans?|kg|kilos?|litres?|liters?)"
+_PACKING = r"(?:boxes|box|packs?|packets?|reams?|bottles?|pieces?|units?|cases?|cartons?|bags?|sets?|pairs?|rolls?|cans?|kg|kilos?|litres?|liters?)"  # noqa: E501
 _NOT_GOODS = re.compile(
     r"^(?:%|percent|days?|weeks?|months?|years?|hours?|hrs?|minutes?|mins?|seconds?|times?|people|persons?|guests?|users?|sentences?|words?|"
     r"bullets?|steps?|points?|items?|things|of the|am|pm|eur|usd|gbp|euros?|dollars?|pounds?|st|nd|rd|th|or|and|to|in|o'clock|"
@@ -31,23 +31,23 @@ _MONEY = re.compile(
 )
 _ISO_DATE = re.compile(r"\b(\d{4})-(\d{2})-(\d{2})\b")
 _LONG_DATE = re.compile(
-    r"\b(\d{1,2})(?:st|nd|rd|th)?(?: of)? (jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?,? (\d{4})|\b(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.? (\d{1,2})(?:st|nd|rd|th)?,? (\d{4})",
+    r"\b(\d{1,2})(?:st|nd|rd|th)?(?: of)? (jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?,? (\d{4})|\b(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.? (\d{1,2})(?:st|nd|rd|th)?,? (\d{4})",  # noqa: E501
     re.IGNORECASE,
 )
 _NUMBER = re.compile(r"(?<![\w.-])-?\d[\d,]*(?:\.\d+)?(?![\w-])")
 _QUOTED = re.compile(r"[\"“]([^\"”\n]{2,80})[\"”]|(?<!\w)['‘]([^'’\n]{3,60})['’](?!\w)")
 _SIGNED = re.compile(
-    r"(?:regards|wishes|thanks|thank you|cheers|best|sincerely|yours|greetings)[,.!]?\s*\n+\s*([A-Z][\w'’-]+(?:[ \t]+[A-Z][\w'’.-]+){0,2})\s*$",
+    r"(?:regards|wishes|thanks|thank you|cheers|best|sincerely|yours|greetings)[,.!]?\s*\n+\s*([A-Z][\w'’-]+(?:[ \t]+[A-Z][\w'’.-]+){0,2})\s*$",  # noqa: E501
     re.IGNORECASE | re.MULTILINE,
 )
 _INTRODUCED = re.compile(
-    r"(?:[Mm]y name is|[Tt]his is|I am called|[Cc]ustomer(?: name)?:|[Nn]ame:|[Ff]rom:)\s+([A-Z][\w'’-]+(?:[ \t]+[A-Z][\w'’-]+)?)|[—–-]{1,2}\s?([A-Z][a-z]+(?: [A-Z][a-z]+)?)\s*$|\bI(?:'m|’m| am) ([A-Z][a-z]+(?: [A-Z][a-z]+)?)\b",
+    r"(?:[Mm]y name is|[Tt]his is|I am called|[Cc]ustomer(?: name)?:|[Nn]ame:|[Ff]rom:)\s+([A-Z][\w'’-]+(?:[ \t]+[A-Z][\w'’-]+)?)|[—–-]{1,2}\s?([A-Z][a-z]+(?: [A-Z][a-z]+)?)\s*$|\bI(?:'m|’m| am) ([A-Z][a-z]+(?: [A-Z][a-z]+)?)\b",  # noqa: E501
     re.MULTILINE,
 )
 _LAST_LINE = re.compile(r"\n\s*([A-Z][a-z'’-]+(?:[ \t]+[A-Z][a-z'’.-]+){0,2})\s*$")
 _PLACE = re.compile(r"\b(?:in|to|from|near|at|for)\s+([A-Z][a-zé]+(?:[ -][A-Z][a-zé]+)*)")
 _PRODUCT = re.compile(
-    r"\b(?:my|the|this|that|those|these|a|an|new|your|some)\s+(?:new\s+|pair of\s+)?([a-z][\w-]*(?:\s(?:phone|machine|cable|maker|set|bag|shoes|jacket|mouse|keyboard|lamp|watch|case|shirt|dress|chair|table|monitor|charger|speaker|kettle|mixer|headphones))?)",
+    r"\b(?:my|the|this|that|those|these|a|an|new|your|some)\s+(?:new\s+|pair of\s+)?([a-z][\w-]*(?:\s(?:phone|machine|cable|maker|set|bag|shoes|jacket|mouse|keyboard|lamp|watch|case|shirt|dress|chair|table|monitor|charger|speaker|kettle|mixer|headphones))?)",  # noqa: E501
 )  # fmt: skip
 _NOT_PRODUCTS = frozenset(
     [
@@ -168,6 +168,11 @@ def wanted_items(text: str) -> tuple[Item, ...]:
 def order_ids(text: str) -> list[str]:
     """Order numbers, as written."""
     return _unique(_ORDER_ID.findall(text))
+
+
+def without_order_ids(text: str) -> str:
+    """The text with its order numbers taken out, so that they are not read as amounts."""
+    return _ORDER_ID.sub(" ", text)
 
 
 def emails(text: str) -> list[str]:

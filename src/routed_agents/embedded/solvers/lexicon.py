@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from importlib.resources import files
+from pathlib import Path
 
 from routed_agents.embedded.json_fields import JsonObject, member, strings
 from routed_agents.embedded.solvers.words import STOP, stem, words
@@ -30,7 +30,7 @@ class Lexicon:
 @cache
 def load() -> Lexicon:
     """Reads lexicon.toml once."""
-    data: JsonObject = tomllib.loads(files(__package__).joinpath("lexicon.toml").read_text(encoding="utf-8"))
+    data: JsonObject = tomllib.loads(Path(__file__).with_name("lexicon.toml").read_text(encoding="utf-8"))
     ideas: dict[str, tuple[tuple[str, float], ...]] = {}
     for name in member(data, "idea"):
         row = member(member(data, "idea"), name)
@@ -51,7 +51,7 @@ def load() -> Lexicon:
 def weight(label: str, description: str, text: str) -> float:
     """How strongly a text speaks for a label, by the lexicon, by the label's own words and by its description."""
     folded = f" {text.lower().replace('’', chr(39))} "
-    score = sum(worth * min(2, count) for pattern, worth in _patterns(label) if (count := _hits(pattern, folded)))
+    score = sum(worth * min(2, _hits(pattern, folded)) for cue, pattern, worth in _patterns(label) if cue in folded)
     for word in words(description):
         if len(word) > 3 and word.lower() not in STOP and re.search(rf"\b{re.escape(stem(word))}", folded):
             score += 1.5
@@ -59,7 +59,7 @@ def weight(label: str, description: str, text: str) -> float:
 
 
 @lru_cache(maxsize=2_000)
-def _patterns(label: str) -> tuple[tuple[re.Pattern[str], float], ...]:
+def _patterns(label: str) -> tuple[tuple[str, re.Pattern[str], float], ...]:
     ideas = load().ideas
     name = label.lower().strip()
     cues: dict[str, float] = dict(ideas.get(name, ()))
@@ -69,7 +69,7 @@ def _patterns(label: str) -> tuple[tuple[re.Pattern[str], float], ...]:
             cues.update((cue, worth / 2) for cue, worth in ideas.get(lowered, ()) if cue not in cues)
         if len(lowered) > 2 and lowered not in STOP:
             cues[stem(lowered)] = max(2.0, cues.get(stem(lowered), 0))
-    return tuple((re.compile((r"(?<!\w)" if cue[0].isalnum() else "") + re.escape(cue)), worth) for cue, worth in cues.items())
+    return tuple((cue, re.compile((r"(?<!\w)" if cue[0].isalnum() else "") + re.escape(cue)), worth) for cue, worth in cues.items())
 
 
 def _hits(pattern: re.Pattern[str], text: str) -> int:

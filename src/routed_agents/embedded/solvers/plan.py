@@ -8,7 +8,7 @@ from routed_agents.embedded.solvers.entities import wanted_items
 from routed_agents.embedded.solvers.reading import Brief
 from routed_agents.embedded.solvers.words import sentences, shortened
 
-ASKED = r"\b(?:make|write|create|draft|propose|give|build|produce|prepare|design|need|want|with|as)\b[^.\n]{0,30}\b(?:plan|roadmap|checklist|outline|steps)\b|^(?:please )?(?:plan|outline)\b|\bplanner\b|\bplan (?:the|a|an|how|my|our|out|steps|before)\b|\bbreak\b.{1,40}\binto\b.{1,20}\b(?:steps|tasks|subtasks)\b|\bstep[- ]by[- ]step plan\b|\bplanning\b"
+ASKED = r"\b(?:make|write|create|draft|propose|give|build|produce|prepare|design|need|want|with|as)\b[^.\n]{0,30}\b(?:plan|roadmap|checklist|outline|steps)\b|^(?:please )?(?:plan|outline)\b|\bplanner\b|\bplan (?:the|a|an|how|my|our|out|steps|before)\b|\bbreak\b.{1,40}\binto\b.{1,20}\b(?:steps|tasks|subtasks)\b|\bstep[- ]by[- ]step plan\b|\bplanning\b"  # noqa: E501
 _AND = re.compile(r"\s*(?:;|,\s*(?:and\s+)?then\s+|,\s*and\s+|\bthen\s+|\band then\s+|,\s+|\s+and\s+(?=[a-z]+\s))", re.IGNORECASE)
 _LEAD_IN = re.compile(
     r"^.*?\b(?:plan|outline|steps?|roadmap|checklist)\b(?: out)?(?: for| to| how to| of|:)?\s*", re.IGNORECASE | re.DOTALL

@@ -11,21 +11,22 @@ _TAGGED = re.compile(r"<([A-Za-z][\w-]*)(?:\s[^<>]*)?>(.*?)</\1>", re.DOTALL)
 _HEADING = re.compile(r"^[#*\s]*([A-Za-z][\w '’-]{2,30}?)\**:[ \t]*\**(?=\n|\S)", re.MULTILINE)
 _FENCED = re.compile(r"(?:\"\"\"|```)\w*\n?(.*?)(?:\"\"\"|```)", re.DOTALL)
 _DOCUMENTS = re.compile(
-    r"^(?:help_?|knowledge_?)?(?:articles?|contexts?|documents?|docs?|sources?|passages?|knowledge(?:[_ -]?base)?|faqs?|polic(?:y|ies)|excerpts?|search[_ ]results?|facts|notes|reference)$",
+    r"^(?:help_?|knowledge_?)?(?:articles?|contexts?|documents?|docs?|sources?|passages?|knowledge(?:[_ -]?base)?|faqs?|polic(?:y|ies)|excerpts?|search[_ ]results?|facts|notes|reference)$",  # noqa: E501
     re.IGNORECASE,
 )
 _MATERIAL = re.compile(
-    r"^(?:customer |user |support |incoming )?(?:e-?mails?|mails?|messages?|tickets?|text|letter|review|transcript|thread|conversation|input|content|comment|complaint|report|draft|answer|paragraph)$",
+    r"^(?:customer |user |support |incoming )?(?:e-?mails?|mails?|messages?|tickets?|text|letter|review|transcript|thread|conversation|input|content|comment|complaint|report|draft|answer|paragraph)$",  # noqa: E501
     re.IGNORECASE,
 )
 _QUESTION = re.compile(r"^(?:user |customer )?(?:question|task|query|request|instruction|goal)s?$", re.IGNORECASE)
-_ORDER = re.compile(
-    r"^(?:please |now |then |first |next |can you |could you |your task:? |task:? )*(?:summar|tl;?dr|condense|shorten|recap|plan\b|outline|break\b|classif|label|categor|route|triage|decide|"
-    r"choose|answer|reply|respond|write|draft|rewrite|translate|extract|list|explain|calculate|compute|solve|rate|score|judge|grade|"
-    r"check|create|make|give|what|which|who|when|where|why|how|is|are|does|do|find|buy|compare|describe|generate|identify|propose|suggest|"
-    r"using|use|based on|from the|read)",
-    re.IGNORECASE,
-)  # fmt: skip
+_POLITE = r"^(?:please |now |then |first |next |can you |could you |your task:? |task:? )*"
+_WORK = (
+    r"summar|tl;?dr|condense|shorten|recap|plan\b|outline|break\b|classif|label|categor|route|triage|decide|choose|answer|reply|respond|"
+    r"write|draft|rewrite|translate|extract|list|explain|calculate|compute|solve|rate|score|judge|grade|create|make|generate|describe|"
+    r"identify|propose|suggest|compare|using|based on|from the|read"
+)
+_TASK = re.compile(_POLITE + f"(?:{_WORK})", re.IGNORECASE)
+_ORDER = re.compile(_POLITE + f"(?:{_WORK}|check|give|what|which|who|when|where|why|how|is|are|does|do|find|buy|use)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +66,7 @@ def brief(conversation: Conversation) -> Brief:
             instruction, material = head, tail
         elif (found := re.match(r"([^:\n]{6,120}):\s+(\S.{20,})", instruction, re.DOTALL)) and _ORDER.match(found[1].strip()):
             instruction, material = found[1], found[2]
-    if not material and not documents and not _ORDER.match(instruction.strip()) and conversation.system:
+    if not material and not documents and not _TASK.match(instruction.strip()) and conversation.system:
         instruction, material = "", request
     return Brief(
         system=system,

@@ -278,7 +278,7 @@ class _Filler:
             ),
             (r"\bdate\b|\bdeadline\b|\bdue\b|\bwhen\b", entities.dates),
             (r"\b(city|location|place|destination|origin|country|town)\b", entities.places),
-            (r"\bexpression\b|\bformula\b|\bequation\b", lambda said: [arithmetic.expression_in(said)]),
+            (r"\bexpression\b|\bformula\b|\bequation\b", _expressions),
             (r"\b(product|item|article|goods)\b", entities.products),
         ):
             if re.search(pattern, own):
@@ -336,11 +336,10 @@ class _Filler:
 
     def _number(self, schema: JsonObject, name: str, focus: str, *, whole: bool, needed: bool) -> object:
         own = " ".join(words(name)).lower()
-        about = f"{own} {text(schema, 'description').lower()}"
         low, high = _bounds(schema, whole=whole)
-        found = self._figure(own, about, focus, low, high)
+        found = self._figure(own, focus, low, high)
         if found is None:
-            if isinstance(schema.get("default"), int | float) and not self.spoil == "number":
+            if isinstance(schema.get("default"), int | float) and self.spoil != "number":
                 return schema["default"]
             if not needed:
                 return MISSING
@@ -354,7 +353,8 @@ class _Filler:
             value = value - multiple if value > high else value
         return round(value) if whole else value
 
-    def _figure(self, own: str, about: str, focus: str, low: float, high: float) -> float | None:
+    def _figure(self, own: str, focus: str, low: float, high: float) -> float | None:
+        plain = entities.without_order_ids(focus)
         if re.search(r"\b(confidence|probability|certainty|likelihood)\b", own):
             top = high if math.isfinite(high) else 1.0
             return top * (0.95, 0.9, 0.8)[3 - self.brief.strength]
@@ -366,7 +366,7 @@ class _Filler:
             weight = max(lexicon.weight(idea, "", focus) for idea in ("urgent", "annoyed", "distressed", "threatening"))
             return low + (high - low) * min(1.0, weight / 8)
         if re.search(r"\b(amount|price|total|cost|value|refund|sum|budget|fee)\b", own):
-            return next(iter(entities.amounts(focus)), None) or next(iter(entities.numbers(focus)), None)
+            return next(iter(entities.amounts(focus)), None) or next(iter(entities.numbers(plain)), None)
         if re.search(r"\b(quantity|qty|count|number|pieces|units)\b", own) and entities.wanted_items(focus):
             return float(entities.wanted_items(focus)[0].quantity)
         if re.search(r"\b(result|answer)\b", own) and (expression := arithmetic.expression_in(focus)):
@@ -376,8 +376,7 @@ class _Filler:
             near := re.search(rf"(\d+(?:\.\d+)?)\s*{re.escape(unit)}|{re.escape(unit)}\w*\W{{1,3}}(\d+(?:\.\d+)?)", focus, re.IGNORECASE)
         ):
             return float(near[1] or near[2])
-        del about
-        return next(iter(entities.numbers(focus)), None)
+        return next(iter(entities.numbers(plain)), None)
 
     def _boolean(self, schema: JsonObject, name: str, focus: str) -> bool:
         own = " ".join(words(name)).lower()
@@ -423,6 +422,10 @@ def without_labels(said: str, labels: list[str]) -> str:
     for sentence in listed:
         said = said.replace(sentence, " ")
     return said
+
+
+def _expressions(said: str) -> list[str]:
+    return [arithmetic.expression_in(said)]
 
 
 def _bounds(schema: JsonObject, *, whole: bool) -> tuple[float, float]:

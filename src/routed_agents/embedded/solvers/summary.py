@@ -34,7 +34,7 @@ def answer(brief: Brief) -> str | None:
         return None
     text = "\n\n".join(text for _, text in brief.documents) if brief.documents and brief.material == brief.request else brief.material
     wanted = re.search(
-        r"\b(?:in|as|to|with|exactly|most|give)?\s*(\d+|one|a single|two|three|four|five)\s+(?:short |key |brief )?(sentence|bullet|point|line)",
+        r"\b(?:in|as|to|with|exactly|most|give)?\s*(\d+|one|a single|two|three|four|five)\s+(?:short |key |brief )?(sentence|bullet|point|line)",  # noqa: E501
         brief.orders,
         re.IGNORECASE,
     )

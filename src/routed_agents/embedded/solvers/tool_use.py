@@ -19,7 +19,7 @@ _EXPRESSION = re.compile(r"expression|formula|equation|calculation", re.IGNORECA
 _ITEM = re.compile(r"\b(item|product|article|goods|sku|thing|name of (?:item|product))\b")
 _ASKS_SUM = re.compile(r"\b(total|sum|altogether|how much|cost|price|bill|budget|calculate|compute|vat|tax)\b|%", re.IGNORECASE)
 _ADDED = re.compile(
-    r"(?:with|plus|including|incl\.?|add(?:ing)?|and)\s+(\d+(?:\.\d+)?)\s*%|(\d+(?:\.\d+)?)\s*%\s*(?:vat|tax|sales tax|gst|mwst|tip|surcharge|fee)",
+    r"(?:with|plus|including|incl\.?|add(?:ing)?|and)\s+(\d+(?:\.\d+)?)\s*%|(\d+(?:\.\d+)?)\s*%\s*(?:vat|tax|sales tax|gst|mwst|tip|surcharge|fee)",  # noqa: E501
     re.IGNORECASE,
 )
 _TAKEN_OFF = re.compile(r"(\d+(?:\.\d+)?)\s*%\s*(?:discount|off|rebate)|discount of\s+(\d+(?:\.\d+)?)\s*%", re.IGNORECASE)
@@ -201,11 +201,10 @@ def _best(value: object, request: str) -> JsonObject:
     """Of several rows the one the request prefers: the cheapest unless it says otherwise."""
     holder = as_object(value)
     if holder:
-        inner = next(
-            (rows for rows in holder.values() if isinstance(rows, list) and any(isinstance(row, dict) for row in as_list(rows))), None
-        )
-        return holder if inner is None else _best(inner, request)
-    rows = [as_object(row) for row in as_list(value) if isinstance(row, dict)]
+        tables = [as_list(inner) for inner in holder.values()]
+        table = next((rows for rows in tables if any(as_object(row) for row in rows)), None)
+        return holder if table is None else _best(table, request)
+    rows = [row for row in map(as_object, as_list(value)) if row]
     priced = [(price, row) for row in rows if (price := _price(row)) is not None]
     if not priced:
         return rows[0] if rows else {}
@@ -283,26 +282,30 @@ def _bound(name: str, inner: JsonObject, line: Line, brief: Brief, say: schema.S
         (r"mail|recipient|\bto\b", entities.emails),
         (r"\bdate\b|\bday\b|\bwhen\b|\bdeadline\b", entities.dates),
         (r"city|location|place|destination|origin|country|town", entities.places),
-        (r"customer|person|user name|full name|contact", lambda said: [who for who in (entities.person(said),) if who]),
+        (r"customer|person|user name|full name|contact", _people),
     ):
         if re.search(pattern, own):
             found = find(request)
-            if found:
-                return found[0], "specific"
-            if not re.search(r"mail|recipient|\bto\b", own) or "order" in own:
-                return None
-            return None
+            return (found[0], "specific") if found else None
     if _FREE.search(own):
         return shortened(brief.instruction or request, 200), "free"
     if re.search(r"\bid\b|number|supplier|vendor|account|currency|code", own):
         return None
     if not needed:
         return None
+    passed_on = re.search(r"\b(?:that|saying|to say)\s+(.{8,})", request, re.IGNORECASE | re.DOTALL)
+    if passed_on and re.search(r"message|body|content|text|note|subject|title", own):
+        said = passed_on[1][0].upper() + passed_on[1][1:].strip()
+        return shortened(said, 60 if re.search(r"subject|title", own) else 2000), "free"
     if re.search(r"message|body|content|note|comment|reason|description|summary|subject|title|details", own):
         whole: JsonObject = {"type": "object", "properties": {name: inner}, "required": [name]}
         return schema.arguments(whole, brief, say)[name], "free"
     spoken = entities.quoted(request)
     return (spoken[0], "specific") if spoken else (shortened(request, 120), "free")
+
+
+def _people(said: str) -> list[str]:
+    return [who for who in (entities.person(said),) if who]
 
 
 def _bound_number(own: str, inner: JsonObject, line: Line, brief: Brief, *, needed: bool) -> tuple[object, str] | None:
@@ -461,15 +464,16 @@ def _described(brief: Brief, good: list[Done]) -> str:
 
 
 def _told(entry: Done) -> str:
-    about = joined([str(value) for value in entry.call.arguments.values() if isinstance(value, str | int | float)][:3])
+    about = joined(
+        [str(value) for value in entry.call.arguments.values() if isinstance(value, str | int | float) and len(str(value)) <= 40][:3]
+    )
     subject = f"{' '.join(words(entry.call.name))}{f' ({shortened(about, 80)})' if about else ''}"
     return f"{subject[0].upper()}{subject[1:]}: {_plain(entry.value)}."
 
 
 def _plain(value: object) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{' '.join(words(key)).lower()} {_plain(inner)}" for key, inner in as_object(value).items())
-    if isinstance(value, list):
-        rows = as_list(value)
-        return "; ".join(_plain(row) for row in rows[:5]) if rows else "nothing"
-    return shortened(str(value), 300).rstrip(".")
+    if holder := as_object(value):
+        return ", ".join(f"{' '.join(words(key)).lower()} {_plain(inner)}" for key, inner in holder.items())
+    if rows := as_list(value):
+        return "; ".join(_plain(row) for row in rows[:5])
+    return "nothing" if value in ([], {}, None, "") else shortened(str(value), 300).rstrip(".")

@@ -1,0 +1,663 @@
+"""A LangChain chat model that routes each call, and an observer that prices the calls of others."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, Final, cast
+from uuid import UUID
+
+from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager, Callbacks
+from langchain_core.exceptions import OutputParserException
+from langchain_core.language_models import BaseChatModel, LanguageModelInput
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.outputs import ChatGeneration, ChatResult, LLMResult
+from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
+from langchain_core.utils.function_calling import convert_to_openai_tool
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+from pydantic import ConfigDict, Field, PrivateAttr, ValidationError
+from typing_extensions import override
+
+from routed_agents.features import upper_tokens
+from routed_agents.integrations.models import Models, policy_for
+from routed_agents.integrations.position import Position, position_of, send_state
+from routed_agents.policy import Policy
+from routed_agents.pricing import Usage, usage_of
+from routed_agents.repairs import repaired
+from routed_agents.router import Attempt, RoutedCall, Router, labels_from_context, labels_from_tags
+from routed_agents.steps import STAMP, Step, tool_name
+from routed_agents.tiers import Tiers, card
+
+LATE: Final = "_routed_late"
+"""The bound argument that carries `bind_tools` and `with_structured_output` until the tier is known."""
+MARK: Final = "routed_agents_tier"
+"""Metadata on the run of a routed attempt, so that an observer doesn't count it again."""
+ANSWER_FAILURES: Final = (OutputParserException, ValidationError)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Late:
+    """A call on the chat model put off until the tier is chosen, because each provider wants its own format."""
+
+    method: str
+    subject: Any
+    options: Mapping[str, Any]
+    tools: tuple[str, ...] = ()
+    schema: Mapping[str, object] | None = None
+
+
+class RoutedChatModel(BaseChatModel):
+    """A chat model that sends each call to the cheapest tier that may do it.
+
+    It delegates the whole call to the chosen tier's own chat model, so a trace shows that model's run under its real name, once.
+
+    >>> model = RoutedChatModel(cheap="anthropic:claude-haiku-5-5", strong="anthropic:claude-opus-5-5")
+    >>> model.router.policy.tiers.names
+    ('cheap', 'strong')
+
+    Args:
+        cheap: chat model or string such as `"anthropic:claude-haiku-5-5"` for the cheap tier; strings are built when first needed.
+        mid: the tier between, if any.
+        strong: the strong tier.
+        tiers: chat models or strings by tier name, in place of the three above.
+        router: a router, a policy or the path of a policy file; its tiers apply where none are given here.
+        task_class: the class of every call made through this model, when its author knows it.
+        node: names the caller outside a graph.
+        buffer: hold a stream back until its end, so that a rejected reply is never seen and can be escalated.
+        options: constructor options for models built from strings; each model gets those it takes.
+
+    Raises:
+        PolicyError: a tier is unknown or only one is given.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    cheap: Any = None
+    mid: Any = None
+    strong: Any = None
+    tiers: dict[str, Any] = Field(default_factory=dict)
+    router: Any = None
+    task_class: str | None = None
+    node: str | None = None
+    buffer: bool = False
+    options: dict[str, Any] = Field(default_factory=dict)
+    _models: Models = PrivateAttr()
+
+    @override
+    def model_post_init(self, context: Any, /) -> None:
+        super().model_post_init(context)
+        given = {**{role: model for role in ("cheap", "mid", "strong") if (model := getattr(self, role)) is not None}, **self.tiers}
+        router = Router.of(self.router if self.router is not None else policy_for(given))
+        unknown = [router.policy.tiers.named(name) for name in given]
+        del unknown  # naming them is the check
+        self._models = Models(router.policy, given, self.options)
+        if self._models.policy is not router.policy:
+            router = router.replace(policy=self._models.policy)
+        self.router = router
+        if self.task_class is not None:
+            router.policy.taxonomy.row(self.task_class)
+
+    @property
+    @override
+    def _llm_type(self) -> str:
+        return "routed-chat"
+
+    @property
+    @override
+    def _identifying_params(self) -> dict[str, Any]:
+        return {"policy": self.router.policy.hash, "tiers": [tier.model for tier in self.router.policy.tiers]}
+
+    @override
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> Any:
+        tiers: Tiers = self.router.policy.tiers
+        top = tiers[tiers.top].deployments[0]
+        return {"ls_provider": top.provider or "routed", "ls_model_name": top.model, "ls_model_type": "chat"}
+
+    @override
+    def _resolve_model_profile(self) -> Any:
+        return None
+
+    def bind_tools(self, tools: Sequence[Any], *, tool_choice: Any = None, **kwargs: Any) -> Runnable[LanguageModelInput, AIMessage]:  # type: ignore[override]
+        """Bind tools; they are put into the provider's own format once the tier is chosen."""
+        options = kwargs if tool_choice is None else {**kwargs, "tool_choice": tool_choice}
+        names = tuple(tool_name(tool) if isinstance(tool, (str, dict)) else _tool_name(tool) for tool in tools)
+        return self.bind(**{LATE: Late(method="bind_tools", subject=list(tools), options=options, tools=names)})
+
+    @override
+    def with_structured_output(self, schema: Any, *, include_raw: bool = False, **kwargs: Any) -> Runnable[LanguageModelInput, Any]:  # type: ignore[override]
+        """Answer in this schema, by the method that suits the tier that is chosen."""
+        options = {**kwargs, "include_raw": include_raw}
+        function = convert_to_openai_tool(schema)["function"]
+        known = {"title": function["name"], **function.get("parameters", {})}
+        return cast(
+            "Runnable[LanguageModelInput, Any]",
+            self.bind(**{LATE: Late(method="with_structured_output", subject=schema, options=options, tools=(function["name"],), schema=known)}),
+        )
+
+    @override
+    def invoke(self, input: LanguageModelInput, config: RunnableConfig | None = None, *, stop: list[str] | None = None, **kwargs: Any) -> Any:
+        with self._open(input, config, kwargs) as going:
+            for attempt in going.call.attempts():
+                with attempt:
+                    target = going.target(self._models.get(attempt.deployment), attempt, stop)
+                    with _current(attempt):
+                        going.take(attempt, _or_failure(going, lambda target=target: target.runnable.invoke(going.messages, target.config, **target.kwargs)))
+            return going.result()
+
+    @override
+    async def ainvoke(self, input: LanguageModelInput, config: RunnableConfig | None = None, *, stop: list[str] | None = None, **kwargs: Any) -> Any:
+        with self._open(input, config, kwargs) as going:
+            for attempt in going.call.attempts():
+                with attempt:
+                    target = going.target(await self._built(attempt), attempt, stop)
+                    with _current(attempt):
+                        try:
+                            answer = await target.runnable.ainvoke(going.messages, target.config, **target.kwargs)
+                        except ANSWER_FAILURES as error:
+                            answer = going.parse_failure(error)
+                    going.take(attempt, answer)
+            return going.result()
+
+    @override
+    def stream(  # type: ignore[override]
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, *, stop: list[str] | None = None, **kwargs: Any
+    ) -> Iterator[Any]:
+        with self._open(input, config, kwargs) as going:
+            for attempt in going.call.attempts():
+                with attempt:
+                    target = going.target(self._models.get(attempt.deployment), attempt, stop, streaming=True)
+                    passing = _Passing(attempt, going, hold=self.buffer)
+                    try:
+                        for chunk in target.runnable.stream(going.messages, target.config, **target.kwargs):
+                            yield from passing.take(chunk)
+                            if passing.refused:
+                                break
+                    except ANSWER_FAILURES as error:
+                        passing.failed(error)
+                    finally:
+                        passing.ended()
+                    yield from passing.finish()
+            yield from going.last_words()
+
+    @override
+    async def astream(  # type: ignore[override]
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, *, stop: list[str] | None = None, **kwargs: Any
+    ) -> AsyncIterator[Any]:
+        with self._open(input, config, kwargs) as going:
+            for attempt in going.call.attempts():
+                with attempt:
+                    target = going.target(await self._built(attempt), attempt, stop, streaming=True)
+                    passing = _Passing(attempt, going, hold=self.buffer)
+                    try:
+                        async for chunk in target.runnable.astream(going.messages, target.config, **target.kwargs):
+                            for ready in passing.take(chunk):
+                                yield ready
+                            if passing.refused:
+                                break
+                    except ANSWER_FAILURES as error:
+                        passing.failed(error)
+                    finally:
+                        passing.ended()
+                    for ready in passing.finish():
+                        yield ready
+            for ready in going.last_words():
+                yield ready
+
+    @override
+    def generate(  # type: ignore[override]
+        self,
+        messages: list[list[BaseMessage]],
+        stop: list[str] | None = None,
+        callbacks: Callbacks = None,
+        *,
+        tags: list[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+        run_name: str | None = None,
+        run_id: UUID | None = None,
+        **kwargs: Any,
+    ) -> LLMResult:
+        config = _config(callbacks, tags, metadata, run_name, run_id)
+        return _result([self.invoke(each, config, stop=stop, **kwargs) for each in messages])
+
+    @override
+    async def agenerate(  # type: ignore[override]
+        self,
+        messages: list[list[BaseMessage]],
+        stop: list[str] | None = None,
+        callbacks: Callbacks = None,
+        *,
+        tags: list[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+        run_name: str | None = None,
+        run_id: UUID | None = None,
+        **kwargs: Any,
+    ) -> LLMResult:
+        config = _config(callbacks, tags, metadata, run_name, run_id)
+        return _result(list(await asyncio.gather(*(self.ainvoke(each, config, stop=stop, **kwargs) for each in messages))))
+
+    @override
+    def _generate(self, *args: Any, **kwargs: Any) -> ChatResult:
+        raise NotImplementedError("RoutedChatModel delegates whole calls; use invoke, stream, generate or their async forms")
+
+    @override
+    def get_num_tokens_from_messages(self, messages: list[BaseMessage], tools: Sequence[Any] | None = None) -> int:
+        """Tokens as the strong tier counts them, which is never fewer than the cheap one does for these families."""
+        tiers: Tiers = self.router.policy.tiers
+        return self._models.get(tiers[tiers.top].deployments[0]).get_num_tokens_from_messages(messages, tools=tools)
+
+    async def _built(self, attempt: Attempt) -> BaseChatModel:
+        """The attempt's chat model; building one imports and reads files, which an event loop must not wait for."""
+        found = self._models.ready(attempt.deployment)
+        return found if found is not None else await asyncio.to_thread(self._models.get, attempt.deployment)
+
+    def _open(self, input: LanguageModelInput, config: RunnableConfig | None, kwargs: dict[str, Any]) -> _Going:
+        config = ensure_config(config)
+        messages = self._convert_input(input).to_messages()
+        late: Late | None = kwargs.pop(LATE, None)
+        position = position_of(cast("Mapping[str, Any]", config))
+        metadata = cast("dict[str, Any]", config.get("metadata") or {})
+        step = Step.from_messages(
+            messages,
+            tools=late.tools if late is not None and late.method == "bind_tools" else kwargs.get("tools") or (),
+            task_class=self.task_class,
+            node=position.node or self.node,
+            output_schema=late.schema if late is not None else None,
+            metadata=metadata,
+            run=position.run,
+        )
+        router: Router = self.router
+        labels = _labels(router.policy, config, position)
+        call = router.step(
+            step,
+            thread=position.thread,
+            labels=labels,
+            namespace=position.namespace,
+            branch=position.branch,
+            state=position.state,
+            memory=f"task:{position.namespace}" if position.state is not None else None,
+            forced_tools=late is not None and late.method == "bind_tools" and _demands_tool(late.options.get("tool_choice")),
+        )
+        return _Going(call=call, messages=messages, config=config, late=late, kwargs=kwargs, in_channel=position.state is not None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Target:
+    """What to call for one attempt, and how."""
+
+    runnable: Any
+    config: RunnableConfig
+    kwargs: dict[str, Any]
+
+
+class _Going:
+    """One routed call while it goes on: its messages, its settings and the answer so far."""
+
+    __slots__ = ("_answer", "_capture", "_config", "_error", "_in_channel", "_kwargs", "_late", "_stamped", "call", "messages")
+
+    def __init__(
+        self, *, call: RoutedCall, messages: list[BaseMessage], config: RunnableConfig, late: Late | None, kwargs: dict[str, Any], in_channel: bool
+    ) -> None:
+        self.call = call
+        self.messages = messages
+        self._config = config
+        self._late = late
+        self._kwargs = kwargs
+        self._in_channel = in_channel
+        self._answer: Any = None
+        self._error: BaseException | None = None
+        self._capture: _Capture | None = None
+        self._stamped = False
+
+    def __enter__(self) -> _Going:
+        self.call.__enter__()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        if self._in_channel:
+            send_state(cast("Mapping[str, Any]", self._config), self.call.decision.state)
+        self.call.__exit__(*exception)
+
+    @property
+    def structured(self) -> bool:
+        return self._late is not None and self._late.method == "with_structured_output"
+
+    def target(self, model: BaseChatModel, attempt: Attempt, stop: list[str] | None, *, streaming: bool = False) -> _Target:
+        """The tier's model with tools bound and parameters repaired for it."""
+        limits = card(attempt.deployment.price_key)
+        kwargs, changed = repaired(self._kwargs, limits)
+        runnable: Any = model
+        if self._late is not None:
+            options, more = repaired(self._late.options, limits)
+            changed = (*changed, *more)
+            runnable = getattr(model, self._late.method)(self._late.subject, **options)
+        if changed:
+            attempt.repaired(changed)
+        if stop is not None:
+            kwargs["stop"] = stop
+        if streaming and getattr(model, "stream_usage", True) is None:
+            kwargs.setdefault("stream_usage", True)
+        config: RunnableConfig = {**self._config, "metadata": {**(self._config.get("metadata") or {}), MARK: attempt.tier}}
+        if attempt.number > 1:
+            config.pop("run_id", None)
+        self._capture = None
+        if self.structured:
+            self._capture = _Capture()
+            config["callbacks"] = _with_handler(config.get("callbacks"), self._capture)
+        return _Target(runnable=runnable, config=config, kwargs=kwargs)
+
+    def take(self, attempt: Attempt, answer: Any) -> None:
+        """Record an answer: a message, or what a parser made of one."""
+        self._answer = answer
+        if not self.structured:
+            attempt.record(answer)
+            return
+        raw = self._raw(answer)
+        broken = self._error is not None or (isinstance(answer, Mapping) and cast("Mapping[str, Any]", answer).get("parsing_error") is not None)
+        attempt.record(raw, validated=not broken and answer is not None)
+
+    def parse_failure(self, error: BaseException) -> None:
+        """Keep the error of a parser: the model has answered, so the answer is judged before the error surfaces."""
+        if not self.structured or self._capture is None or self._capture.message is None:
+            raise error
+        self._error = error
+
+    def result(self) -> Any:
+        """What the caller gets: the answer, stamped where it is a message."""
+        if self._error is not None:
+            raise self._error
+        answer = self._answer
+        if isinstance(answer, BaseMessage):
+            return _stamped(answer, self.call.stamp())
+        if self.structured and isinstance(answer, Mapping) and isinstance(raw := cast("Mapping[str, Any]", answer).get("raw"), BaseMessage):
+            return {**cast("Mapping[str, Any]", answer), "raw": _stamped(raw, self.call.stamp())}
+        return answer
+
+    def last_words(self) -> Iterator[Any]:
+        """The end of a stream of messages: an empty chunk that carries the decision."""
+        if self._error is not None:
+            raise self._error
+        if not self.structured and self.call.entries:
+            yield AIMessageChunk(content="", response_metadata={STAMP: self.call.stamp()})
+
+    def reset(self) -> None:
+        """Forget the answer of an attempt that was rejected."""
+        self._answer, self._error = None, None
+
+    def _raw(self, answer: Any) -> Any:
+        if self._capture is not None and self._capture.message is not None:
+            return self._capture.message
+        return cast("Mapping[str, Any]", answer).get("raw") if isinstance(answer, Mapping) else None
+
+
+class _Passing:
+    """Chunks of one attempt on their way to the caller: held back until there is something to show and it may be shown."""
+
+    __slots__ = ("_attempt", "_going", "_held", "_hold", "_open", "_sum", "refused")
+
+    def __init__(self, attempt: Attempt, going: _Going, *, hold: bool) -> None:
+        self._attempt = attempt
+        self._going = going
+        self._hold = hold
+        self._held: list[Any] = []
+        self._sum: Any = None
+        self._open = False
+        self.refused = False
+
+    def take(self, chunk: Any) -> Iterator[Any]:
+        """Take a chunk from the model; give out what may be shown."""
+        self._attempt.first_chunk()
+        if isinstance(chunk, AIMessageChunk):
+            self._sum = chunk if self._sum is None else self._sum + chunk
+        else:
+            self._sum = chunk
+        if self._open:
+            yield chunk
+            return
+        self._held.append(chunk)
+        if self._hold or not _shows(chunk):
+            return
+        if isinstance(self._sum, AIMessageChunk) and self._attempt.served_below_floor(self._sum):
+            self.refused = True
+            return
+        self._open = True
+        self._attempt.commit()
+        held, self._held = self._held, []
+        yield from held
+
+    def failed(self, error: BaseException) -> None:
+        """A parser gave up on the stream."""
+        self._going.parse_failure(error)
+
+    def ended(self) -> None:
+        """The stream is over, or was broken off: keep what it has used."""
+        if isinstance(self._sum, AIMessageChunk) and self._attempt.outcome is None:
+            reported = usage_of(self._sum)
+            text = self._sum.text
+            bound = upper_tokens(len(text), text[:400])
+            if reported is not None and reported.output >= 0:
+                self._attempt.partial(_at_least(reported, bound))
+
+    def finish(self) -> Iterator[Any]:
+        """Record the whole; give out what was held back, if it stands."""
+        self._going.take(self._attempt, self._sum)
+        if self._attempt.follow_up is None and not self._attempt.alarmed:
+            yield from self._held
+        else:
+            self._going.reset()
+        self._held = []
+
+
+class _Capture(BaseCallbackHandler):
+    """Keeps the message a model gave before a parser took it."""
+
+    run_inline = True
+
+    def __init__(self) -> None:
+        self.message: BaseMessage | None = None
+
+    @override
+    def on_llm_end(self, response: LLMResult, **kwargs: Any) -> None:
+        self.message = _message_of(response)
+
+
+@dataclass(slots=True)
+class _Watched:
+    """A call an observer has seen begin."""
+
+    model: str
+    messages: Sequence[BaseMessage]
+    metadata: Mapping[str, Any]
+    tags: Sequence[str]
+    started_ns: int
+    parent: object
+    root: UUID | None
+    first_chunk_ns: int | None = None
+
+
+class CostObserver(BaseCallbackHandler):
+    """Prices the model calls that nobody routed, among them those of plain models behind a `RouterNode`.
+
+    Pass it once, and it sees every model call below: `graph.compile().with_config(callbacks=[CostObserver(router)])`. It never chooses
+    a model; calls made through `RoutedChatModel` are left alone, for they keep their own books.
+    """
+
+    run_inline = True
+
+    def __init__(self, router: Router | Policy | str | None = None) -> None:
+        self.router = Router.of(router)
+        self._open: dict[UUID, _Watched] = {}
+        self._roots: dict[UUID, UUID] = {}
+        self._expected: dict[tuple[UUID, str], tuple[Any, object]] = {}
+
+    def expect(self, run: UUID | None, node: str, decision: Any, context: object) -> None:
+        """Remember what a router decided for a node of this run; the calls made there are recorded under that decision."""
+        root = self._roots.get(run) if run is not None else None
+        if root is not None:
+            self._expected[root, node] = (decision, context)
+
+    @override
+    def on_chain_start(self, serialized: Any, inputs: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any) -> None:
+        self._roots[run_id] = self._roots.get(parent_run_id, parent_run_id) if parent_run_id is not None else run_id
+
+    @override
+    def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        self._forget(run_id)
+
+    @override
+    def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        self._forget(run_id)
+
+    @override
+    def on_chat_model_start(
+        self,
+        serialized: Any,
+        messages: list[list[BaseMessage]],
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: list[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        known = metadata or {}
+        if MARK in known:
+            return
+        parameters = cast("Mapping[str, Any]", kwargs.get("invocation_params") or {})
+        model = known.get("ls_model_name") or parameters.get("model") or parameters.get("model_name") or "unknown"
+        self._open[run_id] = _Watched(
+            model=str(model),
+            messages=messages[0] if messages else (),
+            metadata=known,
+            tags=tags or (),
+            started_ns=time.time_ns(),
+            parent=otel_context.get_current(),
+            root=self._roots.get(parent_run_id) if parent_run_id is not None else None,
+        )
+
+    @override
+    def on_llm_new_token(self, token: str, *, run_id: UUID, **kwargs: Any) -> None:
+        seen = self._open.get(run_id)
+        if seen is not None and seen.first_chunk_ns is None:
+            seen.first_chunk_ns = time.time_ns()
+
+    @override
+    def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
+        self._close(run_id, _message_of(response), None)
+
+    @override
+    def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        response = kwargs.get("response")
+        self._close(run_id, _message_of(response) if isinstance(response, LLMResult) else None, error)
+
+    def _close(self, run_id: UUID, message: BaseMessage | None, error: BaseException | None) -> None:
+        seen = self._open.pop(run_id, None)
+        if seen is None:
+            return
+        node = seen.metadata.get("langgraph_node")
+        decision, parent = self._expected.get((seen.root, str(node)), (None, seen.parent)) if seen.root is not None else (None, seen.parent)
+        position = position_of({"metadata": seen.metadata})
+        step = Step.from_messages(seen.messages or ("",), node=position.node, metadata=dict(seen.metadata), run=position.run, id=str(run_id))
+        self.router.watch(
+            model=seen.model,
+            reply=message,
+            step=step,
+            decision=decision,
+            thread=position.thread,
+            labels=labels_from_tags(self.router.policy.labels, seen.tags),
+            key=decision.key if decision is not None else position.node or "",
+            started_ns=seen.started_ns,
+            first_chunk_ns=seen.first_chunk_ns,
+            error=error,
+            parent=parent,
+        )
+
+    def _forget(self, run_id: UUID) -> None:
+        root = self._roots.pop(run_id, None)
+        if root == run_id:
+            for key in [key for key in self._expected if key[0] == run_id]:
+                del self._expected[key]
+
+
+def _tool_name(tool: Any) -> str:
+    name = getattr(tool, "name", None)
+    if isinstance(name, str):
+        return name
+    return str(convert_to_openai_tool(tool)["function"]["name"])
+
+
+def _demands_tool(choice: object) -> bool:
+    kind = cast("Mapping[str, Any]", choice).get("type") if isinstance(choice, Mapping) else choice
+    return kind not in ("auto", "none", None, False)
+
+
+def _labels(policy: Policy, config: RunnableConfig, position: Position) -> dict[str, str]:
+    tags = config.get("tags")
+    found = labels_from_tags(policy.labels, tags) if tags else {}
+    return {**labels_from_context(policy.labels, position.context), **found} if position.context is not None else found
+
+
+def _current(attempt: Attempt) -> Any:
+    """Make the leaf span current while the provider is called, so that its own spans hang below ours; never round a stream."""
+    span = attempt.span
+    return trace.use_span(span, end_on_exit=False, record_exception=False, set_status_on_exception=False) if isinstance(span, trace.Span) else nullcontext()
+
+
+def _or_failure(going: _Going, call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except ANSWER_FAILURES as error:
+        return going.parse_failure(error)
+
+
+def _stamped(message: BaseMessage, stamp: dict[str, Any]) -> BaseMessage:
+    """A copy that carries the decision: the original may sit in a cache that others share."""
+    return message.model_copy(update={"response_metadata": {**message.response_metadata, STAMP: stamp}})
+
+
+def _shows(chunk: Any) -> bool:
+    """Whether a chunk holds anything a reader would see."""
+    if not isinstance(chunk, AIMessageChunk):
+        return True
+    return bool(chunk.content) or bool(chunk.tool_call_chunks)
+
+
+def _at_least(usage: Usage, output: int) -> Usage:
+    """A broken-off stream's usage: its prompt as reported, its reply at least what was seen of it."""
+    if usage.output >= output:
+        return usage
+    return Usage(
+        input=usage.input,
+        cache_read=usage.cache_read,
+        cache_write_5m=usage.cache_write_5m,
+        cache_write_1h=usage.cache_write_1h,
+        output=output,
+        source="estimated",
+    )
+
+
+def _with_handler(callbacks: Callbacks, handler: BaseCallbackHandler) -> Callbacks:
+    if callbacks is None:
+        return [handler]
+    if isinstance(callbacks, BaseCallbackManager):
+        copied = callbacks.copy()
+        copied.add_handler(handler, inherit=True)
+        return copied
+    return [*callbacks, handler]
+
+
+def _message_of(response: LLMResult) -> BaseMessage | None:
+    generation = response.generations[0][0] if response.generations and response.generations[0] else None
+    return generation.message if isinstance(generation, ChatGeneration) else None
+
+
+def _config(callbacks: Callbacks, tags: list[str] | None, metadata: dict[str, Any] | None, run_name: str | None, run_id: UUID | None) -> RunnableConfig:
+    given = {"callbacks": callbacks, "tags": tags, "metadata": metadata, "run_name": run_name, "run_id": run_id}
+    return cast("RunnableConfig", {key: value for key, value in given.items() if value is not None})
+
+
+def _result(messages: Sequence[AIMessage]) -> LLMResult:
+    return LLMResult(generations=[[ChatGeneration(message=message)] for message in messages])

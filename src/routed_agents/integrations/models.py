@@ -1,0 +1,120 @@
+"""Builds the chat models behind tiers, from strings, when they are first needed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from routed_agents.errors import ConfigurationError, PolicyError
+from routed_agents.policy import Policy
+from routed_agents.repairs import repaired
+from routed_agents.tiers import Deployment, Tiers, card
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
+
+EXTRAS: Final = {"anthropic": ("claude", "langchain_anthropic", "ChatAnthropic"), "openai": ("gpt", "langchain_openai", "ChatOpenAI")}
+
+
+class Models:
+    """The chat models of a policy's deployments, given or built once each.
+
+    Args:
+        policy: names the tiers and their deployments.
+        given: chat models or strings by tier; they stand in for the policy's own deployments.
+        options: constructor options for models built from strings, repaired for each.
+    """
+
+    def __init__(self, policy: Policy, given: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+        self._options = dict(options)
+        self._built: dict[str, BaseChatModel] = {}
+        self._lock = threading.Lock()
+        roles: dict[str, tuple[Deployment, ...]] = {}
+        for tier in policy.tiers:
+            if tier.name not in given:
+                if not given:
+                    roles[tier.name] = tier.deployments
+                continue
+            model = given[tier.name]
+            deployment = tier.deployments[0] if isinstance(model, str) and tier.deployments[0].name == model else deployment_of(model, tier.name)
+            roles[tier.name] = (deployment,)
+            if not isinstance(model, str):
+                self._built[deployment.name] = model
+        self.policy = policy.replace(tiers=Tiers.of(roles, preset=policy.tiers.preset)) if given else policy
+
+    def get(self, deployment: Deployment) -> BaseChatModel:
+        """The chat model of a deployment.
+
+        Raises:
+            ConfigurationError: the package that talks to its provider is missing.
+        """
+        found = self._built.get(deployment.name)
+        if found is None:
+            with self._lock:
+                found = self._built.get(deployment.name) or self._build(deployment)
+                self._built[deployment.name] = found
+        return found
+
+    def ready(self, deployment: Deployment) -> BaseChatModel | None:
+        """The deployment's chat model, if it exists already."""
+        return self._built.get(deployment.name)
+
+    def _build(self, deployment: Deployment) -> BaseChatModel:
+        options, _ = repaired(self._options, card(deployment.price_key))
+        if deployment.provider in EXTRAS:
+            extra, package, name = EXTRAS[deployment.provider]
+            try:
+                module = __import__(package)
+            except ImportError:
+                wanted = f'tier model "{deployment.name}" needs {package}, which is not installed; pip install "routed-agents[{extra}]"'
+                raise ConfigurationError(wanted) from None
+            if deployment.provider == "openai":
+                options.setdefault("stream_usage", True)  # else a stream through a gateway reports no usage at all
+            model = getattr(module, name)(model=deployment.model, **options)
+            return without_sdk_span(model)
+        try:
+            from langchain.chat_models import init_chat_model
+        except ImportError:
+            wanted = f'tier model "{deployment.name}" needs langchain to be built from a string; pip install "routed-agents[agents]", or pass a chat model'
+            raise ConfigurationError(wanted) from None
+        return init_chat_model(deployment.name, **options)
+
+
+def policy_for(given: Mapping[str, Any]) -> Policy:
+    """The default policy over models given by role; with none given, over today's Claude pair.
+
+    Raises:
+        PolicyError: roles are given, but not both ends.
+    """
+    if not given:
+        return Policy.default()
+    if len(given) == 1:
+        only = next(iter(given))
+        raise PolicyError(f'only tier "{only}" is given; wanted at least two, like cheap="anthropic:claude-haiku-5-5" and strong="anthropic:claude-opus-5-5"')
+    order = {role: place for place, role in enumerate(("cheap", "mid", "strong"))}
+    roles = sorted(given, key=lambda role: order.get(role, 1)) if set(given) <= set(order) else list(given)
+    return Policy.default(tiers=Tiers.of({role: deployment_of(given[role], role) for role in roles}))
+
+
+def deployment_of(model: object, tier: str) -> Deployment:
+    """The deployment a chat model or a string stands for."""
+    if isinstance(model, str):
+        return Deployment.parse(model)
+    name = next((value for key in ("model", "model_name", "model_id") if isinstance(value := getattr(model, key, None), str) and value), "")
+    if not name:
+        raise PolicyError(f'tier "{tier}" was given {type(model).__name__}; wanted a chat model that names its model, or a string like "anthropic:claude-opus-5-5"')
+    provider = getattr(model, "_get_ls_params", dict[str, Any])().get("ls_provider")
+    return Deployment(model=name, provider=provider or card(name).provider, name=f"{tier}:{name}")
+
+
+def without_sdk_span(model: Any) -> Any:
+    """The model with the anthropic SDK's own span off: it repeats our leaf span's tokens, so backends would count the cost twice."""
+    for name in ("_client", "_async_client"):
+        client = getattr(model, name, None) if type(model).__name__ == "ChatAnthropic" else None
+        if client is not None and hasattr(client, "with_options"):
+            try:
+                setattr(model, name, client.with_options(open_telemetry=False))
+            except TypeError:  # an SDK without that option has no such span
+                return model
+    return model

@@ -1,0 +1,280 @@
+"""Reads recorded traces."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import logging
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final, Literal, cast
+
+from routed_agents.errors import ConfigurationError
+from routed_agents.telemetry import names
+
+Status = Literal["unset", "ok", "error"]
+Value = str | int | float | bool | bytes | None | tuple["Value", ...] | Mapping[str, "Value"]
+
+KINDS: Final = ("unspecified", "internal", "server", "client", "producer", "consumer")
+STATUSES: Final[tuple[Status, ...]] = ("unset", "ok", "error")
+HAS_IS_REMOTE: Final = 0x100
+IS_REMOTE: Final = 0x200
+"""Bits of a span's flags that say whether its parent is in another process."""
+SETTLING: Final = 64
+"""Finished traces held back, so that a span that ends after its root still finds its run."""
+OPEN_TRACES: Final = 4_096
+"""Traces without a root that are held; a crashed process leaves such traces, and they must not pile up."""
+NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+
+log: Final = logging.getLogger("routed_agents")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpanRecord:
+    """One recorded span.
+
+    Attributes:
+        parent_id: None for the first span of a trace.
+        is_root: nothing in this process is above it: it has no parent, or one in another process.
+        scope: the instrumentation that made it; "routed_agents" for ours.
+        attributes: decoded; arrays are tuples.
+        resource: attributes of the process.
+    """
+
+    trace_id: str
+    span_id: str
+    parent_id: str | None = None
+    is_root: bool = False
+    name: str
+    kind: str = "internal"
+    scope: str = ""
+    start_ns: int
+    end_ns: int
+    status: Status = "unset"
+    message: str = ""
+    attributes: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+    resource: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+
+    @property
+    def ours(self) -> bool:
+        """It was made by routed-agents."""
+        return self.scope == names.SCOPE
+
+    @property
+    def seconds(self) -> float:
+        """How long it took."""
+        return (self.end_ns - self.start_ns) / 1e9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Branch:
+    """A span and the spans under it, in the order they began."""
+
+    span: SpanRecord
+    children: tuple[Branch, ...] = ()
+
+    def walk(self) -> Iterator[SpanRecord]:
+        """This span and everything under it, parents first."""
+        waiting = [self]
+        while waiting:
+            branch = waiting.pop()
+            yield branch.span
+            waiting.extend(reversed(branch.children))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """All spans of one trace, as trees.
+
+    Attributes:
+        roots: the spans whose parent was not recorded here, in the order they began.
+        complete: a root span is among them; without one the run was still going, or its process died.
+    """
+
+    trace_id: str
+    roots: tuple[Branch, ...]
+    complete: bool = True
+
+    def walk(self) -> Iterator[SpanRecord]:
+        """Every span, parents first."""
+        for root in self.roots:
+            yield from root.walk()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trouble:
+    """Something in a trace file that could not be read and was passed over.
+
+    Attributes:
+        line: its line; the one after the last when the file breaks off.
+        torn: it is the end of a file that broke off in the middle of a write.
+    """
+
+    path: Path
+    line: int
+    reason: str
+    torn: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.path}, line {self.line}: {'torn last line' if self.torn else 'passed over'}, {self.reason}"
+
+
+def warn(trouble: Trouble) -> None:
+    """Tell the log what was passed over."""
+    log.warning("%s", trouble)
+
+
+def read_spans(path: str | Path, *, on_trouble: Callable[[Trouble], None] = warn) -> Iterator[SpanRecord]:
+    """The spans of an OTLP JSON file, one export a line, in the order they were written; streamed.
+
+    Args:
+        path: plain, or compressed when it ends in `.gz`.
+        on_trouble: is given each line that cannot be read; `list.append` collects and so counts them.
+
+    Raises:
+        ConfigurationError: the file has lines, and none of them is a trace.
+    """
+    path = Path(path)
+    readable, troubles = 0, 0
+    for number, line, cut in _lines(path):
+        if not line.strip():
+            continue
+        try:
+            spans = list(_spans(json.loads(line)))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            troubles += 1
+            on_trouble(Trouble(path=path, line=number, reason=f"{type(error).__name__}: {error}", torn=cut))
+            continue
+        readable += 1
+        yield from spans
+    if troubles and not readable:
+        raise ConfigurationError(f"{path} holds no trace; wanted OTLP JSON lines as configure(trace_file=...) writes them; name another file")
+
+
+def runs(path: str | Path, *, on_trouble: Callable[[Trouble], None] = warn) -> Iterator[Run]:
+    """The runs of a trace file, in the order they ended. Memory holds the runs that overlap, not the file."""
+    return group(read_spans(path, on_trouble=on_trouble))
+
+
+def group(spans: Iterable[SpanRecord]) -> Iterator[Run]:
+    """Put spans together to runs, each as soon as its root and the stragglers behind it have come."""
+    waiting: OrderedDict[str, dict[str, SpanRecord]] = OrderedDict()
+    settling: OrderedDict[str, None] = OrderedDict()
+    for span in spans:
+        waiting.setdefault(span.trace_id, {}).setdefault(span.span_id, span)  # a file written twice has every span twice
+        if span.is_root:
+            settling[span.trace_id] = None
+        if len(settling) > SETTLING:
+            done, _ = settling.popitem(last=False)
+            yield run_of(waiting.pop(done).values())
+        if len(waiting) - len(settling) > OPEN_TRACES:
+            oldest = next(trace for trace in waiting if trace not in settling)
+            yield run_of(waiting.pop(oldest).values())
+    for trace in [*settling, *(trace for trace in waiting if trace not in settling)]:
+        yield run_of(waiting[trace].values())
+
+
+def run_of(spans: Iterable[SpanRecord]) -> Run:
+    """The trees that these spans of one trace make."""
+    ordered = sorted(spans, key=lambda span: (span.start_ns, span.end_ns, span.span_id))
+    known = {span.span_id for span in ordered}
+    below: dict[str | None, list[SpanRecord]] = {}
+    for span in ordered:
+        inside = span.parent_id in known and span.parent_id != span.span_id
+        below.setdefault(span.parent_id if inside else None, []).append(span)
+    roots = below.get(None, [])
+    return Run(trace_id=ordered[0].trace_id, roots=tuple([_branch(root, below) for root in roots]), complete=any(span.is_root for span in ordered))
+
+
+def _branch(root: SpanRecord, below: Mapping[str | None, Sequence[SpanRecord]]) -> Branch:
+    order = [root]
+    for span in order:  # grows while it is walked: parents first, without recursion
+        order.extend(below.get(span.span_id, ()))
+    built: dict[str, Branch] = {}
+    for span in reversed(order):
+        children = tuple([built[child.span_id] for child in below.get(span.span_id, ())])
+        built[span.span_id] = Branch(span=span, children=children)
+    return built[root.span_id]
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes, bool]]:
+    """Numbered lines, and whether the file breaks off in the line."""
+    number = 0
+    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+        while True:
+            number += 1
+            try:
+                line = file.readline()
+            except (EOFError, OSError, zlib.error) as error:
+                yield number, f"broken off: {error}".encode(), True
+                return
+            if not line:
+                return
+            yield number, line, not line.endswith(b"\n")
+
+
+def _spans(document: Mapping[str, Any]) -> Iterator[SpanRecord]:
+    if "resourceSpans" not in document:
+        raise KeyError("no resourceSpans")
+    for process in document["resourceSpans"]:
+        resource = _attributes(process.get("resource", NOTHING).get("attributes", ()))
+        for part in process.get("scopeSpans", ()):
+            scope = part.get("scope", NOTHING).get("name", "")
+            for span in part.get("spans", ()):
+                yield _span(span, scope, resource)
+
+
+def _span(span: Mapping[str, Any], scope: str, resource: Mapping[str, Any]) -> SpanRecord:
+    parent = span.get("parentSpanId") or None
+    flags = int(span.get("flags", 0))
+    status = span.get("status", NOTHING)
+    return SpanRecord(
+        trace_id=span["traceId"],
+        span_id=span["spanId"],
+        parent_id=parent,
+        is_root=parent is None or bool(flags & HAS_IS_REMOTE and flags & IS_REMOTE),
+        name=span.get("name", ""),
+        kind=_named(span.get("kind", 0), KINDS, "SPAN_KIND_"),
+        scope=scope,
+        start_ns=int(span.get("startTimeUnixNano", 0)),
+        end_ns=int(span.get("endTimeUnixNano", 0)),
+        status=cast("Status", _named(status.get("code", 0), STATUSES, "STATUS_CODE_")),
+        message=status.get("message", ""),
+        attributes=_attributes(span.get("attributes", ())),
+        resource=resource,
+    )
+
+
+def _named(value: int | str, known: Sequence[str], prefix: str) -> str:
+    """An enum of protobuf's JSON form, which may be its number or its name."""
+    if isinstance(value, str) and not value.isdigit():
+        return value.removeprefix(prefix).lower()
+    number = int(value)
+    return known[number] if number < len(known) else known[0]
+
+
+def _attributes(pairs: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
+    return MappingProxyType({pair["key"]: _value(pair.get("value", NOTHING)) for pair in pairs})
+
+
+def _value(value: Mapping[str, Any]) -> Value:
+    for kind, raw in value.items():
+        match kind:
+            case "intValue":
+                return int(raw)  # a string, since JSON numbers cannot hold 64 bits
+            case "doubleValue":
+                return float(raw)  # "NaN" and "Infinity" are strings
+            case "arrayValue":
+                return tuple([_value(each) for each in raw.get("values", ())])
+            case "kvlistValue":
+                return _attributes(raw.get("values", ()))
+            case "bytesValue":
+                return base64.b64decode(raw)
+            case _:
+                return raw
+    return None

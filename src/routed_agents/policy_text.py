@@ -1,0 +1,127 @@
+"""Writes a policy as the file that gives it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from routed_agents import checks, guards
+from routed_agents.classify import RuleClassifier
+from routed_agents.errors import PolicyError
+from routed_agents.guards import PolicyFloor
+from routed_agents.taxonomy import TaskClass, Taxonomy
+from routed_agents.tiers import Deployment, Tiers
+
+if TYPE_CHECKING:
+    from routed_agents.policy import Policy
+
+CHANGEABLE: Final = ("disposition", "p_cheap", "p_strong", "strong_share", "person_facing")
+"""What a policy file may change in a row of the taxonomy."""
+
+
+def policy_to_toml(policy: Policy) -> str:
+    """The policy as a file; reading it gives an equal hash, unless it holds parts that a file cannot name, which are comments then."""
+    notes: list[str] = []
+    lines = [
+        f"stance = {_toml(policy.stance)}",
+        f"mode = {_toml(policy.mode)}",
+        f"on_stop = {_toml(policy.on_stop)}",
+        f"labels = {_toml(policy.labels)}",
+        f"trusted = {_toml(policy.trusted)}",
+        f"capture_evidence = {_toml(policy.capture_evidence)}",
+        "",
+        *_tiers_lines(policy.tiers),
+    ]
+    for floor in policy.floors:
+        lines += ["", "[[floor]]", *[f"{key} = {_toml(value)}" for key, value in _floor_items(floor)]]
+    if policy.thresholds:
+        lines += ["", "[thresholds.p_strong]", *[f"{_key(key)} = {_toml(float(value))}" for key, value in policy.thresholds.items()]]
+    lines += _rule_lines("guards", policy.guards, guards.DEFAULT, guards.BY_NAME, notes)
+    lines += _rule_lines("checks", policy.checks, checks.DEFAULT, checks.BY_NAME, notes)
+    lines += _row_lines(policy.taxonomy, notes)
+    if not isinstance(policy.classifier, RuleClassifier):
+        notes.append(f"classifier {getattr(policy.classifier, 'name', type(policy.classifier).__qualname__)}")
+    heading = [f"# policy {policy.hash}", *[f"# a file cannot hold this part; add it in Python: {note}" for note in notes]]
+    return "\n".join([*heading, *lines]) + "\n"
+
+
+def _tiers_lines(tiers: Tiers) -> list[str]:
+    if tiers.preset is not None and tiers == _preset(tiers.preset):
+        return ["[tiers]", f"preset = {_toml(tiers.preset)}"]
+    rows: list[str] = []
+    for tier in tiers:
+        several: list[str] = []
+        for each in tier.deployments:
+            plain = f"{each.provider}:{each.model}" if each.provider else each.model
+            short = Deployment.parse(plain) == replace(each, name=plain) and each.name in (plain, each.model)
+            given = {key.name: value for key in fields(each) if (value := getattr(each, key.name))}
+            several.append(_toml(plain if short else given))
+        rows.append(f"{_key(tier.name)} = {several[0] if len(several) == 1 else '[' + ', '.join(several) + ']'}")
+    return ["[tiers]", *rows]
+
+
+@cache
+def _preset(name: str) -> Tiers | None:
+    try:
+        return Tiers.preset_named(name)
+    except PolicyError:
+        return None
+
+
+def _floor_items(floor: PolicyFloor) -> list[tuple[str, object]]:
+    given = {each.name: getattr(floor, each.name) for each in fields(floor) if getattr(floor, each.name) != each.default}
+    return [(key, dict(value) if key == "metadata" else value) for key, value in given.items()]
+
+
+def _rule_lines(
+    section: str, rules: Sequence[object], default: Sequence[object], known: Mapping[str, type[Any]], notes: list[str]
+) -> list[str]:
+    names = {rule: name for name, rule in known.items()}
+    given = {names[type(rule)]: rule for rule in rules if type(rule) in names}
+    notes += [f"{section.removesuffix('s')} {guards.identity(rule)}" for rule in rules if type(rule) not in names]
+    disabled = [names[type(rule)] for rule in default if names[type(rule)] not in given]
+    lines = ["", f"[{section}]", f"disable = {_toml(disabled)}"] if disabled else []
+    for name, rule in given.items():
+        standard = next((each for each in default if type(each) is type(rule)), None)
+        changed = [each.name for each in fields(cast("Any", rule)) if getattr(rule, each.name) != getattr(standard, each.name, None)]
+        if changed:
+            lines += ["", f"[{section}.{name}]", *[f"{key} = {_toml(getattr(rule, key))}" for key in changed]]
+    return lines
+
+
+def _row_lines(taxonomy: Taxonomy, notes: list[str]) -> list[str]:
+    lines: list[str] = []
+    shipped = Taxonomy.default()
+    notes += [f"task class {key}" for key in taxonomy.rows if key not in shipped.rows]
+    notes += [f"without task class {key}" for key in shipped.rows if key not in taxonomy.rows]
+    for key, row in taxonomy.rows.items():
+        standard = shipped.rows.get(key)
+        if standard is None or row == standard:
+            continue
+        changed = [each.name for each in fields(TaskClass) if getattr(row, each.name) != getattr(standard, each.name)]
+        writable = [name for name in changed if name in CHANGEABLE and getattr(row, name) is not None]
+        notes += [f"{name} of task class {key}" for name in changed if name not in writable]
+        lines += ["", f"[taxonomy.{_key(key)}]", *[f"{name} = {_toml(getattr(row, name))}" for name in writable]]
+    return lines
+
+
+def _toml(value: object) -> str:
+    """A value as TOML writes it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (int, float)):
+        return repr(value)
+    if isinstance(value, str):
+        escapes = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
+        return '"' + "".join(escapes.get(each, each if each >= " " and each != "\x7f" else f"\\u{ord(each):04x}") for each in value) + '"'
+    if isinstance(value, Mapping):
+        pairs = cast("Mapping[str, object]", value).items()
+        return "{ " + ", ".join(f"{_key(key)} = {_toml(each)}" for key, each in pairs) + " }"
+    return "[" + ", ".join(_toml(each) for each in cast("Sequence[object]", value)) + "]"
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _toml(name)

@@ -1,0 +1,483 @@
+"""One entry per model call, kept and added up."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import gc
+import json
+import logging
+import os
+import pickle
+import sqlite3
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from blockbuster import blockbuster_ctx
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from langchain_core.messages import AIMessage, HumanMessage
+
+from routed_agents.errors import ConfigurationError, LedgerError
+from routed_agents.ledger import NONE, Bill, Entry, Ledger, Totals, cost_of
+from routed_agents.pricing import Cost, Usage
+
+DOLLAR = 10**12
+
+
+def entry(step: str = "s1", *, cost: int | None = DOLLAR, **changes: Any) -> Entry:
+    values: dict[str, Any] = {
+        "step_id": step,
+        "attempt": 1,
+        "task_class": "classification",
+        "tier": "cheap",
+        "rank": 0,
+        "pinned": False,
+        "model": "claude-haiku-5-5",
+        "usage": Usage(input=10, output=5),
+        "cost": None if cost is None else Cost(input=cost),
+        "outcome": "accepted",
+        "decided_tier": "cheap",
+        "policy_hash": "abc",
+        "started_ns": 1,
+        "ended_ns": 2,
+    }
+    return Entry(**values | changes)
+
+
+FULL = entry(
+    run="r",
+    thread="t",
+    lineage="l",
+    node="n",
+    labels={"tenant": "acme", 'quo"ted': "é"},
+    served_model="claude-haiku-5-5-20261007",
+    provider="anthropic",
+    deployment="d",
+    pinned=True,
+    usage=Usage(input=1, cache_read=2, speed="fast", batch=True),
+    cost=None,
+    baseline_pico=9,
+    baseline_model="claude-opus-5-5",
+    cache_aware_saving_pico=-3,
+    codes=("long_context", "pin"),
+    error="TimeoutError",
+    simulated=True,
+    mode="shadow",
+    price_source="prices.toml",
+    first_chunk_ns=3,
+    decision_ns=4,
+    escalated_from="cheap",
+)
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
+    with Ledger.memory() if request.param == "memory" else Ledger.sqlite(tmp_path / "costs.db") as kept:
+        yield kept
+
+
+# ---- entries
+
+
+def test_an_entry_survives_its_record_and_plain_json() -> None:
+    assert Entry.from_record(json.loads(json.dumps(FULL.to_record()))) == FULL
+
+
+def test_an_entry_survives_pickling_and_copying() -> None:
+    assert pickle.loads(pickle.dumps(FULL)) == copy.deepcopy(FULL) == FULL
+
+
+@pytest.mark.parametrize("change", [{"v": 2}, {"usage": {"inputs": 1}}, {"surprise": 1}])
+def test_a_record_of_another_kind_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(LedgerError):
+        Entry.from_record(entry().to_record() | change)
+
+
+def test_entries_come_back_as_they_went_in(ledger: Ledger) -> None:
+    entries = [FULL, entry("s2"), entry("s3", cost=None)]
+    for each in entries:
+        ledger.append(each)
+    assert list(ledger.entries()) == entries
+
+
+def test_entries_outlive_the_process_that_wrote_them(tmp_path: Path) -> None:
+    with Ledger.sqlite(tmp_path / "costs.db") as before:
+        before.append(FULL)
+    with Ledger.sqlite(tmp_path / "costs.db") as after:
+        assert list(after.entries()) == [FULL]
+
+
+@pytest.mark.parametrize(
+    ("where", "steps"),
+    [
+        ({"thread": "t1"}, ["a", "b"]),
+        ({"thread": None}, ["c"]),
+        ({"thread": "t1", "tier": "strong"}, ["b"]),
+        ({"tier": ["strong", "cheap"]}, ["a", "b", "c"]),
+        ({"labels": {"tenant": "acme"}}, ["b"]),
+        ({"since_ns": 2, "until_ns": 3}, ["b"]),
+        ({"simulated": True}, ["c"]),
+    ],
+)
+def test_entries_are_picked_by_every_condition_at_once(ledger: Ledger, where: Any, steps: list[str]) -> None:
+    ledger.append(entry("a", thread="t1", started_ns=1))
+    ledger.append(entry("b", thread="t1", started_ns=2, tier="strong", labels={"tenant": "acme"}))
+    ledger.append(entry("c", started_ns=3, simulated=True))
+    assert [each.step_id for each in ledger.entries(**where)] == steps
+
+
+def test_a_filter_or_group_nobody_knows_is_named(ledger: Ledger) -> None:
+    with pytest.raises(ConfigurationError, match='"tenant"; known filters: step_id'):
+        list(ledger.entries(tenant="acme"))  # type: ignore[call-arg]
+    with pytest.raises(ConfigurationError, match='"tenant"; known: task_class'):
+        ledger.totals("tenant")
+
+
+def test_many_entries_are_streamed_and_a_dropped_iterator_leaves_nothing_open(ledger: Ledger) -> None:
+    for number in range(2_500):
+        ledger.append(entry(f"s{number}"))
+    stream = ledger.entries()
+    next(stream)
+    del stream
+    gc.collect()
+    assert sum(1 for _ in ledger.entries()) == 2_500
+
+
+# ---- sums
+
+
+def test_a_step_costs_all_its_attempts_and_is_one_step(ledger: Ledger) -> None:
+    ledger.append(entry("s1", cost=1, outcome="rejected"))
+    ledger.append(entry("s1", cost=2, kind="judge"))
+    ledger.append(entry("s1", cost=10, attempt=2, tier="strong", baseline_pico=10))
+    assert ledger.total() == Totals(steps=1, attempts=2, cost_pico=13, baseline_pico=10, saving_pico=-3, input=30, output=15)
+
+
+def test_an_unpriced_call_is_counted_and_its_step_claims_no_saving(ledger: Ledger) -> None:
+    ledger.append(entry("s1", cost=1, baseline_pico=5))
+    ledger.append(entry("s2", cost=None, baseline_pico=50))
+    total = ledger.total()
+    assert (total.cost_pico, total.unpriced, total.baseline_pico, total.saving_pico) == (1, 1, 55, 4)
+
+
+def test_groups_add_up_to_the_total(ledger: Ledger) -> None:
+    ledger.append(entry("s1", cost=1, outcome="rejected", labels={"tenant": "acme"}))
+    ledger.append(entry("s1", cost=10, tier="strong", baseline_pico=10, labels={"tenant": "acme"}))
+    ledger.append(entry("s2", cost=2, baseline_pico=8))
+    by_tier, by_tenant = ledger.totals("tier"), ledger.totals("label:tenant")
+    assert {tier: each.saving_pico for tier, each in by_tier.items()} == {"cheap": 5, "strong": 0}
+    assert sum(each.saving_pico for each in by_tier.values()) == ledger.total().saving_pico
+    assert {tenant: each.steps for tenant, each in by_tenant.items()} == {NONE: 1, "acme": 1}
+
+
+def test_a_sum_may_pass_what_sqlite_can_hold(ledger: Ledger) -> None:
+    million = 10**6 * DOLLAR
+    for number in range(20):
+        ledger.append(entry(f"s{number}", cost=million + number))
+    assert ledger.total().cost_pico == 20 * million + 190
+    assert ledger.total().cost == Decimal("20000000.000000000190")
+
+
+@settings(max_examples=30, deadline=None)
+@given(costs=st.lists(st.one_of(st.none(), st.integers(0, 2**62)), max_size=30), groups=st.integers(1, 4))
+def test_whatever_is_appended_is_in_the_total_and_in_one_group(costs: list[int | None], groups: int) -> None:
+    with Ledger.memory() as ledger:
+        for number, cost in enumerate(costs):
+            ledger.append(entry(f"s{number}", cost=cost, node=f"n{number % groups}"))
+        total, parts = ledger.total(), ledger.totals("node").values()
+        assert total.cost_pico == sum(cost or 0 for cost in costs) == sum(part.cost_pico for part in parts)
+        assert total.steps == len(costs) == ledger.steps == sum(part.steps for part in parts)
+        assert total.unpriced == costs.count(None)
+
+
+# ---- appending
+
+
+def test_eight_threads_lose_nothing(tmp_path: Path) -> None:
+    with Ledger.sqlite(tmp_path / "costs.db") as ledger:
+        threads = [threading.Thread(target=lambda n=n: [ledger.append(entry(f"{n}-{k}")) for k in range(250)]) for n in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert ledger.total().steps == 2_000
+
+
+async def test_fifty_tasks_append_without_blocking_the_event_loop(tmp_path: Path) -> None:
+    ledger = await asyncio.to_thread(Ledger.sqlite, tmp_path / "costs.db")
+
+    async def work(number: int) -> None:
+        for turn in range(20):
+            ledger.append(entry(f"{number}-{turn}"))
+            await asyncio.sleep(0)
+
+    with blockbuster_ctx():
+        await asyncio.gather(*[work(number) for number in range(50)])
+    assert (await asyncio.to_thread(ledger.total)).steps == 1_000
+    await asyncio.to_thread(ledger.close)
+
+
+def test_appending_does_not_wait_for_a_locked_file(tmp_path: Path) -> None:
+    path = tmp_path / "costs.db"
+    with Ledger(path, busy_s=0.2) as ledger, closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        start = time.perf_counter()
+        for number in range(500):
+            ledger.append(entry(f"s{number}"))
+        taken = time.perf_counter() - start
+        other.execute("COMMIT")
+        assert taken < 0.2
+        assert ledger.total().steps == 500
+
+
+WRITER = """
+    import sys
+    sys.path.insert(0, {tests!r})
+    from test_ledger import entry
+    from routed_agents.ledger import Ledger
+    ledger = Ledger.sqlite({path!r})
+    for number in range(300):
+        ledger.append(entry(f"{{sys.argv[1]}}-{{number}}"))
+"""
+
+
+def test_two_processes_fill_one_file_and_the_end_of_a_program_flushes(tmp_path: Path) -> None:
+    path = tmp_path / "costs.db"
+    code = textwrap.dedent(WRITER.format(tests=str(Path(__file__).parent), path=str(path)))
+    writers = [subprocess.Popen([sys.executable, "-c", code, name], stderr=subprocess.PIPE) for name in "ab"]
+    for writer in writers:
+        _, said = writer.communicate(timeout=20)
+        assert (writer.returncode, said) == (0, b"")
+    with Ledger.sqlite(path) as ledger:
+        assert ledger.total().steps == 600
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_writes_its_own_entries_and_not_its_parents(tmp_path: Path) -> None:
+    with Ledger.sqlite(tmp_path / "costs.db") as ledger:
+        ledger.append(entry("parent"))
+        child = os.fork()
+        if child == 0:
+            ledger.append(entry("child"))
+            os._exit(0 if ledger.flush(5) else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        assert sorted(each.step_id for each in ledger.entries()) == ["child", "parent"]
+
+
+def test_a_ledger_dropped_without_closing_still_writes(tmp_path: Path) -> None:
+    ledger = Ledger.sqlite(tmp_path / "costs.db")
+    ledger.append(entry())
+    thread = ledger._store._thread  # type: ignore[union-attr]
+    del ledger
+    gc.collect()
+    thread.join(5)
+    with Ledger.sqlite(tmp_path / "costs.db") as again:
+        assert again.steps == 1
+
+
+# ---- trouble
+
+
+def test_what_cannot_be_stored_is_counted_and_takes_nothing_with_it(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
+    ledger.append(entry("good"))
+    ledger.append(entry("huge", cost=2**63))
+    ledger.append(entry("wrong", node=3))
+    ledger.append(entry("half a character", node="\ud800"))
+    ledger.append("not an entry")  # type: ignore[arg-type]
+    ledger.append(entry("good too"))
+    assert [each.step_id for each in ledger.entries()] == ["good", "good too"]
+    assert ledger.lost == 4
+    assert all(record.levelno == logging.WARNING and "\n" not in record.getMessage() for record in caplog.records)
+
+
+def test_appending_after_the_end_is_counted(ledger: Ledger) -> None:
+    ledger.close()
+    ledger.append(entry())
+    assert ledger.lost == 1
+
+
+def test_entries_wait_while_the_file_cannot_be_written(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "costs.db"
+    with Ledger(path, busy_s=0.05) as ledger, closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("ALTER TABLE entries RENAME TO elsewhere")
+        ledger.append(entry())
+        assert not ledger.flush(0.3)
+        other.execute("ALTER TABLE elsewhere RENAME TO entries")
+        assert ledger.flush(5)
+        assert (ledger.steps, ledger.lost) == (1, 0)
+        assert [record.getMessage().split(": ")[1] for record in caplog.records] == [
+            f"{path} cannot be written, entries are kept and retried"
+        ]
+
+
+def test_beyond_the_backlog_entries_are_dropped_and_counted(tmp_path: Path) -> None:
+    path = tmp_path / "costs.db"
+    ledger = Ledger(path, backlog=10, busy_s=0.05)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("DROP TABLE entries")
+    for number in range(25):
+        ledger.append(entry(f"s{number}"))
+    ledger.flush(0.3)
+    assert ledger.lost == 15
+    ledger.close(0.1)
+    assert ledger.lost == 25
+
+
+def test_a_full_disk_is_survived_counted_and_said_on_stderr(tmp_path: Path) -> None:
+    pytest.importorskip("resource")
+    code = f"""
+        import resource, sys
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        from test_ledger import entry
+        from routed_agents.ledger import Ledger
+        ledger = Ledger.sqlite({str(tmp_path / "costs.db")!r})
+        resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
+        for number in range(2000):
+            ledger.append(entry(f"s{{number}}"))
+        ledger.close(0.3)
+        print(ledger.lost)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=20, check=True)
+    assert int(done.stdout) > 0
+    assert len(done.stderr.splitlines()) == 2
+    assert "could not be written before the end" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda path: path.write_text("not a database, by far, " * 20), "is not a ledger"),
+        (lambda path: path.mkdir(), "cannot be opened"),
+        (lambda path: _database(path, "CREATE TABLE users (name TEXT)"), "other tables, not a ledger"),
+        (lambda path: _database(path, "CREATE TABLE ledger_schema AS SELECT 99 AS version", "CREATE TABLE entries (x)"), "schema 99"),
+    ],
+)
+def test_a_file_that_is_no_ledger_of_ours_fails_when_it_is_opened(tmp_path: Path, make: Any, said: str) -> None:
+    path = tmp_path / "costs.db"
+    make(path)
+    with pytest.raises(LedgerError, match=said):
+        Ledger.sqlite(path)
+
+
+def _database(path: Path, *statements: str) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        for statement in statements:
+            connection.execute(statement)
+        connection.commit()
+
+
+def test_a_place_that_does_not_exist_fails_when_it_is_opened(tmp_path: Path) -> None:
+    with pytest.raises(LedgerError, match="cannot be opened"):
+        Ledger.sqlite(tmp_path / "nowhere" / "costs.db")
+
+
+@pytest.mark.parametrize("place", ["{}/costs.db", "sqlite:///{}/costs.db"])
+def test_a_ledger_is_opened_by_path_or_url(tmp_path: Path, place: str) -> None:
+    with Ledger.open(place.format(tmp_path)) as ledger:
+        ledger.append(entry())
+    assert (tmp_path / "costs.db").exists()
+
+
+def test_a_place_nobody_knows_is_refused() -> None:
+    with Ledger.open("memory:") as ledger:
+        assert ledger.steps == 0
+    with pytest.raises(LedgerError, match="known places"):
+        Ledger.open("mongodb://here")
+
+
+# ---- the bill
+
+
+def stamped(step: str, **changes: Any) -> AIMessage:
+    stamp = {"v": 1, "step": step, "tier": "cheap", "rank": 0, "top": False, "node": "triage", "task_class": "classification"}
+    stamp |= {"codes": [], "cost_pico": DOLLAR // 1000, "baseline_pico": DOLLAR // 200, "simulated": False}
+    return AIMessage("", response_metadata={"routed_agents": stamp | changes})
+
+
+STRONG: dict[str, Any] = {"tier": "strong", "rank": 1, "top": True, "cost_pico": 5 * 10**9, "baseline_pico": 5 * 10**9}
+
+
+def test_a_result_prints_its_bill() -> None:
+    messages = [
+        HumanMessage("hello"),
+        stamped("1"),
+        stamped("1"),
+        stamped("2", **STRONG, node="plan", codes=["agentic_chain", "pin"]),
+        stamped("3", **STRONG, node=None, task_class="reply", codes=["long_context"]),
+    ]
+    expected = "$0.0110; all-strong $0.0150; 3 steps, 1 cheap; kept strong: plan (agentic chain), reply (long context)"
+    assert str(cost_of({"messages": messages})) == expected
+    assert cost_of(messages) == cost_of({"messages": messages})
+
+
+def test_a_bill_says_what_it_does_not_know() -> None:
+    bill = cost_of([stamped("1", simulated=True), stamped("2", cost_pico=None, baseline_pico=None)])
+    assert str(bill) == "$0.0010 + 1 unpriced; all-strong $0.0050 (1 of 2 steps); 2 steps, 2 cheap (simulated)"
+
+
+def test_a_single_reply_has_a_bill() -> None:
+    bill = cost_of(stamped("1"))
+    assert (str(bill), bill.cost, bill.baseline) == ("$0.0010; all-strong $0.0050; 1 step, 1 cheap", Decimal("0.001"), Decimal("0.005"))
+
+
+def test_a_state_object_has_a_bill() -> None:
+    @dataclass
+    class State:
+        messages: list[AIMessage]
+
+    assert cost_of(State([stamped("1")])).steps == 1
+
+
+def test_the_same_reason_is_named_once_and_a_long_list_is_cut() -> None:
+    same = [stamped(str(n), **STRONG, node="plan", codes=["pin"]) for n in range(3)]
+    many = [stamped(str(n), **STRONG, node=f"n{n}") for n in range(7)]
+    assert str(cost_of(same)).endswith("3 steps; kept strong: plan (pin)")
+    assert str(cost_of(many)).endswith("kept strong: n0, n1, n2, n3, n4, and 2 more")
+
+
+@pytest.mark.parametrize("result", [None, {}, [], "text", {"messages": []}, {"messages": [HumanMessage("hi")]}, AIMessage("hi")])
+def test_a_result_without_routed_steps_says_what_to_pass(result: object) -> None:
+    assert str(cost_of(result)) == "no routed step found in this result; pass ledger= and thread="
+
+
+def test_a_bill_from_the_ledger_has_the_steps_that_left_no_message(ledger: Ledger) -> None:
+    ledger.append(entry("1", cost=10**9, outcome="rejected", thread="t", node="plan"))
+    ledger.append(entry("1", cost=5 * 10**9, tier="strong", thread="t", node="plan", codes=("check_refusal",), baseline_pico=5 * 10**9))
+    ledger.append(entry("2", cost=10**9, thread="t", baseline_pico=5 * 10**9))
+    ledger.append(entry("3", thread="other"))
+    bill = cost_of({}, ledger=ledger, thread="t")
+    assert str(bill) == "$0.0070; all-strong $0.0100; 2 steps, 1 cheap; kept strong: plan (check refusal)"
+
+
+def test_a_ledger_needs_a_thread_or_run_and_the_other_way_round(ledger: Ledger) -> None:
+    with pytest.raises(ConfigurationError, match="without a thread or run"):
+        cost_of({}, ledger=ledger)
+    with pytest.raises(ConfigurationError, match="without a ledger"):
+        cost_of({}, thread="t")
+
+
+@pytest.mark.parametrize(
+    ("pico", "printed"),
+    [
+        (0, "$0.0000"),
+        (62_500, "$0.000000063"),
+        (99_000_000, "$0.000099"),
+        (11_249_000_000, "$0.0112"),
+        (7_500_000_000_000, "$7.50"),
+        (1_234_567_891_000_000_000, "$1234567.89"),
+    ],
+)
+def test_dollars_are_printed_as_finely_as_they_matter(pico: int, printed: str) -> None:
+    assert str(Bill(cost_pico=pico, steps=1)).split(";")[0] == printed
