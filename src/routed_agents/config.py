@@ -202,7 +202,8 @@ class _Reading:
         try:
             file = _File.model_validate(self.document)
         except ValidationError as error:
-            first = min(error.errors(include_url=False), key=lambda each: self.line(each["loc"]))
+            found = error.errors(include_url=False)
+            first = min(found, key=lambda each: (self.line(_place(each["loc"], self.lines)), each["type"] != "extra_forbidden"))
             self.explain(first)
         tiers = self.tiers(file.tiers)
         taxonomy = self.taxonomy(file.taxonomy)
@@ -312,7 +313,8 @@ class _Reading:
         return _applied(checks.DEFAULT, checks.BY_NAME, self.settings("checks", file.checks), file.checks.disable)
 
     def settings(self, section: str, given: _Rules) -> dict[str, dict[str, Any]]:
-        found: dict[str, dict[str, Any]] = {name: row for name, row in given.model_dump(exclude_unset=True).items() if name != "disable" and row}
+        dumped: dict[str, dict[str, Any]] = given.model_dump(exclude_unset=True, exclude={"disable"})
+        found = {name: row for name, row in dumped.items() if row}
         if both := [name for name in found if name in given.disable]:
             self.fail(f'"{both[0]}" is disabled and has settings', (section, both[0]), "Remove one of the two.")
         return found
@@ -346,7 +348,8 @@ class _Reading:
 
     def fail(self, what: str, place: Place, todo: str) -> NoReturn:
         section = _section(place)
-        raise PolicyError(f"{what} in {self.path}, line {self.line(place)}{', ' + section if section else ''}; {todo}")
+        where = f"{self.path}, line {self.line(place)}{', ' + section if section else ''}"
+        raise PolicyError(f"{what} in {where}{'. ' if todo[:1].isupper() else '; '}{todo}")
 
     def explain(self, error: ErrorDetails) -> NoReturn:
         """Say one of pydantic's findings in our words."""
@@ -355,7 +358,7 @@ class _Reading:
         if kind == "extra_forbidden":
             self.unknown_key(place)
         if kind == "missing":
-            self.fail(f'"{key}" is missing', place, f"Add it, like {key} = {_EXAMPLES.get(str(key), '…')}.")
+            self.fail(f'"{key}" is missing', place, f"Add it, like {key} = {_REQUIRED.get(str(key), '…')}.")
         if kind == "literal_error":
             known = _words(str(error.get("ctx", {}).get("expected", "")))
             what = _NOUNS.get(str(place[0]) if isinstance(key, int) or place[-1] == "disable" else str(key), str(key))
@@ -365,6 +368,8 @@ class _Reading:
         if place == ("floor",) and isinstance(seen, dict):
             self.fail("floor is a single table", place, "Floors are a list: write [[floor]], with two brackets.")
         name = f"item {key + 1} of {place[-2]}" if isinstance(key, int) else str(key)
+        if place[0] == "tiers" and kind.startswith("model_"):
+            self.fail(f"{name} is {_shown(seen)}", place, 'wanted a model, like "anthropic:claude-opus-5-5".')
         self.fail(f"{name} is {_shown(seen)}", place, _wanted(error, seen))
 
     def unknown_key(self, place: Place) -> NoReturn:
@@ -382,11 +387,14 @@ class _Reading:
         home = next((f"[{section}]" for section in ("thresholds", "tiers") if key in _known_keys((section,))), None)
         home = "the top of the file, above every section" if home is None and key in _known_keys(()) else home
         todo = f'Did you mean "{meant}"?' if meant else f"It belongs to {home}." if home else "Use one of these or remove it."
+        if place[0] == "floor" and not meant:
+            todo = f"A fact of the step goes into metadata = {{ {key} = … }}."
         self.fail(f'unknown key "{key}"', place, f"known keys: {', '.join(known) or 'none, it has no settings'}. {todo}")
 
 
 _NOUNS: Final = {"guards": "guard", "checks": "check", "trusted": "trusted key"}
-_EXAMPLES: Final = {"tier": '"strong"', "model": '"anthropic:claude-opus-5-5"'}
+_REQUIRED: Final = {"tier": '"strong"', "model": '"anthropic:claude-opus-5-5"'}
+"""Keys that must be given, each with an example."""
 _SECTIONS: Final = ("tiers", "floor", "thresholds", "guards", "checks", "taxonomy")
 
 
@@ -405,18 +413,18 @@ def _place(loc: tuple[int | str, ...], lines: Mapping[Place, int]) -> Place:
     """A location without the names that pydantic adds for unions, and without the list a lone deployment was put in."""
     place: Place = ()
     for part in loc:
-        if (*place, part) in lines or part == loc[-1]:
+        if (*place, part) in lines or part in _REQUIRED:
             place = (*place, part)
-    return place[:-1] if place and place not in lines and isinstance(place[-1], int) else place
+    return place
 
 
 def _section(place: Place) -> str:
     names = [str(part) for part in place[:-1] if isinstance(part, str)]
     if place and place[0] == "floor":
         return "[[floor]]" + (f" {'.'.join(names[1:])}" if len(names) > 1 else "")
-    if not names:
+    last = place[-1] if place else ""
+    if not names or (isinstance(last, int) and len(names) == 1):
         return ""
-    last = place[-1]
     return f"[{names[0]}] {names[-1]}" if isinstance(last, int) and len(names) > 1 else f"[{'.'.join(names)}]"
 
 
@@ -448,7 +456,7 @@ _KINDS: Final = {
     "string_": "text in quotes",
     "list_": "a list",
     "dict_": "a table",
-    "model_": "a table",
+    "model_": "a table of settings",
 }
 
 
@@ -460,7 +468,9 @@ def _wanted(error: ErrorDetails, seen: object) -> str:
     if kind.startswith("bool_"):
         return "wanted true or false" + (", without quotes." if isinstance(seen, str) else ".")
     if kind in ("greater_than_equal", "less_than_equal"):
-        return f"wanted at {'least' if kind[0] == 'g' else 'most'} {ctx.get('ge', ctx.get('le'))}."
+        return f"wanted at {'least' if kind[0] == 'g' else 'most'} {ctx.get('ge', ctx.get('le')):g}."
+    if kind.startswith("int_") and isinstance(seen, float) and 0 < seen < 1:
+        return f"wanted a whole number, in percent: {round(seen * 100)}."
     if kind == "string_too_short":
         return "wanted some text; name it or remove the key."
     what = next((words for start, words in _KINDS.items() if kind.startswith(start)), "another value")

@@ -42,6 +42,8 @@ def policy_to_toml(policy: Policy) -> str:
     lines += _rule_lines("guards", policy.guards, guards.DEFAULT, guards.BY_NAME, notes)
     lines += _rule_lines("checks", policy.checks, checks.DEFAULT, checks.BY_NAME, notes)
     lines += _row_lines(policy.taxonomy, notes)
+    if policy.tiers.preset is not None and policy.tiers != _preset(policy.tiers.preset):
+        notes.append(f"that its tiers are some of preset {policy.tiers.preset}")
     if not isinstance(policy.classifier, RuleClassifier):
         notes.append(f"classifier {getattr(policy.classifier, 'name', type(policy.classifier).__qualname__)}")
     heading = [f"# policy {policy.hash}", *[f"# a file cannot hold this part; add it in Python: {note}" for note in notes]]

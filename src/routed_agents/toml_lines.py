@@ -49,18 +49,19 @@ class _Reader:
         several = self.text.startswith("[[", self.at)
         line = self.line()
         self.at += 2 if several else 1
+        trail: list[str | int] = []
         names = self.key()
-        path: Path = ()
         for number, name in enumerate(names):
-            path = (*path, name)
+            trail.append(name)
+            path = tuple(trail)
             self.found.setdefault(path, line)
             if several and number == len(names) - 1:
                 self.counts[path] = self.counts.get(path, -1) + 1
             if path in self.counts:
-                path = (*path, self.counts[path])
-                self.found.setdefault(path, line)
+                trail.append(self.counts[path])
+                self.found.setdefault(tuple(trail), line)
         self.at += 2 if several else 1
-        return path
+        return tuple(trail)
 
     def pair(self, table: Path) -> None:
         line = self.line()

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 import anthropic
 import openai
 import pytest
+
 from routed_agents import embedded
 from routed_agents.embedded import models
 

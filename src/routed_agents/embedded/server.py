@@ -134,6 +134,7 @@ class _Connection(BaseHTTPRequestHandler):
     """Talks HTTP/1.1 with one caller."""
 
     protocol_version = "HTTP/1.1"
+    raw_requestline: bytes  # set by the standard library, which does not declare it
     # Unbuffered small writes with Nagle's algorithm meet the caller's delayed ACK: 46 ms per call instead of 2 (measured).
     wbufsize = 65536
     disable_nagle_algorithm = True
@@ -145,6 +146,28 @@ class _Connection(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """Keeps the terminal quiet."""
+
+    def parse_request(self) -> bool:
+        """Reads the request line and the headers; the standard library's mail parser takes 0.2 ms for the same."""
+        self.requestline = str(self.raw_requestline, "iso-8859-1").rstrip("\r\n")
+        self.command, self.path, self.request_version = [*self.requestline.split(" "), "", "", ""][:3]
+        self.close_connection = True
+        if not self.request_version.startswith("HTTP/1."):
+            self.request_version = "HTTP/1.1"
+            self.send_error(400, "Bad request line")
+            return False
+        self._sent: dict[str, str] = {}
+        for _ in range(200):
+            line = self.rfile.readline(65537)
+            if line in (b"\r\n", b"\n", b""):
+                break
+            name, _, value = str(line, "iso-8859-1").partition(":")
+            self._sent[name.strip().lower()] = value.strip()
+        self.close_connection = self._sent.get("connection", "").lower() == "close" or self.request_version == "HTTP/1.0"
+        if self._sent.get("expect", "").lower() == "100-continue":
+            self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.wfile.flush()
+        return True
 
     def do_GET(self) -> None:
         """Answers the model lists."""
@@ -246,7 +269,7 @@ class _Connection(BaseHTTPRequestHandler):
         return answer, mistaken
 
     def _fault(self, model: str, body: JsonObject) -> Fault | None:
-        wanted = self.headers.get(HEADER)
+        wanted = self._sent.get(HEADER)
         if wanted is None:
             return self._desk.faults.take(model, body)
         try:
@@ -255,7 +278,7 @@ class _Connection(BaseHTTPRequestHandler):
             raise invalid(str(wrong)) from None
 
     def _body(self) -> JsonObject:
-        length = self.headers.get("content-length", "")
+        length = self._sent.get("content-length", "")
         if not length.isdigit():
             self.close_connection = True
             raise invalid("content-length: Field required", status=411)
@@ -271,10 +294,10 @@ class _Connection(BaseHTTPRequestHandler):
         return cast("JsonObject", body)
 
     def _speaks_anthropic(self) -> bool:
-        return "anthropic-version" in self.headers or "x-api-key" in self.headers or self.path.startswith("/v1/messages")
+        return "anthropic-version" in self._sent or "x-api-key" in self._sent or self.path.startswith("/v1/messages")
 
     def _key(self) -> str:
-        return self.headers.get("x-api-key") or self.headers.get("authorization", "").removeprefix("Bearer ").strip()
+        return self._sent.get("x-api-key") or self._sent.get("authorization", "").removeprefix("Bearer ").strip()
 
     def _check_key(self, wire: Wire) -> None:
         if not self._key():

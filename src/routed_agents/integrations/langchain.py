@@ -333,6 +333,9 @@ class _Going:
         if self._late is not None:
             options, more = repaired(self._late.options, limits)
             changed = (*changed, *more)
+            if self.structured and not limits.forced_tool_choice and "method" not in options:
+                options["method"] = "json_schema"  # the default forces a tool call, which this model refuses
+                changed = (*changed, "structured_output_method")
             runnable = getattr(model, self._late.method)(self._late.subject, **options)
         if changed:
             attempt.repaired(changed)

@@ -153,7 +153,7 @@ def read_spans(path: str | Path, *, on_trouble: Callable[[Trouble], None] = warn
         readable += 1
         yield from spans
     if troubles and not readable:
-        raise ConfigurationError(f"{path} holds no trace; wanted OTLP JSON lines as configure(trace_file=...) writes them; name another file")
+        raise ConfigurationError(f"{path} holds no trace; wanted OTLP JSON lines as configure(trace_file=...) writes; name another file")
 
 
 def runs(path: str | Path, *, on_trouble: Callable[[Trouble], None] = warn) -> Iterator[Run]:
@@ -169,6 +169,7 @@ def group(spans: Iterable[SpanRecord]) -> Iterator[Run]:
         waiting.setdefault(span.trace_id, {}).setdefault(span.span_id, span)  # a file written twice has every span twice
         if span.is_root:
             settling[span.trace_id] = None
+            settling.move_to_end(span.trace_id)
         if len(settling) > SETTLING:
             done, _ = settling.popitem(last=False)
             yield run_of(waiting.pop(done).values())
@@ -187,8 +188,8 @@ def run_of(spans: Iterable[SpanRecord]) -> Run:
     for span in ordered:
         inside = span.parent_id in known and span.parent_id != span.span_id
         below.setdefault(span.parent_id if inside else None, []).append(span)
-    roots = below.get(None, [])
-    return Run(trace_id=ordered[0].trace_id, roots=tuple([_branch(root, below) for root in roots]), complete=any(span.is_root for span in ordered))
+    roots = tuple([_branch(root, below) for root in below.get(None, ())])
+    return Run(trace_id=ordered[0].trace_id, roots=roots, complete=any(span.is_root for span in ordered))
 
 
 def _branch(root: SpanRecord, below: Mapping[str | None, Sequence[SpanRecord]]) -> Branch:

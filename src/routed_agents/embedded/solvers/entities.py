@@ -20,7 +20,7 @@ _NOT_GOODS = re.compile(
 )
 _ITEM = re.compile(
     rf"(?<![\w.,/#-])(\d+|{'|'.join(_COUNTS)})\s*(?:x\s+|×\s*)?(?:{_PACKING}\s+of\s+)?"
-    r"([A-Za-z][\w-]*(?:\s+(?!and\b|or\b|from\b|at\b|for\b|with\b|in\b|to\b|by\b|on\b|plus\b|what\b|is\b|are\b|please\b|costs?\b|each\b|if\b|the\b|that\b|was\b|were\b|have\b)[A-Za-z0-9][\w-]*){0,3})",
+    r"([A-Za-z][\w-]*(?:\s+(?!\d+\b|i\b|we\b|you\b|need\b|want\b|and\b|or\b|from\b|at\b|for\b|with\b|in\b|to\b|by\b|on\b|plus\b|what\b|is\b|are\b|please\b|costs?\b|each\b|if\b|the\b|that\b|was\b|were\b|have\b)[A-Za-z0-9][\w-]*){0,3})",
     re.IGNORECASE,
 )  # fmt: skip
 _ORDER_ID = re.compile(r"#?\b[A-Z]{1,5}-?\d{3,}\b|#\d{3,}\b|(?<=\border )#?\d{4,}\b|(?<=\bnumber )#?\d{4,}\b")
@@ -157,8 +157,10 @@ class Item:
 def wanted_items(text: str) -> tuple[Item, ...]:
     """`3 boxes of A4 paper and 2 staplers` as items."""
     found: list[Item] = []
-    for match in _ITEM.finditer(text):
+    position = 0
+    while match := _ITEM.search(text, position):
         name = match[2].strip(" .,")
+        position = match.start(2) if _NOT_GOODS.match(name) else match.end()
         if not _NOT_GOODS.match(name):
             count = _COUNTS.get(match[1].lower()) or int(match[1])
             found.append(Item(quantity=count, name=name))

@@ -80,6 +80,8 @@ def choose(labels: Mapping[str, str], text: str) -> str:
     """The label a text speaks for most; a label that means "nothing special" where it speaks for none."""
     scores = {label: weight(label, description, text) for label, description in labels.items()}
     best = max(scores.values())
-    if best < 1:
-        return next((label for label in labels if label.lower() in load().defaults), next(iter(labels)))
+    usual = next((label for label in labels if label.lower() in load().defaults), None)
+    # One faint cue, such as "still", does not make a calm mail an annoyed one; for "other" it is all there may be.
+    if best < (2 if usual is not None and usual.lower() in load().ideas else 1):
+        return next(iter(labels)) if usual is None else usual
     return next(label for label, score in scores.items() if score == best)

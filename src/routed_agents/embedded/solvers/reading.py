@@ -64,7 +64,7 @@ def brief(conversation: Conversation) -> Brief:
         head, _, tail = instruction.partition("\n\n")
         if tail and _ORDER.match(head.strip()) and len(tail) > len(head):
             instruction, material = head, tail
-        elif (found := re.match(r"([^:\n]{6,120}):\s+(\S.{20,})", instruction, re.DOTALL)) and _ORDER.match(found[1].strip()):
+        elif (found := re.match(r"([^:\n]{6,120}):\s+(\S.{8,})", instruction, re.DOTALL)) and _ORDER.match(found[1].strip()):
             instruction, material = found[1], found[2]
     if not material and not documents and not _TASK.match(instruction.strip()) and conversation.system:
         instruction, material = "", request

@@ -257,16 +257,14 @@ class _Filler:
             return schema["default"]
         if not needed:
             return MISSING
-        return self._padded(schema, found[0] if found else "unknown")
+        return self._padded(schema, found[0] if found else _FORMATS.get(text(schema, "format"), "unknown"))
 
     def _named(self, schema: JsonObject, name: str, focus: str) -> list[str]:
         form, own = text(schema, "format"), " ".join(words(name)).lower()
         about = f"{own} {text(schema, 'description').lower()}"
         whole = self.brief.request if focus == self.brief.material else focus
         if form in ("date", "date-time"):
-            return [f"{date}T00:00:00Z" if form == "date-time" else date for date in entities.dates(whole)] or [_FORMATS[form]] * (
-                "null" not in about
-            )
+            return [f"{date}T00:00:00Z" if form == "date-time" else date for date in entities.dates(whole)]
         if form == "email" or "mail" in own:
             return entities.emails(whole)
         if form in _FORMATS:

@@ -88,7 +88,7 @@ def next_calls(conversation: Conversation, brief: Brief, say: schema.Say, *, mis
         return ()
     made = {_key(entry.call.name, entry.call.arguments) for entry in past}
     lines = _lines(brief, past)
-    offered = [tool for tool in conversation.tools if not _is_calculator(tool)]
+    offered = [tool for tool in conversation.tools if not _is_calculator(tool) and not _is_form(tool)]
     proposals = [proposal for tool in offered for proposal in _proposals(tool, lines, brief, say)]
     fresh = [proposal for proposal in proposals if _key(proposal.tool.name, proposal.arguments) not in made]
     reads = [proposal for proposal in fresh if _reads(proposal.tool)]
@@ -100,6 +100,11 @@ def next_calls(conversation: Conversation, brief: Brief, say: schema.Say, *, mis
         chosen = [
             proposal for proposal in fresh if not _reads(proposal.tool) and proposal.tool.name not in called and _ordered(proposal, brief)
         ]
+    forms = [tool for tool in conversation.tools if _is_form(tool) and tool.name not in {entry.call.name for entry in past}]
+    if not chosen and forms:
+        read = brief if not past else replace(brief, material=f"{conclusion(conversation, brief)}\n{brief.material}")
+        filled = schema.arguments(forms[0].schema, read, say, mistaken=mistaken)
+        return (ToolCall(id="", name=forms[0].name, arguments=filled),)
     if not conversation.parallel_calls:
         chosen = chosen[:1]
     unique = {_key(proposal.tool.name, proposal.arguments): proposal for proposal in chosen}
@@ -154,6 +159,11 @@ def _key(name: str, arguments: JsonObject) -> str:
 
 def _is_calculator(tool: Tool) -> bool:
     return any(_EXPRESSION.fullmatch(name) for name in member(tool.schema, "properties"))
+
+
+def _is_form(tool: Tool) -> bool:
+    """A tool named like a class takes the structured answer; frameworks offer a schema that way."""
+    return tool.name[:1].isupper() and "_" not in tool.name
 
 
 def _reads(tool: Tool) -> bool:

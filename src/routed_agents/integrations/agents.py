@@ -1,0 +1,175 @@
+"""A middleware of `create_agent` that sends each model call to the cheapest tier that may do it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from typing import Annotated, Any, Final, NotRequired, cast
+
+from langchain.agents.middleware import AgentMiddleware
+from langchain.agents.middleware.types import AgentState, ExtendedModelResponse, ModelRequest, ModelResponse, PrivateStateAttr
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.runnables.config import ensure_config
+from langgraph.types import Command
+from typing_extensions import override
+
+from routed_agents.errors import ConfigurationError
+from routed_agents.integrations.langchain import MARK
+from routed_agents.integrations.models import Models, deployment_of
+from routed_agents.integrations.position import CHANNEL, Position, position_of
+from routed_agents.policy import Policy
+from routed_agents.repairs import repaired
+from routed_agents.router import Attempt, RoutedCall, Router, labels_from_context
+from routed_agents.state import join
+from routed_agents.steps import STAMP, Step, field_of, text_of, tool_name
+from routed_agents.tiers import Tiers, card, same_model
+
+STRONG: Final = "strong"
+
+
+class RoutingState(AgentState[Any]):
+    """An agent's state with the channel that keeps pins and facts; private, so it stays out of inputs and outputs."""
+
+    routing: NotRequired[Annotated[dict[str, Any], PrivateStateAttr, join]]
+
+
+class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
+    """Routes an agent's model calls: its own model is the strong tier, and `cheap` does what it may.
+
+        agent = create_agent("anthropic:claude-opus-5-5", tools, middleware=[RouterMiddleware(cheap="anthropic:claude-haiku-5-5")])
+
+    List it first, so that it is the outermost middleware: what the others bind then fits the model that was chosen.
+
+    Args:
+        router: a router, a policy or the path of a policy file; its top tier must be the agent's own model.
+        cheap: chat model or string for the cheap tier; the policy's own when not given.
+
+    Raises:
+        ConfigurationError: at the first call, when the agent's model is not the router's top tier.
+    """
+
+    state_schema = RoutingState
+
+    def __init__(self, router: Router | Policy | str | None = None, *, cheap: Any = None) -> None:
+        super().__init__()
+        self._given = Router.of(router) if router is not None else None
+        self._cheap = cheap
+        self._by_model: dict[str, tuple[Router, Models]] = {}
+
+    @override
+    def wrap_model_call(self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]) -> Any:
+        router, models = self._for(request.model)
+        with self._open(router, request) as call:
+            response: ModelResponse[Any] | None = None
+            for attempt in call.attempts():
+                with attempt:
+                    response = handler(_tiered(request, models, attempt))
+                    attempt.record(_reply(response))
+            return _answered(response, call)
+
+    @override
+    async def awrap_model_call(self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]) -> Any:
+        router, models = self._for(request.model)
+        async with self._open(router, request) as call:
+            response: ModelResponse[Any] | None = None
+            for attempt in call.attempts():
+                with attempt:
+                    response = await handler(_tiered(request, models, attempt))
+                    attempt.record(_reply(response))
+            return _answered(response, call)
+
+    def _for(self, model: Any) -> tuple[Router, Models]:
+        """The router and models for an agent with this model; built once for each."""
+        own = deployment_of(model, STRONG)
+        found = self._by_model.get(own.model)
+        if found is None:
+            found = self._by_model[own.model] = self._build(model)
+        return found
+
+    def _build(self, model: Any) -> tuple[Router, Models]:
+        own = deployment_of(model, STRONG)
+        router = self._given
+        if router is None:
+            cheap = self._cheap if self._cheap is not None else _cheaper_sibling(own.provider)
+            router = Router(Policy.default(tiers=Tiers.of({"cheap": deployment_of(cheap, "cheap"), STRONG: own})))
+        top = router.policy.tiers[router.policy.tiers.top]
+        if not any(same_model(each.model, own.model) for each in top.deployments):
+            raise ConfigurationError(
+                f'the agent\'s own model is "{own.model}", but the router\'s top tier is "{top.model}"; '
+                "give the agent that model, or the router a policy whose top tier is the agent's"
+            )
+        given = {top.name: model, **({router.policy.tiers[0].name: self._cheap} if self._cheap is not None else {})}
+        for tier in router.policy.tiers:
+            given.setdefault(tier.name, tier.deployments[0].name)
+        models = Models(router.policy, given, {})
+        return (router if models.policy is router.policy else router.replace(policy=models.policy)), models
+
+    @staticmethod
+    def _open(router: Router, request: ModelRequest[Any]) -> RoutedCall:
+        config = cast("Mapping[str, Any]", ensure_config())
+        position: Position = position_of(config)
+        step = Step.from_messages(
+            request.messages,
+            system=text_of(request.system_message) if request.system_message is not None else None,
+            tools=[tool if isinstance(tool, dict) else tool_name(tool.name) for tool in request.tools],
+            node=position.node,
+            metadata=cast("Mapping[str, object]", config.get("metadata") or {}),
+            run=position.run,
+        )
+        return router.step(
+            step,
+            thread=position.thread,
+            labels=labels_from_context(router.policy.labels, position.context),
+            namespace=position.namespace,
+            branch=position.branch,
+            state=position.state,
+            memory=f"task:{position.namespace}" if position.state is not None else None,
+        )
+
+
+def _tiered(request: ModelRequest[Any], models: Models, attempt: Attempt) -> ModelRequest[Any]:
+    """The request for the attempt's model, its settings repaired."""
+    limits = card(attempt.deployment.price_key)
+    settings, changed = repaired({**request.model_settings, "tool_choice": request.tool_choice}, limits)
+    choice = settings.pop("tool_choice", None)
+    if changed:
+        attempt.repaired(changed)
+    marked = models.get(attempt.deployment)
+    marked = marked.model_copy(update={"metadata": {**(marked.metadata or {}), MARK: attempt.tier}})
+    return request.override(model=marked, model_settings=settings, tool_choice=choice)
+
+
+def _reply(response: ModelResponse[Any] | AIMessage | ExtendedModelResponse[Any]) -> BaseMessage | None:
+    if isinstance(response, AIMessage):
+        return response
+    inner = response.model_response if isinstance(response, ExtendedModelResponse) else response
+    return next((message for message in inner.result if isinstance(message, AIMessage)), None)
+
+
+def _answered(response: Any, call: RoutedCall) -> Any:
+    """The response with its reply stamped, and the pins and facts for the agent's state."""
+    stamp = call.stamp()
+    command = None
+    inner = response
+    if isinstance(response, ExtendedModelResponse):
+        inner, command = response.model_response, response.command
+    elif isinstance(response, AIMessage):
+        inner = ModelResponse(result=[response])
+    result = [_stamped(message, stamp) if isinstance(message, AIMessage) else message for message in inner.result]
+    ours = call.decision.state.to_json()
+    update = field_of(command, "update")
+    theirs = dict(cast("Mapping[str, Any]", update)) if isinstance(update, Mapping) else {}
+    theirs[CHANNEL] = join(theirs.get(CHANNEL), ours)
+    return ExtendedModelResponse(model_response=replace(inner, result=result), command=Command(update=theirs))
+
+
+def _stamped(message: AIMessage, stamp: dict[str, Any]) -> AIMessage:
+    return message.model_copy(update={"response_metadata": {**message.response_metadata, STAMP: stamp}})
+
+
+def _cheaper_sibling(provider: str | None) -> str:
+    """The cheap model of a provider's newest preset."""
+    preset = {"anthropic": "claude", "openai": "gpt"}.get(provider or "")
+    if preset is None:
+        raise ConfigurationError(f'no cheap model is known for provider "{provider}"; give one: RouterMiddleware(cheap="anthropic:claude-haiku-5-5")')
+    return Tiers.preset_named(preset)[0].deployments[0].name

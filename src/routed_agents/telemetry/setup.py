@@ -1,0 +1,385 @@
+"""Sets up an OpenTelemetry SDK for people who have none."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import queue
+import threading
+import time
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import TYPE_CHECKING, Final, cast
+
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.json.file import FileSpanExporter
+from opentelemetry.sdk.environment_variables import OTEL_SERVICE_NAME
+from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.sampling import Sampler
+
+from routed_agents.errors import ConfigurationError
+from routed_agents.offline.traces import Branch, Run, SpanRecord, Status, run_of
+from routed_agents.offline.trees import CostTree, cost_tree
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+QUEUE: Final = 50_000
+"""Ended spans that may wait to be written. The SDK's 2,048 lost 3,072 of a burst of 5,000."""
+BATCH: Final = 512
+GATHER_S: Final = 0.2
+"""How long the first span of a batch waits for others."""
+LIVE_SPANS: Final = 20_000
+"""Spans of unfinished runs that are held for the console; beyond it the oldest run is given up."""
+DEFAULT_SERVICE: Final = "routed-agents"
+
+log: Final = logging.getLogger("routed_agents")
+
+
+def configure(
+    *,
+    trace_file: str | Path | None = None,
+    console: Callable[[CostTree], object] | Console | bool = False,
+    otlp_endpoint: str | None = None,
+    service_name: str = DEFAULT_SERVICE,
+    sampler: Sampler | None = None,
+    queue_size: int = QUEUE,
+) -> Handle:
+    """Set up tracing for this process. A provider that is already set stays as it is, and the handle says so.
+
+    Calling it again adds outputs to the provider it made; service name and sampler stay the first call's. What is left to
+    write when the program ends is written then, for two seconds at most.
+
+    Args:
+        trace_file: where to append spans as OTLP JSON lines; `offline.traces` and DuckDB read them.
+        console: print the cost tree of each finished run: True for stderr, a rich console, or a function that gets the tree.
+        otlp_endpoint: a collector or backend that takes OTLP over HTTP, such as http://localhost:4318; needs the extra `otlp`.
+        service_name: what the process is called in traces, unless OTEL_SERVICE_NAME says otherwise.
+        sampler: which traces are kept; all when not given.
+        queue_size: ended spans that may wait for each output; more are dropped and counted.
+
+    Raises:
+        ConfigurationError: the file cannot be opened, or the extra for the endpoint is missing.
+    """
+    current = trace.get_tracer_provider()
+    mine = current if isinstance(current, TracerProvider) and current in _MADE else None
+    if mine is None and not isinstance(current, trace.ProxyTracerProvider):
+        note = f"a tracer provider is already set ({type(current).__name__}): spans go where it sends them, and configure added nothing"
+        log.warning("%s", note)
+        return Handle(provider=current, outputs=(), note=note)
+    outputs = _outputs(trace_file, console, otlp_endpoint, queue_size)
+    if mine is None:
+        if service_name == DEFAULT_SERVICE:
+            service_name = os.environ.get(OTEL_SERVICE_NAME) or service_name
+        mine = TracerProvider(resource=Resource.create({SERVICE_NAME: service_name}), sampler=sampler, shutdown_on_exit=False)
+        _MADE.add(mine)
+        trace.set_tracer_provider(mine)
+    for output in outputs:
+        mine.add_span_processor(output)
+    return Handle(provider=mine, outputs=outputs)
+
+
+_MADE: Final[weakref.WeakSet[TracerProvider]] = weakref.WeakSet()
+
+
+class Handle:
+    """What `configure` set up; flush it where spans must be on disk, and shut it down at the end or leave that to the exit.
+
+    Attributes:
+        provider: the tracer provider in force.
+        active: spans go to the outputs asked for.
+        note: why they do not, when somebody else had set a provider.
+    """
+
+    def __init__(self, *, provider: trace.TracerProvider, outputs: Sequence[Output], note: str = "") -> None:
+        self.provider = provider
+        self.active = not note
+        self.note = note
+        self._outputs = tuple(outputs)
+        if outputs:
+            atexit.register(self.shutdown)
+
+    @property
+    def dropped(self) -> int:
+        """Spans that did not reach an output they should have reached."""
+        return sum(output.dropped for output in self._outputs)
+
+    def flush(self, timeout_s: float = 10.0) -> bool:
+        """Wait until every span ended so far has reached its outputs; False when one has not, within the time or at all."""
+        end = time.monotonic() + timeout_s
+        return all([output.flush(max(end - time.monotonic(), 0)) for output in self._outputs])
+
+    def shutdown(self, timeout_s: float = 2.0) -> bool:
+        """Flush and close the outputs, within the time whatever the backend does; False when spans were left."""
+        atexit.unregister(self.shutdown)
+        end = time.monotonic() + timeout_s
+        for output in self._outputs:
+            output.stop()
+        return all([output.close(max(end - time.monotonic(), 0)) for output in self._outputs])
+
+    def __enter__(self) -> Handle:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.shutdown()
+
+
+class Output(SpanProcessor):
+    """Hands ended spans to a thread that delivers them; ending a span never waits, on whatever thread or event loop.
+
+    The SDK's own batch processor cannot say what it dropped, flushes without bound and reports success, and takes 30 s to
+    shut down when a backend is dead.
+
+    Args:
+        deliver: takes a batch on the thread; False when it could not be delivered.
+        finish: called when no more batches come.
+        sampled_only: leave out spans that are recorded, but not sampled.
+    """
+
+    def __init__(
+        self,
+        deliver: Callable[[Sequence[ReadableSpan]], bool],
+        *,
+        finish: Callable[[], object] = lambda: None,
+        size: int = QUEUE,
+        gather_s: float = GATHER_S,
+        sampled_only: bool = True,
+    ) -> None:
+        self._deliver = deliver
+        self._finish = finish
+        self._size = size
+        self._gather_s = gather_s
+        self._sampled_only = sampled_only
+        self._start()
+        if hasattr(os, "register_at_fork"):
+            restart = weakref.WeakMethod(self._start)
+            os.register_at_fork(after_in_child=lambda: (again := restart()) and again())
+
+    def _start(self) -> None:
+        self.dropped = 0
+        self._queue: queue.SimpleQueue[ReadableSpan | threading.Event | None] = queue.SimpleQueue()
+        self._counting = threading.Lock()
+        self._stopping = self._giving_up = False
+        self._thread = threading.Thread(target=self._work, name="routed-agents-spans", daemon=True)
+        self._thread.start()
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Take an ended span."""
+        if self._stopping or (self._sampled_only and not (span.context and span.context.trace_flags.sampled)):
+            return
+        if self._queue.qsize() >= self._size:
+            self._drop(1)
+        else:
+            self._queue.put(span)
+
+    def flush(self, timeout_s: float) -> bool:
+        """Wait for what is queued; False when some of it did not get through."""
+        before, reached = self.dropped, threading.Event()
+        self._queue.put(reached)
+        return (reached.wait(timeout_s) if self._thread.is_alive() else self._queue.qsize() == 1) and self.dropped == before
+
+    def stop(self) -> None:
+        """Take no more spans, and let the thread end when it has delivered what it has."""
+        if not self._stopping:
+            self._stopping = True
+            self._queue.put(None)
+
+    def close(self, timeout_s: float) -> bool:
+        """Stop, and wait for the thread; what it could not deliver in time counts as dropped."""
+        self.stop()
+        self._thread.join(timeout_s)
+        if not self._thread.is_alive():
+            return not self.dropped
+        self._giving_up = True
+        self._drop(sum(isinstance(item, ReadableSpan) for item in _drained(self._queue)))
+        # An exporter may sit in a request or in a retry; closing it from here can wait as long as that.
+        threading.Thread(target=self._finish, daemon=True).start()
+        return False
+
+    def shutdown(self) -> None:
+        """What the SDK calls when the provider is shut down."""
+        self.close(2.0)
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """What the SDK calls when the provider is flushed."""
+        return self.flush(timeout_millis / 1000)
+
+    def _drop(self, spans: int) -> None:
+        with self._counting:
+            self.dropped += spans
+
+    def _work(self) -> None:
+        # a backend's client may be instrumented, and must not make spans out of sending spans
+        otel_context.attach(otel_context.set_value(otel_context._SUPPRESS_INSTRUMENTATION_KEY, True))  # pyright: ignore[reportPrivateUsage]
+        going = True
+        while going and not self._giving_up:
+            batch, marks, going = self._gather()
+            try:
+                delivered = self._deliver(batch) if batch else True
+            except Exception:
+                log.exception("%d spans could not be delivered", len(batch))
+                delivered = False
+            if not delivered:
+                self._drop(len(batch))
+            for mark in marks:
+                mark.set()
+        if not self._giving_up:
+            self._finish()
+
+    def _gather(self) -> tuple[list[ReadableSpan], list[threading.Event], bool]:
+        """The next batch, who waits for it, and whether more may come."""
+        batch, marks = list[ReadableSpan](), list[threading.Event]()
+        end: float | None = None
+        while len(batch) < BATCH:
+            try:
+                item = self._queue.get(timeout=None if end is None else max(end - time.monotonic(), 0))
+            except queue.Empty:
+                break
+            if item is None:
+                return batch, marks, False
+            if isinstance(item, threading.Event):
+                marks.append(item)
+                break
+            batch.append(item)
+            end = end or time.monotonic() + self._gather_s
+        return batch, marks, True
+
+
+def _drained(source: queue.SimpleQueue[ReadableSpan | threading.Event | None]) -> list[object]:
+    items: list[object] = []
+    while True:
+        try:
+            items.append(source.get_nowait())
+        except queue.Empty:
+            return items
+
+
+def _outputs(
+    trace_file: str | Path | None, console: Callable[[CostTree], object] | Console | bool, endpoint: str | None, size: int
+) -> list[Output]:
+    exporters: list[SpanExporter] = []
+    if endpoint is not None:
+        exporters.append(_otlp(endpoint))
+    if trace_file is not None:
+        exporters.append(_file(Path(trace_file)))
+    outputs = [
+        Output(lambda batch, to=exporter: to.export(batch) is SpanExportResult.SUCCESS, finish=exporter.shutdown, size=size)
+        for exporter in exporters
+    ]
+    if console:
+        outputs.append(Output(Live(_printer(console)).take, size=size, gather_s=0.0, sampled_only=False))
+    return outputs
+
+
+def _file(path: Path) -> SpanExporter:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return FileSpanExporter(path)
+    except OSError as error:
+        raise ConfigurationError(f"trace_file {path} cannot be opened: {error}; wanted a path that can be written") from error
+
+
+def _otlp(endpoint: str) -> SpanExporter:
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    except ImportError as error:
+        raise ConfigurationError(
+            f"otlp_endpoint {endpoint} needs an exporter that isn't installed; add the extra: pip install 'routed-agents[otlp]'"
+        ) from error
+    whole = endpoint.rstrip("/")
+    return OTLPSpanExporter(endpoint=whole if whole.endswith("/v1/traces") else f"{whole}/v1/traces")
+
+
+def _printer(console: Callable[[CostTree], object] | Console | bool) -> Callable[[CostTree], object]:
+    if console is True:
+        from rich.console import Console as RichConsole
+
+        return RichConsole(stderr=True).print
+    if hasattr(console, "print"):
+        return cast("Console", console).print
+    return cast("Callable[[CostTree], object]", console)
+
+
+class Live:
+    """Collects spans until a run's root ends, and shows its cost tree then; belongs to one thread.
+
+    A parent ends after its children, so a foreign span is kept only when one of ours hangs below it.
+    """
+
+    def __init__(self, show: Callable[[CostTree], object], *, spans: int = LIVE_SPANS) -> None:
+        self._show = show
+        self._most = spans
+        self._held = 0
+        self._runs: OrderedDict[str, dict[str, SpanRecord]] = OrderedDict()
+
+    def take(self, batch: Sequence[ReadableSpan]) -> bool:
+        """Take spans in the order they ended."""
+        given_up = 0
+        for span in batch:
+            record = record_of(span)
+            self._keep(record)
+            if record.is_root and record.trace_id in self._runs:
+                self._finish(record)
+            while self._held > self._most:
+                _, oldest = self._runs.popitem(last=False)
+                self._held -= len(oldest)
+                given_up += 1
+        return not given_up
+
+    def _keep(self, record: SpanRecord) -> None:
+        held = self._runs.get(record.trace_id)
+        if held is None:
+            if not record.ours:
+                return
+            held = self._runs[record.trace_id] = {}
+        if record.ours or any(each.parent_id == record.span_id for each in held.values()):
+            held[record.span_id] = record
+            self._held += 1
+
+    def _finish(self, root: SpanRecord) -> None:
+        held = self._runs[root.trace_id]
+        under = next((branch for branch in run_of(held.values()).roots if branch.span.span_id == root.span_id), None)
+        if under is None:
+            return
+        for span in under.walk():
+            del held[span.span_id]
+            self._held -= 1
+        if not held:
+            del self._runs[root.trace_id]
+        self._print(under)
+
+    def _print(self, under: Branch) -> None:
+        try:
+            tree = cost_tree(Run(trace_id=under.span.trace_id, roots=(under,)))
+            if tree is not None:
+                self._show(tree)
+        except Exception:
+            log.exception("the cost tree of a run could not be shown")
+
+
+def record_of(span: ReadableSpan) -> SpanRecord:
+    """A span of this process in the form a trace file gives it."""
+    own = span.get_span_context()
+    parent = span.parent
+    return SpanRecord(
+        trace_id=f"{own.trace_id:032x}" if own else "",
+        span_id=f"{own.span_id:016x}" if own else "",
+        parent_id=f"{parent.span_id:016x}" if parent else None,
+        is_root=parent is None or parent.is_remote,
+        name=span.name,
+        kind=span.kind.name.lower(),
+        scope=span.instrumentation_scope.name if span.instrumentation_scope else "",
+        start_ns=span.start_time or 0,
+        end_ns=span.end_time or 0,
+        status=cast("Status", span.status.status_code.name.lower()),
+        message=span.status.description or "",
+        attributes=MappingProxyType(dict(span.attributes or {})),
+        resource=MappingProxyType(dict(span.resource.attributes)),
+    )
