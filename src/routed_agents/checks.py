@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Final, Protocol, cast, runtime_checkable
 
 from routed_agents.steps import Step, ToolCall, field_of, text_of, tool_calls_of
+
+
+log: Final = logging.getLogger("routed_agents")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +123,9 @@ class SchemaMismatch:
         if reply.validated is False:
             return Rejection(check="schema_mismatch", code="schema_mismatch", evidence="the caller's parser rejected it")
         title = schema.get("title")
-        carrier = next((call for call in reply.tool_calls if call.name == title or len(reply.tool_calls) == 1), None)
+        carrier = next((call for call in reply.tool_calls if call.name == title), None)
+        if carrier is None and reply.tool_calls:
+            return None  # it calls other tools first; the structured answer comes later
         try:
             value = json.loads(carrier.arguments if carrier else reply.text)
         except ValueError:
@@ -153,6 +159,9 @@ BY_NAME: Final[Mapping[str, type[Any]]] = {
 
 def reply_of(raw: object) -> Reply:
     """Read a reply of the Anthropic or OpenAI SDK, a LangChain message, or a dict of the same shape."""
+    output = field_of(raw, "output")
+    if isinstance(output, list) and field_of(raw, "object") == "response":
+        return _from_responses(raw, cast("list[object]", output))
     choices = field_of(raw, "choices")
     if isinstance(choices, Sequence) and choices:
         return _from_openai(cast("Sequence[object]", choices)[0])
@@ -178,11 +187,14 @@ def inspect(checks: Sequence[Check], step: Step, reply: Reply) -> Rejection | No
     found: list[Rejection] = []
     for check in checks:
         try:
-            rejection = check(step, reply)
+            rejection: object = check(step, reply)
         except Exception:
+            log.exception("check %s failed; the reply is judged without it", type(check).__name__)
             continue
-        if rejection is not None:
+        if isinstance(rejection, Rejection):
             found.append(rejection)
+        elif rejection is not None:
+            log.error("check %s gave %r; wanted a Rejection or None", type(check).__name__, rejection)
     return min(found, key=lambda rejection: not rejection.alarm, default=None)
 
 
@@ -240,6 +252,22 @@ def _is(value: object, kind: str) -> bool:
         return isinstance(value, (int, float)) and not isinstance(value, bool)
     types: Mapping[str, type | tuple[type, ...]] = {"object": dict, "array": list, "string": str, "boolean": bool, "null": type(None)}
     return isinstance(value, types.get(kind, object))
+
+
+def _from_responses(raw: object, output: Sequence[object]) -> Reply:
+    """A reply of OpenAI's Responses API: messages and function calls side by side."""
+    said = [block for item in output if field_of(item, "type") == "message" for block in cast("Sequence[object]", field_of(item, "content") or ())]
+    refusals = [text for block in said if isinstance(text := field_of(block, "refusal"), str)]
+    calls = tool_calls_of({"tool_calls": [item for item in output if field_of(item, "type") == "function_call"]})
+    details = field_of(raw, "incomplete_details")
+    reason = field_of(details, "reason") if details is not None else None
+    return Reply(
+        text="\n".join([text for block in said if isinstance(text := field_of(block, "text"), str)] + refusals),
+        tool_calls=tuple(call for call in calls if "__unreadable__" not in call.arguments),
+        unreadable_calls=tuple(call.name for call in calls if "__unreadable__" in call.arguments),
+        stop_reason=reason if isinstance(reason, str) else None,
+        refused=bool(refusals) or reason == "content_filter",
+    )
 
 
 def _from_openai(choice: object) -> Reply:

@@ -169,10 +169,12 @@ class Decision:
         ]
         lines += [f"  evidence   {each}" for each in self.classification.evidence]
         for verdict in self.verdicts:
-            effect = "stop" if verdict.stop else f"floor {self.tiers[min(verdict.floor, self.tiers.top)].name}" if verdict.floor else ""
+            effects = ["stop"] if verdict.stop else []
+            effects += [f"floor {self.tiers[min(verdict.floor, self.tiers.top)].name}"] if verdict.floor else []
             if verdict.cap is not None:
-                effect = f"{'hard ' if verdict.hard else ''}cap {self.tiers[verdict.cap].name}"
-            lines.append(f"  guard      {verdict.guard}: {effect or 'notes ' + ', '.join(verdict.facts)}; {verdict.evidence or words(verdict.code)}")
+                effects.append(f"{'hard ' if verdict.hard else ''}cap {self.tiers[min(verdict.cap, self.tiers.top)].name}")
+            effects += [f"notes {fact}" for fact in verdict.facts]
+            lines.append(f"  guard      {verdict.guard}: {', '.join(effects)}; {verdict.evidence or words(verdict.code)}")
         lines += [f"  pin        {pin.scope} pin at {pin.tier} ({words(pin.code) or 'earlier step'})" for pin in self.pins]
         lines.append(f"  policy     {self.policy_hash}")
         return "\n".join(lines)

@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, cast
 
+from routed_agents.errors import StepError
 from routed_agents.steps import (
     STAMP,
+    Role,
     Step,
     ToolCall,
     content_of,
@@ -67,7 +69,7 @@ class Features:
         tool_errors: failed tool results at the end of the history, counted back without a gap.
         repeats: times the newest tool call was made before in this turn, with equal arguments.
         turn: names the turn, from the message that opened it.
-        turn_seq: messages before the one that opened it.
+        run: the graph run that makes the call, when known.
         stamps: what earlier replies of this turn were stamped with.
         flags: metadata that policy-file floors may ask for.
     """
@@ -94,7 +96,7 @@ class Features:
     downstream: int | None = None
     deadline_s: float | None = None
     turn: str = ""
-    turn_seq: int = 0
+    run: str | None = None
     stamps: tuple[Stamp, ...] = ()
     flags: Mapping[str, object]
 
@@ -133,7 +135,7 @@ def extract(step: Step) -> Features:
         downstream=step.downstream,
         deadline_s=step.deadline_s,
         turn=turn.name,
-        turn_seq=turn.seq,
+        run=step.run,
         stamps=turn.stamps,
         flags=step.metadata,
     )
@@ -196,7 +198,6 @@ def upper_tokens(characters: int, sample: str) -> int:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Turn:
     name: str
-    seq: int
     asked: object | None
     stamps: tuple[Stamp, ...]
     replies: int
@@ -208,7 +209,7 @@ def _turn(step: Step) -> _Turn:
     """Walk back to the message that opened the turn, and no further.
 
     A turn opens at a human message after the last stamped reply. A reply stamped by this very run before it means that the human
-    message was written by a node, so the turn goes on further back.
+    message was written by a node, so the turn goes on further back; only where the run is known is it looked for beyond.
     """
     messages, run = step.messages, step.run
     opened: int | None = None
@@ -218,7 +219,7 @@ def _turn(step: Step) -> _Turn:
     replies, errors, failing, growing = 0, 0, True, True
     for position in range(len(messages) - 1, -1, -1):
         message = messages[position]
-        role = role_of(message)
+        role = _role(message)
         if role == "human":
             asked = message if asked is None else asked
             opened = position if growing else opened
@@ -226,7 +227,7 @@ def _turn(step: Step) -> _Turn:
             stamp = stamp_of(message)
             if opened is not None:
                 growing = stamp is not None and run is not None and stamp.get("run") == run
-                if run is None or (stamp is not None and not growing):
+                if run is None:
                     break
                 if not growing:
                     continue
@@ -241,7 +242,6 @@ def _turn(step: Step) -> _Turn:
     own = field_of(messages[opened], "id")
     return _Turn(
         name=own if isinstance(own, str) and own else _digest(messages[opened], opened),
-        seq=opened,
         asked=asked,
         stamps=tuple(stamps),
         replies=replies,
@@ -262,24 +262,49 @@ def _digest(message: object, position: int) -> str:
 
 
 def _tokens(step: Step) -> tuple[int, TokenSource]:
-    """The last reply's own count is exact up to that reply; only what came after it has to be estimated, from above."""
+    """The last reply's own count is exact up to that reply; only what came after it has to be estimated, from above.
+
+    A count too small for the text before it belongs to another prompt (a worker's answer passed on, or a forgery) and is not believed.
+    """
     if step.tokens is not None:
         return step.tokens, "declared"
     messages = step.messages
+    characters = [_characters(message) for message in messages]
     known, start = 0, 0
     for position in range(len(messages) - 1, -1, -1):
         message = messages[position]
-        if not isinstance(message, (str, tuple)) and (counted := reported_tokens(message)) is not None and role_of(message) == "ai":
+        if isinstance(message, (str, tuple)) or (counted := reported_tokens(message)) is None or _role(message) != "ai":
+            continue
+        if counted * SPARSEST >= sum(characters[: position + 1]):
             known, start = counted, position + 1
-            break
-    characters = [length_of(message) for message in messages[start:]]
-    total = sum(characters)
-    framing = PER_MESSAGE * len(characters)
+        break
+    rest = characters[start:]
+    total = sum(rest)
+    framing = PER_MESSAGE * len(rest)
     if not start:
         framing += TOOL_TOKENS * len(step.tools)
         if step.system:
             total += len(step.system)
-    return known + framing + upper_tokens(total, _sample(messages[start:], characters)), "reported" if start else "estimated"
+    return known + framing + upper_tokens(total, _sample(messages[start:], rest)), "reported" if start else "estimated"
+
+
+SPARSEST: Final = 7
+"""More characters than any of today's tokenizers puts into one token on average; English prose has about 4.5."""
+
+
+def _characters(message: object) -> int:
+    content = message.get("content") if isinstance(message, dict) else getattr(message, "content", None)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    if isinstance(content, str) and not (message.get("tool_calls") if isinstance(message, dict) else getattr(message, "tool_calls", None)):  # pyright: ignore[reportUnknownMemberType]
+        return len(content)
+    return length_of(message)
+
+
+def _role(message: object) -> Role:
+    """The role; a message nobody understands counts as a model's, which never opens a turn."""
+    try:
+        return role_of(message)
+    except StepError:
+        return "ai"
 
 
 def _sample(messages: Sequence[object], characters: Sequence[int]) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final, Protocol, runtime_checkable
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, Final, Protocol, cast, runtime_checkable
 
 from routed_agents.classify import Classification
 from routed_agents.errors import PolicyError
@@ -48,12 +49,14 @@ class Conditions:
     Attributes:
         unavailable: names of tiers, deployments or models that cannot be called now.
         latency_s: seconds to the first token by model, as measured; the shipped figures stand in where it is silent.
+        now_s: seconds since 1970; dates pins, and decides nothing.
         deadline_s: seconds left for this step; the step's own deadline counts too, the shorter one holds.
         unusable: tiers that lack something the step needs, with what they lack, as the integration knows it.
     """
 
     unavailable: frozenset[str] = frozenset()
     latency_s: Mapping[str, float] = field(default_factory=lambda: dict[str, float]())
+    now_s: int = 0
     deadline_s: float | None = None
     unusable: Mapping[str, str] = field(default_factory=lambda: dict[str, str]())
 
@@ -254,13 +257,19 @@ def identity(rule: object) -> str:
     """
     if isinstance(rule, Named):
         return f"{rule.name}@{rule.version}"
-    if hasattr(type(rule), "__dataclass_fields__"):
-        return f"{rule!r}@{getattr(rule, 'version', 1)}"
+    if is_dataclass(rule) and not isinstance(rule, type):
+        settings = {each.name: getattr(rule, each.name) for each in fields(rule)}
+        return f"{type(rule).__qualname__}({json.dumps(settings, sort_keys=True, default=_canonical)})@{getattr(rule, 'version', 1)}"
     name, version = getattr(rule, "name", None), getattr(rule, "version", None)
     if isinstance(name, str) and version is not None:
         return f"{name}@{version}"
     shown = getattr(rule, "__qualname__", type(rule).__qualname__)
     raise PolicyError(f'rule {shown} has no name and version, so its decisions could not be replayed; wrap it: named("…", version="1")(rule)')
+
+
+def _canonical(value: object) -> object:
+    """Sets in order, so that every process writes them alike; everything else by its representation."""
+    return sorted(map(repr, cast("frozenset[object]", value))) if isinstance(value, (set, frozenset)) else repr(value)
 
 
 REPLY_TO_PERSON: Final = PhraseTable[None](

@@ -19,10 +19,10 @@ from routed_agents.decisions import Decision, Settlement, settle, widest
 from routed_agents.errors import PolicyError
 from routed_agents.features import Features, extract
 from routed_agents.guards import TOP, Assessment, Conditions, Guard, PolicyFloor, Verdict, identity
-from routed_agents.state import EMPTY, Pin, Scope, ThreadState
+from routed_agents.state import EMPTY, SCOPES, Pin, Scope, ThreadState
 from routed_agents.steps import Step
 from routed_agents.taxonomy import TaskClass, Taxonomy
-from routed_agents.tiers import Tier, Tiers, card
+from routed_agents.tiers import Deployment, Tier, Tiers, card
 
 Stance = Literal["frugal", "balanced", "conservative"]
 Mode = Literal["enforce", "shadow", "off"]
@@ -119,10 +119,10 @@ class Policy:
         The mode and what happens after a stop don't enter: a policy watched in shadow is the one that is later enforced.
         """
         document = {
-            "tiers": [[tier.name, [[each.model, each.provider, each.priced_as] for each in tier.deployments]] for tier in self.tiers],
+            "tiers": [[tier.name, [[each.name, each.model, each.provider, each.priced_as] for each in tier.deployments]] for tier in self.tiers],
             "preset": self.tiers.preset,
             "taxonomy": [[getattr(row, each.name) for each in fields(TaskClass)] for row in self.taxonomy],
-            "classifier": f"{getattr(self.classifier, 'name', type(self.classifier).__qualname__)}@{getattr(self.classifier, 'version', '1')}",
+            "classifier": identity(self.classifier),
             "guards": sorted({identity(rule) for rule in (*self.guards, *self.floors)}),
             "checks": sorted({identity(rule) for rule in self.checks}),
             "stance": [self.stance, sorted(THRESHOLDS[self.stance].items())],
@@ -158,10 +158,7 @@ class Policy:
     def decide_features(self, features: Features, *, step_id: str, state: ThreadState, conditions: Conditions, key: str) -> Decision:
         """Decide from features already measured, as a replay does."""
         classification, trouble = self._classify(features)
-        row = self.taxonomy.find(classification.task_class)
-        if row is None:
-            trouble.append(_unsure("classifier", "classifier_failed", f'no class is named "{classification.task_class}"'))
-            row = self.taxonomy.row("agentic_chain") if self.taxonomy.find("agentic_chain") else next(iter(self.taxonomy))
+        row = self.taxonomy.find(classification.task_class) or self._strictest
         pins = self._pins(features, state, key)
         proposed = self._proposal(row, classification)
         seen = Assessment(
@@ -179,33 +176,52 @@ class Policy:
         settled = settle(proposed=proposed, verdicts=verdicts, pinned=pinned, eligible=self._eligible(features, conditions), top=self.tiers.top)
         return self._decision(seen, settled, verdicts, step_id=step_id, key=key)
 
+    @cached_property
+    def _strictest(self) -> TaskClass:
+        """Stands for the class of a step nobody could classify."""
+        rows = list(self.taxonomy)
+        return next((row for row in rows if row.key == _UNKNOWN.task_class), max(rows, key=lambda row: _STRICTNESS.index(row.disposition)))
+
     def _classify(self, features: Features) -> tuple[Classification, list[Verdict]]:
+        raised: list[Verdict] = []
         if features.declared is not None:
             row = self.taxonomy.find(features.declared)
             if row is None:
                 known = f"unknown declared class {features.declared!r}"
                 return _UNKNOWN, [_unsure("classifier", "declared_class_unknown", known)]
-            if features.declared != row.key:
+            if features.declared_in == "metadata" and "task_class" not in self.trusted:
+                raised = self._outside(row, _redeclared(features, row.key))
+                features = _redeclared(features, None)
+            elif features.declared != row.key:
                 features = _redeclared(features, row.key)
         try:
-            found = self.classifier.classify(features)
-            if not (_is_share(found.confidence) and _is_share(found.p_strong)):
-                raise ValueError(f"confidence {found.confidence!r}, p_strong {found.p_strong!r}; wanted numbers from 0 to 1")
-            if features.declared_in == "metadata" and "task_class" not in self.trusted:
-                found = self._guarded(features, found)
+            return self._asked(features), raised
         except Exception as error:
-            return _UNKNOWN, [_unsure("classifier", "classifier_failed", f"{type(error).__name__}: {error}")]
-        return found, []
+            return _UNKNOWN, [*raised, _unsure("classifier", "classifier_failed", f"{type(error).__name__}: {error}")]
 
-    def _guarded(self, features: Features, declared: Classification) -> Classification:
-        """A class declared from outside counts only where it asks for more than the text does."""
-        guessed = self.classifier.classify(_redeclared(features, None))
-        rank: Callable[[Classification], int] = lambda each: _STRICTNESS.index(self.taxonomy.row(each.task_class).disposition)  # noqa: E731
-        return declared if (rank(declared), declared.p_strong) > (rank(guessed), guessed.p_strong) else guessed
+    def _asked(self, features: Features) -> Classification:
+        found = self.classifier.classify(features)
+        if not (_is_share(found.confidence) and _is_share(found.p_strong)):
+            raise ValueError(f"confidence {found.confidence!r}, p_strong {found.p_strong!r}; wanted numbers from 0 to 1")
+        if self.taxonomy.find(found.task_class) is None:
+            raise ValueError(f"no class is named {found.task_class!r}")
+        return found
+
+    def _outside(self, row: TaskClass, features: Features) -> list[Verdict]:
+        """A class declared from outside the allow-list can raise the step, and nothing else: it becomes a floor where it asks for one."""
+        try:
+            floor = self._proposal(row, self._asked(features))
+        except Exception:
+            floor = TOP
+        return [Verdict(guard="taxonomy", code=row.key, evidence="declared from outside", floor=floor)] if floor else []
 
     def _pins(self, features: Features, state: ThreadState, key: str) -> tuple[Pin, ...]:
-        stamped = {Pin(scope="turn", tier=stamp.tier, key=key, turn=features.turn, seq=features.turn_seq, code=stamp.code) for stamp in features.stamps}
-        held = {*state.pinned(key=key, turn=features.turn or None), *stamped} if stamped else state.pinned(key=key, turn=features.turn or None)
+        held = state.pinned(key=key, turn=features.turn or None, run=features.run)
+        if features.stamps:
+            stamped = {Pin(scope="turn", tier=stamp.tier, key=key, turn=features.turn, code=stamp.code) for stamp in features.stamps}
+            held = {*held, *stamped}
+        if not held:
+            return ()
         return tuple(sorted(pin for pin in held if self.tiers.rank_of_pin(pin.tier) > 0))
 
     def _proposal(self, row: TaskClass, classification: Classification) -> int:
@@ -228,13 +244,18 @@ class Policy:
         verdicts: list[Verdict] = []
         for rule in self._rules:
             try:
-                verdict = rule(seen)
+                verdict: object = rule(seen)
             except Exception as error:
-                name = getattr(rule, "name", type(rule).__name__)
-                verdicts.append(_unsure(str(name), "guard_failed", f"{name}: {type(error).__name__}: {error}"))
+                name = str(getattr(rule, "name", type(rule).__name__))
+                verdicts.append(_unsure(name, "guard_failed", f"{name}: {type(error).__name__}: {error}"))
                 continue
-            if verdict is not None:
-                verdicts.append(verdict if _sound(verdict) else _unsure(verdict.guard, "guard_failed", f"{verdict.guard} gave {verdict.floor!r}"))
+            if verdict is None:
+                continue
+            if isinstance(verdict, Verdict) and _sound(verdict):
+                verdicts.append(verdict)
+            else:
+                name = str(getattr(rule, "name", type(rule).__name__))
+                verdicts.append(_unsure(name, "guard_failed", f"{name} gave {verdict!r}; wanted a Verdict or None"))
         if seen.features.forced is not None and "routed_agents" not in self.trusted:
             verdicts = [_uncapped(verdict) if verdict.guard == "forced_tier" else verdict for verdict in verdicts]
         return verdicts
@@ -247,10 +268,18 @@ class Policy:
     def _can_take(self, tier: Tier, features: Features, conditions: Conditions) -> bool:
         if tier.name in conditions.unavailable or tier.name in conditions.unusable:
             return False
-        up = [each for each in tier.deployments if each.name not in conditions.unavailable and each.model not in conditions.unavailable]
+        return bool(self.deployments(tier, features, conditions))
+
+    def deployments(self, tier: Tier, features: Features, conditions: Conditions) -> list[Deployment]:
+        """The deployments of a tier that are up and whose window holds the step, in the policy's order."""
+        if not conditions.unavailable and features.tokens <= SMALLEST_WINDOW:
+            return list(tier.deployments)
+        gone = conditions.unavailable
+        up = [each for each in tier.deployments if each.name not in gone and each.model not in gone]
         fits = [each for each in up if (window := card(each.price_key).window) is None or features.tokens <= window]
-        # an estimate above every window is still sent to the largest: the provider, not our guess, may say no
-        return bool(fits) or (bool(up) and features.tokens_source != "declared" and tier.rank == self.tiers.top)
+        if fits or features.tokens_source == "declared" or tier.rank < self.tiers.top:
+            return fits
+        return up  # an estimate above every window is still sent to the top: the provider, not our guess, may say no
 
     def _decision(self, seen: Assessment, settled: Settlement, verdicts: tuple[Verdict, ...], *, step_id: str, key: str) -> Decision:
         tier = self.tiers[settled.rank] if settled.rank is not None else None
@@ -258,7 +287,8 @@ class Policy:
         scope: Scope | None = None
         if tier is not None and tier.rank:
             scope = widest(["turn", *(verdict.pin for verdict in verdicts if verdict.floor)])
-        facts = frozenset(fact for verdict in verdicts for fact in verdict.facts)
+        facts = frozenset([fact for verdict in verdicts for fact in verdict.facts])
+        models = self.deployments(tier, seen.features, seen.conditions) if tier is not None else []
         pins: frozenset[Pin] = frozenset()
         if tier is not None and scope is not None:
             code = next((verdict.code for verdict in verdicts if verdict.floor), "")
@@ -271,7 +301,8 @@ class Policy:
                         tier=tier.name,
                         key=key if scope != "thread" else "",
                         turn=features.turn if turn else "",
-                        seq=features.turn_seq if turn else 0,
+                        run=(features.run or "") if turn else "",
+                        seq=seen.conditions.now_s if turn else 0,
                         code=code,
                     )
                 }
@@ -283,7 +314,7 @@ class Policy:
             p_strong=seen.classification.p_strong,
             tier=tier.name if tier else None,
             rank=settled.rank,
-            model=tier.model if tier else None,
+            model=models[0].model if models else tier.model if tier else None,
             unsure=unsure,
             pin=scope,
             stopped=settled.why,
@@ -349,12 +380,19 @@ def _unique(verdicts: Sequence[Verdict]) -> tuple[Verdict, ...]:
     """Strictest first, repeats dropped, in an order that doesn't depend on the guards'."""
     if len(verdicts) < 2:
         return tuple(verdicts)
-    rank: Callable[[Verdict], Any] = lambda v: (not v.stop, -v.floor, v.cap if v.cap is not None else TOP, v.guard, v.code, v.evidence)  # noqa: E731
+    rank: Callable[[Verdict], Any] = lambda v: (not v.stop, -v.floor, v.cap if v.cap is not None else TOP, v.guard, v.code, v.evidence, v.hard, v.pin or "", v.facts)  # noqa: E731
     return tuple(sorted(dict.fromkeys(verdicts), key=rank))
 
 
 def _sound(verdict: Verdict) -> bool:
-    return _is_rank(verdict.floor) and (verdict.cap is None or _is_rank(verdict.cap))
+    texts = (verdict.guard, verdict.code, verdict.evidence, *verdict.facts)
+    return (
+        _is_rank(verdict.floor)
+        and (verdict.cap is None or _is_rank(verdict.cap))
+        and (verdict.pin is None or verdict.pin in SCOPES)
+        and isinstance(verdict.facts, tuple)
+        and all(isinstance(text, str) for text in texts)
+    )
 
 
 def _is_rank(value: object) -> bool:
@@ -362,7 +400,7 @@ def _is_rank(value: object) -> bool:
 
 
 def _is_share(value: object) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value) and 0 <= value <= 1
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and 0 <= value <= 1
 
 
 def _redeclared(features: Features, declared: str | None) -> Features:

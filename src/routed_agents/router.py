@@ -205,6 +205,13 @@ class Router:
     def price(self, deployment: Deployment, model: str, usage: Usage) -> tuple[Cost | None, str | None]:
         """The cost of a call at the price of the model that answered, and where that price is from."""
         key = deployment.priced_as or model
+        try:
+            return self._price(deployment, key, usage)
+        except Exception:
+            log.exception('the price of "%s" cannot be read; the call is recorded as unpriced', key)
+            return None, None
+
+    def _price(self, deployment: Deployment, key: str, usage: Usage) -> tuple[Cost | None, str | None]:
         found = self.prices.card(key, provider=None if deployment.priced_as else deployment.provider)
         if found is None:
             found = self.prices.card(key)
@@ -271,6 +278,8 @@ class RoutedCall:
         state = router.state_of(self._memory)
         if self._given_state is not None:
             state = self._given_state.join(state)
+        if not self.conditions.now_s:
+            self.conditions = replace(self.conditions, now_s=int(time.time())) if self.conditions is not NOTHING_SPECIAL else _now()
         self.decision = router.policy.decide(self.step, state, self.conditions, key=self.key)
         self.decision_ns = time.perf_counter_ns() - began
         router.remember(self._memory, self.decision.state)
@@ -311,7 +320,7 @@ class RoutedCall:
         if self.mode == "enforce" and self.decision.stopped:
             raise self._stopped(self.decision.stopped)
         tier = self.router.policy.tiers[self.acting_rank]
-        deployment: Deployment | None = self._first_up(tier)
+        deployment: Deployment | None = self._first_up(tier) or tier.deployments[0]
         number = 0
         while deployment is not None:
             number += 1
@@ -428,10 +437,8 @@ class RoutedCall:
         return StepStopped(self.stopped_message(code), decision=self.decision, attempts=self.history)
 
     def _first_up(self, tier: Tier) -> Deployment | None:
-        unavailable = self.conditions.unavailable
-        if not unavailable:
-            return tier.deployments[0]
-        return next((each for each in tier.deployments if each.name not in unavailable and each.model not in unavailable), None)
+        usable = self.router.policy.deployments(tier, self.decision.features, self.conditions)
+        return usable[0] if usable else None
 
     def _close(self, error: BaseException | None) -> None:
         if self._span is not None:
@@ -610,14 +617,14 @@ class Attempt:
     def _write(self, error: BaseException | None) -> None:
         """Entry, span and metrics; whatever goes wrong here is our trouble and never the caller's."""
         call = self._call
+        entry = self._entry()
+        call.entries.append(entry)
         try:
-            entry = self._entry()
-            call.entries.append(entry)
             call.router.ledger.append(entry)
-            call.router.telemetry.close_attempt(self._span, entry, error, repairs=self.repairs)
         except Exception:
-            log.exception("an attempt of step %s could not be recorded", call.step.id)
+            log.exception("an attempt of step %s could not be put into the ledger", call.step.id)
             call.router.telemetry.dropped(1)
+        call.router.telemetry.close_attempt(self._span, entry, error, followed=self.follow_up is not None, repairs=self.repairs)
         self._span = None
 
     def _entry(self) -> Entry:
@@ -671,13 +678,17 @@ class Attempt:
             return None
         if cost is not None and self.row.rank == self._call.router.policy.tiers.top and model == top.model:
             return cost.total_pico
-        other = baseline(
-            usage,
-            from_model=model,
-            to_model=top.price_key,
-            prices=self._call.router.prices,
-            factors={name: card(name).tokenizer for name in (model, top.price_key)},
-        )
+        try:
+            other = baseline(
+                usage,
+                from_model=model,
+                to_model=top.price_key,
+                prices=self._call.router.prices,
+                factors={name: card(name).tokenizer for name in (model, top.price_key)},
+            )
+        except Exception:
+            log.exception('the baseline of "%s" cannot be computed', model)
+            return None
         return other.total_pico if other is not None else None
 
     def _estimate(self) -> Usage:
@@ -722,6 +733,10 @@ def decision_of(message: object) -> dict[str, Any] | None:
 NOTHING_SPECIAL: Final = Conditions()
 UNKNOWN_TIER: Final = Tier(name="unrouted", rank=0, deployments=(Deployment(model=""),))
 """Stands for the tier of a watched call whose model is in none of the policy's tiers."""
+
+
+def _now() -> Conditions:
+    return Conditions(now_s=int(time.time()))
 
 
 def _is_simulated(reply: object) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, Protocol, cast
 
 from routed_agents.errors import StateError
@@ -13,8 +13,8 @@ from routed_agents.errors import StateError
 Scope = Literal["turn", "lineage", "thread"]
 SCOPES: Final[tuple[Scope, ...]] = ("turn", "lineage", "thread")
 VERSION: Final = 1
-TURNS_KEPT: Final = 64
-"""Turn pins kept per key. A turn belongs to a run, and this bounds how many concurrent runs of one thread are remembered."""
+TURNS_KEPT: Final = 256
+"""Turns remembered per lineage, the latest used: how many runs of one thread may be going on at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -26,7 +26,8 @@ class Pin:
         tier: the tier's *name*, so that a policy with other ranks still understands it.
         key: the lineage it belongs to; empty for a thread pin.
         turn: the turn it belongs to; empty unless the scope is `turn`.
-        seq: messages before the turn's first one: its place in time, so that old turns can be forgotten.
+        run: the graph run it belongs to, when known; it holds in the whole run, even where a summary has replaced the turn's messages.
+        seq: seconds since 1970 when it was last confirmed, so that the oldest turns can be forgotten.
         code: why.
     """
 
@@ -34,6 +35,7 @@ class Pin:
     tier: str
     key: str = ""
     turn: str = ""
+    run: str = ""
     seq: int = 0
     code: str = ""
 
@@ -51,9 +53,9 @@ class ThreadState:
             return self
         return ThreadState(_recent(self.pins | other.pins), self.facts | other.facts)
 
-    def pinned(self, *, key: str, turn: str | None) -> tuple[Pin, ...]:
+    def pinned(self, *, key: str, turn: str | None, run: str | None = None) -> tuple[Pin, ...]:
         """The pins that hold for a step of this lineage in this turn, in a stable order."""
-        return tuple(sorted(pin for pin in self.pins if _holds(pin, key, turn)))
+        return tuple(sorted([pin for pin in self.pins if _holds(pin, key, turn, run)])) if self.pins else ()
 
     def released(self, *, scope: Scope, key: str = "") -> ThreadState:
         """The state without the pins of one scope (and key); an explicit act of the user, never of a rule."""
@@ -73,12 +75,14 @@ class ThreadState:
         """
         if not document:
             return EMPTY
+        if not hasattr(document, "get"):
+            raise StateError(f'routing state is a {type(document).__name__}; wanted {{"v", "pins", "facts"}} as written by routed-agents')
         if document.get("v", VERSION) != VERSION:
             raise StateError(f"routing state has version {document.get('v')!r}; this release reads version {VERSION}; upgrade routed-agents")
         try:
             pins = frozenset(_pin(row) for row in document.get("pins", ()))
             facts = frozenset(str(fact) for fact in document.get("facts", ()))
-        except (TypeError, KeyError, AttributeError) as error:
+        except (TypeError, KeyError, AttributeError, ValueError) as error:
             raise StateError(f'routing state cannot be read ({error}); wanted {{"v", "pins", "facts"}} as written by routed-agents') from None
         return cls(_recent(pins), facts)
 
@@ -117,24 +121,34 @@ def thread_facts(names: Iterable[str]) -> ThreadState:
     return ThreadState(facts=frozenset(names))
 
 
-def _holds(pin: Pin, key: str, turn: str | None) -> bool:
+def _holds(pin: Pin, key: str, turn: str | None, run: str | None) -> bool:
     if pin.scope == "thread":
         return True
     if pin.key != key:
         return False
-    return pin.scope == "lineage" or (turn is not None and pin.turn == turn)
+    return pin.scope == "lineage" or (turn is not None and pin.turn == turn) or (run is not None and pin.run == run)
 
 
 def _recent(pins: frozenset[Pin]) -> frozenset[Pin]:
-    """Keep the latest turns of each key. Keeping the largest of a union is itself associative and idempotent."""
-    if len(pins) <= TURNS_KEPT:
-        return pins
-    turns: dict[str, set[tuple[int, str]]] = {}
+    """One pin of each kind, as last confirmed, and the latest turns of each lineage.
+
+    Taking the latest of equals and then the largest few of a union is associative and idempotent, so joins in any order agree.
+    """
+    latest: dict[Pin, Pin] = {}
     for pin in pins:
-        if pin.scope == "turn":
-            turns.setdefault(pin.key, set()).add((pin.seq, pin.turn))
-    kept = {key: frozenset(sorted(seen)[-TURNS_KEPT:]) for key, seen in turns.items()}
-    return frozenset(pin for pin in pins if pin.scope != "turn" or (pin.seq, pin.turn) in kept[pin.key])
+        kind = replace(pin, seq=0) if pin.seq else pin
+        known = latest.get(kind)
+        if known is None or known.seq < pin.seq:
+            latest[kind] = pin
+    if len(latest) > TURNS_KEPT:
+        turns: dict[str, dict[str, int]] = {}
+        for pin in latest.values():
+            if pin.scope == "turn":
+                seen = turns.setdefault(pin.key, {})
+                seen[pin.turn] = max(seen.get(pin.turn, 0), pin.seq)
+        kept = {key: {turn for _, turn in sorted((seq, turn) for turn, seq in seen.items())[-TURNS_KEPT:]} for key, seen in turns.items()}
+        return frozenset(pin for pin in latest.values() if pin.scope != "turn" or pin.turn in kept[pin.key])
+    return pins if len(latest) == len(pins) else frozenset(latest.values())
 
 
 def _pin(row: Mapping[str, Any]) -> Pin:
@@ -146,6 +160,7 @@ def _pin(row: Mapping[str, Any]) -> Pin:
         tier=str(row["tier"]),
         key=str(row.get("key", "")),
         turn=str(row.get("turn", "")),
+        run=str(row.get("run", "")),
         seq=int(row.get("seq", 0)),
         code=str(row.get("code", "")),
     )

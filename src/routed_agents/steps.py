@@ -27,10 +27,10 @@ ROLES: Final[Mapping[str, Role]] = MappingProxyType(
         "ai": "ai",
         "AIMessageChunk": "ai",
         "model": "ai",
-        "chat": "human",
         "tool": "tool",
         "function": "tool",
         "ToolMessageChunk": "tool",
+        "FunctionMessageChunk": "tool",
         "SystemMessageChunk": "system",
         "remove": "system",
     }
@@ -180,20 +180,31 @@ class Step:
 
 
 def role_of(message: object) -> Role:
-    """Who wrote a message, for dicts, LangChain messages, `(role, text)` pairs and plain strings."""
-    if isinstance(message, Mapping):
-        name = cast("Mapping[str, object]", message).get("role") or cast("Mapping[str, object]", message).get("type")
+    """Who wrote a message, for dicts, LangChain messages, `(role, text)` pairs and plain strings.
+
+    Anthropic sends tool results as a user message; it counts as a tool's. A LangChain `ChatMessage` with a role of its own counts as a
+    model's: it must not look like new human input, which would open a turn and let pins go.
+
+    Raises:
+        StepError: nobody knows the role.
+    """
+    name: object
+    if isinstance(message, dict):
+        plain = cast("dict[str, object]", message)
+        name = plain.get("role") or plain.get("type")
     elif isinstance(message, str):
         return "human"
     elif isinstance(message, tuple):
         name = cast("tuple[object, ...]", message)[0]
     else:
-        name = getattr(message, "type", None) or getattr(message, "role", None)
-        if name == "chat":
-            name = getattr(message, "role", name)
+        name = field_of(message, "type") or field_of(message, "role")
+        if name in ("chat", "ChatMessageChunk"):
+            return ROLES.get(str(field_of(message, "role")), "ai")
     role = ROLES.get(name) if isinstance(name, str) else None
     if role is None:
         raise StepError(f"a message has the role {name!r}; known roles: system, user, assistant, tool")
+    if role == "human" and isinstance(content := content_of(message), list) and content and _only_results(cast("list[object]", content)):
+        return "tool"
     return role
 
 
@@ -210,9 +221,7 @@ def text_of(message: object) -> str:
 def length_of(message: object) -> int:
     """Characters of a message as it is sent, tool calls included, without joining anything."""
     content = content_of(message)
-    size = len(content) if isinstance(content, str) else 0
-    if size == 0 and isinstance(content, Sequence):
-        size = sum(len(text) for text in _texts(cast("Sequence[object]", content)))
+    size = len(content) if isinstance(content, str) else _block_length(content)
     calls = field_of(message, "tool_calls")
     if calls:
         size += len(str(calls))
@@ -241,7 +250,10 @@ def tool_calls_of(message: object) -> tuple[ToolCall, ...]:
 
 def tool_failed(message: object) -> bool:
     """Whether a tool result says that its tool failed."""
-    return field_of(message, "status") == "error" or field_of(message, "is_error") is True
+    if field_of(message, "status") == "error" or field_of(message, "is_error") is True:
+        return True
+    content = content_of(message)
+    return isinstance(content, list) and any(field_of(block, "is_error") is True for block in cast("list[object]", content))
 
 
 def stamp_of(message: object) -> Mapping[str, object] | None:
@@ -259,7 +271,7 @@ def reported_tokens(message: object) -> int | None:
     if not usage:
         return None
     prompt, reply = field_of(usage, "input_tokens"), field_of(usage, "output_tokens")
-    if not isinstance(prompt, int) or not isinstance(reply, int):
+    if not isinstance(prompt, int) or not isinstance(reply, int) or prompt < 0 or reply < 0:
         return None
     total = field_of(usage, "total_tokens")
     if isinstance(total, int):
@@ -298,6 +310,27 @@ def field_of(thing: object, name: str) -> object:
     return getattr(thing, name, None)
 
 
+def _only_results(blocks: Sequence[object]) -> bool:
+    return all(field_of(block, "type") == "tool_result" for block in blocks)
+
+
+def _block_length(content: object) -> int:
+    """Characters in content blocks, nested ones and tool inputs included."""
+    if isinstance(content, str):
+        return len(content)
+    if isinstance(content, (list, tuple)):
+        return sum(_block_length(block) for block in cast("Sequence[object]", content))
+    if content is None:
+        return 0
+    size = 0
+    for key in ("text", "content", "thinking"):
+        if (part := field_of(content, key)) is not None:
+            size += _block_length(part)
+    if (given := field_of(content, "input")) is not None:
+        size += len(str(given))
+    return size
+
+
 def _texts(blocks: Sequence[object]) -> Iterator[str]:
     for block in blocks:
         if isinstance(block, str):
@@ -306,6 +339,8 @@ def _texts(blocks: Sequence[object]) -> Iterator[str]:
             yield text
         elif isinstance(inner := field_of(block, "content"), str):
             yield inner
+        elif isinstance(inner, (list, tuple)):
+            yield from _texts(cast("Sequence[object]", inner))
 
 
 def _calls(calls: Sequence[object]) -> Iterator[ToolCall]:

@@ -86,7 +86,7 @@ class Taxonomy:
 
     def find(self, name: str | int) -> TaskClass | None:
         """The row with this key or number, or None."""
-        if isinstance(name, str) and not name.isdigit():
+        if isinstance(name, str) and not (name.isascii() and name.isdigit()):
             return self.rows.get(name)
         return next((row for row in self.rows.values() if row.number == int(name)), None)
 

@@ -167,7 +167,7 @@ class Telemetry:
             return None
         return span
 
-    def close_attempt(self, span: object, entry: Entry, error: BaseException | None, *, repairs: Sequence[str] = ()) -> None:
+    def close_attempt(self, span: object, entry: Entry, error: BaseException | None, *, followed: bool = False, repairs: Sequence[str] = ()) -> None:
         """End the leaf span of one provider call, with its tokens and its cost, and count it."""
         if not self.enabled:
             return
@@ -179,14 +179,19 @@ class Telemetry:
                 leaf.set_attributes(self._leaf_attributes(entry))
                 if error is not None and isinstance(error, Exception):
                     leaf.set_status(Status(StatusCode.ERROR, entry.error or type(error).__name__))
-            self._count(entry, trace.set_span_in_context(leaf) if leaf is not None else None)
+            self._count(entry, trace.set_span_in_context(leaf) if leaf is not None else None, followed=followed)
+        except Exception:
+            log.exception("a leaf span could not be written")
         finally:
             if leaf is not None:
                 leaf.end(end_time=entry.ended_ns)
 
     def dropped(self, records: int) -> None:
         """Count records that could not be kept."""
-        self._counters["routed_agents.dropped"].add(records)
+        try:
+            self._counters["routed_agents.dropped"].add(records)
+        except Exception:
+            log.exception("%d records were dropped, and that could not even be counted", records)
 
     def _route_attributes(self, decision: Decision, call: CallView) -> dict[str, AttributeValue]:
         attributes: dict[str, AttributeValue] = {
@@ -298,7 +303,7 @@ class Telemetry:
                 attributes[names.BASELINE_MODEL] = entry.baseline_model or ""
         return attributes
 
-    def _count(self, entry: Entry, context: Context | None) -> None:
+    def _count(self, entry: Entry, context: Context | None, *, followed: bool) -> None:
         shared: dict[str, Any] = {"tier": entry.tier, "model": entry.model, "task_class": entry.task_class, "simulated": entry.simulated}
         for key in self.labels:
             if key in entry.labels:
@@ -315,8 +320,9 @@ class Telemetry:
             counters["routed_agents.tokens"].add(usage.prompt, {**shared, "kind": "prompt"}, context)
         if usage.output:
             counters["routed_agents.tokens"].add(usage.output, {**shared, "kind": "completion"}, context)
-        if entry.outcome in ("rejected", "failed"):
-            counters["routed_agents.escalations"].add(1, {**shared, "reason": entry.error or entry.codes[-1] if entry.codes else "failed"}, context)
+        if followed:
+            reason = entry.error or (entry.codes[-1] if entry.codes else entry.outcome)
+            counters["routed_agents.escalations"].add(1, {**shared, "reason": reason}, context)
         if entry.tier == "unrouted":
             counters["routed_agents.bypassing"].add(1, shared, context)
         if "check:served_model_below_floor" in entry.codes:
