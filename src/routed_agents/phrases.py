@@ -95,6 +95,9 @@ def _expanded(phrase: str) -> Iterator[tuple[str, str]]:
             end = index
             break
     options, after = _split(rest[3:end]), rest[end + 1 :]
+    if after[:1] in ("{", "*", "+"):  # a repeated group starts with a blank in every phrase here, so the word before it is whole
+        yield run, phrase
+        return
     if after.startswith("?"):
         options, after = [*options, ""], after[1:]
     for option in options:

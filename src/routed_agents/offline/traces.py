@@ -80,7 +80,7 @@ class Branch:
 
     def walk(self) -> Iterator[SpanRecord]:
         """This span and everything under it, parents first."""
-        waiting = [self]
+        waiting: list[Branch] = [self]
         while waiting:
             branch = waiting.pop()
             yield branch.span
@@ -157,7 +157,7 @@ def read_spans(path: str | Path, *, on_trouble: Callable[[Trouble], None] = warn
 
 
 def runs(path: str | Path, *, on_trouble: Callable[[Trouble], None] = warn) -> Iterator[Run]:
-    """The runs of a trace file, in the order they ended. Memory holds the runs that overlap, not the file."""
+    """The runs of a trace file, about in the order they ended. Memory holds the runs that overlap, not the file."""
     return group(read_spans(path, on_trouble=on_trouble))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from rich.cells import set_cell_size
@@ -18,15 +18,16 @@ from routed_agents.telemetry import names
 Kind = Literal["step", "watched", "attempt", "group"]
 
 TIER_STYLES: Final = {"cheap": "green", "mid": "yellow", "strong": "magenta", "stop": "bold red", "unrouted": "yellow"}
-NONE: Final = "–"
+CENT: Final = 10**10
+"""In pico-dollars."""
 
 
 def dollars(pico: int, *, places: int = 4) -> str:
     """An amount for people: `$0.0012`, and `<$0.0001` for what would read as nothing."""
-    amount = usd_of(abs(pico))
+    sign, amount = "-" if pico < 0 else "", usd_of(abs(pico))
     if pico and amount < usd_of(5 * 10 ** (11 - places)):
-        return f"{'>-' if pico < 0 else '<'}$0.{'1':0>{places}}"
-    return f"{'-' if pico < 0 else ''}${amount:,.{places}f}"
+        return f"{sign}<$0.{'1':0>{places}}"
+    return f"{sign}${amount:,.{places}f}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,7 +208,7 @@ def _step(branch: Branch, below: Sequence[Row]) -> Row:
         unpriced=len(attempts) - len(costs),
         baseline_pico=sum(baselines) if baselines else None,
         mark=last.mark if last and len(attempts) == 1 else "",
-        why=_why(span, last.tier if last else decided),
+        why=_why(span, attempts),
         below=(*(attempts if len(attempts) > 1 else ()), *others),
     )
 
@@ -226,7 +227,7 @@ def _leaf(span: SpanRecord, kind: Kind, number: int = 1) -> Row:
         trouble = "not routed" if tier == "unrouted" else "watched"
     return Row(
         kind=kind,
-        name=f"attempt {found.get(names.ATTEMPT, number)}" if kind == "attempt" else _text(span, names.NODE) or span.name,
+        name=f"try {found.get(names.ATTEMPT, number)}" if kind == "attempt" else _text(span, names.NODE) or span.name,
         task_class="" if kind == "attempt" or found.get(names.TASK_CLASS) == "unknown" else words(_text(span, names.TASK_CLASS)),
         tier=tier,
         model=_text(span, names.LLM_MODEL) or _text(span, names.REQUEST_MODEL),
@@ -241,23 +242,24 @@ def _leaf(span: SpanRecord, kind: Kind, number: int = 1) -> Row:
     )
 
 
-def _why(span: SpanRecord, acting: str) -> str:
+def _why(span: SpanRecord, attempts: Sequence[Row]) -> str:
     found = span.attributes
+    decided, own, stop = _text(span, names.DECIDED_TIER), _text(span, names.TASK_CLASS), _text(span, names.STOPPED)
+    acting = attempts[-1].tier if attempts else decided
     codes = [str(code) for code in found.get(names.REASONS, ())]
-    own = _text(span, names.TASK_CLASS)
-    reasons = ["by class" if code == own else words(code) for code in codes]
-    stop = _text(span, names.STOPPED)
+    reasons = ["by class" if code == own else words(code) for code in codes if code != "escalated"]
+    if len(attempts) > 1 and attempts[0].tier != acting:
+        reasons.append(f"after {attempts[-2].why or attempts[-2].mark}")
     if stop:
         reasons.insert(0, words(stop))
     elif not reasons and found.get(names.PINNED) is True:
         reasons.append("pinned before")
     elif not reasons and acting not in ("cheap", "") and isinstance(odds := found.get(names.P_STRONG), float):
         reasons.append(f"likely hard ({odds:.2f})")
-    if found.get(names.MODE) in ("shadow", "off"):
-        decided = _text(span, names.DECIDED_TIER)
-        reasons.insert(0, f"{found[names.MODE]}, {'would be' if decided != acting else 'also'} {decided}")
+    if (mode := found.get(names.MODE)) in ("shadow", "off"):
+        reasons = [f"{mode}, {'would be' if decided != acting else 'also'} {decided}", *reasons]
     if found.get(names.DEGRADED) is True:
-        reasons.insert(0, "tier down")
+        reasons.insert(0, "nothing higher up")
     return ", ".join(reasons)
 
 
@@ -284,34 +286,44 @@ def _walk(rows: Iterable[Row]) -> Iterator[Row]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Column:
-    """A column of the drawing; `least` is how far it may shrink."""
+    """A column of the drawing; `least` is how far it may shrink, and without one it keeps its width; `gap` is the space before it."""
 
     key: str
     head: str
-    least: int = 0
+    least: int | None = None
     right: bool = False
+    gap: int = 2
 
 
-STEP: Final = _Column(key="step", head="step", least=14)
-CLASS: Final = _Column(key="class", head="class", least=10)
+STEP: Final = _Column(key="step", head="step", least=26)
+CLASS: Final = _Column(key="class", head="class")
 TIER: Final = _Column(key="tier", head="tier")
-MODEL: Final = _Column(key="model", head="model", least=12)
+MODEL: Final = _Column(key="model", head="model", least=24)
 INPUT: Final = _Column(key="in", head="in", right=True)
 OUTPUT: Final = _Column(key="out", head="out", right=True)
 CACHED: Final = _Column(key="cached", head="cached", right=True)
 COST: Final = _Column(key="cost", head="cost", right=True)
 SAVING: Final = _Column(key="saving", head="saving", right=True)
-WHY: Final = _Column(key="why", head="why", least=12)
-ABOUT: Final = _Column(key="about", head="class, why", least=14)
+WHY: Final = _Column(key="why", head="why", least=18)
+ABOUT: Final = _Column(key="about", head="class/reason", least=12)
+SHORT_STEP: Final = replace(STEP, least=16)
+SHORT_COST, SHORT_SAVING = [replace(column, key=f"short_{column.key}") for column in (COST, SAVING)]
+SHORT: Final = (
+    replace(INPUT, key="short_in"),
+    replace(OUTPUT, key="short_out", gap=1),
+    replace(CACHED, key="short_cached", head="cache", gap=1),
+    SHORT_COST,
+    SHORT_SAVING,
+)
 LAYOUTS: Final = (
     (STEP, CLASS, TIER, MODEL, INPUT, OUTPUT, CACHED, COST, SAVING, WHY),
     (STEP, CLASS, TIER, INPUT, OUTPUT, CACHED, COST, SAVING, WHY),
     (STEP, TIER, INPUT, OUTPUT, CACHED, COST, SAVING, ABOUT),
-    (STEP, TIER, COST, SAVING, ABOUT),
-    (STEP, TIER, COST),
+    (SHORT_STEP, TIER, *SHORT, ABOUT),
+    (SHORT_STEP, TIER, SHORT_COST, SHORT_SAVING, ABOUT),
+    (replace(STEP, least=8), TIER, SHORT_COST),
 )
 """From the richest to the barest; the first that fits the width is drawn."""
-GAP: Final = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -319,7 +331,7 @@ class _Signs:
     fork: str = "├─ "
     last: str = "└─ "
     line: str = "│  "
-    none: str = NONE
+    none: str = "–"
     more: str = "…"
     dot: str = " · "
     failed: str = "✗ "
@@ -336,61 +348,79 @@ class _Drawing:
     tree: CostTree
     options: ConsoleOptions
     signs: _Signs = field(init=False)
+    places: int = field(init=False)
     shown: list[tuple[Row, dict[str, Text]]] = field(init=False)
 
     def __post_init__(self) -> None:
         self.signs = ASCII if self.options.ascii_only else _Signs()
+        costs = [row.cost_pico for row in _walk(self.tree.rows) if row.cost_pico]
+        self.places = 4 if min(costs, default=CENT) >= CENT // 100 else 5  # so that cheap steps don't all read as "<$0.0001"
         self.shown = [(row, self._cells(row, guide)) for row, guide in self._guided(self.tree.rows)]
 
     def lines(self) -> Iterator[Text]:
         width = self.options.max_width
-        yield from self._header(width)
+        who, money = self._who(), list(self._money())
+        if self._long([*who, *money]) > width and self._long(who) > width:
+            del who[-1]  # how long it took is what one can do without
+        for parts in [[*who, *money]] if self._long([*who, *money]) <= width else [who, money]:
+            yield from self._flowing(parts, width)
         columns, widths = self._layout(width)
         heads = {column.key: Text(column.head, style="dim") for column in columns}
         yield self._line(columns, widths, heads)
         for _, cells in self.shown:
             yield self._line(columns, widths, cells)
         if MODEL not in columns and (legend := self._legend()):
-            yield self._fitted(Text(legend, style="dim"), width)
+            yield from self._flowing([Text(each, style="dim") for each in legend], width)
 
-    def _header(self, width: int) -> Iterator[Text]:
-        tree, dot = self.tree, self.signs.dot
-        head = Text(tree.title, style="bold")
-        if tree.input_id:
-            head.append(f"{dot}{tree.input_id}", style="bold cyan")
-        head.append(f"{dot}{tree.steps} step{'s' if tree.steps != 1 else ''}", style="not bold")
-        above = [f"{count} {tier}" for tier, count in tree.tiers if tier and len(tree.tiers) > 1]
-        if above:
-            head.append(f" ({', '.join(above)})", style="not bold dim")
-        head.append(f"{dot}{_took(tree.seconds)}", style="not bold dim")
-        if not tree.complete:
-            head.append(f"{dot}unfinished", style="not bold yellow")
-        money = Text(dollars(tree.cost_pico), style="bold")
-        if tree.unpriced:
-            money.append(f" + {tree.unpriced} unpriced", style="not bold yellow")
-        if tree.baseline_pico:
-            money.append(f"{dot}all-strong {dollars(tree.baseline_pico)}", style="not bold")
-            if tree.compared < tree.steps:
-                money.append(f" ({tree.compared} of {tree.steps} steps)", style="not bold dim")
-        if tree.compared:
-            share = f" ({tree.saving_pico / tree.baseline_pico:.0%})" if tree.baseline_pico and tree.compared == tree.steps else ""
-            said = "saved" if tree.saving_pico >= 0 else "extra"
-            money.append(f"{dot}{said} {dollars(abs(tree.saving_pico))}{share}", style="green" if tree.saving_pico >= 0 else "red")
+    def _who(self) -> list[Text]:
+        tree = self.tree
+        named = [Text(tree.title, style="bold"), *([Text(tree.input_id, style="bold cyan")] if tree.input_id else [])]
         if tree.simulated:
-            money.append(" (simulated)", style="not bold yellow")
-        if head.cell_len + len(dot) + money.cell_len <= width:
-            yield Text.assemble(head, dot, money)
-            return
-        yield self._fitted(head, width)
-        yield self._fitted(money, width)
+            named[-1] = named[-1].append(" (simulated)", style="not bold yellow")
+        tiers = [f"{count} {tier}" for tier, count in tree.tiers if tier and len(tree.tiers) > 1]
+        steps = Text(f"{tree.steps} step{'s' if tree.steps != 1 else ''}")
+        if tiers:
+            steps.append(f" ({', '.join(tiers)})", style="dim")
+        end = [] if tree.complete else [Text("unfinished", style="yellow")]
+        return [*named, steps, *end, Text(_took(tree.seconds), style="dim")]
 
-    def _legend(self) -> str:
+    def _long(self, parts: Sequence[Text]) -> int:
+        return sum(part.cell_len for part in parts) + len(self.signs.dot) * (len(parts) - 1)
+
+    def _money(self) -> Iterator[Text]:
+        tree = self.tree
+        cost = Text(self._dollars(tree.cost_pico), style="bold")
+        yield cost.append(f" + {tree.unpriced} unpriced", style="not bold yellow") if tree.unpriced else cost
+        whole = tree.compared == tree.steps
+        if tree.baseline_pico:
+            strong = Text(f"all-strong {self._dollars(tree.baseline_pico)}")
+            yield strong if whole else strong.append(f" ({tree.compared} of {tree.steps} steps)", style="dim")
+        if tree.compared:
+            share = f" ({tree.saving_pico / tree.baseline_pico:.0%})" if tree.baseline_pico and whole else ""
+            saved = tree.saving_pico >= 0
+            text = f"{'saved' if saved else 'extra'} {self._dollars(abs(tree.saving_pico))}{share}"
+            yield Text(text, style="green" if saved else "red")
+
+    def _dollars(self, pico: int) -> str:
+        return dollars(pico, places=4 if abs(pico) >= CENT // 10 else self.places)
+
+    def _flowing(self, parts: Iterable[Text], width: int) -> Iterator[Text]:
+        """Parts with dots between, broken into lines only between parts."""
+        line = Text()
+        for part in parts:
+            if line and line.cell_len + len(self.signs.dot) + part.cell_len > width:
+                yield self._fitted(line, width)
+                line = Text()
+            line = Text.assemble(line, (self.signs.dot, "dim"), part) if line else part
+        yield self._fitted(line, width)
+
+    def _legend(self) -> list[str]:
         """Which model stands behind which tier, where there's no room for a column of models."""
         models: dict[str, dict[str, None]] = {}
         for row in _walk(self.tree.rows):
-            if row.tier and row.model and row.kind != "group":
+            if row.model and (row.kind == "attempt" or not row.below):
                 models.setdefault(row.tier, {})[row.model] = None
-        return self.signs.dot.join([f"{tier}: {', '.join(of)}" for tier, of in models.items()])
+        return [f"{tier}: {', '.join(of)}" for tier, of in models.items() if tier != "unrouted"]
 
     def _guided(self, rows: Sequence[Row]) -> Iterator[tuple[Row, str]]:
         waiting = [(row, "", row is rows[-1]) for row in reversed(rows)]
@@ -409,17 +439,17 @@ class _Drawing:
         name.append(row.name, style="not dim cyan" if row.kind == "group" else "dim" if quiet else "not dim")
         if row.kind == "group":
             return {"step": name}
-        tier = Text(row.tier or signs.none, style=TIER_STYLES.get(row.tier, "blue"))
+        tier = Text(signs.none if row.tier in ("unrouted", "") else row.tier, style=TIER_STYLES.get(row.tier, "blue"))
         why = Text(row.mark, style="red")
         if row.why:
             why.append(": " if row.mark else "")
             why.append(row.why, style="" if row.mark else "yellow" if row.tier == "unrouted" else "default")
-        about = Text(row.task_class, style="dim")
-        if row.task_class and why.plain:
-            about.append(", ")
-        about.append_text(why)
+        about = Text(row.why or row.mark, style="red") if row.mark else why
+        if row.why in ("", "by class") and not row.mark:
+            about = Text(row.task_class, style="dim")
         style = "dim" if quiet else ""
         saving = row.saving_pico
+        colour = "dim" if not saving else "green" if saving > 0 else "red"
         return {
             "step": name,
             "class": Text(row.task_class, style=style),
@@ -428,41 +458,42 @@ class _Drawing:
             "in": Text(self._count(row.input), style=style),
             "out": Text(self._count(row.output), style=style),
             "cached": Text(self._count(row.cached), style="dim"),
-            "cost": Text(self._cost(row), style="yellow" if row.unpriced and row.kind != "group" else style),
-            "saving": Text("" if quiet else self._saving(saving), style="green" if saving and saving > 0 else "red" if saving else "dim"),
+            "short_in": Text(self._short(row.input), style=style),
+            "short_out": Text(self._short(row.output), style=style),
+            "short_cached": Text(self._short(row.cached), style="dim"),
+            "cost": Text(self._cost(row, self.places), style="yellow" if row.unpriced else style),
+            "short_cost": Text(self._cost(row, 4), style="yellow" if row.unpriced else style),
+            "saving": Text("" if quiet else self._saving(saving, self.places), style=colour),
+            "short_saving": Text("" if quiet else self._saving(saving, 4), style=colour),
             "why": why,
             "about": about,
         }
 
-    def _cost(self, row: Row) -> str:
+    def _cost(self, row: Row, places: int) -> str:
         if row.cost_pico is None:
             return "unpriced" if row.unpriced else self.signs.none
-        return f"{self.signs.least if row.unpriced else ''}{dollars(row.cost_pico)}"
+        return f"{self.signs.least if row.unpriced else ''}{dollars(row.cost_pico, places=places)}"
 
-    def _saving(self, saving: int | None) -> str:
-        return dollars(saving) if saving else self.signs.none
+    def _saving(self, saving: int | None, places: int) -> str:
+        return dollars(saving, places=places).replace("-<", "<") if saving else self.signs.none
 
     def _count(self, count: int | None) -> str:
-        return f"{count:,}" if count is not None and count < 1_000_000 else _millions(count) if count else self.signs.none
+        return self.signs.none if count is None else f"{count:,}"
+
+    def _short(self, count: int | None) -> str:
+        if count is None or count < 1000:
+            return self._count(count)
+        return f"{count / 1000:.1f}k" if count < 99_950 else f"{count / 1000:.0f}k" if count < 999_500 else f"{count / 1e6:.1f}M"
 
     def _layout(self, width: int) -> tuple[Sequence[_Column], dict[str, int]]:
+        columns, natural = LAYOUTS[-1], dict[str, int]()
         for columns in LAYOUTS:
             natural = {column.key: self._natural(column) for column in columns}
-            excess = sum(natural.values()) + GAP * (len(columns) - 1) - width
-            if excess <= 0:
-                return columns, natural
-            give = {column.key: max(natural[column.key] - column.least, 0) if column.least else 0 for column in columns}
-            if sum(give.values()) < excess:
-                continue
-            fair = max(4 * len(columns), 0)
-            # the richest layout wins only if nothing has to be cut beyond recognition
-            if columns is not LAYOUTS[-1] and excess > fair:
-                continue
-            return columns, _shrunk(natural, give, excess)
-        columns = LAYOUTS[-1]
-        natural = {column.key: self._natural(column) for column in columns}
-        natural["step"] = max(width - sum(natural.values()) + natural["step"] - GAP * (len(columns) - 1), 6)
-        return columns, natural
+            excess = sum(natural.values()) + sum(column.gap for column in columns[1:]) - width
+            give = {column.key: max(natural[column.key] - column.least, 0) for column in columns if column.least is not None}
+            if excess <= sum(give.values()):
+                return columns, _shrunk(natural, give, excess)
+        return columns, natural  # narrower than anything readable: the terminal crops it
 
     def _natural(self, column: _Column) -> int:
         drawn = [cells[column.key].cell_len for _, cells in self.shown if not self._spans(cells)]
@@ -476,8 +507,8 @@ class _Drawing:
             return self._fitted(cells["step"], self.options.max_width)
         line = Text(no_wrap=True, overflow="crop", end="\n")
         for column in columns:
-            if line:
-                line.append(" " * GAP)
+            if column is not columns[0]:
+                line.append(" " * column.gap)
             cell = self._fitted(cells.get(column.key, Text()), widths[column.key])
             pad = " " * (widths[column.key] - cell.cell_len)
             line.append_text(Text.assemble(pad, cell) if column.right else Text.assemble(cell, pad))
@@ -509,15 +540,9 @@ def _took(seconds: float) -> str:
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
-def _millions(count: int | None) -> str:
-    return f"{(count or 0) / 1e6:.2f}M"
-
-
 def plain(tree: CostTree, *, width: int = 100) -> str:
     """The tree as text without colour."""
     console = Console(width=width, no_color=True, color_system=None, force_terminal=False, highlight=False, legacy_windows=False)
     with console.capture() as captured:
         console.print(tree)
     return captured.get()
-
-

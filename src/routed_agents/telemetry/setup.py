@@ -114,7 +114,8 @@ class Handle:
     def flush(self, timeout_s: float = 10.0) -> bool:
         """Wait until every span ended so far has reached its outputs; False when one has not, within the time or at all."""
         end = time.monotonic() + timeout_s
-        return all([output.flush(max(end - time.monotonic(), 0)) for output in self._outputs])
+        done = [output.flush(max(end - time.monotonic(), 0)) for output in self._outputs]
+        return all(done)
 
     def shutdown(self, timeout_s: float = 2.0) -> bool:
         """Flush and close the outputs, within the time whatever the backend does; False when spans were left."""
@@ -122,7 +123,8 @@ class Handle:
         end = time.monotonic() + timeout_s
         for output in self._outputs:
             output.stop()
-        return all([output.close(max(end - time.monotonic(), 0)) for output in self._outputs])
+        done = [output.close(max(end - time.monotonic(), 0)) for output in self._outputs]
+        return all(done)
 
     def __enter__(self) -> Handle:
         return self
@@ -159,11 +161,15 @@ class Output(SpanProcessor):
         self._sampled_only = sampled_only
         self._start()
         if hasattr(os, "register_at_fork"):
-            restart = weakref.WeakMethod(self._start)
+            restart = weakref.WeakMethod(self._after_fork)
             os.register_at_fork(after_in_child=lambda: (again := restart()) and again())
 
+    def _after_fork(self) -> None:
+        if not self._stopping:
+            self._start()  # the thread stayed in the parent, which also delivers what was queued
+
     def _start(self) -> None:
-        self.dropped = 0
+        self.dropped = self._in_hand = 0
         self._queue: queue.SimpleQueue[ReadableSpan | threading.Event | None] = queue.SimpleQueue()
         self._counting = threading.Lock()
         self._stopping = self._giving_up = False
@@ -181,9 +187,11 @@ class Output(SpanProcessor):
 
     def flush(self, timeout_s: float) -> bool:
         """Wait for what is queued; False when some of it did not get through."""
+        if self._stopping:
+            return not self._thread.is_alive() and not self.dropped
         before, reached = self.dropped, threading.Event()
         self._queue.put(reached)
-        return (reached.wait(timeout_s) if self._thread.is_alive() else self._queue.qsize() == 1) and self.dropped == before
+        return reached.wait(timeout_s) and self.dropped == before
 
     def stop(self) -> None:
         """Take no more spans, and let the thread end when it has delivered what it has."""
@@ -195,10 +203,14 @@ class Output(SpanProcessor):
         """Stop, and wait for the thread; what it could not deliver in time counts as dropped."""
         self.stop()
         self._thread.join(timeout_s)
+        left = sum(isinstance(item, ReadableSpan) for item in _drained(self._queue))
         if not self._thread.is_alive():
+            self._drop(left)
             return not self.dropped
-        self._giving_up = True
-        self._drop(sum(isinstance(item, ReadableSpan) for item in _drained(self._queue)))
+        with self._counting:
+            self._giving_up = True
+            self.dropped += left + self._in_hand
+            self._in_hand = 0
         # An exporter may sit in a request or in a retry; closing it from here can wait as long as that.
         threading.Thread(target=self._finish, daemon=True).start()
         return False
@@ -221,13 +233,15 @@ class Output(SpanProcessor):
         going = True
         while going and not self._giving_up:
             batch, marks, going = self._gather()
+            self._in_hand = len(batch)
             try:
                 delivered = self._deliver(batch) if batch else True
             except Exception:
                 log.exception("%d spans could not be delivered", len(batch))
                 delivered = False
-            if not delivered:
-                self._drop(len(batch))
+            with self._counting:
+                self.dropped += 0 if delivered else self._in_hand  # nothing is in hand any more once `close` gave up
+                self._in_hand = 0
             for mark in marks:
                 mark.set()
         if not self._giving_up:
@@ -318,29 +332,26 @@ class Live:
         self._most = spans
         self._held = 0
         self._runs: OrderedDict[str, dict[str, SpanRecord]] = OrderedDict()
+        self._parents: dict[str, set[str | None]] = {}
 
     def take(self, batch: Sequence[ReadableSpan]) -> bool:
         """Take spans in the order they ended."""
-        given_up = 0
         for span in batch:
             record = record_of(span)
             self._keep(record)
             if record.is_root and record.trace_id in self._runs:
                 self._finish(record)
-            while self._held > self._most:
-                _, oldest = self._runs.popitem(last=False)
-                self._held -= len(oldest)
-                given_up += 1
-        return not given_up
+            if self._held > self._most:
+                oldest, held = next(iter(self._runs.items()))
+                self._forget(oldest, held)
+                log.warning("more than %d spans of unfinished runs: the cost tree of trace %s is not shown", self._most, oldest)
+        return True
 
     def _keep(self, record: SpanRecord) -> None:
-        held = self._runs.get(record.trace_id)
-        if held is None:
-            if not record.ours:
-                return
-            held = self._runs[record.trace_id] = {}
-        if record.ours or any(each.parent_id == record.span_id for each in held.values()):
-            held[record.span_id] = record
+        parents = self._parents.get(record.trace_id, ())
+        if record.ours or record.span_id in parents:
+            self._runs.setdefault(record.trace_id, {})[record.span_id] = record
+            self._parents.setdefault(record.trace_id, set()).add(record.parent_id)
             self._held += 1
 
     def _finish(self, root: SpanRecord) -> None:
@@ -352,8 +363,12 @@ class Live:
             del held[span.span_id]
             self._held -= 1
         if not held:
-            del self._runs[root.trace_id]
+            self._forget(root.trace_id, held)
         self._print(under)
+
+    def _forget(self, trace_id: str, held: dict[str, SpanRecord]) -> None:
+        self._held -= len(held)
+        del self._runs[trace_id], self._parents[trace_id]
 
     def _print(self, under: Branch) -> None:
         try:

@@ -16,10 +16,10 @@ from routed_agents.embedded.solvers.words import joined, shortened
 
 # Asked in this order; the first that knows the kind of work answers.
 KINDS: tuple[Callable[[Brief], str | None], ...] = (
+    customer_reply.answer,
     labels.answer,
     summary.answer,
     plan.answer,
-    customer_reply.answer,
     articles.answer,
     arithmetic.answer,
 )

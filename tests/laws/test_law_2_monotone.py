@@ -1,0 +1,87 @@
+"""Law 2: asking for more never gives less, deciding again settles nothing new, and losing a tier never lowers what is floored."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from worlds import conditions, height, policies, ranks, steps, verdicts, with_guards
+
+from routed_agents.decisions import settle
+from routed_agents.guards import Conditions, Verdict
+from routed_agents.policy import Policy
+from routed_agents.state import Pin, ThreadState
+from routed_agents.steps import Step
+
+several = st.lists(verdicts(), max_size=4)
+eligible = st.sets(ranks)
+
+
+@given(proposed=ranks, said=several, pinned=ranks, eligible=eligible, more=st.tuples(ranks, ranks, ranks))
+def test_raising_proposal_floor_or_pin_never_lowers(
+    proposed: int, said: list[Verdict], pinned: int, eligible: set[int], more: tuple[int, int, int]
+) -> None:
+    before = settle(proposed=proposed, verdicts=said, pinned=pinned, eligible=eligible, top=3)
+    floored = [*said, Verdict(guard="more", code="more", floor=more[1])]
+
+    after = settle(proposed=max(proposed, more[0]), verdicts=floored, pinned=max(pinned, more[2]), eligible=eligible, top=3)
+
+    assert height(after) >= height(before)
+
+
+@given(proposed=ranks, said=several, pinned=ranks, eligible=eligible)
+def test_settling_again_with_the_result_as_pin_gives_the_result(proposed: int, said: list[Verdict], pinned: int, eligible: set[int]) -> None:
+    first = settle(proposed=proposed, verdicts=said, pinned=pinned, eligible=eligible, top=3)
+    assume(first.rank is not None)
+
+    again = settle(proposed=proposed, verdicts=said, pinned=first.rank or 0, eligible=eligible, top=3)
+
+    assert again.rank == first.rank
+
+
+@given(proposed=ranks, said=several, pinned=ranks, eligible=st.sets(ranks, min_size=1), lost=ranks)
+def test_losing_a_tier_never_lowers_what_is_floored_or_pinned(
+    proposed: int, said: list[Verdict], pinned: int, eligible: set[int], lost: int
+) -> None:
+    before = settle(proposed=proposed, verdicts=said, pinned=pinned, eligible=eligible, top=3)
+    assume(before.obligation > 0)
+
+    after = settle(proposed=proposed, verdicts=said, pinned=pinned, eligible=eligible - {lost}, top=3)
+
+    assert height(after) >= height(before)
+
+
+@given(policy=policies, step=steps, now=conditions, said=several)
+def test_deciding_again_with_the_decisions_own_state_gives_the_same_tier(policy: Policy, step: Step, now: Conditions, said: list[Verdict]) -> None:
+    policy = with_guards(policy, said)
+    first = policy.decide(step, None, now)
+    assume(first.rank is not None)
+
+    again = policy.decide(step, first.state, now)
+
+    assert again.tier == first.tier
+
+
+@given(policy=policies, step=steps, said=several, lost=ranks, pinned=ranks)
+def test_an_outage_never_lowers_a_floored_decision(policy: Policy, step: Step, said: list[Verdict], lost: int, pinned: int) -> None:
+    policy = with_guards(policy, said)
+    state = ThreadState(frozenset({Pin(scope="thread", tier=f"tier{pinned}")}))
+    before = policy.decide(step, state)
+    assume(before.floored)
+
+    after = policy.decide(step, state, Conditions(unavailable=frozenset({f"tier{lost}"})))
+
+    assert height(after) >= height(before)
+
+
+@given(policy=policies, step=steps, said=several, now=conditions, at_least=ranks)
+def test_settling_the_same_step_again_never_goes_below_what_was_asked(
+    policy: Policy, step: Step, said: list[Verdict], now: Conditions, at_least: int
+) -> None:
+    at_least = min(at_least, policy.tiers.top)
+    decision = with_guards(policy, said).decide(step)
+
+    again = with_guards(policy, said).resettle(decision, replace(now, deadline_s=None), at_least=at_least)
+
+    assert height(again) >= max(at_least, decision.settlement.obligation)

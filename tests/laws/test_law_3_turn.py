@@ -1,0 +1,250 @@
+"""Law 3: within a turn of a lineage the tier never falls, other lineages stay free, and the state is a semilattice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from worlds import FLOORS, POLICIES, STOPPED, TEXTS, height, quiet_router
+
+from routed_agents.guards import Conditions
+from routed_agents.router import Router
+from routed_agents.state import EMPTY, Pin, ThreadState, join, lineage_key
+from routed_agents.steps import Step
+
+POLICY = POLICIES[3].replace(floors=FLOORS)
+PERSON_FACING = [row.key for row in POLICY.taxonomy if row.person_facing]
+
+
+@dataclass(frozen=True)
+class Call:
+    """A model step of the generated graph: who makes it, and what moves its tier just now."""
+
+    node: str = "plan"
+    namespace: str = ""
+    task_class: str | None = None
+    floor: int = 0
+    gone: tuple[int, ...] = ()
+
+    def step(self, messages: Sequence[object], run: str | None) -> Step:
+        return Step.from_messages(messages, node=self.node, task_class=self.task_class, metadata={"floor": self.floor}, run=run)
+
+    @property
+    def conditions(self) -> Conditions:
+        return Conditions(unavailable=frozenset(f"tier{rank}" for rank in self.gone))
+
+
+@dataclass
+class Thread:
+    """A conversation in a graph: one shared history, and the router's store for what the history doesn't show."""
+
+    router: Router
+    in_graph: bool = True
+    messages: list[dict[str, Any]] = field(default_factory=list)
+    runs: int = 0
+
+    @property
+    def run(self) -> str | None:
+        return f"run{self.runs}" if self.in_graph else None
+
+    def human(self, text: str) -> None:
+        self.runs += 1
+        self.say("user", text)
+
+    def say(self, role: str, text: str, **more: Any) -> None:
+        self.messages.append({"role": role, "content": text, "id": f"m{len(self.messages)}", **more})
+
+    def call(self, made: Call) -> int:
+        """Decide a step over the shared history and append its stamped reply, as an integration does."""
+        opened = self.router.step(made.step(self.messages, self.run), thread="t", namespace=made.namespace, conditions=made.conditions)
+        with opened as call:
+            if call.decision.rank is not None:
+                tools = [{"name": "look", "args": {}, "id": "1"}]
+                self.say("assistant", "done", response_metadata={"routed_agents": json.loads(json.dumps(call.stamp()))}, tool_calls=tools)
+        return height(call.decision)
+
+
+calls = st.builds(
+    Call,
+    node=st.sampled_from(("plan", "plan", "reply")),
+    namespace=st.sampled_from(("", "agent:1|plan:2", "tools:7|model:3")),
+    task_class=st.sampled_from((None, "classification", "knowledge_qa", "code_generation", "agentic_chain")),
+    floor=st.sampled_from((0, 0, 1, 2, 3)),
+    gone=st.sampled_from(((), (), (0,), (1,), (3,), (0, 1))),
+)
+events = st.lists(
+    st.one_of(
+        calls, calls, st.sampled_from([("tool", "success"), ("tool", "error")]), st.sampled_from(TEXTS).map(lambda text: ("human", text)), st.just(("critic", ""))
+    ),
+    max_size=8,
+)
+
+
+@given(opening=st.sampled_from(TEXTS), events=events, in_graph=st.booleans())
+def test_the_tier_never_falls_within_a_turn(opening: str, events: list[Any], in_graph: bool) -> None:
+    thread, highest, after_reply = Thread(quiet_router(POLICY), in_graph), 0, False
+    thread.human(opening)
+    for event in events:
+        if isinstance(event, Call):
+            rank = thread.call(event)
+            assert rank >= highest
+            highest = max(highest, rank if rank != STOPPED else 0)
+            after_reply = after_reply or rank != STOPPED
+        elif event[0] == "human":
+            thread.human(event[1])
+            highest, after_reply = 0, False
+        elif event[0] == "tool":
+            thread.say("tool", "found", status=event[1])
+        elif in_graph and after_reply:
+            thread.say("user", "the critic, a node, asks for more")
+
+
+@given(first=calls, second=calls, replies=st.integers(0, 3), ids=st.booleans())
+def test_pins_hold_from_the_state_where_stamps_are_lost(first: Call, second: Call, replies: int, ids: bool) -> None:
+    router = quiet_router(POLICY)
+    opening = {"role": "user", "content": "plan it", **({"id": "h"} if ids else {})}
+    stripped = [{"role": "assistant", "content": "", "tool_calls": [{"name": "a", "args": {}}]}, {"role": "tool", "content": "x"}] * replies
+    with router.step(first.step([opening], None), thread="t", lineage="own", conditions=first.conditions) as call:
+        before = 0 if call.decision.rank is None else call.decision.rank
+
+    with router.step(second.step([opening, *stripped], None), thread="t", lineage="own", conditions=second.conditions) as again:
+        assert height(again.decision) >= before
+
+
+@given(made=st.lists(calls, min_size=1, max_size=4), own=calls)
+def test_a_step_with_its_own_prompt_in_another_node_stays_free(made: list[Call], own: Call) -> None:
+    thread = Thread(quiet_router(POLICY))
+    thread.human("plan the move")
+    for each in made:
+        thread.call(each)
+    step = Call(node="label", task_class=own.task_class, floor=own.floor).step(["Label this ticket"], thread.run)
+
+    beside = thread.router.decide(step, thread="t")
+
+    assert beside.rank == POLICY.decide(step).rank
+
+
+@given(node=st.sampled_from(("triage", "reply")), key=st.sampled_from(PERSON_FACING), later=st.sampled_from(("triage", "reply", "other")), filler=st.integers(0, 3))
+def test_the_distress_fact_raises_every_person_facing_step_of_the_thread(node: str, key: str, later: str, filler: int) -> None:
+    router = quiet_router(POLICY)
+    plea = Step.from_messages("Classify the ticket:\n```\nmy husband died, I am desperate\n```", node=node, task_class="classification")
+    with router.step(plea, thread="t"):
+        pass
+    step = Step.from_messages([*["hello"] * filler, "When do you open?"], node=later, task_class=key)
+
+    assert router.decide(step, thread="t").rank == POLICY.tiers.top
+
+
+@given(node=st.sampled_from(("triage", "reply")), key=st.sampled_from(["classification", "extraction", "summarization", "code_format"]))
+def test_the_distress_fact_leaves_steps_free_that_no_person_reads(node: str, key: str) -> None:
+    state = ThreadState(facts=frozenset({"distress"}))
+
+    assert POLICY.decide(Step.from_messages("Sort the list", node=node, task_class=key), state).rank == 0
+
+
+names = st.sampled_from(("plan", "model", "agent"))
+
+
+@given(outer=st.lists(names, max_size=2), node=names, ids=st.tuples(st.integers(0, 9), st.integers(0, 9)))
+def test_a_lineage_outlives_the_ids_of_its_nodes(outer: list[str], node: str, ids: tuple[int, int]) -> None:
+    one, other = ("|".join([*(f"{name}:{task}" for name in outer), f"{node}:{task}"]) for task in ids)
+
+    assert lineage_key(node=node, namespace=one) == lineage_key(node=node, namespace=other)
+
+
+@given(node=names, ids=st.lists(st.integers(0, 9), min_size=2, max_size=2, unique=True), inside=st.booleans())
+def test_parallel_branches_are_lineages_of_their_own(node: str, ids: list[int], inside: bool) -> None:
+    spaces = [f"tools:{task}|{node}:1" if inside else f"{node}:{task}" for task in ids]
+
+    first, second = (lineage_key(node=node, namespace=space, branch=not inside) for space in spaces)
+
+    assert first != second
+
+
+pins = st.builds(
+    Pin,
+    scope=st.sampled_from(("turn", "turn", "lineage", "thread")),
+    tier=st.sampled_from(("tier1", "tier3")),
+    key=st.sampled_from(("plan", "reply")),
+    turn=st.sampled_from("abc"),
+    seq=st.integers(0, 80),
+    code=st.sampled_from(("", "long_context")),
+)
+runs_of_turns = st.builds(
+    lambda start, count: [Pin(scope="turn", tier="tier3", key="plan", turn=f"t{seq}", seq=seq) for seq in range(start, start + count)],
+    st.integers(0, 60),
+    st.integers(0, 70),
+)
+states = st.builds(
+    lambda few, many, facts: EMPTY.join(ThreadState(frozenset([*few, *many]), frozenset(facts))),
+    st.lists(pins, max_size=4),
+    runs_of_turns,
+    st.sets(st.sampled_from(("distress", "vip"))),
+)
+
+
+@given(a=states, b=states)
+def test_join_is_commutative_on_json_too(a: ThreadState, b: ThreadState) -> None:
+    assert a.join(b) == b.join(a)
+    assert join(a.to_json(), b.to_json()) == join(b.to_json(), a.to_json())
+
+
+@given(a=states, b=states, c=states)
+def test_join_is_associative_on_json_too(a: ThreadState, b: ThreadState, c: ThreadState) -> None:
+    assert a.join(b).join(c) == a.join(b.join(c))
+    assert join(join(a.to_json(), b.to_json()), c.to_json()) == join(a.to_json(), join(b.to_json(), c.to_json()))
+
+
+@given(a=states, b=states)
+def test_join_is_idempotent_on_json_too(a: ThreadState, b: ThreadState) -> None:
+    both = a.join(b)
+
+    assert both.join(b) == both == both.join(ThreadState(both.pins, both.facts))
+    assert join(both.to_json(), json.loads(json.dumps(b.to_json()))) == both.to_json()
+
+
+@given(a=states)
+def test_a_state_survives_json(a: ThreadState) -> None:
+    assert ThreadState.from_json(json.loads(json.dumps(a.to_json()))) == a
+
+
+WIRE_LOOP = [
+    {"role": "user", "content": "Classify as positive or negative, with the tool"},
+    {"role": "assistant", "content": [{"type": "tool_use", "id": "1", "name": "look", "input": {}}]},
+    {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "1", "content": "found"}]},
+]
+
+
+def test_a_tool_result_on_the_anthropic_wire_starts_no_turn() -> None:
+    router = quiet_router(POLICY)
+    with router.step(Call(floor=3).step(WIRE_LOOP[:1], None), thread="t"):
+        pass
+
+    assert router.decide(Call().step(WIRE_LOOP, None), thread="t").rank == 3
+
+
+def test_a_new_pin_is_not_forgotten_when_the_history_was_shortened() -> None:
+    old = EMPTY
+    for turn in range(100):
+        old = old.join(ThreadState(frozenset({Pin(scope="turn", tier="tier3", key="plan", turn=f"t{turn}", seq=100 + turn)})))
+    new = Pin(scope="turn", tier="tier3", key="plan", turn="now", seq=0)
+
+    assert old.join(ThreadState(frozenset({new}))).pinned(key="plan", turn="now") == (new,)
+
+
+@pytest.mark.parametrize("written", ["summary", "critic after an unstamped reply"])
+def test_a_human_message_written_by_a_node_starts_no_turn(written: str) -> None:
+    thread = Thread(quiet_router(POLICY))
+    thread.human("plan the move")
+    thread.call(Call(floor=3))
+    if written == "summary":
+        thread.messages = [{"role": "user", "content": "Summary so far: a move is planned", "id": "sum", "additional_kwargs": {"lc_source": "summarization"}}]
+    else:
+        thread.messages = [thread.messages[0], {"role": "assistant", "content": "planned"}, {"role": "user", "content": "more", "id": "critic"}]
+
+    assert thread.call(Call(task_class="classification")) == 3

@@ -1,0 +1,75 @@
+"""Law 4: a stop spends no token."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from worlds import conditions, policies, quiet_router, steps, verdicts, with_guards
+
+from routed_agents.errors import StepStopped
+from routed_agents.guards import Conditions, Verdict
+from routed_agents.policy import Policy
+from routed_agents.steps import Step
+
+several = st.lists(verdicts(), max_size=4)
+
+
+@given(policy=policies, step=steps, now=conditions, said=several)
+def test_a_stopped_step_yields_no_attempt(policy: Policy, step: Step, now: Conditions, said: list[Verdict]) -> None:
+    router = quiet_router(with_guards(policy, said))
+    with router.step(step, conditions=now) as call:
+        assume(call.decision.stopped)
+
+        with pytest.raises(StepStopped) as stop:
+            next(call.attempts())
+
+    assert (stop.value.decision, call.entries, router.ledger.steps) == (call.decision, [], 0)
+
+
+@given(policy=policies, step=steps, now=conditions, said=several)
+def test_a_step_that_is_not_stopped_starts_on_its_tier(policy: Policy, step: Step, now: Conditions, said: list[Verdict]) -> None:
+    with quiet_router(with_guards(policy, said)).step(step, conditions=now) as call:
+        assume(not call.decision.stopped)
+
+        attempt = next(call.attempts())
+
+    assert attempt.row.rank == call.decision.rank >= call.decision.settlement.obligation
+
+
+@given(policy=policies, step=steps, now=conditions, said=several, mode=st.sampled_from(("shadow", "off")))
+def test_a_mode_that_only_watches_never_stops(policy: Policy, step: Step, now: Conditions, said: list[Verdict], mode: str) -> None:
+    with quiet_router(with_guards(policy, said).replace(mode=mode)).step(step, conditions=now) as call:
+        attempt = next(call.attempts())
+
+    assert attempt.row.rank == policy.tiers.top
+
+
+@pytest.mark.parametrize("gone", ["model-3", "tier3"])
+def test_a_mode_that_only_watches_calls_even_where_its_model_is_down(gone: str) -> None:
+    from worlds import POLICIES
+
+    with quiet_router(POLICIES[3].replace(mode="shadow")).step(Step.from_messages("hi"), conditions=Conditions(unavailable=frozenset({gone}))) as call:
+        assert next(call.attempts(), None) is not None
+
+
+@given(said=several, floor=st.integers(1, 3), gone=st.integers(0, 3))
+def test_an_outage_in_the_middle_never_sends_a_floored_step_down(said: list[Verdict], floor: int, gone: int) -> None:
+    from worlds import POLICIES
+
+    class Overloaded(Exception):
+        status_code = 529
+
+    floored = [*said, Verdict(guard="floor", code="floor", floor=floor)]
+    used: list[int] = []
+    with quiet_router(with_guards(POLICIES[3], floored)).step(Step.from_messages("hi"), conditions=Conditions(unavailable=frozenset({f"tier{gone}"}))) as call:
+        try:
+            for attempt in call.attempts():
+                with attempt:
+                    used.append(attempt.row.rank)
+                    raise Overloaded
+        except (StepStopped, Overloaded):
+            pass
+
+    assert all(rank >= floor for rank in used)
+    assert used == sorted(used)

@@ -1,0 +1,88 @@
+"""Generated verdicts, tiers, steps and conditions for the laws; small ones, so that thousands are cheap."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hypothesis import strategies as st
+
+from routed_agents.decisions import Decision, Settlement
+from routed_agents.guards import TOP, Assessment, Conditions, PolicyFloor, Verdict
+from routed_agents.policy import Policy
+from routed_agents.router import Router
+from routed_agents.steps import Step
+from routed_agents.telemetry import Telemetry
+from routed_agents.tiers import Tiers
+
+STOPPED = 99
+"""Stands for a stop when ranks are compared: refusing is never cheaper than answering."""
+TIERS = tuple(Tiers.of({f"tier{rank}": f"model-{rank}" for rank in range(count)}) for count in range(1, 5))
+POLICIES = tuple(Policy(tiers=tiers) for tiers in TIERS)
+CLASSES = ("classification", "rag_lookup", "summarization", "multi_turn", "knowledge_qa", "code_generation", "agentic_chain")
+TEXTS = (
+    "Classify the sentiment as positive or negative: lovely",
+    "Summarize the report in two sentences",
+    "Write a function in Python that sorts a list",
+    "Reply to the customer: my husband died and I am desperate",
+    "Thank you, how are you?",
+    "Debug the traceback in this repository",
+    "xyzzy",
+)
+
+
+@dataclass(frozen=True)
+class Says:
+    """A guard that always says the same."""
+
+    verdict: Verdict | None
+
+    def __call__(self, seen: Assessment, /) -> Verdict | None:
+        return self.verdict
+
+
+def height(outcome: Settlement | Decision) -> int:
+    """The rank, with a stop above them all."""
+    return STOPPED if outcome.rank is None else outcome.rank
+
+
+def _verdict(floor: int, cap: int | None, hard: bool, pin: str | None, stop: bool, facts: tuple[str, ...]) -> Verdict:
+    code = f"floor {floor} cap {cap} {hard} {pin} {stop} {facts}"
+    return Verdict(guard="generated", code=code, floor=floor, cap=cap, hard=hard and cap is not None, pin=pin, stop=stop, facts=facts)  # type: ignore[arg-type]
+
+
+def verdicts(*, caps: bool = True, stops: bool = True) -> st.SearchStrategy[Verdict]:
+    return st.builds(
+        _verdict,
+        floor=st.sampled_from((0, 0, 1, 2, 3, TOP)),
+        cap=st.sampled_from((None, None, 0, 1, 2, 3, 7)) if caps else st.none(),
+        hard=st.booleans(),
+        pin=st.sampled_from((None, "turn", "lineage", "thread")),
+        stop=st.sampled_from((False,) * 7 + (True,)) if stops else st.just(False),
+        facts=st.sampled_from(((), (), ("distress",))),
+    )
+
+
+ranks = st.integers(0, 3)
+policies = st.sampled_from(POLICIES)
+steps = st.builds(
+    lambda text, task_class, node, tokens: Step.from_messages(text, task_class=task_class, node=node, tokens=tokens, id="s"),
+    st.sampled_from(TEXTS),
+    st.sampled_from((None, None, *CLASSES)),
+    st.sampled_from((None, "plan", "reply")),
+    st.sampled_from((None, None, 10, 60_000)),
+)
+conditions = st.builds(
+    lambda gone, deadline: Conditions(unavailable=frozenset(f"tier{rank}" for rank in gone), deadline_s=deadline),
+    st.sampled_from(((), (), (0,), (1,), (3,), (0, 1), (0, 1, 2, 3))),
+    st.sampled_from((None, None, 0.1, 5.0)),
+)
+FLOORS = tuple(PolicyFloor(tier=f"tier{rank}", metadata=(("floor", rank),)) for rank in range(1, 4))
+"""Floors a step asks for by metadata: `{"floor": 2}`."""
+
+
+def quiet_router(policy: Policy) -> Router:
+    return Router(policy, telemetry=Telemetry.off())
+
+
+def with_guards(policy: Policy, verdicts: list[Verdict], *, shipped: bool = True) -> Policy:
+    return policy.replace(guards=[*(policy.guards if shipped else ()), *map(Says, verdicts)])
