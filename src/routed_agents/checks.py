@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final, Protocol, cast, runtime_checkable
+from typing import Any, Final, Protocol, TypedDict, Unpack, cast, runtime_checkable
 
 from routed_agents.steps import Step, ToolCall, field_of, text_of, tool_calls_of
 
@@ -44,6 +44,17 @@ class Reply:
     obligation: int = 0
     forced_tools: bool = False
     validated: bool | None = None
+
+
+class Known(TypedDict, total=False):
+    """The parts of a `Reply` that its caller knows and the reply itself doesn't say."""
+
+    asked_model: str
+    served_model: str | None
+    served_rank: int | None
+    obligation: int
+    forced_tools: bool
+    validated: bool | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,14 +168,22 @@ BY_NAME: Final[Mapping[str, type[Any]]] = {
 }
 
 
-def reply_of(raw: object) -> Reply:
-    """Read a reply of the Anthropic or OpenAI SDK, a LangChain message, or a dict of the same shape."""
+def reply_of(raw: object, **known: Unpack[Known]) -> Reply:
+    """Read a reply of the Anthropic or OpenAI SDK, a LangChain message, or a dict of the same shape.
+
+    Args:
+        raw: the reply.
+        known: what the caller knows besides: which model was asked and served, and the rank that may answer.
+    """
+    own = getattr(raw, "__dict__", None)
+    if own is not None and "usage_metadata" in own and type(own.get("content")) is str and not own.get("tool_calls"):
+        return _from_message(own, known)
     output = field_of(raw, "output")
     if isinstance(output, list) and field_of(raw, "object") == "response":
-        return _from_responses(raw, cast("list[object]", output))
+        return _from_responses(raw, cast("list[object]", output), known)
     choices = field_of(raw, "choices")
     if isinstance(choices, Sequence) and choices:
-        return _from_openai(cast("Sequence[object]", choices)[0])
+        return _from_openai(cast("Sequence[object]", choices)[0], known)
     metadata = field_of(raw, "response_metadata")
     told: Mapping[str, object] = cast("Mapping[str, object]", metadata) if isinstance(metadata, Mapping) else MappingProxyType({})
     reason = field_of(raw, "stop_reason") or told.get("stop_reason") or told.get("finish_reason")
@@ -179,6 +198,7 @@ def reply_of(raw: object) -> Reply:
         unreadable_calls=tuple(unreadable),
         stop_reason=reason if isinstance(reason, str) else None,
         refused=reason in ("refusal", "content_filter") or bool(refusal),
+        **known,
     )
 
 
@@ -254,7 +274,21 @@ def _is(value: object, kind: str) -> bool:
     return isinstance(value, types.get(kind, object))
 
 
-def _from_responses(raw: object, output: Sequence[object]) -> Reply:
+def _from_message(own: Mapping[str, Any], known: Known) -> Reply:
+    """A LangChain message that only speaks, the common case."""
+    told, extra = own.get("response_metadata") or {}, own.get("additional_kwargs") or {}
+    reason, refusal = told.get("stop_reason") or told.get("finish_reason"), extra.get("refusal")
+    broken = own.get("invalid_tool_calls")
+    return Reply(
+        text=own["content"] or refusal or "",
+        unreadable_calls=tuple([str(field_of(call, "name")) for call in broken]) if broken else (),
+        stop_reason=reason if isinstance(reason, str) else None,
+        refused=reason in ("refusal", "content_filter") or bool(refusal),
+        **known,
+    )
+
+
+def _from_responses(raw: object, output: Sequence[object], known: Known) -> Reply:
     """A reply of OpenAI's Responses API: messages and function calls side by side."""
     said = [block for item in output if field_of(item, "type") == "message" for block in cast("Sequence[object]", field_of(item, "content") or ())]
     refusals = [text for block in said if isinstance(text := field_of(block, "refusal"), str)]
@@ -267,17 +301,19 @@ def _from_responses(raw: object, output: Sequence[object]) -> Reply:
         unreadable_calls=tuple(call.name for call in calls if "__unreadable__" in call.arguments),
         stop_reason=reason if isinstance(reason, str) else None,
         refused=bool(refusals) or reason == "content_filter",
+        **known,
     )
 
 
-def _from_openai(choice: object) -> Reply:
+def _from_openai(choice: object, known: Known) -> Reply:
     message, reason = field_of(choice, "message"), field_of(choice, "finish_reason")
     refusal = field_of(message, "refusal")
     calls = tool_calls_of(message)
-    read = Reply(
+    return Reply(
         text=text_of(message) or (refusal if isinstance(refusal, str) else ""),
         tool_calls=tuple(call for call in calls if "__unreadable__" not in call.arguments),
         unreadable_calls=tuple(call.name for call in calls if "__unreadable__" in call.arguments),
         stop_reason=reason if isinstance(reason, str) else None,
+        refused=bool(refusal) or reason == "content_filter",
+        **known,
     )
-    return replace(read, refused=bool(refusal) or reason == "content_filter")

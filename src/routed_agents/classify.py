@@ -123,19 +123,19 @@ class RuleClassifier:
                 task_class=features.declared, confidence=1.0, p_strong=base / 100, declared=True, evidence=(f"declared {features.declared}",)
             )
         scores, found = self._scores(features)
-        ranked = sorted(scores, key=lambda key: (-scores[key], key))
-        best, second = ranked[0], ranked[1]
-        top, total = scores[best], sum(scores.values())
-        if top == 0:
+        if not scores:
             return Classification(task_class=self._default(features), confidence=0.3, p_strong=0.5, evidence=("no phrase of any class",))
-        confidence = min(99, 30 + 4 * (top - scores[second]) + 2 * min(top, 12))
-        p_strong = sum(BASE_STRONG[key] * score * score for key, score in scores.items()) * 1000 // sum(score * score for score in scores.values())
-        shown = ", ".join(f'"{each}"' for each in found[best][:4])
+        best = min(scores, key=lambda key: (-scores[key], key))
+        top, total = scores[best], sum(scores.values())
+        second = max([score for key, score in scores.items() if key != best], default=0)
+        confidence = min(99, 30 + 4 * (top - second) + 2 * min(top, 12))
+        weights = {key: score * score for key, score in scores.items()}
+        p_strong = sum([BASE_STRONG[key] * weight for key, weight in weights.items()]) * 1000 // sum(weights.values())
         return Classification(
             task_class=best,
             confidence=confidence / 100,
             p_strong=p_strong / 100_000,
-            evidence=(f"{best} {top} of {total}: {shown}", f"next {second} {scores[second]}") if scores[second] else (f"{best} {top}: {shown}",),
+            evidence=(f"{best} {top} of {total}", *found[best][:4]),
         )
 
     @staticmethod
@@ -144,30 +144,36 @@ class RuleClassifier:
 
     @staticmethod
     def _scores(features: Features) -> tuple[dict[str, int], dict[str, list[str]]]:
-        scores: dict[str, int] = dict.fromkeys(BASE_STRONG, 0)
-        found: dict[str, list[str]] = {key: [] for key in scores}
+        scores: dict[str, int] = {}
+        found: dict[str, list[str]] = {}
         for part in (features.system, features.spoken):
             for key, weight, match in _phrases(part):
-                scores[key] += weight
-                found[key].append(match)
-        if features.tools and scores["agentic_chain"]:
-            scores["agentic_chain"] += 3
+                scores[key] = scores.get(key, 0) + weight
+                found.setdefault(key, []).append(match)
+        tips: dict[str, int] = {}
+        if features.tools and "agentic_chain" in scores:
+            tips["agentic_chain"] = 3
         if features.output_schema:
-            scores["extraction"] += 2
-            scores["classification"] += 2
+            tips |= {"extraction": 2, "classification": 2}
+        if features.message_count > 2:
+            tips["multi_turn"] = 3
+        if features.tokens > 50_000:
+            tips["long_context"] = 6
         if features.payload:
             for key in ("rag_lookup", "summarization", "extraction"):
-                scores[key] += 1 if scores[key] else 0
-        if features.message_count > 2:
-            scores["multi_turn"] += 3
-        if features.tokens > 50_000:
-            scores["long_context"] += 6
+                if key in scores:
+                    tips[key] = tips.get(key, 0) + 1
+        for key, weight in tips.items():
+            scores[key] = scores.get(key, 0) + weight
+            found.setdefault(key, []).append("structure")
         return scores, found
 
 
 def _phrases(text: str) -> list[tuple[str, int, str]]:
     """Each phrase rule once per text: a repeated word says nothing new."""
     hits: dict[tuple[str, int], tuple[int, str]] = {}
+    if not text:
+        return []
     for rule, start, shown in PHRASES.find(text):
         if rule not in hits:
             hits[rule] = (rule[1] * 2 if start < OPENING else rule[1], shown[:40])

@@ -40,7 +40,7 @@ def settle(*, proposed: int, verdicts: Iterable[Verdict], pinned: int, eligible:
     """Settle on a rank: `want = max(floor, pin, min(cap, proposed))`, then the lowest eligible rank that is at least `want`.
 
     A soft cap lowers the proposal only. A hard cap below a floor or pin stops the step, and so does a floor or pin that no eligible
-    rank reaches; a proposal that none reaches takes the highest eligible rank instead.
+    rank reaches; a proposal that none reaches takes the highest eligible rank that still satisfies floor and pin.
 
     Args:
         proposed: the rank the taxonomy and the stance ask for.
@@ -59,24 +59,19 @@ def settle(*, proposed: int, verdicts: Iterable[Verdict], pinned: int, eligible:
             stop = min(stop, verdict.code) if stop else verdict.code
     obligation = max(floor, min(pinned, top))
     want = max(obligation, min(cap, proposed))
-    outcome = Settlement(rank=None, want=want, obligation=obligation, proposed=proposed)
-    if stop is not None:
-        return _with(outcome, why=stop)
-    if hard < obligation:
-        return _with(outcome, why="hard_cap_below_floor")
-    usable = [rank for rank in eligible if rank <= hard]
-    reaching = [rank for rank in usable if rank >= want]
-    if reaching:
-        return _with(outcome, rank=min(reaching))
-    if obligation or not usable:
-        return _with(outcome, why="no_eligible_tier")
-    return _with(outcome, rank=max(usable), degraded=True)
-
-
-def _with(outcome: Settlement, *, rank: int | None = None, degraded: bool = False, why: str | None = None) -> Settlement:
-    return Settlement(
-        rank=rank, want=outcome.want, obligation=outcome.obligation, proposed=outcome.proposed, degraded=degraded, why=why
-    )
+    rank, why, degraded = None, stop, False
+    if why is None and hard < obligation:
+        why = "hard_cap_below_floor"
+    if why is None:
+        usable = [each for each in eligible if each <= hard]
+        reaching = [each for each in usable if each >= want]
+        if reaching:
+            rank = min(reaching)
+        elif usable and max(usable) >= obligation:
+            rank, degraded = max(usable), True
+        else:
+            why = "no_eligible_tier"
+    return Settlement(rank=rank, want=want, obligation=obligation, proposed=proposed, degraded=degraded, why=why)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,4 +182,4 @@ def words(code: str) -> str:
 
 def widest(scopes: Iterable[Scope | None]) -> Scope | None:
     """The scope that holds longest."""
-    return max(scopes, key=lambda scope: WIDEST[scope], default=None)
+    return max(scopes, key=WIDEST.__getitem__, default=None)

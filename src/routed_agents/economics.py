@@ -13,11 +13,10 @@ from routed_agents.pricing import Cost, Prices, Usage, bare_name
 def baseline(
     usage: Usage,
     *,
-    from_model: str,
     to_model: str,
+    factor: Fraction | None,
     prices: Prices,
     at: datetime | None = None,
-    factors: Mapping[str, Fraction | str | int],
 ) -> Cost | None:
     """What the same step costs on `to_model` at list price; None when a price or a tokenizer is unknown.
 
@@ -27,13 +26,11 @@ def baseline(
 
     Args:
         usage: the tokens that were spent.
-        from_model: the model that spent them.
         to_model: the model to compare with, usually the top tier's.
+        factor: tokens it counts for each of the model that spent them, see `factor_between`; None when unknown.
         prices: where rates come from.
         at: when the step ran.
-        factors: tokens for the same text by model, relative to any one of them ("1.3").
     """
-    factor = factor_between(from_model, to_model, factors)
     if factor is None:
         return None
     card = prices.card(to_model, at=at)

@@ -192,12 +192,17 @@ class Empathy:
     """
 
     def __call__(self, seen: Assessment, /) -> Verdict | None:
-        found = distress_in(seen.features.spoken)
+        features = seen.features
+        found = distress_in(features.spoken)
+        quoted = "" if found else distress_in(features.quoted)
+        known = DISTRESS in seen.facts
+        if not (found or quoted or known):
+            return None
         facing = seen.person_facing
-        if not found and (facing or seen.row.key in ("classification", "extraction")):
-            found = distress_in(seen.features.quoted)
+        if quoted and (facing or seen.row.key in ("classification", "extraction")):
+            found = quoted
         facts = (DISTRESS,) if found else ()
-        if facing and (found or DISTRESS in seen.facts):
+        if facing and (found or known):
             evidence = f'"{found}"' if found else "the thread already holds a person in distress"
             return Verdict(guard="empathy", code="empathy", evidence=evidence, floor=TOP, pin="turn", facts=facts)
         if found:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Final, Generic, TypeVar
 
 Tag = TypeVar("Tag")
 WORD: Final = re.compile(r"\w+")
-LETTERS: Final = 3
+LETTERS: Final = 4
 """Letters of a word that select a bucket of patterns."""
 
 
 class PhraseTable(Generic[Tag]):
     """Finds phrases at word starts, case-insensitively.
 
-    A single alternation of hundreds of phrases is tried at every character; here a word's first letters select the few patterns that
-    could match, which is some twenty times quicker on prose. Each phrase is a regular expression in lower case that starts with a
+    A single alternation of hundreds of phrases is tried at every character; here a word's first letters select the few that could match,
+    which is some twenty times quicker on prose. Of several phrases that start at one word, the first in the table is reported. Each phrase is a regular expression in lower case that starts with a
     literal word or a group of them. Phrases in scripts without blanks are plain substrings.
 
     Args:
@@ -25,7 +26,7 @@ class PhraseTable(Generic[Tag]):
 
     def __init__(self, rules: Iterable[tuple[Tag, str]]) -> None:
         self._buckets: dict[str, list[tuple[Tag, str]]] = {}
-        self._compiled: dict[str, list[tuple[Tag, re.Pattern[str]]]] = {}
+        self._compiled: dict[str, tuple[re.Pattern[str], list[Tag]]] = {}
         self._substrings: list[tuple[Tag, str]] = []
         for tag, phrases in rules:
             for phrase in _split(phrases):
@@ -37,14 +38,13 @@ class PhraseTable(Generic[Tag]):
 
     def find(self, text: str) -> Iterator[tuple[Tag, int, str]]:
         """Each phrase found, with its tag, where it starts and the words it matched."""
-        low = text.lower()
-        for word in WORD.finditer(low):
-            start = word.start()
-            bucket = low[start : min(start + LETTERS, word.end())]
-            if bucket in self._buckets:
-                for tag, pattern in self._patterns(bucket):
-                    if match := pattern.match(low, start):
-                        yield tag, start, match.group(0)
+        low, starts = _words(text)
+        buckets = self._buckets
+        for bucket, start in starts:
+            if bucket in buckets:
+                pattern, tags = self._pattern(bucket)
+                if match := pattern.match(low, start):
+                    yield tags[(match.lastindex or 1) - 1], start, match[0]
         if self._substrings and not low.isascii():
             for tag, phrase in self._substrings:
                 if (start := low.find(phrase)) >= 0:
@@ -54,11 +54,20 @@ class PhraseTable(Generic[Tag]):
         """The first phrase found; empty where there is none."""
         return next((match for _, _, match in self.find(text)), "")
 
-    def _patterns(self, bucket: str) -> list[tuple[Tag, re.Pattern[str]]]:
-        patterns = self._compiled.get(bucket)
-        if patterns is None:
-            patterns = self._compiled[bucket] = [(tag, re.compile(f"(?:{phrase})")) for tag, phrase in self._buckets[bucket]]
-        return patterns
+    def _pattern(self, bucket: str) -> tuple[re.Pattern[str], list[Tag]]:
+        """The bucket's phrases as one pattern, each in a group of its own; the first in the table's order wins."""
+        found = self._compiled.get(bucket)
+        if found is None:
+            rows = self._buckets[bucket]
+            found = self._compiled[bucket] = (re.compile("|".join(f"({phrase})" for _, phrase in rows)), [tag for tag, _ in rows])
+        return found
+
+
+@lru_cache(maxsize=16)
+def _words(text: str) -> tuple[str, list[tuple[str, int]]]:
+    """The text in lower case, and the first letters and place of each word; kept, because several tables read the same text in turn."""
+    low = text.lower()
+    return low, [(word[0][:LETTERS], word.start()) for word in WORD.finditer(low)]
 
 
 def _split(phrases: str) -> list[str]:
@@ -84,8 +93,8 @@ def _expanded(phrase: str) -> Iterator[tuple[str, str]]:
     if rest[:1] in ("?", "*") and len(run) <= LETTERS:
         raise ValueError(f"phrase {phrase!r} makes a letter of its first word optional; write both forms")
     if len(run) >= LETTERS or not rest.startswith("(?:"):
-        if not run:
-            raise ValueError(f"phrase {phrase!r} does not start with a word")
+        if not run or (len(run) < LETTERS and (rest.startswith("\\w") or rest[1:2].isalnum() and rest[0] == "[")):
+            raise ValueError(f"phrase {phrase!r} does not start with a whole word or {LETTERS} letters of one")
         yield run[:LETTERS], phrase
         return
     depth, end = 0, 0

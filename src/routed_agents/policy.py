@@ -203,7 +203,7 @@ class Policy:
         found = self.classifier.classify(features)
         if not (_is_share(found.confidence) and _is_share(found.p_strong)):
             raise ValueError(f"confidence {found.confidence!r}, p_strong {found.p_strong!r}; wanted numbers from 0 to 1")
-        if self.taxonomy.find(found.task_class) is None:
+        if not isinstance(found.task_class, str) or self.taxonomy.find(found.task_class) is None:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ValueError(f"no class is named {found.task_class!r}")
         return found
 
@@ -385,12 +385,14 @@ def _unique(verdicts: Sequence[Verdict]) -> tuple[Verdict, ...]:
 
 
 def _sound(verdict: Verdict) -> bool:
+    facts: object = verdict.facts
+    if not isinstance(facts, tuple) or not isinstance(verdict.stop, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+        return False
     texts = (verdict.guard, verdict.code, verdict.evidence, *verdict.facts)
     return (
         _is_rank(verdict.floor)
         and (verdict.cap is None or _is_rank(verdict.cap))
         and (verdict.pin is None or verdict.pin in SCOPES)
-        and isinstance(verdict.facts, tuple)
         and all(isinstance(text, str) for text in texts)
     )
 

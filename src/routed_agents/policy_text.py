@@ -57,10 +57,9 @@ def _tiers_lines(tiers: Tiers) -> list[str]:
     for tier in tiers:
         several: list[str] = []
         for each in tier.deployments:
-            plain = f"{each.provider}:{each.model}" if each.provider else each.model
-            short = Deployment.parse(plain) == replace(each, name=plain) and each.name in (plain, each.model)
             given = {key.name: value for key in fields(each) if (value := getattr(each, key.name))}
-            several.append(_toml(plain if short else given))
+            short = each.name if Deployment.parse(each.name) == each else None
+            several.append(_toml(short or given))
         rows.append(f"{_key(tier.name)} = {several[0] if len(several) == 1 else '[' + ', '.join(several) + ']'}")
     return ["[tiers]", *rows]
 

@@ -190,6 +190,7 @@ class RateCard:
         geo: the factor on token rates for each region that has one.
         web_search: pico-dollars per search; None where searching has no known price.
         request: pico-dollars per call.
+        label: source and version in one, as entries and spans carry it.
     """
 
     model: str
@@ -201,9 +202,13 @@ class RateCard:
     source: str
     as_of: date | None = None
     version: str
+    label: str = field(default="", init=False, compare=False)
     _compiled: dict[tuple[str | None, str | None, str | None, bool], Ladder] = field(
         default_factory=dict[tuple[str | None, str | None, str | None, bool], Ladder], init=False, repr=False, compare=False
     )
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "label", f"{self.source} {self.version}")
 
     def cost(self, usage: Usage, /) -> Cost | None:
         """What these tokens cost; None when the card has no price for the way they were served."""
@@ -740,6 +745,11 @@ def usage_of(reply: object) -> Usage | None:
     """
     if reply is None or isinstance(reply, (str, bytes, int, float)):
         return None
+    own = getattr(reply, "__dict__", None)
+    if own is not None and "usage_metadata" in own:  # a LangChain message, the common case: nothing else needs to be asked
+        counted = own["usage_metadata"]
+        if counted is not None:
+            return _from_langchain(reply, counted, own.get("response_metadata"))
     generations = field_of(reply, "generations")
     if isinstance(generations, Sequence) and generations:
         return _usage_of_result(reply, cast("Sequence[object]", generations))
@@ -757,6 +767,11 @@ def usage_of(reply: object) -> Usage | None:
 
 def served_model_of(reply: object) -> str | None:
     """The model that really answered, as the reply names it."""
+    own = getattr(reply, "__dict__", None)
+    if own is not None and "usage_metadata" in own and isinstance(told := own.get("response_metadata"), dict):
+        named = cast("dict[str, object]", told)
+        found = named.get("model_name") or named.get("model") or named.get("model_id")
+        return found if isinstance(found, str) else None
     for place, names in _places(reply, ("model_name", "model", "model_id")):
         for name in names:
             if isinstance(found := field_of(place, name), str) and found:
@@ -818,6 +833,10 @@ def _from_langchain(message: object, counted: Mapping[str, object], metadata: ob
     if anthropic and _has(raw, "input_tokens") and not _has(raw, "total_tokens"):
         return _known(_from_anthropic(raw))  # knows retention, speed and region, which usage_metadata has lost
     given, taken = field_of(counted, "input_token_details"), field_of(counted, "output_token_details")
+    if not given and not taken and not metadata:
+        prompt, output = counted.get("input_tokens"), counted.get("output_tokens")
+        if isinstance(prompt, int) and isinstance(output, int) and prompt >= 0 and output >= 0 and (prompt or output):
+            return Usage(input=prompt, output=output)
     tier = _text(field_of(metadata, "service_tier"))
     prefix = next((each for each in ("priority", "flex") if field_of(given, each) is not None or _has(given, f"{each}_cache_read")), None)
     mark = f"{prefix}_" if prefix else ""

@@ -7,13 +7,15 @@ import os
 import time
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Final, Literal, cast
 
 from routed_agents.checks import Rejection, inspect, reply_of
 from routed_agents.decisions import Decision, words
-from routed_agents.economics import baseline
+from routed_agents.economics import baseline, factor_between
 from routed_agents.errors import ConfigurationError, PolicyError, StepStopped
 from routed_agents.failures import Failure, failure_of
 from routed_agents.features import upper_tokens
@@ -212,13 +214,13 @@ class Router:
             return None, None
 
     def _price(self, deployment: Deployment, key: str, usage: Usage) -> tuple[Cost | None, str | None]:
-        found = self.prices.card(key, provider=None if deployment.priced_as else deployment.provider)
-        if found is None:
-            found = self.prices.card(key)
-        if found is None:
-            self.prices.price(key, usage)
+        seller = None if deployment.priced_as else deployment.provider
+        found = self.prices.card(key, provider=seller) or self.prices.card(key)
+        cost = found.cost(usage) if found is not None else None
+        if found is None or cost is None:
+            self.prices.misses[key] += 1
             return None, None
-        return found.cost(usage), f"{found.source} {found.version}"
+        return cost, found.label
 
     def _prepare_prices(self) -> None:
         """Look up the tiers' prices now, so that no call waits for the table to load."""
@@ -460,7 +462,7 @@ class Attempt:
     """
 
     __slots__ = (
-        "_call", "_committed", "_decision", "_reply", "_span", "_started_ns", "_usage", "_watched", "alarmed", "deployment", "error", "first_chunk_ns", "follow_up", "number",
+        "_call", "_committed", "_decision", "_reply", "_served", "_span", "_started_ns", "_usage", "_watched", "alarmed", "deployment", "error", "first_chunk_ns", "follow_up", "number",
         "outcome", "rejection", "repairs", "row",
     )  # fmt: skip
 
@@ -483,6 +485,7 @@ class Attempt:
         self._span: object = None
         self._decision = call.decision
         self._committed = False
+        self._served: str | None = None
 
     @property
     def tier(self) -> str:
@@ -577,10 +580,9 @@ class Attempt:
     def _judge(self, reply: object, *, validated: bool | None = None, only_alarms: bool = False) -> Rejection | None:
         call = self._call
         policy = call.router.policy
-        read = reply_of(reply)
-        served = served_model_of(reply)
-        read = replace(
-            read,
+        served = self._served = served_model_of(reply)
+        read = reply_of(
+            reply,
             asked_model=self.model,
             served_model=served,
             served_rank=None if served is None else self._served_rank(served),
@@ -632,7 +634,7 @@ class Attempt:
         usage = self._usage
         if usage is None:
             usage = self._estimate()
-        served = served_model_of(self._reply) if self._reply is not None else None
+        served = self._served or (served_model_of(self._reply) if self._reply is not None else None)
         cost, source = router.price(self.deployment, served or self.model, usage) if usage.source != "missing" else (None, None)
         tiers = router.policy.tiers
         top = tiers[tiers.top].deployments[0]
@@ -679,13 +681,7 @@ class Attempt:
         if cost is not None and self.row.rank == self._call.router.policy.tiers.top and model == top.model:
             return cost.total_pico
         try:
-            other = baseline(
-                usage,
-                from_model=model,
-                to_model=top.price_key,
-                prices=self._call.router.prices,
-                factors={name: card(name).tokenizer for name in (model, top.price_key)},
-            )
+            other = baseline(usage, factor=_tokenizer_factor(model, top.price_key), to_model=top.price_key, prices=self._call.router.prices)
         except Exception:
             log.exception('the baseline of "%s" cannot be computed', model)
             return None
@@ -699,6 +695,12 @@ class Attempt:
             return Usage(source="missing")
         text = text_of(self._reply) if self._reply is not None else ""
         return Usage(input=decision.features.tokens, output=upper_tokens(len(text), text[:400]), source="estimated")
+
+
+@cache
+def _tokenizer_factor(model: str, other: str) -> Fraction | None:
+    """Tokens the other model counts for each of this one's."""
+    return factor_between(model, other, {name: card(name).tokenizer for name in (model, other)})
 
 
 def labels_of(allowed: Iterable[str], metadata: Mapping[str, object], given: Mapping[str, str] | None = None) -> Mapping[str, str]:

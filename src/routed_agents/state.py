@@ -13,8 +13,8 @@ from routed_agents.errors import StateError
 Scope = Literal["turn", "lineage", "thread"]
 SCOPES: Final[tuple[Scope, ...]] = ("turn", "lineage", "thread")
 VERSION: Final = 1
-TURNS_KEPT: Final = 256
-"""Turns remembered per lineage, the latest used: how many runs of one thread may be going on at once."""
+PINS_KEPT: Final = 256
+"""Turn pins remembered per lineage, the last confirmed: how many runs of one thread may be going on at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -130,7 +130,7 @@ def _holds(pin: Pin, key: str, turn: str | None, run: str | None) -> bool:
 
 
 def _recent(pins: frozenset[Pin]) -> frozenset[Pin]:
-    """One pin of each kind, as last confirmed, and the latest turns of each lineage.
+    """One pin of each kind, as last confirmed, and the latest turn pins of each lineage.
 
     Taking the latest of equals and then the largest few of a union is associative and idempotent, so joins in any order agree.
     """
@@ -140,14 +140,13 @@ def _recent(pins: frozenset[Pin]) -> frozenset[Pin]:
         known = latest.get(kind)
         if known is None or known.seq < pin.seq:
             latest[kind] = pin
-    if len(latest) > TURNS_KEPT:
-        turns: dict[str, dict[str, int]] = {}
+    if len(latest) > PINS_KEPT:
+        by_key: dict[str, list[Pin]] = {}
         for pin in latest.values():
             if pin.scope == "turn":
-                seen = turns.setdefault(pin.key, {})
-                seen[pin.turn] = max(seen.get(pin.turn, 0), pin.seq)
-        kept = {key: {turn for _, turn in sorted((seq, turn) for turn, seq in seen.items())[-TURNS_KEPT:]} for key, seen in turns.items()}
-        return frozenset(pin for pin in latest.values() if pin.scope != "turn" or pin.turn in kept[pin.key])
+                by_key.setdefault(pin.key, []).append(pin)
+        kept = {pin for turns in by_key.values() for pin in sorted(turns, key=lambda pin: (pin.seq, pin))[-PINS_KEPT:]}
+        return frozenset(pin for pin in latest.values() if pin.scope != "turn" or pin in kept)
     return pins if len(latest) == len(pins) else frozenset(latest.values())
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import uuid
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -109,9 +109,10 @@ class Step:
         if not given:
             raise StepError("messages is empty; wanted at least one message for the model to answer; pass the history that would be sent")
         role_of(given[-1])
-        role_of(given[0])
+        if len(given) > 1:
+            role_of(given[0])
         return cls(
-            id=id or uuid.uuid4().hex,
+            id=id or os.urandom(16).hex(),
             messages=given,
             system=system,
             tools=tuple([tool_name(tool) for tool in tools]),
@@ -189,13 +190,14 @@ def role_of(message: object) -> Role:
         StepError: nobody knows the role.
     """
     name: object
-    if isinstance(message, dict):
+    kind = type(message)
+    if kind is str:
+        return "human"
+    if kind is tuple:
+        name = cast("tuple[object, ...]", message)[0]
+    elif kind is dict:
         plain = cast("dict[str, object]", message)
         name = plain.get("role") or plain.get("type")
-    elif isinstance(message, str):
-        return "human"
-    elif isinstance(message, tuple):
-        name = cast("tuple[object, ...]", message)[0]
     else:
         name = field_of(message, "type") or field_of(message, "role")
         if name in ("chat", "ChatMessageChunk"):
@@ -259,7 +261,7 @@ def tool_failed(message: object) -> bool:
 def stamp_of(message: object) -> Mapping[str, object] | None:
     """The decision a routed reply carries, if it carries one."""
     metadata = field_of(message, "response_metadata")
-    if not isinstance(metadata, Mapping):
+    if not metadata or not isinstance(metadata, Mapping):
         return None
     stamp = cast("Mapping[str, object]", metadata).get(STAMP)
     return cast("Mapping[str, object]", stamp) if isinstance(stamp, Mapping) else None
@@ -304,10 +306,29 @@ def plain_message(message: object) -> dict[str, object]:
 
 
 def field_of(thing: object, name: str) -> object:
-    """A key of a mapping or an attribute of an object; None where it has neither."""
+    """A key of a mapping or an attribute of an object; None where it has neither.
+
+    Asking a pydantic object for an attribute it lacks takes it 4 us to say no, so what a class never has is remembered.
+    """
+    kind = type(thing)
+    if kind is dict:
+        return cast("dict[str, object]", thing).get(name)
+    known = getattr(thing, "__dict__", None)
+    if known is not None and name in known:
+        return known[name]
+    lacking = (kind, name)
+    if lacking in _LACKING:
+        extra = getattr(thing, "__pydantic_extra__", None) if _LACKING[lacking] else None
+        return extra.get(name) if extra else None
     if isinstance(thing, Mapping):
         return cast("Mapping[str, object]", thing).get(name)
+    if not hasattr(kind, name) and hasattr(kind, "__pydantic_fields__"):
+        _LACKING[lacking] = "__pydantic_extra__" in dir(kind)
     return getattr(thing, name, None)
+
+
+_LACKING: Final[dict[tuple[type, str], bool]] = {}
+"""Pydantic classes and names they have no attribute for, with whether an instance may carry it as an extra."""
 
 
 def _only_results(blocks: Sequence[object]) -> bool:

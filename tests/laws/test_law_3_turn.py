@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from worlds import FLOORS, POLICIES, STOPPED, TEXTS, height, quiet_router
 
+from routed_agents import state as state_module
 from routed_agents.guards import Conditions
 from routed_agents.router import Router
 from routed_agents.state import EMPTY, Pin, ThreadState, join, lineage_key
@@ -69,13 +71,17 @@ class Thread:
         return height(call.decision)
 
 
-calls = st.builds(
-    Call,
-    node=st.sampled_from(("plan", "plan", "reply")),
-    namespace=st.sampled_from(("", "agent:1|plan:2", "tools:7|model:3")),
-    task_class=st.sampled_from((None, "classification", "knowledge_qa", "code_generation", "agentic_chain")),
-    floor=st.sampled_from((0, 0, 1, 2, 3)),
-    gone=st.sampled_from(((), (), (0,), (1,), (3,), (0, 1))),
+calls = st.sampled_from(
+    [
+        Call(node, namespace, task_class, floor, gone)
+        for node, namespace, task_class, floor, gone in product(
+            ("plan", "plan", "reply"),
+            ("", "agent:1|plan:2", "tools:7|model:3"),
+            (None, "classification", "knowledge_qa", "code_generation", "agentic_chain"),
+            (0, 0, 1, 2, 3),
+            ((), (), (0,), (1,), (3,), (0, 1)),
+        )
+    ]
 )
 events = st.lists(
     st.one_of(
@@ -166,40 +172,43 @@ def test_parallel_branches_are_lineages_of_their_own(node: str, ids: list[int], 
     assert first != second
 
 
-pins = st.builds(
-    Pin,
-    scope=st.sampled_from(("turn", "turn", "lineage", "thread")),
-    tier=st.sampled_from(("tier1", "tier3")),
-    key=st.sampled_from(("plan", "reply")),
-    turn=st.sampled_from("abc"),
-    seq=st.integers(0, 80),
-    code=st.sampled_from(("", "long_context")),
-)
-runs_of_turns = st.builds(
-    lambda start, count: [Pin(scope="turn", tier="tier3", key="plan", turn=f"t{seq}", seq=seq) for seq in range(start, start + count)],
-    st.integers(0, 60),
-    st.integers(0, 70),
-)
+FEW = 2
+"""Pins a lineage keeps in the tests of `join`: few, so that almost every join has to forget some."""
+
+
+@pytest.fixture(scope="module")
+def forgetful() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(state_module, "TURNS_KEPT", FEW)
+        yield
+
+
+PINS = [
+    *[Pin(scope="turn", tier=tier, key="plan", turn=turn, seq=seq) for tier, turn, seq in product(("tier1", "tier3"), "abcd", (0, 1, 11, 60))],
+    *[Pin(scope=scope, tier=tier, key=key, seq=1) for scope, tier, key in product(("turn", "lineage", "thread"), ("tier1", "tier3"), ("plan", "reply"))],
+]
 states = st.builds(
-    lambda few, many, facts: EMPTY.join(ThreadState(frozenset([*few, *many]), frozenset(facts))),
-    st.lists(pins, max_size=4),
-    runs_of_turns,
-    st.sets(st.sampled_from(("distress", "vip"))),
+    lambda pins, facts: EMPTY.join(ThreadState(frozenset(pins), frozenset(facts))),
+    st.lists(st.sampled_from(PINS), max_size=7),
+    st.sampled_from(((), ("distress",), ("distress", "vip"))),
 )
 
 
+@pytest.mark.usefixtures("forgetful")
 @given(a=states, b=states)
 def test_join_is_commutative_on_json_too(a: ThreadState, b: ThreadState) -> None:
     assert a.join(b) == b.join(a)
     assert join(a.to_json(), b.to_json()) == join(b.to_json(), a.to_json())
 
 
+@pytest.mark.usefixtures("forgetful")
 @given(a=states, b=states, c=states)
 def test_join_is_associative_on_json_too(a: ThreadState, b: ThreadState, c: ThreadState) -> None:
     assert a.join(b).join(c) == a.join(b.join(c))
     assert join(join(a.to_json(), b.to_json()), c.to_json()) == join(a.to_json(), join(b.to_json(), c.to_json()))
 
 
+@pytest.mark.usefixtures("forgetful")
 @given(a=states, b=states)
 def test_join_is_idempotent_on_json_too(a: ThreadState, b: ThreadState) -> None:
     both = a.join(b)
@@ -208,6 +217,7 @@ def test_join_is_idempotent_on_json_too(a: ThreadState, b: ThreadState) -> None:
     assert join(both.to_json(), json.loads(json.dumps(b.to_json()))) == both.to_json()
 
 
+@pytest.mark.usefixtures("forgetful")
 @given(a=states)
 def test_a_state_survives_json(a: ThreadState) -> None:
     assert ThreadState.from_json(json.loads(json.dumps(a.to_json()))) == a
@@ -229,12 +239,12 @@ def test_a_tool_result_on_the_anthropic_wire_starts_no_turn() -> None:
 
 
 def test_a_new_pin_is_not_forgotten_when_the_history_was_shortened() -> None:
-    old = EMPTY
-    for turn in range(100):
-        old = old.join(ThreadState(frozenset({Pin(scope="turn", tier="tier3", key="plan", turn=f"t{turn}", seq=100 + turn)})))
-    new = Pin(scope="turn", tier="tier3", key="plan", turn="now", seq=0)
+    router = quiet_router(POLICY)
+    for turn in range(state_module.TURNS_KEPT + 10):
+        router.remember("t", POLICY.decide(Call(floor=3).step([*["old"] * 100, f"turn {turn}"], None), None, Conditions(now_s=1_000 + turn)).state)
+    router.remember("t", POLICY.decide(Call(floor=3).step(["after the summary"], None), None, Conditions(now_s=5_000)).state)
 
-    assert old.join(ThreadState(frozenset({new}))).pinned(key="plan", turn="now") == (new,)
+    assert router.decide(Call(task_class="classification").step(["after the summary"], None), thread="t").rank == 3
 
 
 @pytest.mark.parametrize("written", ["summary", "critic after an unstamped reply"])

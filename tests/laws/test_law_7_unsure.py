@@ -111,7 +111,7 @@ def test_a_declared_class_that_only_looks_like_a_number_is_a_floor_at_the_top(ke
 def test_a_class_of_the_wrong_type_is_a_failed_classifier(key: Any) -> None:
     decision = POLICY.replace(classifier=Broken(claims(task_class=key))).decide(PLAIN)
 
-    assert (decision.rank, decision.codes) == (POLICY.tiers.top, ("classifier_failed", "agentic_chain")) or "classifier_failed" in decision.codes
+    assert (decision.rank, "classifier_failed" in decision.codes) == (POLICY.tiers.top, True)
 
 
 @pytest.mark.parametrize("share", [True, False])

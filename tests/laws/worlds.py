@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import combinations, product
 
 from hypothesis import strategies as st
 
 from routed_agents.decisions import Decision, Settlement
 from routed_agents.guards import TOP, Assessment, Conditions, PolicyFloor, Verdict
 from routed_agents.policy import Policy
+from routed_agents.pricing import Prices
 from routed_agents.router import Router
 from routed_agents.steps import Step
 from routed_agents.telemetry import Telemetry
@@ -17,6 +19,7 @@ from routed_agents.tiers import Tiers
 STOPPED = 99
 """Stands for a stop when ranks are compared: refusing is never cheaper than answering."""
 TIERS = tuple(Tiers.of({f"tier{rank}": f"model-{rank}" for rank in range(count)}) for count in range(1, 5))
+PRICES = Prices({f"model-{rank}": {"input": str(rank + 1), "output": "5"} for rank in range(4)}, snapshot=False)
 POLICIES = tuple(Policy(tiers=tiers) for tiers in TIERS)
 CLASSES = ("classification", "rag_lookup", "summarization", "multi_turn", "knowledge_qa", "code_generation", "agentic_chain")
 TEXTS = (
@@ -50,38 +53,44 @@ def _verdict(floor: int, cap: int | None, hard: bool, pin: str | None, stop: boo
     return Verdict(guard="generated", code=code, floor=floor, cap=cap, hard=hard and cap is not None, pin=pin, stop=stop, facts=facts)  # type: ignore[arg-type]
 
 
+FLOORED = (0, 0, 1, 2, 3, TOP)
+CAPPED = ((None, False), (None, False), *product((0, 1, 2, 3, 7), (False, True)))
+PINNED = (None, "turn", "lineage", "thread")
+FACTS = ((), (), ("distress",))
+VERDICTS = tuple(_verdict(floor, cap, hard, pin, False, facts) for floor, (cap, hard), pin, facts in product(FLOORED, CAPPED, PINNED, FACTS))
+STOPS = tuple(_verdict(floor, None, False, None, True, ()) for floor in FLOORED)
+
+
 def verdicts(*, caps: bool = True, stops: bool = True) -> st.SearchStrategy[Verdict]:
-    return st.builds(
-        _verdict,
-        floor=st.sampled_from((0, 0, 1, 2, 3, TOP)),
-        cap=st.sampled_from((None, None, 0, 1, 2, 3, 7)) if caps else st.none(),
-        hard=st.booleans(),
-        pin=st.sampled_from((None, "turn", "lineage", "thread")),
-        stop=st.sampled_from((False,) * 7 + (True,)) if stops else st.just(False),
-        facts=st.sampled_from(((), (), ("distress",))),
-    )
+    """One of the prepared verdicts: a single draw is what keeps thousands of examples cheap."""
+    chosen = [verdict for verdict in VERDICTS if caps or verdict.cap is None]
+    return st.sampled_from([*chosen, *(STOPS * (len(chosen) // 60) if stops else ())])
 
 
-ranks = st.integers(0, 3)
+ranks = st.sampled_from(range(4))
+eligible = st.sampled_from([frozenset(each) for size in range(5) for each in combinations(range(4), size)])
 policies = st.sampled_from(POLICIES)
-steps = st.builds(
-    lambda text, task_class, node, tokens: Step.from_messages(text, task_class=task_class, node=node, tokens=tokens, id="s"),
-    st.sampled_from(TEXTS),
-    st.sampled_from((None, None, *CLASSES)),
-    st.sampled_from((None, "plan", "reply")),
-    st.sampled_from((None, None, 10, 60_000)),
+steps = st.sampled_from(
+    [
+        Step.from_messages(text, task_class=task_class, node=node, tokens=tokens, id="s")
+        for text, task_class, node, tokens in product(TEXTS, (None, None, *CLASSES), (None, "plan", "reply"), (None, None, 10, 60_000))
+    ]
 )
-conditions = st.builds(
-    lambda gone, deadline: Conditions(unavailable=frozenset(f"tier{rank}" for rank in gone), deadline_s=deadline),
-    st.sampled_from(((), (), (0,), (1,), (3,), (0, 1), (0, 1, 2, 3))),
-    st.sampled_from((None, None, 0.1, 5.0)),
+conditions = st.sampled_from(
+    [
+        Conditions(unavailable=frozenset(f"tier{rank}" for rank in gone), deadline_s=deadline)
+        for gone, deadline in product(((), (), (0,), (1,), (3,), (0, 1), (0, 1, 2, 3)), (None, None, 0.1, 5.0))
+    ]
 )
 FLOORS = tuple(PolicyFloor(tier=f"tier{rank}", metadata=(("floor", rank),)) for rank in range(1, 4))
 """Floors a step asks for by metadata: `{"floor": 2}`."""
 
 
 def quiet_router(policy: Policy) -> Router:
-    return Router(policy, telemetry=Telemetry.off())
+    return Router(policy, prices=PRICES, telemetry=QUIET)
+
+
+QUIET = Telemetry.off()
 
 
 def with_guards(policy: Policy, verdicts: list[Verdict], *, shipped: bool = True) -> Policy:

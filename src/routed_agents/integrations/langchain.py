@@ -15,11 +15,12 @@ from langchain_core.exceptions import OutputParserException
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult, LLMResult
+from langchain_core.prompt_values import PromptValue
 from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from opentelemetry import context as otel_context
 from opentelemetry import trace
-from pydantic import ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 from typing_extensions import override
 
 from routed_agents.features import upper_tokens
@@ -36,6 +37,7 @@ LATE: Final = "_routed_late"
 """The bound argument that carries `bind_tools` and `with_structured_output` until the tier is known."""
 MARK: Final = "routed_agents_tier"
 """Metadata on the run of a routed attempt, so that an observer doesn't count it again."""
+NOT_CURRENT: Final = nullcontext()
 ANSWER_FAILURES: Final = (OutputParserException, ValidationError)
 
 
@@ -85,7 +87,8 @@ class RoutedChatModel(BaseChatModel):
     node: str | None = None
     buffer: bool = False
     options: dict[str, Any] = Field(default_factory=dict)
-    _models: Models = PrivateAttr()
+    models: Any = Field(default=None, exclude=True, repr=False)
+    """The chat models behind the tiers, filled in here; a plain field, for reading a private one takes pydantic 2 us."""
 
     @override
     def model_post_init(self, context: Any, /) -> None:
@@ -94,9 +97,9 @@ class RoutedChatModel(BaseChatModel):
         router = Router.of(self.router if self.router is not None else policy_for(given))
         unknown = [router.policy.tiers.named(name) for name in given]
         del unknown  # naming them is the check
-        self._models = Models(router.policy, given, self.options)
-        if self._models.policy is not router.policy:
-            router = router.replace(policy=self._models.policy)
+        self.models = Models(router.policy, given, self.options)
+        if self.models.policy is not router.policy:
+            router = router.replace(policy=self.models.policy)
         self.router = router
         if self.task_class is not None:
             router.policy.taxonomy.row(self.task_class)
@@ -143,9 +146,9 @@ class RoutedChatModel(BaseChatModel):
         with self._open(input, config, kwargs) as going:
             for attempt in going.call.attempts():
                 with attempt:
-                    target = going.target(self._models.get(attempt.deployment), attempt, stop)
+                    target = going.target(self.models.get(attempt.deployment), attempt, stop)
                     with _current(attempt):
-                        going.take(attempt, _or_failure(going, lambda target=target: target.runnable.invoke(going.messages, target.config, **target.kwargs)))
+                        going.take(attempt, _or_failure(going, lambda target=target: target.runnable.invoke(going.prompt, target.config, **target.kwargs)))
             return going.result()
 
     @override
@@ -156,7 +159,7 @@ class RoutedChatModel(BaseChatModel):
                     target = going.target(await self._built(attempt), attempt, stop)
                     with _current(attempt):
                         try:
-                            answer = await target.runnable.ainvoke(going.messages, target.config, **target.kwargs)
+                            answer = await target.runnable.ainvoke(going.prompt, target.config, **target.kwargs)
                         except ANSWER_FAILURES as error:
                             answer = going.parse_failure(error)
                     going.take(attempt, answer)
@@ -169,10 +172,10 @@ class RoutedChatModel(BaseChatModel):
         with self._open(input, config, kwargs) as going:
             for attempt in going.call.attempts():
                 with attempt:
-                    target = going.target(self._models.get(attempt.deployment), attempt, stop, streaming=True)
+                    target = going.target(self.models.get(attempt.deployment), attempt, stop, streaming=True)
                     passing = _Passing(attempt, going, hold=self.buffer)
                     try:
-                        for chunk in target.runnable.stream(going.messages, target.config, **target.kwargs):
+                        for chunk in target.runnable.stream(going.prompt, target.config, **target.kwargs):
                             yield from passing.take(chunk)
                             if passing.refused:
                                 break
@@ -193,7 +196,7 @@ class RoutedChatModel(BaseChatModel):
                     target = going.target(await self._built(attempt), attempt, stop, streaming=True)
                     passing = _Passing(attempt, going, hold=self.buffer)
                     try:
-                        async for chunk in target.runnable.astream(going.messages, target.config, **target.kwargs):
+                        async for chunk in target.runnable.astream(going.prompt, target.config, **target.kwargs):
                             for ready in passing.take(chunk):
                                 yield ready
                             if passing.refused:
@@ -247,16 +250,17 @@ class RoutedChatModel(BaseChatModel):
     def get_num_tokens_from_messages(self, messages: list[BaseMessage], tools: Sequence[Any] | None = None) -> int:
         """Tokens as the strong tier counts them, which is never fewer than the cheap one does for these families."""
         tiers: Tiers = self.router.policy.tiers
-        return self._models.get(tiers[tiers.top].deployments[0]).get_num_tokens_from_messages(messages, tools=tools)
+        return self.models.get(tiers[tiers.top].deployments[0]).get_num_tokens_from_messages(messages, tools=tools)
 
     async def _built(self, attempt: Attempt) -> BaseChatModel:
         """The attempt's chat model; building one imports and reads files, which an event loop must not wait for."""
-        found = self._models.ready(attempt.deployment)
-        return found if found is not None else await asyncio.to_thread(self._models.get, attempt.deployment)
+        found = self.models.ready(attempt.deployment)
+        return found if found is not None else await asyncio.to_thread(self.models.get, attempt.deployment)
 
     def _open(self, input: LanguageModelInput, config: RunnableConfig | None, kwargs: dict[str, Any]) -> _Going:
         config = ensure_config(config)
-        messages = self._convert_input(input).to_messages()
+        prompt = self._convert_input(input)
+        messages = prompt.to_messages()
         late: Late | None = kwargs.pop(LATE, None)
         position = position_of(cast("Mapping[str, Any]", config))
         metadata = cast("dict[str, Any]", config.get("metadata") or {})
@@ -281,7 +285,7 @@ class RoutedChatModel(BaseChatModel):
             memory=f"task:{position.namespace}" if position.state is not None else None,
             forced_tools=late is not None and late.method == "bind_tools" and _demands_tool(late.options.get("tool_choice")),
         )
-        return _Going(call=call, messages=messages, config=config, late=late, kwargs=kwargs, in_channel=position.state is not None)
+        return _Going(call=call, prompt=prompt, config=config, late=late, kwargs=kwargs, in_channel=position.state is not None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -296,13 +300,13 @@ class _Target:
 class _Going:
     """One routed call while it goes on: its messages, its settings and the answer so far."""
 
-    __slots__ = ("_answer", "_capture", "_config", "_error", "_in_channel", "_kwargs", "_late", "_stamped", "call", "messages")
+    __slots__ = ("_answer", "_capture", "_config", "_error", "_in_channel", "_kwargs", "_late", "call", "prompt")
 
     def __init__(
-        self, *, call: RoutedCall, messages: list[BaseMessage], config: RunnableConfig, late: Late | None, kwargs: dict[str, Any], in_channel: bool
+        self, *, call: RoutedCall, prompt: PromptValue, config: RunnableConfig, late: Late | None, kwargs: dict[str, Any], in_channel: bool
     ) -> None:
         self.call = call
-        self.messages = messages
+        self.prompt = prompt
         self._config = config
         self._late = late
         self._kwargs = kwargs
@@ -310,7 +314,6 @@ class _Going:
         self._answer: Any = None
         self._error: BaseException | None = None
         self._capture: _Capture | None = None
-        self._stamped = False
 
     def __enter__(self) -> _Going:
         self.call.__enter__()
@@ -606,7 +609,9 @@ def _labels(policy: Policy, config: RunnableConfig, position: Position) -> dict[
 def _current(attempt: Attempt) -> Any:
     """Make the leaf span current while the provider is called, so that its own spans hang below ours; never round a stream."""
     span = attempt.span
-    return trace.use_span(span, end_on_exit=False, record_exception=False, set_status_on_exception=False) if isinstance(span, trace.Span) else nullcontext()
+    if span is None:
+        return NOT_CURRENT
+    return trace.use_span(span, end_on_exit=False, record_exception=False, set_status_on_exception=False) if isinstance(span, trace.Span) else NOT_CURRENT
 
 
 def _or_failure(going: _Going, call: Callable[[], Any]) -> Any:

@@ -1,0 +1,40 @@
+"""Runs the benchmarks and prints their ratios: `python -m benchmarks [NAME ...] [--rounds N] [--json FILE]`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+from pathlib import Path
+
+os.environ.setdefault("ANTHROPIC_OPEN_TELEMETRY", "false")  # the SDK's own span would be measured as ours
+
+from rich.console import Console
+
+from benchmarks import chat_model, decide
+from benchmarks.measure import Comparison
+
+BENCHMARKS = {"decide": lambda rounds: [decide.run(rounds=rounds)], "chat_model": lambda rounds: chat_model.run(rounds=rounds)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which: {', '.join(BENCHMARKS)}; all when none is named")
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
+    given = parser.parse_args()
+    if unknown := [name for name in given.names if name not in BENCHMARKS]:
+        parser.error(f"unknown benchmark {', '.join(unknown)}; known: {', '.join(BENCHMARKS)}")
+    console, done = Console(), list[Comparison]()
+    for name in given.names or BENCHMARKS:
+        for comparison in BENCHMARKS[name](given.rounds):
+            console.print(comparison.table())
+            done.append(comparison)
+    if given.json:
+        machine = {"python": platform.python_version(), "machine": platform.machine(), "cores": os.cpu_count(), "load": os.getloadavg()}
+        given.json.write_text(json.dumps({"machine": machine, "comparisons": [each.to_json() for each in done]}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

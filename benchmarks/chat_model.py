@@ -1,0 +1,98 @@
+"""Times a routed chat model's invoke against the bare model and against what people use in its place."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from opentelemetry.exporter.otlp.json.file import FileMetricExporter, FileSpanExporter
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+from benchmarks.measure import Comparison, compare
+from routed_agents import Ledger, Policy, RoutedChatModel, Router, Telemetry, embedded
+from routed_agents.testing import ScriptedChatModel
+
+CHEAP, STRONG = "claude-haiku-5-5", "claude-opus-5-5"
+USAGE = {"input_tokens": 40, "output_tokens": 5}
+
+
+def run(*, rounds: int = 30) -> list[Comparison]:
+    """A fake model, where our own share shows; then the real SDK over loopback HTTP, where it should not."""
+    with tempfile.TemporaryDirectory() as place:
+        return [_fake(Path(place), rounds), _real(Path(place), rounds)]
+
+
+def _fake(place: Path, rounds: int) -> Comparison:
+    bare, strong = _scripted(CHEAP), _scripted(STRONG)
+    everything, close = _everything(place / "fake")
+    cases = {
+        "bare fake model": _asking(bare),
+        "RunnableWithFallbacks": _asking(bare.with_fallbacks([strong])),
+        "routed, no telemetry": _asking(RoutedChatModel(cheap=bare, strong=strong, router=_quiet())),
+        "routed, everything on": _asking(RoutedChatModel(cheap=bare, strong=strong, router=everything)),
+    }
+    try:
+        return compare(
+            "invoke, fake model", cases, rounds=rounds, note="everything on: batch span processor to a JSON file, metrics, SQLite ledger"
+        )
+    finally:
+        close()
+
+
+def _real(place: Path, rounds: int) -> Comparison:
+    from langchain_anthropic import ChatAnthropic
+
+    everything, close = _everything(place / "real")
+    with embedded.serve() as provider:
+        options: dict[str, Any] = {"base_url": provider.anthropic_url, "api_key": "none", "max_retries": 0}
+        bare, strong = ChatAnthropic(model=CHEAP, **options), ChatAnthropic(model=STRONG, **options)
+        cases = {
+            "bare ChatAnthropic": _asking(bare),
+            "RunnableWithFallbacks": _asking(bare.with_fallbacks([strong])),
+            "routed, no telemetry": _asking(RoutedChatModel(cheap=bare, strong=strong, router=_quiet())),
+            "routed, everything on": _asking(RoutedChatModel(cheap=bare, strong=strong, router=everything)),
+        }
+        try:
+            return compare(
+                "invoke, ChatAnthropic on the embedded provider",
+                cases,
+                rounds=rounds,
+                calls=10,
+                warmup=5,
+                note="simulated: it answers at once",
+            )
+        finally:
+            close()
+
+
+def _scripted(name: str) -> ScriptedChatModel:
+    return ScriptedChatModel(replies="open", model_name=name, usage=USAGE, provider="anthropic")
+
+
+def _asking(model: Any) -> Callable[[], object]:
+    numbers = itertools.count()
+    return lambda: model.invoke(f"Classify ticket {next(numbers)} as open or closed: the parcel is late")
+
+
+def _quiet() -> Router:
+    return Router(Policy.default(), ledger=Ledger.memory(), telemetry=Telemetry.off())
+
+
+def _everything(place: Path) -> tuple[Router, Callable[[], None]]:
+    place.mkdir()
+    tracing, ledger = TracerProvider(shutdown_on_exit=False), Ledger.sqlite(place / "ledger.db")
+    tracing.add_span_processor(BatchSpanProcessor(FileSpanExporter(place / "trace.jsonl"), max_queue_size=50_000))
+    metering = MeterProvider([PeriodicExportingMetricReader(FileMetricExporter(place / "metrics.jsonl"))], shutdown_on_exit=False)
+
+    def close() -> None:
+        tracing.shutdown()
+        metering.shutdown()
+        ledger.close()
+
+    return Router(Policy.default(), ledger=ledger, telemetry=Telemetry(tracer_provider=tracing, meter_provider=metering)), close

@@ -1,0 +1,145 @@
+"""`policy`: check a policy file, show a policy, print the schema, test a policy against cases."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from routed_agents.cli import FOUND, MISUSED, OK, say
+from routed_agents.cli.arguments import add_output, add_policy, policy_of
+
+if TYPE_CHECKING:
+    from routed_agents.policy import Policy
+    from routed_agents.tiers import Deployment
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    from routed_agents.cli import Parser
+
+    verbs = parser.add_subparsers(metavar="VERB", required=True, parser_class=Parser)
+    checked = verbs.add_parser("check", help="is the file in order?", description="Says what is wrong with a policy file, if anything is.")
+    checked.add_argument("file", metavar="FILE")
+    shown = verbs.add_parser("show", help="what a policy says", description="Shows a policy with all its defaults.")
+    shown.add_argument("file", metavar="FILE", nargs="?", help="policy file; the default policy when not given")
+    shown.add_argument("--toml", action="store_true", help="as a policy file")
+    schema = verbs.add_parser("schema", help="JSON Schema of policy files", description="Prints the JSON Schema of policy files.")
+    tested = verbs.add_parser("test", help="does it decide these cases as it must?", description="Decides cases whose right tier is known.")
+    tested.add_argument("cases", metavar="CASES", help='step records with "expect" ("cheap" or "strong") and, if you like, "kind"')
+    tested.add_argument(
+        "--require",
+        action="append",
+        default=[],
+        metavar="CLAIM",
+        help='like "distress recall >= 0.99 @95%%": the exact lower bound counts; without @ the observed share does; may be repeated',
+    )
+    for verb, act in ((checked, check), (shown, show), (schema, print_schema), (tested, test)):
+        if verb in (shown, tested):
+            add_policy(verb)
+        add_output(verb)
+        verb.set_defaults(act=act)
+
+
+def check(args: argparse.Namespace) -> int:
+    from routed_agents.errors import PolicyError
+    from routed_agents.policy import Policy
+
+    try:
+        policy = Policy.load(args.file)
+    except PolicyError as error:
+        if args.json:
+            print(json.dumps({"ok": False, "file": args.file, "error": str(error)}))
+        else:
+            say(str(error))
+        return FOUND if Path(args.file).is_file() else MISUSED
+    unpriced = _unpriced(policy)
+    if args.json:
+        print(json.dumps({"ok": True, "file": args.file, "policy_hash": policy.hash, "unpriced": unpriced}))
+        return OK
+    print(f"{args.file} is in order: {policy.stance}, {policy.mode}, tiers {', '.join(policy.tiers.names)}; policy {policy.hash}")
+    for model in unpriced:
+        say(f'no price is known for "{model}": its calls will be recorded as unpriced; give one in a price file, or name priced_as')
+    return OK
+
+
+def _unpriced(policy: Policy) -> list[str]:
+    from routed_agents.pricing import Prices
+
+    return sorted(Prices().prepare([each.price_key for tier in policy.tiers for each in tier.deployments]))
+
+
+def show(args: argparse.Namespace) -> int:
+    from routed_agents.policy_text import policy_to_toml
+
+    args.policy = args.policy or args.file
+    policy = policy_of(args)
+    if args.toml:
+        print(policy_to_toml(policy), end="")
+    elif args.json:
+        print(json.dumps(_document(policy)))
+    else:
+        print("\n".join(_lines(policy)))
+    return OK
+
+
+def _document(policy: Policy) -> dict[str, Any]:
+    from routed_agents.guards import identity
+
+    return {
+        "policy_hash": policy.hash,
+        "stance": policy.stance,
+        "mode": policy.mode,
+        "on_stop": policy.on_stop,
+        "preset": policy.tiers.preset,
+        "tiers": {tier.name: [each.model for each in tier.deployments] for tier in policy.tiers},
+        "classes": {row.key: {"disposition": row.disposition, "threshold": _threshold(policy, row.key)} for row in policy.taxonomy},
+        "floors": [identity(floor) for floor in policy.floors],
+        "guards": sorted(identity(guard) for guard in policy.guards),
+        "checks": sorted(identity(rule) for rule in policy.checks),
+        "labels": list(policy.labels),
+        "trusted": list(policy.trusted),
+        "capture_evidence": policy.capture_evidence,
+    }
+
+
+def _threshold(policy: Policy, key: str) -> float | None:
+    from routed_agents.policy import THRESHOLDS
+
+    disposition = policy.taxonomy.row(key).disposition
+    return policy.thresholds.get(key, THRESHOLDS[policy.stance].get(disposition)) if disposition in ("partial", "escalate_often") else None
+
+
+def _lines(policy: Policy) -> list[str]:
+    from routed_agents.guards import identity
+
+    lines = [f"policy {policy.hash}, {policy.stance}, {policy.mode}; a stopped step: {policy.on_stop}", "", "tiers, cheap to strong"]
+    lines += [f"  {tier.name:10} {'; then '.join(_shown(each) for each in tier.deployments)}" for tier in policy.tiers]
+    lines += ["", "task classes"]
+    for row in policy.taxonomy:
+        threshold = _threshold(policy, row.key)
+        rule = "always strong" if row.disposition == "escalate" else "cheap" if threshold is None else f"strong from p_strong {threshold:g}"
+        own = " (own threshold)" if row.key in policy.thresholds else ""
+        lines.append(f"  {row.number:2} {row.key:20} {row.disposition:15} {rule}{own}")
+    for title, rules in (("floors", policy.floors), ("guards", policy.guards), ("checks", policy.checks)):
+        lines += ["", title, *[f"  {identity(rule)}" for rule in rules]] if rules else []
+    lines += ["", f"labels {', '.join(policy.labels) or 'none'}; trusted to lower a tier: {', '.join(policy.trusted) or 'nothing'}"]
+    return lines
+
+
+def _shown(deployment: Deployment) -> str:
+    served = f"{deployment.model} ({deployment.provider})" if deployment.provider else deployment.model
+    return served + (", simulated" if deployment.simulated else "")
+
+
+def print_schema(args: argparse.Namespace) -> int:
+    from routed_agents.config import policy_schema
+
+    print(json.dumps(policy_schema(), indent=None if args.json else 2))
+    return OK
+
+
+def test(args: argparse.Namespace) -> int:
+    from routed_agents.cli.cases import test_policy
+
+    return test_policy(args)

@@ -1,0 +1,124 @@
+"""Reads step records from a file or from standard input, one line at a time."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import sys
+import zlib
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, Final, cast
+
+from routed_agents.errors import ConfigurationError, StepError
+from routed_agents.steps import Step
+
+OnTrouble = Callable[[int, str], None]
+"""Is given the number of a line that cannot be read, and why."""
+GZIP: Final = b"\x1f\x8b"
+
+
+def read_records(source: str, on_trouble: OnTrouble) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The JSON objects of a JSONL file, with their line numbers; memory holds one line.
+
+    Args:
+        source: a path, plain or gzipped, or `-` for standard input.
+        on_trouble: told of each line that is no object; the rest is still read.
+
+    Raises:
+        ConfigurationError: the file cannot be opened.
+    """
+    with _opened(source) as file:
+        number = 0
+        while True:
+            number += 1
+            try:
+                line = file.readline()
+            except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+                on_trouble(number, f"the file breaks off: {error}")
+                return
+            if not line:
+                return
+            if not line.strip():
+                continue
+            try:
+                record: object = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+            except UnicodeDecodeError as error:
+                on_trouble(number, f"not UTF-8: byte 0x{line[error.start]:02x} at column {error.start + 1}")
+            except json.JSONDecodeError as error:
+                on_trouble(number, f"not JSON: {error.msg[:1].lower()}{error.msg[1:]} at column {error.colno}")
+            except (ValueError, RecursionError) as error:
+                on_trouble(number, f"not JSON that can be read: {error}")
+            else:
+                if isinstance(record, dict):
+                    yield number, cast("dict[str, Any]", record)
+                else:
+                    on_trouble(number, f'a {type(record).__name__}; wanted an object with "messages"')
+
+
+def read_steps(source: str, on_trouble: OnTrouble) -> Iterator[tuple[int, Step, Mapping[str, Any]]]:
+    """The steps of a file of step records, each with its line number and its record. A step without an id is named by its line."""
+    for number, record in read_records(source, on_trouble):
+        if record.get("id") is None:
+            record["id"] = f"line-{number}"
+        try:
+            step = Step.from_record(record)
+        except StepError as error:
+            on_trouble(number, str(error))
+        except (TypeError, ValueError, AttributeError) as error:
+            on_trouble(number, f"not a step record: {type(error).__name__}: {error}")
+        else:
+            yield number, step, record
+
+
+@contextmanager
+def _opened(source: str) -> Generator[BinaryIO]:
+    if source == "-":
+        plain = cast("BinaryIO", sys.stdin.buffer)
+        if _starts(plain) == GZIP:
+            with gzip.open(plain) as unpacked:
+                yield cast("BinaryIO", unpacked)
+        else:
+            yield plain
+        return
+    path = Path(source)
+    if not path.exists():
+        raise ConfigurationError(f"{source} does not exist; name a JSONL file of step records, or - for standard input")
+    if path.is_dir():
+        raise ConfigurationError(f"{source} is a directory; name a JSONL file of step records in it")
+    with path.open("rb") as file:
+        if _starts(file) != GZIP:
+            yield file
+            return
+        with gzip.open(file) as unpacked:
+            yield cast("BinaryIO", unpacked)
+
+
+def _starts(file: BinaryIO) -> bytes:
+    peek: Callable[[int], bytes] | None = getattr(file, "peek", None)
+    return peek(2)[:2] if peek is not None else b""
+
+
+class Complaints:
+    """Says on standard error which lines cannot be read, and counts them."""
+
+    MOST: Final = 100
+
+    def __init__(self, source: str) -> None:
+        self.source = "standard input" if source == "-" else source
+        self.count = 0
+
+    def __call__(self, number: int, reason: str) -> None:
+        from routed_agents.cli import say
+
+        self.count += 1
+        if self.count <= self.MOST:
+            say(f"{self.source}, line {number}: {reason}")
+
+    def close(self) -> None:
+        """Say how many were kept quiet."""
+        from routed_agents.cli import say
+
+        if self.count > self.MOST:
+            say(f"{self.source}: {self.count - self.MOST} more lines cannot be read")

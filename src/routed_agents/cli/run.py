@@ -1,0 +1,257 @@
+"""`run`: a graph over a file of inputs."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TextIO, cast
+
+from routed_agents.cli import FOUND, INTERRUPTED, OK, say
+from routed_agents.cli.arguments import add_output, add_policy, number, policy_of
+from routed_agents.cli.progress import progress
+from routed_agents.cli.records import Complaints, read_records
+from routed_agents.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from routed_agents.cli.runner import Input, Result
+    from routed_agents.telemetry.setup import Handle
+
+FAILURES_SHOWN: Final = 10
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Runs a graph over a file of inputs and writes one result line for each as it ends. "
+        "A run that was broken off goes on where it stopped: inputs that already ended without error in OUT are skipped."
+    )
+    parser.add_argument("graph", metavar="GRAPH", help="file.py, file.py:name or module:name; the name is `graph` when not given")
+    parser.add_argument("--input", required=True, metavar="FILE", help="inputs, JSONL, also gzipped: rows with messages or steps")
+    parser.add_argument("--output", metavar="OUT", help="results, JSONL; standard output when not given")
+    parser.add_argument("--restart", action="store_true", help="forget what is in OUT and run every input")
+    add_policy(parser, tiers="embedded, with --provider anthropic claude")
+    parser.add_argument("--mode", choices=("enforce", "shadow", "off"), help="in place of the policy's own")
+    add_provider(parser)
+    parser.add_argument("--ledger", metavar="FILE", help="ledger to write to, SQLite")
+    parser.add_argument("--trace", metavar="FILE", help="trace file to append to, OTLP JSON lines")
+    parser.add_argument("--concurrency", type=number(1), default=4, metavar="N", help="inputs under way at a time (4)")
+    parser.add_argument("--limit", type=number(0), metavar="N", help="only the first N inputs")
+    add_output(parser, json="print the summary as JSON")
+    parser.set_defaults(act=run)
+
+
+def add_provider(parser: argparse.ArgumentParser) -> None:
+    """`--provider`, for the commands that call models."""
+    text = "embedded: simulated answers and costs, no key and no network; anthropic: the real one"
+    parser.add_argument("--provider", choices=("embedded", "anthropic"), default="embedded", help=text)
+
+
+def run(args: argparse.Namespace) -> int:
+    from routed_agents.cli.workspace import workspace
+
+    policy = policy_of(args, tiers="embedded" if args.provider == "embedded" else "claude")
+    _look_at_files(args)
+    complaints = Complaints(args.input)
+    summary = Summary()
+    with workspace(provider=args.provider, policy=policy, ledger=args.ledger, mode=args.mode), _results(args) as out:
+        handle = _tracing(args.trace)
+        try:
+            asyncio.run(_run(args, summary, complaints, out))
+        except KeyboardInterrupt:
+            say(f"interrupted after {summary.ended} inputs; run the same command again to go on" if args.output else "interrupted")
+            return INTERRUPTED
+        finally:
+            if handle is not None:
+                handle.shutdown(timeout_s=5.0)
+    complaints.close()
+    summary.show(args)
+    return FOUND if complaints.count or summary.failures or summary.stops else OK
+
+
+async def _run(args: argparse.Namespace, summary: Summary, complaints: Complaints, out: Results) -> None:
+    from routed_agents.cli.graphs import load_graph
+    from routed_agents.cli.runner import run_inputs
+
+    loaded = await load_graph(args.graph)
+    if args.ledger and loaded.router is None:
+        say(f"{args.graph} exposes no `router`, so {args.ledger} holds only what the graph itself writes there")
+    with progress(loaded.name, None, shown=bool(args.output)) as advance:
+
+        def ended(result: Result) -> None:
+            out.write(result)
+            summary.add(result)
+            advance(1)
+
+        try:
+            await run_inputs(loaded, _inputs(args, complaints, out.done, summary), ended, concurrency=args.concurrency)
+        finally:
+            if loaded.router is not None:
+                await asyncio.to_thread(loaded.router.ledger.flush)
+
+
+def read_inputs(source: str, complaints: Complaints) -> Iterator[Input]:
+    """The inputs of a file; one without an id is named by its line, and a repeated id gets a number."""
+    from routed_agents.cli.runner import Input
+
+    seen: dict[str, int] = {}
+    for line, record in read_records(source, complaints):
+        messages: object = record.get("messages", record.get("steps"))
+        if not isinstance(messages, list) or not messages:
+            complaints(line, "no messages; wanted \"messages\" (or \"steps\"): a list with at least one {\"role\", \"content\"}")
+            continue
+        name = str(record["id"]) if record.get("id") is not None else f"line-{line}"
+        seen[name] = seen.get(name, 0) + 1
+        yield Input(id=name if seen[name] == 1 else f"{name}#{seen[name]}", line=line, record=record)
+
+
+def _inputs(args: argparse.Namespace, complaints: Complaints, done: frozenset[str], summary: Summary) -> Iterator[Input]:
+    for count, given in enumerate(read_inputs(args.input, complaints)):
+        if args.limit is not None and count >= args.limit:
+            return
+        if given.id in done:
+            summary.skipped += 1
+        else:
+            yield given
+
+
+def _look_at_files(args: argparse.Namespace) -> None:
+    """Find out what cannot work before anything is started."""
+    if args.input != "-" and not Path(args.input).is_file():
+        raise ConfigurationError(f"input file {args.input} does not exist; name a JSONL file of inputs")
+    for name in ("output", "ledger", "trace"):
+        path = getattr(args, name)
+        if path and not Path(path).absolute().parent.is_dir():
+            raise ConfigurationError(f"the folder of --{name} {path} does not exist; make it, or name another file")
+
+
+def _tracing(path: str | None) -> Handle | None:
+    if not path:
+        return None
+    from routed_agents.telemetry.setup import configure
+
+    return configure(trace_file=path)
+
+
+# ---- results ----------------------------------------------------------------------------------------------------------
+
+
+class Results:
+    """Where result lines go; each is on its way to the disk before the next one is written."""
+
+    def __init__(self, file: TextIO, done: frozenset[str] = frozenset()) -> None:
+        self.file = file
+        self.done = done
+
+    def write(self, result: Result) -> None:
+        self.file.write(f"{json.dumps(result.to_record())}\n")
+        self.file.flush()
+
+    def __enter__(self) -> Results:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.file is not sys.stdout:
+            self.file.close()
+
+
+def _results(args: argparse.Namespace) -> Results:
+    if not args.output:
+        return Results(sys.stdout)
+    path = Path(args.output)
+    done = frozenset[str]() if args.restart or not path.exists() else kept(path)
+    return Results(path.open("w" if args.restart else "a", encoding="utf-8"), done)
+
+
+def kept(path: Path) -> frozenset[str]:
+    """Keep the lines of inputs that ended without error, and name those; failed ones and a torn last line are dropped.
+
+    Raises:
+        ConfigurationError: the file holds something else than results, so it is not touched.
+    """
+    done: set[str] = set()
+    beside = path.with_name(f"{path.name}.tmp")
+    with path.open("rb") as old, beside.open("wb") as new:
+        for number_, line in enumerate(old, start=1):
+            try:
+                record: object = json.loads(line)
+            except ValueError:
+                record = None
+            if not isinstance(record, dict) or "id" not in record or "error" not in record:
+                if not line.endswith(b"\n"):
+                    break  # torn
+                beside.unlink()
+                what = f"{path}, line {number_}, is no result of run"
+                raise ConfigurationError(f"{what}; name another --output, or use --restart to overwrite it")
+            if record["error"] is None and record["id"] not in done:
+                done.add(str(cast("dict[str, Any]", record)["id"]))
+                new.write(line if line.endswith(b"\n") else line + b"\n")
+    os.replace(beside, path)
+    return frozenset(done)
+
+
+class Summary:
+    """What a run adds up to."""
+
+    def __init__(self) -> None:
+        self.ended = 0
+        self.skipped = 0
+        self.cost_pico = 0
+        self.baseline_pico = 0
+        self.unpriced = 0
+        self.steps = 0
+        self.simulated = False
+        self.failed: list[tuple[str, str]] = []
+        self.failures = 0
+        self.stops = 0
+
+    def add(self, result: Result) -> None:
+        bill = result.bill
+        self.ended += 1
+        self.cost_pico += bill.cost_pico
+        self.baseline_pico += bill.baseline_pico
+        self.unpriced += bill.unpriced
+        self.steps += bill.steps
+        self.simulated = self.simulated or bill.simulated
+        self.stops += result.stopped is not None
+        if result.error is not None:
+            self.failures += 1
+        trouble = result.error or (f"stopped: {result.stopped}" if result.stopped else None)
+        if trouble is not None and len(self.failed) < FAILURES_SHOWN:
+            self.failed.append((result.id, trouble))
+
+    def to_record(self) -> dict[str, Any]:
+        from routed_agents.pricing import usd_of
+
+        return {
+            "ended": self.ended,
+            "skipped": self.skipped,
+            "failed": self.failures,
+            "stopped": self.stops,
+            "steps": self.steps,
+            "cost_usd": f"{usd_of(self.cost_pico):f}",
+            "baseline_usd": f"{usd_of(self.baseline_pico):f}",
+            "unpriced": self.unpriced,
+            "simulated": self.simulated,
+        }
+
+    def show(self, args: argparse.Namespace) -> None:
+        from routed_agents.offline.trees import dollars
+
+        for name, trouble in self.failed:
+            say(f"{name}: {trouble}")
+        rest = self.failures + self.stops - len(self.failed)
+        if rest > 0:
+            say(f"and {rest} more failed or stopped")
+        if args.json:
+            print(json.dumps(self.to_record()), file=sys.stdout if args.output else sys.stderr)
+            return
+        counts = [f"{self.ended} inputs ended"]
+        more = {"failed": self.failures, "stopped": self.stops, "skipped": self.skipped}
+        counts += [f"{count} {word}" for word, count in more.items() if count]
+        cost = dollars(self.cost_pico) + (f" + {self.unpriced} unpriced" if self.unpriced else "")
+        simulated = " (simulated)" if self.simulated else ""
+        say(f"{', '.join(counts)}; {self.steps} steps, {cost}, all-strong {dollars(self.baseline_pico)}{simulated}")

@@ -1,0 +1,161 @@
+"""Runs a graph over inputs, several at a time, and hands each result over as it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+from opentelemetry import trace
+from opentelemetry.trace import Status, StatusCode
+
+from routed_agents.cli.conversation import messages_of
+from routed_agents.cli.graphs import LoadedGraph
+from routed_agents.errors import StepStopped
+from routed_agents.ledger import Bill, cost_of
+from routed_agents.steps import field_of, role_of, text_of
+from routed_agents.telemetry import names
+
+MOST_WORDS: Final = 400
+"""Characters of an error that a result line keeps."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Input:
+    """One line of an input file."""
+
+    id: str
+    line: int
+    record: Mapping[str, Any]
+
+    @property
+    def thread(self) -> str:
+        return str(self.record.get("thread") or self.id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What became of one input.
+
+    Attributes:
+        reply: the text of the last message, when it is the model's.
+        stopped: why a step was not made, or that the graph waits for a person.
+        error: what went wrong, in one line.
+    """
+
+    id: str
+    thread: str
+    line: int
+    reply: str | None = None
+    stopped: str | None = None
+    error: str | None = None
+    bill: Bill
+    seconds: float
+
+    def to_record(self) -> dict[str, Any]:
+        bill = self.bill
+        cheap = sum(count for tier, count in bill.tiers.items() if tier not in bill.top)
+        return {
+            "id": self.id,
+            "thread": self.thread,
+            "reply": self.reply,
+            "stopped": self.stopped,
+            "error": self.error,
+            "bill": {
+                "cost_usd": f"{bill.cost:f}",
+                "cost_pico": bill.cost_pico,
+                "baseline_usd": f"{bill.baseline:f}" if bill.baseline is not None else None,
+                "baseline_pico": bill.baseline_pico if bill.compared else None,
+                "steps": bill.steps,
+                "cheap": cheap,
+                "unpriced": bill.unpriced,
+                "simulated": bill.simulated,
+            },
+            "seconds": round(self.seconds, 3),
+        }
+
+
+async def run_inputs(loaded: LoadedGraph, inputs: Iterable[Input], ended: Callable[[Result], None], *, concurrency: int) -> None:
+    """Run every input; `ended` gets each result at once, in the order they end. Memory holds the inputs under way."""
+    free = asyncio.Semaphore(concurrency)
+    going: set[asyncio.Task[None]] = set()
+
+    async def one(given: Input) -> None:
+        try:
+            ended(await run_one(loaded, given))
+        finally:
+            free.release()
+
+    try:
+        for given in inputs:
+            await free.acquire()
+            for task in [task for task in going if task.done()]:
+                going.discard(task)
+                task.result()  # a result that cannot be written ends the run
+            going.add(asyncio.create_task(one(given)))
+        for task in asyncio.as_completed(going):
+            await task
+    finally:
+        for task in going:
+            task.cancel()
+        await asyncio.gather(*going, return_exceptions=True)
+
+
+async def run_one(loaded: LoadedGraph, given: Input) -> Result:
+    """Run one input under its root span; whatever goes wrong in it is its result."""
+    run = uuid.uuid4().hex
+    metadata: object = given.record.get("metadata")
+    own: Mapping[str, Any] = cast("Mapping[str, Any]", metadata) if isinstance(metadata, Mapping) else {}
+    config = {"configurable": {"thread_id": given.thread}, "metadata": {**own, "run_id": run}, "run_name": given.id}
+    attributes = {names.GRAPH: loaded.name, names.INPUT_ID: given.id, names.SPAN_KIND: "CHAIN"}
+    tracer = trace.get_tracer(names.SCOPE, names.SCHEMA_VERSION)
+    began = time.perf_counter()
+    state: object = None
+    stopped: str | None = None
+    error: str | None = None
+    with tracer.start_as_current_span(
+        f"run {loaded.name}", attributes=attributes, record_exception=False, set_status_on_exception=False
+    ) as span:
+        try:
+            state = await loaded.graph.ainvoke({"messages": messages_of(given.record)}, config)
+        except StepStopped as stop:
+            stopped = _short(str(stop))
+        except Exception as trouble:
+            error = _short(f"{type(trouble).__name__}: {trouble}")
+            span.set_attribute(names.ERROR_TYPE, type(trouble).__name__)
+            span.set_status(Status(StatusCode.ERROR, type(trouble).__name__))
+    if stopped is None and field_of(state, "__interrupt__"):
+        stopped = "the graph waits for a person (interrupt)"
+    return Result(
+        id=given.id,
+        thread=given.thread,
+        line=given.line,
+        reply=_reply(state),
+        stopped=stopped,
+        error=error,
+        bill=await asyncio.to_thread(_bill, loaded, state, run),
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _bill(loaded: LoadedGraph, state: object, run: str) -> Bill:
+    """The run's steps from the ledger; from the stamps on its messages where the graph keeps no ledger we know."""
+    if loaded.router is not None:
+        found = cost_of(None, ledger=loaded.router.ledger, run=run)
+        if found.steps:
+            return found
+    return cost_of(state)
+
+
+def _reply(state: object) -> str | None:
+    messages = field_of(state, "messages")
+    last: object = cast("list[object]", messages)[-1] if isinstance(messages, list) and messages else None
+    return text_of(last) if last is not None and role_of(last) == "ai" else None
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= MOST_WORDS else f"{line[:MOST_WORDS]}…"

@@ -1,0 +1,134 @@
+"""`why`: one recorded step's decision, from a trace, a ledger or the step itself."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from routed_agents.cli import FOUND, OK, say
+from routed_agents.cli.arguments import add_output, add_policy, policy_of
+from routed_agents.cli.records import Complaints, read_steps
+from routed_agents.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from routed_agents.ledger import Entry
+    from routed_agents.offline.traces import SpanRecord
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("step", metavar="STEP_ID")
+    parser.add_argument("--trace", metavar="FILE", help="trace file, OTLP JSON lines")
+    parser.add_argument("--ledger", metavar="FILE", help="ledger, SQLite")
+    parser.add_argument("--steps", metavar="FILE", help="step records; the step is decided again")
+    parser.add_argument("--explain", action="store_true", help="with --steps: say why in words (always on, unless --json)")
+    add_policy(parser)
+    add_output(parser)
+    parser.set_defaults(act=why)
+
+
+def why(args: argparse.Namespace) -> int:
+    if not (args.trace or args.ledger or args.steps):
+        raise ConfigurationError("why needs a place to look: give --trace FILE, --ledger FILE or --steps FILE")
+    found: list[tuple[str, dict[str, Any], str]] = []
+    if args.trace:
+        found += _from_trace(args.step, args.trace)
+    if args.ledger:
+        found += _from_ledger(args.step, args.ledger)
+    if args.steps:
+        found += _from_steps(args)
+    if not found:
+        say(f"no step {args.step} in {', '.join(each for each in (args.trace, args.ledger, args.steps) if each)}")
+        return FOUND
+    if args.json:
+        print(json.dumps({"step": args.step, **{place: record for place, record, _ in found}}, default=str))
+    else:
+        print("\n\n".join(text for _, _, text in found))
+    return OK
+
+
+def _from_trace(step: str, path: str) -> Iterator[tuple[str, dict[str, Any], str]]:
+    from routed_agents.decisions import words
+    from routed_agents.offline.traces import read_spans
+    from routed_agents.telemetry import names
+
+    if not Path(path).is_file():
+        raise ConfigurationError(f"trace file {path} does not exist; name one that configure(trace_file=...) or run --trace wrote")
+    spans = [span for span in read_spans(path) if span.attributes.get(names.STEP) == step]
+    if not spans:
+        return
+    leaves = sorted((span for span in spans if names.ATTEMPT in span.attributes), key=lambda span: span.start_ns)
+    routes = [span.attributes for span in spans if names.CONFIDENCE in span.attributes]
+    seen: Mapping[str, Any] = routes[0] if routes else spans[-1].attributes
+    reasons = [words(str(code)) for code in seen.get(names.REASONS, ()) or [seen.get(names.REASON)] if code]
+    lines = [f"step {step}, as traced in {path}"]
+    lines += _row("class", seen.get(names.TASK_CLASS), (names.CONFIDENCE, "confidence"), (names.P_STRONG, "p_strong"), among=seen)
+    lines += _row("decided", seen.get(names.DECIDED_TIER), (names.MODE, "mode"), (names.PIN, "pin"), (names.STOPPED, "stopped"), among=seen)
+    lines += [f"  reasons    {', '.join(reasons) or 'nothing objected to the proposal'}"]
+    lines += [f"  attempt {leaf.attributes[names.ATTEMPT]}  {_attempt(leaf)}" for leaf in leaves]
+    lines += [f"  policy     {seen.get(names.POLICY, 'unknown')}"]
+    record = {"decision": dict(seen), "attempts": [dict(leaf.attributes) for leaf in leaves]}
+    yield "trace", record, "\n".join(lines)
+
+
+def _row(label: str, value: object, *more: tuple[str, str], among: Mapping[str, Any]) -> list[str]:
+    extras = [f"{name} {among[key]:.2f}" if isinstance(among[key], float) else f"{name} {among[key]}" for key, name in more if key in among]
+    return [f"  {label:10} {', '.join([str(value), *extras])}"] if value is not None else []
+
+
+def _attempt(leaf: SpanRecord) -> str:
+    from routed_agents.offline.trees import dollars
+    from routed_agents.telemetry import names
+
+    seen = leaf.attributes
+    pico = seen.get(names.COST_PICO)
+    cost = dollars(pico) if isinstance(pico, int) else "unpriced"
+    cost += " simulated" if seen.get(names.SIMULATED) else ""
+    parts = [str(seen.get(key)) for key in (names.TIER, names.LLM_MODEL, names.OUTCOME)] + [cost]
+    if names.INPUT_TOKENS in seen:
+        parts.append(f"{seen[names.INPUT_TOKENS]:,} tokens in, {seen.get(names.OUTPUT_TOKENS, 0):,} out")
+    return ", ".join(parts)
+
+
+def _from_ledger(step: str, path: str) -> Iterator[tuple[str, dict[str, Any], str]]:
+    from routed_agents.cli.report import opened
+    from routed_agents.decisions import words
+    from routed_agents.offline.trees import dollars
+
+    with opened(path) as ledger:
+        entries = list(ledger.entries(step_id=step))
+    if not entries:
+        return
+    last = entries[-1]
+    costs = [entry.cost.total_pico for entry in entries if entry.cost is not None]
+    known = dollars(sum(costs)) if len(costs) == len(entries) else f"{dollars(sum(costs))} + {len(entries) - len(costs)} unpriced"
+    lines = [
+        f"step {step}, as recorded in {path}",
+        f"  class      {last.task_class}",
+        f"  decided    {last.decided_tier}, mode {last.mode}" + (", floor or pin held it" if last.pinned else ""),
+        f"  reasons    {', '.join(words(code) for code in last.codes) or 'nothing objected to the proposal'}",
+        *[f"  {entry.kind} {entry.attempt}  {_told(entry)}" for entry in entries],
+        f"  cost       {known}" + (f", all-strong {dollars(last.baseline_pico)}" if last.baseline_pico is not None else ""),
+        f"  policy     {last.policy_hash}",
+    ]
+    yield "ledger", {"entries": [entry.to_record() for entry in entries]}, "\n".join(lines)
+
+
+def _told(entry: Entry) -> str:
+    from routed_agents.offline.trees import dollars
+
+    cost = (dollars(entry.cost.total_pico) if entry.cost is not None else "unpriced") + (" simulated" if entry.simulated else "")
+    tokens = f"{entry.usage.prompt:,} tokens in, {entry.usage.output:,} out"
+    parts = [entry.tier, entry.served_model or entry.model, entry.outcome, cost, tokens]
+    return ", ".join([*parts, *([entry.error] if entry.error else [])])
+
+
+def _from_steps(args: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any], str]]:
+    policy = policy_of(args)
+    for _, step, _ in read_steps(args.steps, Complaints(args.steps)):
+        if step.id == args.step:
+            decision = policy.decide(step)
+            yield "decision", decision.to_record(evidence=True), decision.explain()
+            return

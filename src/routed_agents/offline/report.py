@@ -1,0 +1,297 @@
+"""Adds a ledger up into tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, Unpack
+
+from routed_agents.decisions import words
+from routed_agents.ledger import Entry, Ledger, Totals, Where
+from routed_agents.offline.trees import TIER_STYLES, dollars
+from routed_agents.pricing import usd_of
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
+
+Form = Literal["text", "count", "usd", "share"]
+Value = str | int | float | None
+Key = TypeVar("Key")
+UNPRICED: Final = "unpriced"
+DOLLAR: Final = 10**12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+        key: its name in JSON.
+        form: what its values are: text, a count, pico-dollars, or a share from 0 to 1.
+    """
+
+    key: str
+    name: str
+    form: Form = "count"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """A table as plain values; `render` makes it something to print.
+
+    Attributes:
+        rows: values in the order of the columns; None where nothing is known, such as the cost of unpriced calls.
+        total: the last row, which is not one more thing among the others.
+        notes: what a reader has to know to read the numbers right.
+        simulated: calls among them were answered by the embedded provider.
+    """
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Value, ...], ...]
+    total: tuple[Value, ...] | None = None
+    notes: tuple[str, ...] = ()
+    simulated: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON; money is a string of dollars, exactly, and None is unpriced."""
+        return {
+            "title": self.title,
+            "simulated": self.simulated,
+            "notes": list(self.notes),
+            "rows": [self._record(row) for row in self.rows],
+            "total": None if self.total is None else self._record(self.total),
+        }
+
+    def _record(self, row: Sequence[Value]) -> dict[str, Any]:
+        pairs = zip(self.columns, row, strict=True)
+        return {column.key: f"{usd_of(value):f}" if column.form == "usd" and isinstance(value, int) else value for column, value in pairs}
+
+
+def cost_table(ledger: Ledger, **where: Unpack[Where]) -> Table:
+    """What each tier cost, and what its steps would have cost on the baseline model."""
+    return _summed(ledger, "tier", "tier", "Cost by tier", where)
+
+
+def by_class(ledger: Ledger, **where: Unpack[Where]) -> Table:
+    """What each task class cost."""
+    return _summed(ledger, "task_class", "class", "Cost by task class", where, spell=words)
+
+
+def by_model(ledger: Ledger, **where: Unpack[Where]) -> Table:
+    """What each model cost; the one that was asked, which a gateway may have swapped."""
+    return _summed(ledger, "model", "model", "Cost by model", where)
+
+
+def by_label(ledger: Ledger, key: str, **where: Unpack[Where]) -> Table:
+    """What each value of a label cost, such as each tenant."""
+    return _summed(ledger, f"label:{key}", key, f"Cost by {key}", where)
+
+
+def by_guard(ledger: Ledger, **where: Unpack[Where]) -> Table:
+    """How many steps each reason moved, and what those steps cost."""
+    tallies: dict[str, _Tally] = {}
+    counted: dict[str, set[str]] = {}
+    for entry in ledger.entries(**where):
+        before = counted.get(entry.step_id, set())
+        for code in dict.fromkeys(entry.codes):
+            tally = tallies.setdefault(code, _Tally())
+            tally.steps += code not in before
+            tally.add(entry)
+        # Only after a failed or rejected attempt another of the same step may come, and must not count it again.
+        if entry.outcome in ("failed", "rejected"):
+            counted[entry.step_id] = before | set(entry.codes)
+        else:
+            counted.pop(entry.step_id, None)
+    rows = [(words(code).replace(":", ": "), tally.steps, tally.cost, tally.unpriced) for code, tally in _costliest(tallies)]
+    title, simulated = _titled("Steps by reason", ledger.total(**where))
+    columns = (Column(key="reason", name="reason", form="text"), STEPS, COST, UNPRICED_CALLS)
+    notes = ("a step with several reasons counts under each, so the rows do not add up",)
+    return Table(title=title, columns=columns, rows=tuple(rows), notes=notes if rows else (), simulated=simulated)
+
+
+def kept_strong(ledger: Ledger, **where: Unpack[Where]) -> Table:
+    """Which steps were answered by the top tier, and why."""
+    tallies: dict[tuple[str, str], _Tally] = {}
+    for entry in ledger.entries(**where):
+        if entry.outcome not in ("accepted", "watched") or not (entry.tier == "strong" or entry.model == entry.baseline_model):
+            continue
+        why = words(entry.codes[0]).replace(":", ": ") if entry.codes else "pinned before" if entry.pinned else "proposed"
+        tally = tallies.setdefault((entry.node or words(entry.task_class), why), _Tally())
+        tally.steps += 1
+        tally.add(entry)
+    rows = [(name, why, tally.steps, tally.cost, tally.unpriced) for (name, why), tally in _costliest(tallies)]
+    title, simulated = _titled("Kept strong", ledger.total(**where))
+    columns = (Column(key="step", name="step", form="text"), Column(key="reason", name="reason", form="text"), STEPS, COST, UNPRICED_CALLS)
+    return Table(title=title, columns=columns, rows=tuple(rows), simulated=simulated)
+
+
+def render(table: Table) -> RichTable:
+    """The table for rich to print."""
+    from rich import box
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    drawn = RichTable(
+        title=table.title,
+        title_justify="left",
+        title_style="bold",
+        caption="\n".join(table.notes) or None,
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_footer=table.total is not None,
+        pad_edge=False,
+        collapse_padding=True,
+        min_width=min(len(table.title), 60),
+    )
+    # the cost says where calls are unpriced; their number is in the notes and in JSON
+    shown = [index for index, column in enumerate(table.columns) if column.key != "unpriced"]
+    for index in shown:
+        column = table.columns[index]
+        cells = [_shown(table, index, row) for row in (*table.rows, *([table.total] if table.total else []))]
+        footer = Text(cells[-1], style="bold") if table.total is not None else ""
+        # numbers keep their width, names give
+        if column.form == "text":
+            drawn.add_column(column.name, footer=footer, no_wrap=True, overflow="ellipsis")
+        else:
+            drawn.add_column(column.name, footer=footer, no_wrap=True, justify="right", min_width=max(map(len, [column.name, *cells])))
+    for row in table.rows:
+        drawn.add_row(*[Text(_shown(table, index, row), style=_style(table.columns[index], row[index])) for index in shown])
+    return drawn
+
+
+# ---- adding up --------------------------------------------------------------------------------------------------------
+
+STEPS: Final = Column(key="steps", name="steps")
+COST: Final = Column(key="cost_usd", name="cost", form="usd")
+UNPRICED_CALLS: Final = Column(key="unpriced", name="unpriced")
+SUMS: Final = (
+    STEPS,
+    Column(key="attempts", name="calls"),
+    Column(key="tokens", name="tokens"),
+    COST,
+    UNPRICED_CALLS,
+    Column(key="baseline_usd", name="all-strong", form="usd"),
+    Column(key="saving_usd", name="saving", form="usd"),
+    Column(key="saving_share", name="saved", form="share"),
+)
+
+
+@dataclass(slots=True)
+class _Tally:
+    steps: int = 0
+    cost_pico: int = 0
+    priced: int = 0
+    unpriced: int = 0
+
+    def add(self, entry: Entry) -> None:
+        if entry.cost is None:
+            self.unpriced += 1
+        else:
+            self.priced += 1
+            self.cost_pico += entry.cost.total_pico
+
+    @property
+    def cost(self) -> int | None:
+        return self.cost_pico if self.priced else None
+
+
+def _costliest(tallies: Mapping[Key, _Tally]) -> Iterable[tuple[Key, _Tally]]:
+    return sorted(tallies.items(), key=lambda item: (-item[1].cost_pico, -item[1].steps, str(item[0])))
+
+
+def _summed(ledger: Ledger, by: str, name: str, title: str, where: Where, *, spell: Callable[[str], str] = str) -> Table:
+    groups, total = ledger.totals(by, **where), ledger.total(**where)
+    order = [*TIER_STYLES].index if by == "tier" else None
+    ranked = sorted(
+        groups.items(), key=lambda item: (order(item[0]) if order and item[0] in TIER_STYLES else 0, -item[1].cost_pico, item[0])
+    )
+    titled, simulated = _titled(title, total)
+    notes: list[str] = []
+    if total.baseline_pico:
+        models = ", ".join(_baselines(ledger, where))
+        notes.append(f"all-strong: the same steps on {models}, at list price with the same cache use")
+    if total.unpriced:
+        notes.append(
+            f"{total.unpriced:,} calls without a known price are in no sum; steps with one are in no saving, so shares are lower bounds"
+        )
+    return Table(
+        title=titled,
+        columns=(Column(key=name, name=name, form="text"), *SUMS),
+        rows=tuple([_row(spell(group), sums) for group, sums in ranked]),
+        total=_row("total", total),
+        notes=tuple(notes),
+        simulated=simulated,
+    )
+
+
+def _row(name: str, sums: Totals) -> tuple[Value, ...]:
+    baseline = sums.baseline_pico or None
+    saving = None if baseline is None and not sums.saving_pico else sums.saving_pico
+    return (
+        name,
+        sums.steps,
+        sums.attempts,
+        sums.tokens,
+        None if sums.unpriced and not sums.cost_pico else sums.cost_pico,
+        sums.unpriced,
+        baseline,
+        saving,
+        None if baseline is None or saving is None else round(saving / baseline, 4),
+    )
+
+
+def _baselines(ledger: Ledger, where: Where) -> list[str]:
+    """The models of the baseline: a policy has one, so the first entry of each policy tells."""
+    found: dict[str, None] = {}
+    for policy in ledger.totals("policy_hash", **where):
+        of_policy: Where = {**where, "policy_hash": policy}
+        first = next((entry.baseline_model for entry in ledger.entries(**of_policy) if entry.baseline_model), None)
+        if first is not None:
+            found[first] = None
+    return sorted(found)
+
+
+def _titled(title: str, total: Totals) -> tuple[str, bool]:
+    if not total.simulated:
+        return title, False
+    return f"{title} ({'simulated' if total.simulated >= total.attempts else f'{total.simulated:,} calls simulated'})", True
+
+
+# ---- showing ----------------------------------------------------------------------------------------------------------
+
+
+def _shown(table: Table, index: int, row: Sequence[Value]) -> str:
+    column, value = table.columns[index], row[index]
+    if value is None:
+        return UNPRICED if column.key == "cost_usd" else "–"
+    match column.form:
+        case "usd" if column.key == "saving_usd" and not value:
+            return "–"
+        case "usd":
+            partly = column.key == "cost_usd" and any(
+                cell for other, cell in zip(table.columns, row, strict=True) if other.key == "unpriced"
+            )
+            return ("≥" if partly else "") + dollars(int(value), places=_places(table, index))
+        case "share":
+            return f"{float(value):.0%}"
+        case "count":
+            return f"{value:,}"
+        case _:
+            return str(value)
+
+
+def _places(table: Table, index: int) -> int:
+    """Cents where the column is about dollars, more where it's about less."""
+    amounts = [abs(row[index]) for row in table.rows if isinstance(row[index], int)]  # pyright: ignore[reportArgumentType]
+    return 2 if max(amounts, default=0) >= 100 * DOLLAR else 4
+
+
+def _style(column: Column, value: Value) -> str:
+    if value is None:
+        return "yellow" if column.key == "cost_usd" else "dim"
+    if column.key == "tier":
+        return TIER_STYLES.get(str(value), "")
+    if column.key in ("saving_usd", "saving_share"):
+        return "red" if float(value) < 0 else "green" if value else "dim"
+    return ""

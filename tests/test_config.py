@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from routed_agents.config import policy_schema, policy_to_toml
+from routed_agents.errors import PolicyError
+from routed_agents.guards import PolicyFloor, Verdict, named
+from routed_agents.policy import Policy
+from routed_agents.steps import Step
+from routed_agents.tiers import Tiers
+from routed_agents.toml_lines import lines_of
+
+FULL = """
+stance = "frugal"
+mode = "shadow"
+on_stop = "handoff"
+labels = ["tenant"]
+
+[tiers]
+cheap = "anthropic:claude-haiku-5-5"
+strong = [
+  "anthropic:claude-opus-5-5",  # first
+  {model = "arn:aws:x", provider = "bedrock", priced_as = "claude-opus-5-5", name = "bedrock-eu"},
+]
+
+[[floor]]
+tier = "strong"
+metadata = {vulnerable = true}
+label = {team = "le\\"gal"}
+pin = "thread"
+code = "legal"
+
+[thresholds]
+long_context = 20000
+unsure = 0.2
+
+[thresholds.p_strong]
+math_reasoning = 0.9
+
+[guards]
+disable = ["deadline"]
+
+[guards.agentic_chain]
+errors = 3
+
+[checks]
+disable = ["empty"]
+
+[taxonomy.summarization]
+disposition = "escalate"
+"""
+
+
+@pytest.fixture
+def write(tmp_path: Path):
+    def put(text: str | bytes) -> Path:
+        path = tmp_path / "policy.toml"
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return path
+
+    return put
+
+
+def complaint(path: Path) -> str:
+    with pytest.raises(PolicyError) as caught:
+        Policy.load(path)
+    line = str(caught.value)
+    assert "\n" not in line
+    return line.replace(str(path), "policy.toml")
+
+
+def test_full_file_gives_the_policy_it_says(write):
+    policy = Policy.load(write(FULL))
+    assert (policy.stance, policy.mode, policy.on_stop, policy.labels) == ("frugal", "shadow", "handoff", ("tenant",))
+    assert [each.name for each in policy.tiers.named("strong").deployments] == ["anthropic:claude-opus-5-5", "bedrock-eu"]
+    assert policy.floors == (PolicyFloor(tier="strong", metadata=(("vulnerable", True), ("team", 'le"gal')), pin="thread", code="legal"),)
+    assert policy.taxonomy.row("summarization").disposition == "escalate"
+    assert "deadline" not in repr(policy.guards).lower()
+
+
+def test_floor_of_a_file_raises_a_step_that_carries_the_flag(write):
+    policy = Policy.load(write('[tiers]\npreset = "claude"\n[[floor]]\ntier = "strong"\nmetadata = {vulnerable = true}\n'))
+    text = "Classify the sentiment as positive or negative: lovely"
+    decided = [policy.decide(Step.from_messages(text, metadata=metadata)).tier for metadata in ({}, {"vulnerable": True})]
+    assert decided == ["cheap", "strong"]
+
+
+def test_empty_file_is_the_default_policy(write):
+    assert Policy.load(write("")).hash == Policy.default().hash
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        Policy.default(),
+        Policy.default(tiers="embedded", stance="conservative"),
+        Policy.default(tiers="claude-2026-11-three", mode="shadow"),
+        Policy.default(tiers=Tiers.of({"small": "gpt-4o-mini", "my tier": ["openai:gpt-4o", "azure_openai:gpt-4o"]})),
+        Policy.default().replace(floors=[PolicyFloor(tier="strong", metadata=(("b", 'quote " and \\'), ("a", 1.5)), task_class="extraction")]),
+        Policy.default().replace(thresholds={"math_reasoning": 1}, trusted=()),
+    ],
+)
+def test_written_policy_reads_back_with_the_same_hash(policy, write):
+    assert Policy.load(write(policy_to_toml(policy))).hash == policy.hash
+
+
+def test_full_file_survives_being_written_and_read(write):
+    policy = Policy.load(write(FULL))
+    assert Policy.load(write(policy_to_toml(policy))).hash == policy.hash
+
+
+def test_part_a_file_cannot_hold_is_said_in_a_comment():
+    @named("mine", version="3")
+    def mine(seen: object) -> Verdict | None:
+        return None
+
+    policy = Policy.default()
+    assert "guard mine@3" in policy_to_toml(policy.replace(guards=[*policy.guards, mine]))
+
+
+def test_wrong_tier_is_named_with_line_section_and_known_tiers(write):
+    text = '[tiers]\ncheap = "anthropic:claude-haiku-5-5"\nstrong = "anthropic:claude-opus-5-5"\n\n[[floor]]\ntier = "opus"\nnode = "reply"\n'
+    wanted = 'unknown tier "opus" in policy.toml, line 6, [[floor]]; known tiers: cheap, strong. Use one of these or add it under [tiers].'
+    assert complaint(write(text)) == wanted
+
+
+TIERS = '[tiers]\npreset = "claude"\n'
+MISTAKES = [
+    ('stanse = "frugal"', 'unknown key "stanse"', "line 1", 'Did you mean "stance"?'),
+    ('stance = "Balanced"', 'unknown stance "Balanced"', "line 1", 'Did you mean "balanced"?'),
+    ("mode = true", "unknown mode true", "line 1", "enforce, shadow, off"),
+    ('on_stop = "rasie"', 'on_stop is "rasie"', "line 1", 'Did you mean "raise"?'),
+    ('labels = "tenant"', 'labels is "tenant"', "line 1", 'like ["tenant"]'),
+    ('labels = ["tenant", 3]', "item 2 of labels is 3", "line 1", "text in quotes"),
+    ('trusted = ["tenant"]', 'unknown trusted key "tenant"', "line 1", "task_class, routed_agents"),
+    ('capture_evidence = "yes"', 'capture_evidence is "yes"', "line 1", "true or false, without quotes"),
+    ("long_context = 50000", 'unknown key "long_context"', "line 1", "It belongs to [thresholds]."),
+    ('[tier]\npreset = "claude"', "unknown section [tier]", "line 1", "Did you mean [tiers]?"),
+    ("[tiers]", "no tier is given", "line 1", 'preset = "claude"'),
+    ('[tiers]\npreset = "claud"', 'unknown tier preset "claud"', "line 2, [tiers]", "claude-2026-11"),
+    (f'{TIERS}cheap = "x"', 'tier "cheap" stands beside a preset', "line 3", "not both"),
+    ('[tiers]\nstrong = "a"\ncheap = "b"', 'tier "cheap" stands below "strong"', "line 3", "from cheap to strong"),
+    ('[tiers]\ncheap = "anthropc:claude-haiku-5-5"', 'unknown provider "anthropc"', "line 2", 'Did you mean "anthropic"?'),
+    ('[tiers]\ncheap = "claude-haiku-5-5 "', "begins or ends with a blank", "line 2", "Remove it"),
+    ("[tiers]\ncheap = 5", "cheap is 5", "line 2", "wanted a model"),
+    ('[tiers]\ncheap = "a"\nstrong = [\n  "b",\n  {modle = "c"},\n]', 'unknown key "modle"', "line 5", 'Did you mean "model"?'),
+    ('[tiers]\ncheap = {provider = "bedrock"}', '"model" is missing', "line 2", "Add it"),
+    ("[tiers]\ncheap = []", 'tier "cheap" has no model', "line 2", "Give at least one"),
+    ('[tiers]\ncheap = ["a", "a"]', 'names deployment "a" twice', "line 2", "with name"),
+    ('[floor]\ntier = "strong"', "floor is a single table", "line 1", "[[floor]], with two brackets"),
+    ('[[floors]]\ntier = "strong"', "unknown section [floors]", "line 1", "Did you mean [floor]?"),
+    ('[[floor]]\nnode = "reply"', '"tier" is missing', "line 1, [[floor]]", 'tier = "strong"'),
+    ('[[floor]]\ntier = "strong"\n[[floor]]\ntier = "top"', 'unknown tier "top"', "line 4", "known tiers: cheap, strong"),
+    ('[[floor]]\ntier = "cheap"', "holds nothing", "line 2", 'Use "strong"'),
+    ('[[floor]]\ntier = "strong"\ntask_class = "empathy"', 'unknown task class "empathy"', "line 3", "empathy_escalation"),
+    ('[[floor]]\ntier = "strong"\npin = "forever"', 'unknown pin "forever"', "line 3", "turn, lineage, thread"),
+    ('[[floor]]\ntier = "strong"\nvulnerable = true', 'unknown key "vulnerable"', "line 3", "metadata = { vulnerable"),
+    ('[[floor]]\ntier = "strong"\nmetadata = "vulnerable"', 'metadata is "vulnerable"', "line 3", "wanted a table"),
+    ('[thresholds]\nlong_context = "50000"', 'long_context is "50000"', "line 2", "without quotes"),
+    ("[thresholds]\nunsure = 35", "unsure is 35", "line 2", "at most 1"),
+    ("[thresholds.p_strong]\nmath = 0.5", 'unknown task class "math"', "line 2", "math_reasoning"),
+    ("[thresholds.p_strong]\nclassification = 0.5", "never read", "line 2", "[taxonomy.classification] disposition"),
+    ("[thresholds]\nlong_context = 7\n[guards.long_context]\nlimit = 5", "long_context is given twice", "line 2", "Keep one"),
+    ('[thresholds]\nunsure = 0.3\n[guards]\ndisable = ["low_confidence"]', "is disabled", "line 2", "Remove one"),
+    ('[guards]\ndisable = ["dedline"]', 'unknown guard "dedline"', "line 2, [guards] disable", 'Did you mean "deadline"?'),
+    ('[guards]\ndisable = "deadline"', 'disable is "deadline"', "line 2", '["deadline"]'),
+    ("[guards.agentic_chain]\nerror = 3", 'unknown key "error"', "line 2, [guards.agentic_chain]", 'Did you mean "errors"?'),
+    ("[guards.low_confidence]\nlimit = 35", "limit is 35", "line 2", "from 0 to 1"),
+    ('[guards]\ndisable = ["agentic_chain"]\n[guards.agentic_chain]\nerrors = 3', "disabled and has settings", "line 3", "Remove one"),
+    ('[checks]\ndisable = ["served"]', 'unknown check "served"', "line 2", "served_model"),
+    ('[taxonomy.math]\ndisposition = "escalate"', 'unknown task class "math"', "line 1", "math_reasoning"),
+    ('[taxonomy.math_reasoning]\ndisposition = "always"', 'unknown disposition "always"', "line 2", "escalate_often"),
+    ("[taxonomy.math_reasoning]\np_cheap = 0.9", "p_cheap is 0.9", "line 2", "in percent: 90"),
+]
+
+
+@pytest.mark.parametrize(("text", "seen", "where", "todo"), MISTAKES, ids=[each[0].splitlines()[-1][:40] for each in MISTAKES])
+def test_mistake_is_one_line_with_what_was_seen_where_and_what_to_do(text, seen, where, todo, write):
+    line = complaint(write(text))
+    assert [part for part in (seen, f"policy.toml, {where}", todo) if part not in line] == [], line
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("stance = balanced", "line 1, column 10"),
+        ('\n\nstance = "a', "line 3, column 12"),
+        ('stance = "frugal"\nstance = "frugal"', "line 2, column 18"),
+        ("[[floor]\n", "line 1, column 8"),
+        ("tiers = {", "line 1"),
+    ],
+)
+def test_malformed_toml_is_named_with_line_and_column(text, where, write):
+    line = complaint(write(text))
+    assert f"policy.toml, {where}" in line
+    assert "is not TOML" in line
+
+
+def test_missing_file_directory_and_foreign_encoding_are_one_line_each(write, tmp_path):
+    assert "does not exist" in complaint(tmp_path / "nothing.toml")
+    assert "is a directory" in complaint(tmp_path)
+    assert "line 2, is not UTF-8 (byte 0xe9)" in complaint(write('stance = "frugal"\n# caf\xe9\n'.encode("latin-1")))
+    assert "is not UTF-8 (byte 0xff)" in complaint(write('stance = "frugal"\n'.encode("utf-16")))
+
+
+def test_byte_order_mark_and_windows_line_ends_are_fine(write):
+    assert Policy.load(write(b'\xef\xbb\xbfstance = "frugal"\r\n[guards]\r\ndisable = ["deadline"]\r\n')).stance == "frugal"
+
+
+def test_schema_knows_every_section_and_every_guard_with_settings():
+    schema = json.loads(json.dumps(policy_schema()))
+    assert {"tiers", "floor", "thresholds", "guards", "checks", "taxonomy"} <= set(schema["properties"])
+    assert {"disable", "long_context", "agentic_chain", "low_confidence"} <= set(schema["$defs"]["guards"]["properties"])
+
+
+def test_lines_are_right_behind_strings_lists_and_dotted_keys():
+    text = 'a = """\n[no]\n"""\nb = [\n 1,\n {c = 2, d = "}"}, # x = 1\n]\n[e."f.g"]\nh.i = 1\n[[j]]\n[j.k]\n[[j]]\nl = \'#\'\nm = 1979-05-27'
+    found = lines_of(text)
+    expected = {("b",): 4, ("b", 1, "d"): 6, ("e", "f.g", "h", "i"): 9, ("j", 0, "k"): 11, ("j", 1, "l"): 13, ("j", 1, "m"): 14}
+    assert {place: found[place] for place in expected} == expected
