@@ -1,0 +1,39 @@
+# Every target makes its own virtual environment; Python and make are all it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test lint bench mutations clean
+
+demo: $(VENV)/demo-ready  ## the main job: two graphs on the embedded provider, their cost tree and bill
+	$(BIN)/routed-agents demo $(if $(GRAPH),--graph $(GRAPH))
+
+test: $(VENV)/test-ready  ## all tests that need no server
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/test-ready  ## style, types and the import contract
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+bench: $(VENV)/test-ready  ## decision time and overheads, as ratios within one run
+	$(BIN)/python -m benchmarks
+
+mutations: $(VENV)/test-ready  ## every law's tests must fail when the law is broken
+	$(BIN)/python tests/laws/mutations.py
+
+clean:
+	rm -rf $(VENV) out
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/demo-ready: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) --editable '.[claude,gpt,agents]'
+	touch $@
+
+$(VENV)/test-ready: $(VENV)/demo-ready
+	$(PIP) --editable '.[claude,gpt,agents,report,dev]'
+	touch $@

@@ -1,0 +1,260 @@
+"""configure sets tracing up for those who have none, loses nothing silently and never holds anybody up."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from blockbuster import blockbuster_ctx
+from google.protobuf.json_format import Parse
+from opentelemetry import trace
+from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+from opentelemetry.util._once import Once
+from rich.console import Console
+
+from routed_agents.errors import ConfigurationError
+from routed_agents.offline.traces import read_spans
+from routed_agents.offline.trees import CostTree
+from routed_agents.telemetry import names
+from routed_agents.telemetry.setup import Handle, configure
+
+
+@pytest.fixture(autouse=True)
+def no_provider(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a process where nobody has set a provider yet."""
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER_SET_ONCE", Once())
+
+
+@pytest.fixture
+def trace_file(tmp_path: Path) -> Path:
+    return tmp_path / "deep" / "trace.jsonl"
+
+
+@pytest.fixture
+def dead_end() -> Iterator[str]:
+    """A backend that accepts connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+def emit(count: int = 1, *, node: str = "triage", parent: trace.Span | None = None) -> None:
+    """Steps as the router leaves them: a route span with one priced call below it."""
+    tracer = trace.get_tracer(names.SCOPE)
+    outer = trace.set_span_in_context(parent) if parent is not None else None
+    for _ in range(count):
+        route = tracer.start_span(f"route {node}", outer, attributes={names.STEP: "s", names.NODE: node, names.DECIDED_TIER: "cheap"})
+        leaf = tracer.start_span(
+            "chat m",
+            trace.set_span_in_context(route),
+            attributes={names.OPERATION: "chat", names.TIER: "cheap", names.OUTCOME: "accepted", names.COST_PICO: 10**9},
+        )
+        leaf.end()
+        route.end()
+
+
+def test_a_burst_of_ten_thousand_spans_arrives_whole(trace_file: Path) -> None:
+    with configure(trace_file=trace_file) as handle:
+        emit(5_000)
+        assert handle.flush(30.0)
+    assert (sum(1 for _ in read_spans(trace_file)), handle.dropped) == (10_000, 0)
+
+
+def test_another_reader_finds_the_same_spans(trace_file: Path) -> None:
+    with configure(trace_file=trace_file):
+        emit(3)
+    lines = [Parse(line, TracesData(), ignore_unknown_fields=False) for line in trace_file.read_text().splitlines()]
+    spans = [span for line in lines for process in line.resource_spans for scope in process.scope_spans for span in scope.spans]
+    ours = list(read_spans(trace_file))
+    assert [(span.name, span.start_time_unix_nano) for span in spans] == [(span.name, span.start_ns) for span in ours]
+    costs = [pair.value.int_value for span in spans for pair in span.attributes if pair.key == names.COST_PICO]
+    assert costs == [10**9] * 3
+
+
+def test_what_does_not_fit_the_queue_is_counted(trace_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    handle = configure(trace_file=trace_file, queue_size=10)
+    held = threading.Event()
+    monkeypatch.setattr(handle._outputs[0], "_deliver", lambda batch: held.wait(10) and False)
+    emit(1_000)
+    held.set()
+    assert not handle.shutdown(5.0)
+    assert handle.dropped == 2_000
+
+
+def test_a_failing_output_makes_flush_say_no(trace_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    handle = configure(trace_file=trace_file)
+    monkeypatch.setattr(handle._outputs[0], "_deliver", lambda batch: False)
+    emit()
+    assert (handle.flush(), handle.dropped) == (False, 2)
+    handle.shutdown()
+
+
+def test_a_provider_somebody_set_stays_untouched(trace_file: Path) -> None:
+    theirs = TracerProvider(shutdown_on_exit=False)
+    trace.set_tracer_provider(theirs)
+    handle = configure(trace_file=trace_file)
+    assert (trace.get_tracer_provider(), handle.provider, handle.active) == (theirs, theirs, False)
+    assert "already set (TracerProvider)" in handle.note
+    assert not trace_file.exists()
+
+
+def test_configuring_twice_adds_an_output(tmp_path: Path) -> None:
+    first = configure(trace_file=tmp_path / "one.jsonl")
+    second = configure(trace_file=tmp_path / "two.jsonl")
+    emit()
+    first.shutdown()
+    emit()
+    second.shutdown()
+    assert [sum(1 for _ in read_spans(tmp_path / name)) for name in ("one.jsonl", "two.jsonl")] == [2, 4]
+
+
+def test_a_dead_backend_holds_the_shutdown_up_for_as_long_as_allowed(dead_end: str) -> None:
+    handle = configure(otlp_endpoint=dead_end)
+    emit(100)
+    began = time.monotonic()
+    done = handle.shutdown(0.5)
+    assert (done, handle.dropped) == (False, 200)
+    assert time.monotonic() - began < 1.5
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
+    with pytest.raises(ConfigurationError, match=r"pip install 'routed-agents\[otlp\]'"):
+        configure(otlp_endpoint="http://localhost:4318")
+
+
+def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be opened"):
+        configure(trace_file=tmp_path)
+
+
+def test_the_sampler_decides_what_is_written(trace_file: Path) -> None:
+    with configure(trace_file=trace_file, sampler=ALWAYS_OFF):
+        emit()
+    assert trace_file.read_text() == ""
+
+
+def test_the_service_is_named(trace_file: Path) -> None:
+    with configure(trace_file=trace_file, service_name="desk"):
+        emit()
+    assert {span.resource["service.name"] for span in read_spans(trace_file)} == {"desk"}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_writes_its_own_spans_and_none_of_the_parents(trace_file: Path) -> None:
+    handle = configure(trace_file=trace_file)
+    emit(node="parent")
+    assert handle.flush()
+    child = os.fork()
+    if child == 0:
+        emit(node="child")
+        os._exit(0 if handle.flush(5.0) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    handle.shutdown()
+    assert sorted(span.name for span in read_spans(trace_file)) == ["chat m", "chat m", "route child", "route parent"]
+
+
+# ---- the console ------------------------------------------------------------------------------------------------------
+
+
+def shown() -> tuple[Handle, list[CostTree]]:
+    trees: list[CostTree] = []
+    return configure(console=trees.append), trees
+
+
+def test_a_run_is_shown_when_its_root_ends() -> None:
+    handle, trees = shown()
+    with trace.get_tracer(names.SCOPE).start_as_current_span("run desk", attributes={names.GRAPH: "desk"}) as root:
+        emit(2, parent=root)
+        handle.flush()
+        before = len(trees)
+    handle.shutdown()
+    assert (before, [(tree.title, tree.steps, tree.cost_pico) for tree in trees]) == (0, [("desk", 2, 2 * 10**9)])
+
+
+async def test_runs_at_the_same_time_do_not_mix() -> None:
+    handle, trees = shown()
+
+    async def run(name: str, steps: int) -> None:
+        with trace.get_tracer(names.SCOPE).start_as_current_span("run", attributes={names.GRAPH: name}):
+            for _ in range(steps):
+                emit()
+                await asyncio.sleep(0)
+
+    await asyncio.gather(*[run(f"g{number}", number) for number in range(1, 20)])
+    handle.shutdown(10.0)
+    assert {tree.title: tree.steps for tree in trees} == {f"g{number}": number for number in range(1, 20)}
+
+
+def test_a_remote_parent_does_not_keep_a_run_from_being_shown() -> None:
+    handle, trees = shown()
+    remote = trace.NonRecordingSpan(trace.SpanContext(1, 2, is_remote=True, trace_flags=trace.TraceFlags(1)))
+    emit(parent=remote)
+    handle.shutdown()
+    assert len(trees) == 1
+
+
+def test_ending_a_span_never_blocks_the_event_loop(trace_file: Path) -> None:
+    printed: list[str] = []
+
+    class Slow(Console):
+        def print(self, *objects: object, **options: object) -> None:  # type: ignore[override]
+            time.sleep(0.05)
+            printed.append(str(objects[0]))
+
+    handle = configure(trace_file=trace_file, console=Slow())
+
+    async def steps() -> float:
+        began = time.perf_counter()
+        emit(20)
+        return time.perf_counter() - began
+
+    with blockbuster_ctx():
+        took = asyncio.run(steps())
+    assert handle.shutdown(10.0)
+    assert (len(printed), took < 0.5) == (20, True)
+
+
+def test_a_console_that_raises_disturbs_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    def broken(tree: CostTree) -> None:
+        raise RuntimeError("no terminal")
+
+    handle = configure(console=broken)
+    emit(2)
+    assert handle.shutdown()
+    assert "could not be shown" in caplog.text
+
+
+def test_runs_that_never_end_are_given_up_in_time(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("routed_agents.telemetry.setup.Live.__init__.__kwdefaults__", {"spans": 100})
+    handle, trees = shown()
+    for _ in range(100):
+        emit(parent=trace.get_tracer(names.SCOPE).start_span("never ends"))
+    emit(node="last")
+    handle.shutdown(10.0)
+    assert [tree.rows[0].name for tree in trees] == ["last"]
+    assert "is not shown" in caplog.text
+
+
+def test_spans_are_there_after_a_program_that_just_ends(trace_file: Path) -> None:
+    code = f"""
+from opentelemetry import trace
+from routed_agents.telemetry import configure
+configure(trace_file={str(trace_file)!r})
+trace.get_tracer("routed_agents").start_span("route x").end()
+"""
+    import subprocess
+
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=30)
+    assert [span.name for span in read_spans(trace_file)] == ["route x"]
+    assert json.loads(trace_file.read_text())["resourceSpans"]
