@@ -104,7 +104,9 @@ def careful_reply(state: Desk) -> Command[Literal["handoff", "__end__"]]:
 def handoff(state: Desk) -> dict[str, Any]:
     """Hand the conversation to a person; no model is called."""
     topic = state.get("triage", {}).get("topic", "other")
-    return {"messages": [AIMessage(f"I am passing you on to a colleague ({topic}), who will write to you personally today.", name="handoff")]}
+    return {
+        "messages": [AIMessage(f"I am passing you on to a colleague ({topic}), who will write to you personally today.", name="handoff")]
+    }
 
 
 def reply(state: Desk, tier: str) -> AIMessage:

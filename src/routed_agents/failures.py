@@ -39,7 +39,9 @@ BY_NAME: Final[dict[str, Trouble]] = {
     "ContextOverflowError": "context_overflow",
 }
 TOO_LONG: Final = ("prompt is too long", "maximum context length", "context_length_exceeded", "context window")
-UNBILLED: Final[frozenset[Trouble]] = frozenset({"rate_limit", "overloaded", "server_error", "context_overflow", "model_not_found", "denied"})
+UNBILLED: Final[frozenset[Trouble]] = frozenset(
+    {"rate_limit", "overloaded", "server_error", "context_overflow", "model_not_found", "denied"}
+)
 """Troubles a provider answers with an error body, for which it bills no tokens."""
 
 

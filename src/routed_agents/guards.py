@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol, cast, runtime_checkable
 from routed_agents.classify import Classification
 from routed_agents.errors import PolicyError
 from routed_agents.features import Features
-from routed_agents.phrases import PhraseTable
+from routed_agents.phrases import PhraseTable, lexicon
 from routed_agents.state import Pin, Scope
 from routed_agents.taxonomy import TaskClass
 from routed_agents.tiers import Tiers, card
@@ -157,7 +157,9 @@ class LongContext:
         tokens = seen.features.tokens
         if tokens <= self.limit:
             return None
-        return Verdict(guard="long_context", code="long_context", evidence=f"up to {tokens:,} tokens, over {self.limit:,}", floor=TOP, pin="turn")
+        return Verdict(
+            guard="long_context", code="long_context", evidence=f"up to {tokens:,} tokens, over {self.limit:,}", floor=TOP, pin="turn"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -269,7 +271,9 @@ def identity(rule: object) -> str:
     if isinstance(name, str) and version is not None:
         return f"{name}@{version}"
     shown = getattr(rule, "__qualname__", type(rule).__qualname__)
-    raise PolicyError(f'rule {shown} has no name and version, so its decisions could not be replayed; wrap it: named("…", version="1")(rule)')
+    raise PolicyError(
+        f'rule {shown} has no name and version, so its decisions could not be replayed; wrap it: named("…", version="1")(rule)'
+    )
 
 
 def _canonical(value: object) -> object:
@@ -277,54 +281,10 @@ def _canonical(value: object) -> object:
     return sorted(map(repr, cast("frozenset[object]", value))) if isinstance(value, (set, frozenset)) else repr(value)
 
 
-REPLY_TO_PERSON: Final = PhraseTable[None](
-    (None, phrases)
-    for phrases in (
-        r"(?:reply|respond|write back|answer|draft a reply|draft a response|talk) (?:\w+ ){0,3}?(?:to|the)\b(?:\W+\w+){0,4}?\W+"
-        r"(?:customer|client|guest|patient|user|caller|sender|person|him|her|them|member|passenger)",
-        r"(?:customer|client|guest|patient|passenger)\b[^.\n]{0,60}\b(?:reply|response|answer)\b|apolog\w+ to\b",
-        r"antworte\b|antwort an\b|réponds\b|répondez\b|responde\b",
-    )
-)
-
-KIN: Final = (
-    r"(?:husband|wife|spouse|partner|mother|mom|mum|father|dad|son|daughter|brother|sister|child|kid|baby|toddler|grand\w+|friend|dog|cat|fianc\w+|uncle|aunt)"
-)
-PLEAS: Final = PhraseTable[None](
-    (None, phrases)
-    for phrases in (
-        # loss, illness, harm to someone close
-        rf"my (?:\w+ ){{0,2}}{KIN}\b[^.!?\n]{{0,60}}\b(?:died|dead|passed away|passed on|dying|death|funeral|killed|suicide|hospital|burn(?:ed|t|s)|injured|hurt|choked|stroke|cancer|surgery|ambulance|intensive care)",
-        rf"(?:in the er|emergency room|ambulance|intensive care|a & e|electric shock|caught fire|burst into flames)\b|(?:she|he|they|{KIN}) (?:passed away|has died|died|is dying)\b|passed away (?:suddenly|last|on|in|this|yesterday)\b",
-        r"(?:death|loss|funeral|passing) of (?:my|our)\b|late (?:husband|wife|mother|father|mum|mom|dad|son|daughter|partner|brother|sister)\b|bereave\w*|grieving\b",
-        rf"(?:i|we) (?:just )?lost (?:my|our) (?:\w+ )?(?:{KIN}|job|home|house)\b|evict(?:ed|ion)\b",
-        # danger to oneself
-        r"(?:kill|hurt|harm|cut)(?:ing)? myself\b|suicid\w*|end (?:it all|my life)\b|(?:don't|dont|do not) want to (?:live|be here|go on|wake up)\b|no (?:reason|point) (?:to|in) liv\w+",
-        r"(?:don't|dont|do not|can't|cannot) (?:really )?see (?:a|any) (?:way|reason|point|future)\b|keep going\b[^.!?\n]{0,40}\b(?:tired|anymore|any more|can't)|putting (?:\w+ )?(?:things|affairs|everything) in order\b",
-        r"better off without me\b|(?:won't|will not) be (?:around|here) (?:much longer|any ?more|anymore)\b|say(?:ing)? goodbye to (?:everyone|everybody|you all)\b|tired of (?:living|life|being alive)\b|want it to (?:end|stop|be over)\b",
-        # being at the end of one's strength
-        r"(?:can't|cannot|can not|cant) (?:cope|go on|take (?:it|this) any ?more|take any more|stop crying)\b|panic attack|abus(?:ed|ive)\b|in tears\b",
-        r"(?:i'm|i am|im) (?:so |very |really |too |just )?(?:ashamed|afraid to|alone with|embarrassed to)\b|(?:haven't|have not|couldn't|could not|can't|cannot) (?:slept|sleep|eat|eaten)\b|nobody (?:i can|left to|to) (?:ask|turn|talk)\b|no one (?:i can|left to|to) (?:ask|turn|talk)\b",
-        r"(?:was|got|been|were) (?:let go|laid off|made redundant|fired)\b|(?:can't|cannot|can not|cant|unable to) (?:pay|afford)\b|collection agency|debt collect\w+|bankrupt\w*|homeless\b|repossess\w*|food bank\b",
-        r"(?:i'm|i am|i was|i have been|i've been|im)(?: \w+){0,2} (?:desperate|terrified|devastated|heartbroken|crying|in tears|at my wit'?s'? end|scared|frightened|hopeless|panicking|humiliated|furious|livid|distraught|grieving|in shock)\b",
-        # threats of law, press, authority
-        r"(?:my|our|a|an|the|hire|call|calling|contact|contacting) (?:\w+ )?(?:lawyer|attorney|solicitor|barrister)s?\b|legal (?:action|proceedings|steps|counsel)\b|(?:sue|suing) (?:you|your)\b",
-        r"(?:take|see) (?:you|this) (?:\w+ )?(?:to|in) (?:\w+ )?court\b|small claims\b|consumer (?:protection|court|rights|ombudsman|advice)\b|ombudsman\b|trading standards\b",
-        r"(?:letter|notice) of claim\b|put on notice\b|statutory rights\b|unlawful\b|illegal\b|liabilit\w+|chargeback\b|charge back\b|reverse the (?:payment|charge)|(?:in|into) other hands\b|file a (?:claim|complaint|report|lawsuit)|filing a (?:claim|complaint|report|lawsuit)|regulator\b|class action\b",
-        r"(?:until|by) (?:\w+ ){0,4}(?:to comment|or (?:i|we) (?:will|shall))\b|(?:instruct|dispute) (?:it with )?my bank\b|(?:i|we) (?:will|shall) (?:not be writing again|take (?:this|it|the matter) further|go further)\b|my patience\b|no longer patient\b|been patient\b",
-        r"(?:consumer|newspaper|news) (?:column|desk|show|programme|program)\b|(?:my|our) (?:readers|viewers|followers|listeners)\b|(?:article|piece|story|segment|post|video) (?:runs|goes live|goes out|will run|airs)\b|go(?:ing)? viral\b|better business bureau\b|trustpilot\b",
-        r"(?:go|going) to the (?:press|media|papers|newspaper|newspapers)\b|(?:journalist|reporter|newspaper|tv station)s?\b[^.!?\n]{0,40}\b(?:story|know|contact|hear|call|tell|interested)\b|tell the press\b",
-        # complaint, and the wish for a person
-        r"unacceptable|outrageous|disgraceful|appalling|disgusted|formal complaint\b|(?:worst|terrible|horrible|awful) (?:service|experience|company)\b|scam(?:med|mers|mer)?\b|final (?:demand|warning|notice)\b|last chance\b",
-        r"(?:speak|talk) (?:to|with) (?:a|an|your) (?:real |actual |human |live )?(?:human|person|manager|supervisor)\b",
-        # German, French, Spanish
-        r"angst\b|schäme mich\b|nicht geschlafen\b|arbeitslos\b|gekündigt worden\b|notaufnahme\b|krankenhaus\b|wütend\b|frechheit\b|anzeige erstatten\b|nicht mehr leben\b",
-        r"gestorben\b|verstorben\w*|beerdigung\b|verzweifelt\b|anwalt\b|rechtsanw\w+|selbstmord\b|umbringen\b|unverschämt\w*|weiß nicht (?:mehr )?weiter\b|verbraucherzentrale\b|kann nicht mehr\b|trauer\w*",
-        r"décéd\w+|obsèques\b|désespér\w+|avocat\w?\b|inadmissible\b|en larmes\b|falleci\w+|murió\b|desesperad\w+|abogad\w+|inaceptable\b|denunciar\w*",
-        # Japanese, Chinese
-        r"亡くな|死にたい|自殺|弁護士|絶望|葬儀|許せない|去世|自杀|律师|绝望|葬礼|不想活|投诉",
-    )
-)
+REPLY_TO_PERSON: Final = PhraseTable([(None, phrase) for phrase in lexicon()["reply_to_person"]["any"]])
+"""Instructions to answer somebody in person."""
+PLEAS: Final = PhraseTable([(str(row["kind"]), phrase) for row in lexicon()["distress"] for phrase in row["any"]])
+"""What people in distress say, by kind: loss, self-harm, exhaustion, threat, complaint."""
 
 
 def distress_in(text: str) -> str:

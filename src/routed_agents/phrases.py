@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
-from typing import Final, Generic, TypeVar
+from functools import cache, lru_cache
+from importlib.resources import files
+from typing import Any, Final, Generic, TypeVar
 
 Tag = TypeVar("Tag")
 WORD: Final = re.compile(r"\w+")
@@ -21,20 +23,19 @@ class PhraseTable(Generic[Tag]):
     literal word or a group of them. Phrases in scripts without blanks are plain substrings.
 
     Args:
-        rules: pairs of a tag and its phrases, joined by `|`.
+        rules: pairs of a tag and a phrase.
     """
 
     def __init__(self, rules: Iterable[tuple[Tag, str]]) -> None:
         self._buckets: dict[str, list[tuple[Tag, str]]] = {}
         self._compiled: dict[str, tuple[re.Pattern[str], list[Tag]]] = {}
         self._substrings: list[tuple[Tag, str]] = []
-        for tag, phrases in rules:
-            for phrase in _split(phrases):
-                if ord(phrase[0]) >= 0x2E80:
-                    self._substrings.append((tag, phrase))
-                    continue
-                for prefix, whole in _expanded(phrase):
-                    self._buckets.setdefault(prefix, []).append((tag, whole))
+        for tag, phrase in rules:
+            if ord(phrase[0]) >= 0x2E80:
+                self._substrings.append((tag, phrase))
+                continue
+            for prefix, whole in _expanded(phrase):
+                self._buckets.setdefault(prefix, []).append((tag, whole))
 
     def find(self, text: str) -> Iterator[tuple[Tag, int, str]]:
         """Each phrase found, with its tag, where it starts and the words it matched."""
@@ -61,6 +62,12 @@ class PhraseTable(Generic[Tag]):
             rows = self._buckets[bucket]
             found = self._compiled[bucket] = (re.compile("|".join(f"({phrase})" for _, phrase in rows)), [tag for tag, _ in rows])
         return found
+
+
+@cache
+def lexicon() -> dict[str, Any]:
+    """The shipped phrases: `lexicon.toml`."""
+    return tomllib.loads(files("routed_agents").joinpath("lexicon.toml").read_text(encoding="utf-8"))
 
 
 @lru_cache(maxsize=16)
@@ -93,7 +100,7 @@ def _expanded(phrase: str) -> Iterator[tuple[str, str]]:
     if rest[:1] in ("?", "*") and len(run) <= LETTERS:
         raise ValueError(f"phrase {phrase!r} makes a letter of its first word optional; write both forms")
     if len(run) >= LETTERS or not rest.startswith("(?:"):
-        if not run or (len(run) < LETTERS and (rest.startswith("\\w") or rest[1:2].isalnum() and rest[0] == "[")):
+        if not run or (len(run) < LETTERS and (rest.startswith("\\w") or (rest[1:2].isalnum() and rest[0] == "["))):
             raise ValueError(f"phrase {phrase!r} does not start with a whole word or {LETTERS} letters of one")
         yield run[:LETTERS], phrase
         return

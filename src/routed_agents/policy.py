@@ -119,7 +119,9 @@ class Policy:
         The mode and what happens after a stop don't enter: a policy watched in shadow is the one that is later enforced.
         """
         document = {
-            "tiers": [[tier.name, [[each.name, each.model, each.provider, each.priced_as] for each in tier.deployments]] for tier in self.tiers],
+            "tiers": [
+                [tier.name, [[each.name, each.model, each.provider, each.priced_as] for each in tier.deployments]] for tier in self.tiers
+            ],
             "preset": self.tiers.preset,
             "taxonomy": [[getattr(row, each.name) for each in fields(TaskClass)] for row in self.taxonomy],
             "classifier": identity(self.classifier),
@@ -152,7 +154,11 @@ class Policy:
             key: the lineage the step belongs to; its node when not given.
         """
         return self.decide_features(
-            extract(step), step_id=step.id, state=state or EMPTY, conditions=conditions or NOTHING_SPECIAL, key=key if key is not None else step.node or ""
+            extract(step),
+            step_id=step.id,
+            state=state or EMPTY,
+            conditions=conditions or NOTHING_SPECIAL,
+            key=key if key is not None else step.node or "",
         )
 
     def decide_features(self, features: Features, *, step_id: str, state: ThreadState, conditions: Conditions, key: str) -> Decision:
@@ -173,7 +179,9 @@ class Policy:
         )
         verdicts = _unique([*trouble, *self._dispositions(row), *self._ask(seen)])
         pinned = max((self.tiers.rank_of_pin(pin.tier) for pin in pins), default=0)
-        settled = settle(proposed=proposed, verdicts=verdicts, pinned=pinned, eligible=self._eligible(features, conditions), top=self.tiers.top)
+        settled = settle(
+            proposed=proposed, verdicts=verdicts, pinned=pinned, eligible=self._eligible(features, conditions), top=self.tiers.top
+        )
         return self._decision(seen, settled, verdicts, step_id=step_id, key=key)
 
     @cached_property
@@ -340,7 +348,9 @@ class Policy:
         """
         verdicts = decision.verdicts
         if at_least:
-            verdicts = _unique([*verdicts, Verdict(guard="checks", code="escalated", evidence="a lower tier's reply was rejected", floor=at_least)])
+            verdicts = _unique(
+                [*verdicts, Verdict(guard="checks", code="escalated", evidence="a lower tier's reply was rejected", floor=at_least)]
+            )
         classification = decision.classification
         row = self.taxonomy.row(decision.task_class)
         pinned = max((self.tiers.rank_of_pin(pin.tier) for pin in decision.pins), default=0)
@@ -380,7 +390,17 @@ def _unique(verdicts: Sequence[Verdict]) -> tuple[Verdict, ...]:
     """Strictest first, repeats dropped, in an order that doesn't depend on the guards'."""
     if len(verdicts) < 2:
         return tuple(verdicts)
-    rank: Callable[[Verdict], Any] = lambda v: (not v.stop, -v.floor, v.cap if v.cap is not None else TOP, v.guard, v.code, v.evidence, v.hard, v.pin or "", v.facts)  # noqa: E731
+    rank: Callable[[Verdict], Any] = lambda v: (
+        not v.stop,
+        -v.floor,
+        v.cap if v.cap is not None else TOP,
+        v.guard,
+        v.code,
+        v.evidence,
+        v.hard,
+        v.pin or "",
+        v.facts,
+    )  # noqa: E731
     return tuple(sorted(dict.fromkeys(verdicts), key=rank))
 
 

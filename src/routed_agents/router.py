@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Generator, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, cast
 from routed_agents.checks import Rejection, inspect, reply_of
 from routed_agents.decisions import Decision, words
 from routed_agents.economics import baseline, factor_between
-from routed_agents.errors import ConfigurationError, PolicyError, StepStopped
+from routed_agents.errors import ConfigurationError, StepStopped
 from routed_agents.failures import Failure, failure_of
 from routed_agents.features import upper_tokens
 from routed_agents.guards import Conditions
@@ -180,7 +180,9 @@ class Router:
         """Record a call somebody else made and chose the model of: it is priced, never routed."""
         rank = self.policy.tiers.rank_of_model(model)
         tier = self.policy.tiers[rank] if rank is not None else None
-        deployment = next((each for each in tier.deployments if each.model == model), tier.deployments[0]) if tier else Deployment.parse(model)
+        deployment = (
+            next((each for each in tier.deployments if each.model == model), tier.deployments[0]) if tier else Deployment.parse(model)
+        )
         watched = RoutedCall(
             router=self,
             step=step if step is not None else Step(id=decision.id if decision else "", messages=()),
@@ -329,14 +331,18 @@ class RoutedCall:
             attempt = Attempt(call=self, number=number, tier=tier, deployment=deployment)
             yield attempt
             if attempt.outcome is None:
-                raise ConfigurationError("an attempt was not used; wanted `with attempt: attempt.record(reply)` for each of call.attempts()")
+                raise ConfigurationError(
+                    "an attempt was not used; wanted `with attempt: attempt.record(reply)` for each of call.attempts()"
+                )
             if attempt.follow_up is None:
                 if attempt.alarmed:
                     raise self._stopped("served_model_below_floor")
                 return
             tier, deployment = attempt.follow_up
 
-    def plan_after(self, attempt: Attempt, *, failure: Failure | None = None, rejection: Rejection | None = None) -> tuple[Tier, Deployment] | None:
+    def plan_after(
+        self, attempt: Attempt, *, failure: Failure | None = None, rejection: Rejection | None = None
+    ) -> tuple[Tier, Deployment] | None:
         """Where to go after a failed or rejected attempt: another deployment of its rank, or upward; None when nothing is left."""
         gone = attempt.deployment.name
         self.conditions = replace(self.conditions, unavailable=self.conditions.unavailable | {gone})
@@ -420,7 +426,11 @@ class RoutedCall:
         """The stop in one line: what was seen, what was wanted, what to do."""
         decision, tiers = self.decision, self.router.policy.tiers
         floor = tiers[decision.settlement.obligation].name
-        reasons = ", ".join(words(each) for each in decision.codes) or ", ".join(words(pin.code or pin.scope) for pin in decision.pins) or "no reason"
+        reasons = (
+            ", ".join(words(each) for each in decision.codes)
+            or ", ".join(words(pin.code or pin.scope) for pin in decision.pins)
+            or "no reason"
+        )
         tried = f"; tried: {'; '.join(self._history)}" if self._history else ""
         return (
             f"step {self.step.id} ({decision.task_class}) stopped, {words(code)}: it must not go below tier {floor} ({reasons}){tried}. "
@@ -671,7 +681,9 @@ class Attempt:
             ended_ns=time.time_ns(),
             first_chunk_ns=self.first_chunk_ns,
             decision_ns=call.decision_ns or None,
-            escalated_from=previous.tier if (previous := call.entries[-1] if call.entries else None) and previous.outcome == "rejected" else None,
+            escalated_from=previous.tier
+            if (previous := call.entries[-1] if call.entries else None) and previous.outcome == "rejected"
+            else None,
         )
 
     def _baseline(self, usage: Usage, cost: Cost | None, model: str, top: Deployment) -> int | None:

@@ -78,12 +78,16 @@ class ThreadState:
         if not hasattr(document, "get"):
             raise StateError(f'routing state is a {type(document).__name__}; wanted {{"v", "pins", "facts"}} as written by routed-agents')
         if document.get("v", VERSION) != VERSION:
-            raise StateError(f"routing state has version {document.get('v')!r}; this release reads version {VERSION}; upgrade routed-agents")
+            raise StateError(
+                f"routing state has version {document.get('v')!r}; this release reads version {VERSION}; upgrade routed-agents"
+            )
         try:
             pins = frozenset(_pin(row) for row in document.get("pins", ()))
             facts = frozenset(str(fact) for fact in document.get("facts", ()))
         except (TypeError, KeyError, AttributeError, ValueError) as error:
-            raise StateError(f'routing state cannot be read ({error}); wanted {{"v", "pins", "facts"}} as written by routed-agents') from None
+            raise StateError(
+                f'routing state cannot be read ({error}); wanted {{"v", "pins", "facts"}} as written by routed-agents'
+            ) from None
         return cls(_recent(pins), facts)
 
 

@@ -179,7 +179,7 @@ FEW = 2
 @pytest.fixture(scope="module")
 def forgetful() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(state_module, "TURNS_KEPT", FEW)
+        patch.setattr(state_module, "PINS_KEPT", FEW)
         yield
 
 
@@ -240,7 +240,7 @@ def test_a_tool_result_on_the_anthropic_wire_starts_no_turn() -> None:
 
 def test_a_new_pin_is_not_forgotten_when_the_history_was_shortened() -> None:
     router = quiet_router(POLICY)
-    for turn in range(state_module.TURNS_KEPT + 10):
+    for turn in range(state_module.PINS_KEPT + 10):
         router.remember("t", POLICY.decide(Call(floor=3).step([*["old"] * 100, f"turn {turn}"], None), None, Conditions(now_s=1_000 + turn)).state)
     router.remember("t", POLICY.decide(Call(floor=3).step(["after the summary"], None), None, Conditions(now_s=5_000)).state)
 

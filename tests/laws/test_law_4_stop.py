@@ -18,13 +18,16 @@ class Overloaded(Exception):
     status_code = 529
 
 
-several = st.lists(verdicts(), max_size=4)
+HARD_CAP = Verdict(guard="g", code="c", floor=2, cap=0, hard=True)
+NO_TIER = Verdict(guard="g", code="nothing is up")
+several = st.lists(verdicts(), max_size=3)
 
 
-@given(policy=policies, step=steps, now=conditions, said=several)
-def test_a_stopped_step_yields_no_attempt(policy: Policy, step: Step, now: Conditions, said: list[Verdict]) -> None:
-    router = quiet_router(with_guards(policy, said))
-    with router.step(step, conditions=now) as call:
+@given(policy=policies, step=steps, now=conditions, said=several, cause=st.sampled_from((Verdict(guard="g", code="c", stop=True), HARD_CAP, NO_TIER)))
+def test_a_stopped_step_yields_no_attempt(policy: Policy, step: Step, now: Conditions, said: list[Verdict], cause: Verdict) -> None:
+    if cause is NO_TIER:
+        now = Conditions(unavailable=frozenset(policy.tiers.names))
+    with quiet_router(with_guards(policy, [*said, cause])).step(step, conditions=now) as call:
         assume(call.decision.stopped)
 
         with pytest.raises(StepStopped) as stop:

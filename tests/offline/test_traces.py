@@ -20,7 +20,15 @@ def line(*spans: dict[str, Any], scope: str = "routed_agents") -> str:
 
 def span(name: str, *, trace: str = "t", parent: str | None = None, start: int = 0, **more: Any) -> dict[str, Any]:
     given = {"parentSpanId": parent} if parent else {}
-    return {"traceId": trace, "spanId": name, "name": name, "startTimeUnixNano": str(start), "endTimeUnixNano": str(start + 1), **given, **more}
+    return {
+        "traceId": trace,
+        "spanId": name,
+        "name": name,
+        "startTimeUnixNano": str(start),
+        "endTimeUnixNano": str(start + 1),
+        **given,
+        **more,
+    }
 
 
 def test_values_of_every_kind_are_decoded(tmp_path: Path) -> None:
@@ -51,7 +59,11 @@ def test_values_of_every_kind_are_decoded(tmp_path: Path) -> None:
 
 def test_enums_are_read_as_numbers_and_as_names(tmp_path: Path) -> None:
     file = tmp_path / "t.jsonl"
-    file.write_text(line(span("a", kind=3, status={"code": 2, "message": "m"}), span("b", kind="SPAN_KIND_CLIENT", status={"code": "STATUS_CODE_ERROR"})))
+    file.write_text(
+        line(
+            span("a", kind=3, status={"code": 2, "message": "m"}), span("b", kind="SPAN_KIND_CLIENT", status={"code": "STATUS_CODE_ERROR"})
+        )
+    )
     assert [(each.kind, each.status) for each in read_spans(file)] == [("client", "error")] * 2
 
 

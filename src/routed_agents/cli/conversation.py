@@ -91,16 +91,14 @@ class _Pairing:
 
     def call(self, raw: object) -> dict[str, Any]:
         inner = field_of(raw, "function") or raw
-        arguments = next((value for key in ("args", "arguments", "input") if (value := field_of(inner, key)) is not None), None)
+        arguments: Any = next((value for key in ("args", "arguments", "input") if (value := field_of(inner, key)) is not None), None)
         if isinstance(arguments, str):
             try:
                 arguments = json.loads(arguments or "{}")
             except ValueError:
                 arguments = {"unreadable": arguments}
         given, name = field_of(raw, "id"), field_of(inner, "name")
-        taken: object = {"value": arguments}
-        if arguments is None or isinstance(arguments, dict):
-            taken = arguments or {}
+        taken = cast("object", arguments or {}) if arguments is None or isinstance(arguments, dict) else {"value": arguments}
         return {
             "name": name if isinstance(name, str) and name else "unknown_tool",
             "args": taken,

@@ -68,7 +68,9 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
             return _answered(response, call)
 
     @override
-    async def awrap_model_call(self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]) -> Any:
+    async def awrap_model_call(
+        self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
+    ) -> Any:
         router, models = self._for(request.model)
         async with self._open(router, request) as call:
             response: ModelResponse[Any] | None = None
@@ -171,5 +173,7 @@ def _cheaper_sibling(provider: str | None) -> str:
     """The cheap model of a provider's newest preset."""
     preset = {"anthropic": "claude", "openai": "gpt"}.get(provider or "")
     if preset is None:
-        raise ConfigurationError(f'no cheap model is known for provider "{provider}"; give one: RouterMiddleware(cheap="anthropic:claude-haiku-5-5")')
+        raise ConfigurationError(
+            f'no cheap model is known for provider "{provider}"; give one: RouterMiddleware(cheap="anthropic:claude-haiku-5-5")'
+        )
     return Tiers.preset_named(preset)[0].deployments[0].name

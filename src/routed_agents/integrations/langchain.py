@@ -138,21 +138,30 @@ class RoutedChatModel(BaseChatModel):
         known = {"title": function["name"], **function.get("parameters", {})}
         return cast(
             "Runnable[LanguageModelInput, Any]",
-            self.bind(**{LATE: Late(method="with_structured_output", subject=schema, options=options, tools=(function["name"],), schema=known)}),
+            self.bind(
+                **{LATE: Late(method="with_structured_output", subject=schema, options=options, tools=(function["name"],), schema=known)}
+            ),
         )
 
     @override
-    def invoke(self, input: LanguageModelInput, config: RunnableConfig | None = None, *, stop: list[str] | None = None, **kwargs: Any) -> Any:
+    def invoke(
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, *, stop: list[str] | None = None, **kwargs: Any
+    ) -> Any:
         with self._open(input, config, kwargs) as going:
             for attempt in going.call.attempts():
                 with attempt:
                     target = going.target(self.models.get(attempt.deployment), attempt, stop)
                     with _current(attempt):
-                        going.take(attempt, _or_failure(going, lambda target=target: target.runnable.invoke(going.prompt, target.config, **target.kwargs)))
+                        going.take(
+                            attempt,
+                            _or_failure(going, lambda target=target: target.runnable.invoke(going.prompt, target.config, **target.kwargs)),
+                        )
             return going.result()
 
     @override
-    async def ainvoke(self, input: LanguageModelInput, config: RunnableConfig | None = None, *, stop: list[str] | None = None, **kwargs: Any) -> Any:
+    async def ainvoke(
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, *, stop: list[str] | None = None, **kwargs: Any
+    ) -> Any:
         with self._open(input, config, kwargs) as going:
             for attempt in going.call.attempts():
                 with attempt:
@@ -362,7 +371,9 @@ class _Going:
             attempt.record(answer)
             return
         raw = self._raw(answer)
-        broken = self._error is not None or (isinstance(answer, Mapping) and cast("Mapping[str, Any]", answer).get("parsing_error") is not None)
+        broken = self._error is not None or (
+            isinstance(answer, Mapping) and cast("Mapping[str, Any]", answer).get("parsing_error") is not None
+        )
         attempt.record(raw, validated=not broken and answer is not None)
 
     def parse_failure(self, error: BaseException) -> None:
@@ -566,7 +577,9 @@ class CostObserver(BaseCallbackHandler):
         node = seen.metadata.get("langgraph_node")
         decision, parent = self._expected.get((seen.root, str(node)), (None, seen.parent)) if seen.root is not None else (None, seen.parent)
         position = position_of({"metadata": seen.metadata})
-        step = Step.from_messages(seen.messages or ("",), node=position.node, metadata=dict(seen.metadata), run=position.run, id=str(run_id))
+        step = Step.from_messages(
+            seen.messages or ("",), node=position.node, metadata=dict(seen.metadata), run=position.run, id=str(run_id)
+        )
         self.router.watch(
             model=seen.model,
             reply=message,
@@ -611,7 +624,11 @@ def _current(attempt: Attempt) -> Any:
     span = attempt.span
     if span is None:
         return NOT_CURRENT
-    return trace.use_span(span, end_on_exit=False, record_exception=False, set_status_on_exception=False) if isinstance(span, trace.Span) else NOT_CURRENT
+    return (
+        trace.use_span(span, end_on_exit=False, record_exception=False, set_status_on_exception=False)
+        if isinstance(span, trace.Span)
+        else NOT_CURRENT
+    )
 
 
 def _or_failure(going: _Going, call: Callable[[], Any]) -> Any:
@@ -662,7 +679,9 @@ def _message_of(response: LLMResult) -> BaseMessage | None:
     return generation.message if isinstance(generation, ChatGeneration) else None
 
 
-def _config(callbacks: Callbacks, tags: list[str] | None, metadata: dict[str, Any] | None, run_name: str | None, run_id: UUID | None) -> RunnableConfig:
+def _config(
+    callbacks: Callbacks, tags: list[str] | None, metadata: dict[str, Any] | None, run_name: str | None, run_id: UUID | None
+) -> RunnableConfig:
     given = {"callbacks": callbacks, "tags": tags, "metadata": metadata, "run_name": run_name, "run_id": run_id}
     return cast("RunnableConfig", {key: value for key, value in given.items() if value is not None})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Final, Literal
 
 from rich.cells import set_cell_size
@@ -24,10 +25,10 @@ CENT: Final = 10**10
 
 def dollars(pico: int, *, places: int = 4) -> str:
     """An amount for people: `$0.0012`, and `<$0.0001` for what would read as nothing."""
-    sign, amount = "-" if pico < 0 else "", usd_of(abs(pico))
-    if pico and amount < usd_of(5 * 10 ** (11 - places)):
+    sign, amount = "-" if pico < 0 else "", usd_of(abs(pico)).quantize(Decimal(1).scaleb(-places), ROUND_HALF_UP)
+    if pico and not amount:
         return f"{sign}<$0.{'1':0>{places}}"
-    return f"{sign}${amount:,.{places}f}"
+    return f"{sign}${amount:,}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

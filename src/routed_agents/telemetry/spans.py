@@ -167,7 +167,9 @@ class Telemetry:
             return None
         return span
 
-    def close_attempt(self, span: object, entry: Entry, error: BaseException | None, *, followed: bool = False, repairs: Sequence[str] = ()) -> None:
+    def close_attempt(
+        self, span: object, entry: Entry, error: BaseException | None, *, followed: bool = False, repairs: Sequence[str] = ()
+    ) -> None:
         """End the leaf span of one provider call, with its tokens and its cost, and count it."""
         if not self.enabled:
             return
@@ -219,7 +221,9 @@ class Telemetry:
         if decision.settlement.degraded:
             attributes[names.DEGRADED] = True
         if self.evidence:
-            attributes[names.EVIDENCE] = [each for each in (*decision.classification.evidence, *(v.evidence for v in decision.verdicts)) if each]
+            attributes[names.EVIDENCE] = [
+                each for each in (*decision.classification.evidence, *(v.evidence for v in decision.verdicts)) if each
+            ]
         self._context_attributes(attributes, call)
         return attributes
 
