@@ -272,13 +272,14 @@ def _is(value: object, kind: str) -> bool:
         return (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, float) and value.is_integer())
     if kind == "number":
         return isinstance(value, (int, float)) and not isinstance(value, bool)
-    types: Mapping[str, type | tuple[type, ...]] = {"object": dict, "array": list, "string": str, "boolean": bool, "null": type(None)}
-    return isinstance(value, types.get(kind, object))
+    types: Mapping[str, type] = {"object": dict, "array": list, "string": str, "boolean": bool, "null": type(None)}
+    return kind not in types or isinstance(value, types[kind])
 
 
 def _from_message(own: Mapping[str, Any], known: Known) -> Reply:
     """A LangChain message that only speaks, the common case."""
-    told, extra = own.get("response_metadata") or {}, own.get("additional_kwargs") or {}
+    told: Mapping[str, Any] = own.get("response_metadata") or {}
+    extra: Mapping[str, Any] = own.get("additional_kwargs") or {}
     reason, refusal = told.get("stop_reason") or told.get("finish_reason"), extra.get("refusal")
     broken = own.get("invalid_tool_calls")
     return Reply(

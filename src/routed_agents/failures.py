@@ -73,16 +73,20 @@ def failure_of(error: BaseException) -> Failure | None:
         return None
     status = field_of(error, "status_code")
     code = status if isinstance(status, int) else None
-    trouble = BY_STATUS.get(code) if code is not None else None
+    trouble: Trouble | None = BY_STATUS.get(code) if code is not None else None
     if code is not None and code >= 500 and trouble is None:
         trouble = "server_error"
     if trouble is None:
         trouble = next((BY_NAME[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in BY_NAME), None)
     if (code == 400 or code is None) and any(phrase in str(error).lower() for phrase in TOO_LONG):
-        trouble = trouble or ("context_overflow" if code == 400 else None)
+        trouble = trouble or _overflow(code)
     if trouble is None:
         return None
     return Failure(trouble=trouble, status=code, retry_after_s=_retry_after(error))
+
+
+def _overflow(status: int | None) -> Trouble | None:
+    return "context_overflow" if status == 400 else None
 
 
 def _retry_after(error: Exception) -> float | None:

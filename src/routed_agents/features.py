@@ -152,7 +152,8 @@ TAGGED: Final = re.compile(r"<([a-zA-Z][\w-]{1,40})(?:\s[^>]{0,200})?>.*?(?:</\1
 QUOTED: Final = re.compile(r"^\s{0,3}>.*$", re.MULTILINE)
 TRIPLE: Final = re.compile(r"\"\"\".*?(?:\"\"\"|\Z)|'''.*?(?:'''|\Z)|^-{3,}\n.*?(?:^-{3,}\s*$|\Z)", re.DOTALL | re.MULTILINE)
 LABELLED: Final = re.compile(
-    r"^(?:text|input|document|e-?mail|message|review|article|transcript|ticket|customer(?: message)?|code|data|passage|content|context)\s*:\s*(?:\n|(?=\S)).*",
+    r"^(?:text|input|document|e-?mail|message|review|article|transcript|ticket|customer(?: message)?|code|data|passage|content|context)"
+    r"\s*:\s*(?:\n|(?=\S)).*",
     re.IGNORECASE | re.MULTILINE | re.DOTALL,
 )
 HINT: Final = re.compile("[`~<>\"“„«]|'{3}|---")
@@ -299,8 +300,9 @@ SPARSEST: Final = 7
 
 
 def _characters(message: object) -> int:
-    content = message.get("content") if isinstance(message, dict) else getattr(message, "content", None)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-    if isinstance(content, str) and not (message.get("tool_calls") if isinstance(message, dict) else getattr(message, "tool_calls", None)):  # pyright: ignore[reportUnknownMemberType]
+    """`length_of`, quicker for a message that only speaks; every message of the history passes here."""
+    known = cast("dict[str, object]", message) if isinstance(message, dict) else getattr(message, "__dict__", None)
+    if known is not None and not known.get("tool_calls") and isinstance(content := known.get("content"), str):
         return len(content)
     return length_of(message)
 

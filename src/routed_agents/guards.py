@@ -55,10 +55,10 @@ class Conditions:
     """
 
     unavailable: frozenset[str] = frozenset()
-    latency_s: Mapping[str, float] = field(default_factory=lambda: dict[str, float]())
+    latency_s: Mapping[str, float] = field(default_factory=dict[str, float])
     now_s: int = 0
     deadline_s: float | None = None
-    unusable: Mapping[str, str] = field(default_factory=lambda: dict[str, str]())
+    unusable: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

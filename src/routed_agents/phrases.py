@@ -19,8 +19,9 @@ class PhraseTable(Generic[Tag]):
     """Finds phrases at word starts, case-insensitively.
 
     A single alternation of hundreds of phrases is tried at every character; here a word's first letters select the few that could match,
-    which is some twenty times quicker on prose. Of several phrases that start at one word, the first in the table is reported. Each phrase is a regular expression in lower case that starts with a
-    literal word or a group of them. Phrases in scripts without blanks are plain substrings.
+    which is some twenty times quicker on prose. Of several phrases that start at one word, the first in the table is reported. Each
+    phrase is a regular expression in lower case that starts with a literal word or a group of them. Phrases in scripts without blanks
+    are plain substrings.
 
     Args:
         rules: pairs of a tag and a phrase.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -62,7 +62,7 @@ class Policy:
     checks: tuple[Check, ...] = checks_module.DEFAULT
     stance: Stance = "balanced"
     mode: Mode = "enforce"
-    thresholds: Mapping[str, float] = field(default_factory=lambda: dict[str, float]())
+    thresholds: Mapping[str, float] = field(default_factory=dict[str, float])
     labels: tuple[str, ...] = ("tenant", "agent", "team")
     trusted: tuple[str, ...] = ("task_class", "routed_agents")
     on_stop: str = "raise"
@@ -252,14 +252,14 @@ class Policy:
         verdicts: list[Verdict] = []
         for rule in self._rules:
             try:
-                verdict: object = rule(seen)
+                verdict = rule(seen)
             except Exception as error:
                 name = str(getattr(rule, "name", type(rule).__name__))
                 verdicts.append(_unsure(name, "guard_failed", f"{name}: {type(error).__name__}: {error}"))
                 continue
             if verdict is None:
                 continue
-            if isinstance(verdict, Verdict) and _sound(verdict):
+            if _sound(verdict):
                 verdicts.append(verdict)
             else:
                 name = str(getattr(rule, "name", type(rule).__name__))
@@ -390,30 +390,23 @@ def _unique(verdicts: Sequence[Verdict]) -> tuple[Verdict, ...]:
     """Strictest first, repeats dropped, in an order that doesn't depend on the guards'."""
     if len(verdicts) < 2:
         return tuple(verdicts)
-    rank: Callable[[Verdict], Any] = lambda v: (
-        not v.stop,
-        -v.floor,
-        v.cap if v.cap is not None else TOP,
-        v.guard,
-        v.code,
-        v.evidence,
-        v.hard,
-        v.pin or "",
-        v.facts,
-    )  # noqa: E731
-    return tuple(sorted(dict.fromkeys(verdicts), key=rank))
+    return tuple(sorted(dict.fromkeys(verdicts), key=_strictness))
 
 
-def _sound(verdict: Verdict) -> bool:
-    facts: object = verdict.facts
-    if not isinstance(facts, tuple) or not isinstance(verdict.stop, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+def _strictness(v: Verdict) -> tuple[Any, ...]:
+    return (not v.stop, -v.floor, v.cap if v.cap is not None else TOP, v.guard, v.code, v.evidence, v.hard, v.pin or "", v.facts)
+
+
+def _sound(verdict: Any) -> bool:
+    """Whether a rule gave what it promised; a user's function may give anything."""
+    if not isinstance(verdict, Verdict) or not isinstance(verdict.facts, tuple) or not isinstance(verdict.stop, bool):
         return False
     texts = (verdict.guard, verdict.code, verdict.evidence, *verdict.facts)
     return (
         _is_rank(verdict.floor)
         and (verdict.cap is None or _is_rank(verdict.cap))
         and (verdict.pin is None or verdict.pin in SCOPES)
-        and all(isinstance(text, str) for text in texts)
+        and all([isinstance(text, str) for text in texts])
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from routed_agents.tiers import ModelCard
 
@@ -29,8 +29,8 @@ def repaired(parameters: Mapping[str, Any], card: ModelCard) -> tuple[dict[str, 
     if isinstance(limit, int) and card.max_output is not None and limit > card.max_output:
         kept["max_tokens"] = card.max_output
         changed.append("max_tokens")
-    thinking = kept.get("thinking")
-    if isinstance(thinking, Mapping) and not _thinks(thinking, card):
+    thinking: Any = kept.get("thinking")
+    if isinstance(thinking, Mapping) and not _thinks(cast("Mapping[str, Any]", thinking), card):
         del kept["thinking"]
         changed.append("thinking")
     if card.thinking in ("none", "budget"):
@@ -45,7 +45,7 @@ def _forces(choice: object) -> bool:
     return kind not in FREE
 
 
-def _thinks(thinking: Mapping[Any, Any], card: ModelCard) -> bool:
+def _thinks(thinking: Mapping[str, Any], card: ModelCard) -> bool:
     kind = thinking.get("type")
     if kind == "disabled":
         return card.thinking != "always"

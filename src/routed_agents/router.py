@@ -24,7 +24,7 @@ from routed_agents.ledger import Entry, Ledger
 from routed_agents.policy import MODES, Mode, Policy
 from routed_agents.pricing import Cost, Prices, Usage, served_model_of, usage_of
 from routed_agents.state import EMPTY, MemoryStateStore, StateStore, ThreadState, lineage_key
-from routed_agents.steps import STAMP, Step, field_of, text_of
+from routed_agents.steps import Step, field_of, stamp_of, text_of
 from routed_agents.telemetry import RouteSpan, Telemetry
 from routed_agents.tiers import Deployment, Tier, card
 
@@ -91,7 +91,13 @@ class Router:
 
     def replace(self, **changes: Any) -> Router:
         """A router with another policy, ledger, prices, telemetry or store; the rest is shared."""
-        parts = {"policy": self.policy, "ledger": self.ledger, "prices": self.prices, "telemetry": self.telemetry, "store": self.store}
+        parts: dict[str, Any] = {
+            "policy": self.policy,
+            "ledger": self.ledger,
+            "prices": self.prices,
+            "telemetry": self.telemetry,
+            "store": self.store,
+        }
         if unknown := [name for name in changes if name not in parts]:
             raise ConfigurationError(f"unknown part of a router: {', '.join(unknown)}; known parts: {', '.join(parts)}")
         return Router(**{**parts, **changes})
@@ -324,9 +330,9 @@ class RoutedCall:
         if self.mode == "enforce" and self.decision.stopped:
             raise self._stopped(self.decision.stopped)
         tier = self.router.policy.tiers[self.acting_rank]
-        deployment: Deployment | None = self._first_up(tier) or tier.deployments[0]
+        deployment = self._first_up(tier) or tier.deployments[0]
         number = 0
-        while deployment is not None:
+        while True:
             number += 1
             attempt = Attempt(call=self, number=number, tier=tier, deployment=deployment)
             yield attempt
@@ -472,8 +478,8 @@ class Attempt:
     """
 
     __slots__ = (
-        "_call", "_committed", "_decision", "_reply", "_served", "_span", "_started_ns", "_usage", "_watched", "alarmed", "deployment", "error", "first_chunk_ns", "follow_up", "number",
-        "outcome", "rejection", "repairs", "row",
+        "_call", "_committed", "_decision", "_reply", "_served", "_span", "_started_ns", "_usage", "_watched", "alarmed", "deployment",
+        "error", "first_chunk_ns", "follow_up", "number", "outcome", "rejection", "repairs", "row",
     )  # fmt: skip
 
     def __init__(self, *, call: RoutedCall, number: int, tier: Tier, deployment: Deployment, watched: bool = False) -> None:
@@ -739,9 +745,8 @@ def labels_from_context(allowed: Iterable[str], context: object) -> dict[str, st
 
 def decision_of(message: object) -> dict[str, Any] | None:
     """The decision a routed reply carries, or None for any other message."""
-    metadata = field_of(message, "response_metadata")
-    stamp = field_of(metadata, STAMP) if isinstance(metadata, Mapping) else None
-    return dict(cast("Mapping[str, Any]", stamp)) if isinstance(stamp, Mapping) else None
+    stamp = stamp_of(message)
+    return dict(stamp) if stamp is not None else None
 
 
 NOTHING_SPECIAL: Final = Conditions()

@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Literal, Protocol, cast
+from typing import Any, Final, Literal, Protocol
 
 from routed_agents.errors import StateError
 
@@ -44,8 +44,8 @@ class Pin:
 class ThreadState:
     """The pins and facts of one thread. Joining two states is commutative, associative and idempotent."""
 
-    pins: frozenset[Pin] = field(default_factory=lambda: frozenset[Pin]())
-    facts: frozenset[str] = field(default_factory=lambda: frozenset[str]())
+    pins: frozenset[Pin] = field(default_factory=frozenset[Pin])
+    facts: frozenset[str] = field(default_factory=frozenset[str])
 
     def join(self, other: ThreadState) -> ThreadState:
         """Everything either state knows."""
@@ -159,7 +159,7 @@ def _pin(row: Mapping[str, Any]) -> Pin:
     if scope not in SCOPES:
         raise KeyError(f"unknown scope {scope!r}")
     return Pin(
-        scope=cast("Scope", scope),
+        scope=scope,
         tier=str(row["tier"]),
         key=str(row.get("key", "")),
         turn=str(row.get("turn", "")),

@@ -165,19 +165,16 @@ class Step:
             "messages": [plain_message(message) for message in self.messages],
             "tools": list(self.tools),
         }
-        for key, value in (
-            ("task_class", self.task_class),
-            ("approx_tokens", self.tokens),
-            ("node", self.node),
-            ("output_schema", self.output_schema),
-            ("downstream", self.downstream),
-            ("deadline_s", self.deadline_s),
-        ):
-            if value is not None:
-                record[key] = value
-        if self.metadata:
-            record["metadata"] = dict(self.metadata)
-        return record
+        optional: dict[str, object] = {
+            "task_class": self.task_class,
+            "approx_tokens": self.tokens,
+            "node": self.node,
+            "output_schema": self.output_schema,
+            "downstream": self.downstream,
+            "deadline_s": self.deadline_s,
+            "metadata": dict(self.metadata) or None,
+        }
+        return record | {key: value for key, value in optional.items() if value is not None}
 
 
 def role_of(message: object) -> Role:
@@ -385,7 +382,8 @@ def _optional(record: Mapping[str, object], key: str, kind: Any) -> Any:
     value = record.get(key)
     if value is None or (isinstance(value, kind) and not isinstance(value, bool)):
         return value
-    wanted = " or ".join(each.__name__ for each in (kind if isinstance(kind, tuple) else (kind,)))  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+    kinds: tuple[Any, ...] = kind if isinstance(kind, tuple) else (kind,)  # pyright: ignore[reportUnknownVariableType]
+    wanted = " or ".join([str(each.__name__) for each in kinds])
     raise StepError(f'"{key}" is {_kind(value)}; wanted {wanted}')
 
 

@@ -63,9 +63,10 @@ class Taxonomy:
         """
         rows: dict[str, TaskClass] = {}
         for row in document.get("class", []):
+            values: dict[str, Any] = {**row, "savings": tuple(row.get("savings", ()))}
             try:
-                parsed = TaskClass(**{**row, "savings": tuple(row["savings"])})
-            except (TypeError, KeyError) as error:
+                parsed = TaskClass(**values)
+            except TypeError as error:
                 raise PolicyError(f"[[class]] {row.get('key', row)!r} cannot be read: {error}; see taxonomy.toml for the keys") from None
             if parsed.disposition not in ("route", "partial", "escalate_often", "escalate"):
                 known = "route, partial, escalate_often, escalate"

@@ -177,7 +177,8 @@ class Tiers:
 PROVIDERS = frozenset(
     {
         "anthropic", "openai", "bedrock", "bedrock_converse", "anthropic_bedrock", "google_vertexai", "google_anthropic_vertex",
-        "google_genai", "azure_openai", "azure_ai", "mistralai", "groq", "together", "fireworks", "openrouter", "litellm", "ollama", "deepseek", "xai",
+        "google_genai", "azure_openai", "azure_ai", "mistralai", "groq", "together", "fireworks", "openrouter", "litellm", "ollama",
+        "deepseek", "xai",
     }
 )  # fmt: skip
 """Prefixes that `init_chat_model` understands; anything else before a colon is part of the model id."""

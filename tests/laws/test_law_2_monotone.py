@@ -6,15 +6,13 @@ from dataclasses import replace
 
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from worlds import conditions, eligible, height, policies, ranks, steps, verdicts, with_guards
+from worlds import conditions, eligible, height, policies, ranks, several, steps, with_guards
 
 from routed_agents.decisions import settle
 from routed_agents.guards import Conditions, Verdict
 from routed_agents.policy import Policy
-from routed_agents.state import Pin, ThreadState
+from routed_agents.state import ThreadState
 from routed_agents.steps import Step
-
-several = st.lists(verdicts(), max_size=4)
 
 
 @given(proposed=ranks, said=several, pinned=ranks, eligible=eligible, more=st.tuples(ranks, ranks, ranks))
@@ -30,7 +28,9 @@ def test_raising_proposal_floor_or_pin_never_lowers(
 
 
 @given(proposed=ranks, said=several, pinned=ranks, eligible=eligible)
-def test_settling_again_with_the_result_as_pin_gives_the_result(proposed: int, said: list[Verdict], pinned: int, eligible: frozenset[int]) -> None:
+def test_settling_again_with_the_result_as_pin_gives_the_result(
+    proposed: int, said: list[Verdict], pinned: int, eligible: frozenset[int]
+) -> None:
     first = settle(proposed=proposed, verdicts=said, pinned=pinned, eligible=eligible, top=3)
     assume(first.rank is not None)
 
@@ -52,7 +52,9 @@ def test_losing_a_tier_never_lowers_what_is_floored_or_pinned(
 
 
 @given(policy=policies, step=steps, now=conditions, said=several)
-def test_deciding_again_with_the_decisions_own_pin_gives_the_same_tier(policy: Policy, step: Step, now: Conditions, said: list[Verdict]) -> None:
+def test_deciding_again_with_the_decisions_own_pin_gives_the_same_tier(
+    policy: Policy, step: Step, now: Conditions, said: list[Verdict]
+) -> None:
     policy = with_guards(policy, said)
     first = policy.decide(step, None, now)
     assume(first.rank is not None)

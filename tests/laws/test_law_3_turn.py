@@ -85,7 +85,11 @@ calls = st.sampled_from(
 )
 events = st.lists(
     st.one_of(
-        calls, calls, st.sampled_from([("tool", "success"), ("tool", "error")]), st.sampled_from(TEXTS).map(lambda text: ("human", text)), st.just(("critic", ""))
+        calls,
+        calls,
+        st.sampled_from([("tool", "success"), ("tool", "error")]),
+        st.sampled_from(TEXTS).map(lambda text: ("human", text)),
+        st.just(("critic", "")),
     ),
     max_size=8,
 )
@@ -135,7 +139,12 @@ def test_a_step_with_its_own_prompt_in_another_node_stays_free(made: list[Call],
     assert beside.rank == POLICY.decide(step).rank
 
 
-@given(node=st.sampled_from(("triage", "reply")), key=st.sampled_from(PERSON_FACING), later=st.sampled_from(("triage", "reply", "other")), filler=st.integers(0, 3))
+@given(
+    node=st.sampled_from(("triage", "reply")),
+    key=st.sampled_from(PERSON_FACING),
+    later=st.sampled_from(("triage", "reply", "other")),
+    filler=st.integers(0, 3),
+)
 def test_the_distress_fact_raises_every_person_facing_step_of_the_thread(node: str, key: str, later: str, filler: int) -> None:
     router = quiet_router(POLICY)
     plea = Step.from_messages("Classify the ticket:\n```\nmy husband died, I am desperate\n```", node=node, task_class="classification")
@@ -184,8 +193,14 @@ def forgetful() -> Iterator[None]:
 
 
 PINS = [
-    *[Pin(scope="turn", tier=tier, key="plan", turn=turn, seq=seq) for tier, turn, seq in product(("tier1", "tier3"), "abcd", (0, 1, 11, 60))],
-    *[Pin(scope=scope, tier=tier, key=key, seq=1) for scope, tier, key in product(("turn", "lineage", "thread"), ("tier1", "tier3"), ("plan", "reply"))],
+    *[
+        Pin(scope="turn", tier=tier, key="plan", turn=turn, seq=seq)
+        for tier, turn, seq in product(("tier1", "tier3"), "abcd", (0, 1, 11, 60))
+    ],
+    *[
+        Pin(scope=scope, tier=tier, key=key, seq=1)
+        for scope, tier, key in product(("turn", "lineage", "thread"), ("tier1", "tier3"), ("plan", "reply"))
+    ],
 ]
 states = st.builds(
     lambda pins, facts: EMPTY.join(ThreadState(frozenset(pins), frozenset(facts))),
@@ -241,7 +256,9 @@ def test_a_tool_result_on_the_anthropic_wire_starts_no_turn() -> None:
 def test_a_new_pin_is_not_forgotten_when_the_history_was_shortened() -> None:
     router = quiet_router(POLICY)
     for turn in range(state_module.PINS_KEPT + 10):
-        router.remember("t", POLICY.decide(Call(floor=3).step([*["old"] * 100, f"turn {turn}"], None), None, Conditions(now_s=1_000 + turn)).state)
+        router.remember(
+            "t", POLICY.decide(Call(floor=3).step([*["old"] * 100, f"turn {turn}"], None), None, Conditions(now_s=1_000 + turn)).state
+        )
     router.remember("t", POLICY.decide(Call(floor=3).step(["after the summary"], None), None, Conditions(now_s=5_000)).state)
 
     assert router.decide(Call(task_class="classification").step(["after the summary"], None), thread="t").rank == 3
@@ -253,8 +270,19 @@ def test_a_human_message_written_by_a_node_starts_no_turn(written: str) -> None:
     thread.human("plan the move")
     thread.call(Call(floor=3))
     if written == "summary":
-        thread.messages = [{"role": "user", "content": "Summary so far: a move is planned", "id": "sum", "additional_kwargs": {"lc_source": "summarization"}}]
+        thread.messages = [
+            {
+                "role": "user",
+                "content": "Summary so far: a move is planned",
+                "id": "sum",
+                "additional_kwargs": {"lc_source": "summarization"},
+            }
+        ]
     else:
-        thread.messages = [thread.messages[0], {"role": "assistant", "content": "planned"}, {"role": "user", "content": "more", "id": "critic"}]
+        thread.messages = [
+            thread.messages[0],
+            {"role": "assistant", "content": "planned"},
+            {"role": "user", "content": "more", "id": "critic"},
+        ]
 
     assert thread.call(Call(task_class="classification")) == 3

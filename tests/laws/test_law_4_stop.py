@@ -5,13 +5,12 @@ from __future__ import annotations
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from worlds import POLICIES, conditions, policies, quiet_router, steps, verdicts, with_guards
+from worlds import POLICIES, conditions, policies, quiet_router, several, steps, with_guards
 
 from routed_agents.errors import StepStopped
 from routed_agents.guards import Conditions, Verdict
 from routed_agents.policy import Policy
 from routed_agents.steps import Step
-
 
 
 class Overloaded(Exception):
@@ -20,10 +19,15 @@ class Overloaded(Exception):
 
 HARD_CAP = Verdict(guard="g", code="c", floor=2, cap=0, hard=True)
 NO_TIER = Verdict(guard="g", code="nothing is up")
-several = st.lists(verdicts(), max_size=3)
 
 
-@given(policy=policies, step=steps, now=conditions, said=several, cause=st.sampled_from((Verdict(guard="g", code="c", stop=True), HARD_CAP, NO_TIER)))
+@given(
+    policy=policies,
+    step=steps,
+    now=conditions,
+    said=several,
+    cause=st.sampled_from((Verdict(guard="g", code="c", stop=True), HARD_CAP, NO_TIER)),
+)
 def test_a_stopped_step_yields_no_attempt(policy: Policy, step: Step, now: Conditions, said: list[Verdict], cause: Verdict) -> None:
     if cause is NO_TIER:
         now = Conditions(unavailable=frozenset(policy.tiers.names))
@@ -64,7 +68,9 @@ def test_a_mode_that_only_watches_never_stops(policy: Policy, step: Step, now: C
 
 @pytest.mark.parametrize("gone", ["model-3", "tier3"])
 def test_a_mode_that_only_watches_calls_even_where_its_model_is_down(gone: str) -> None:
-    with quiet_router(POLICIES[3].replace(mode="shadow")).step(Step.from_messages("hi"), conditions=Conditions(unavailable=frozenset({gone}))) as call:
+    with quiet_router(POLICIES[3].replace(mode="shadow")).step(
+        Step.from_messages("hi"), conditions=Conditions(unavailable=frozenset({gone}))
+    ) as call:
         assert next(call.attempts(), None) is not None
 
 
@@ -72,7 +78,9 @@ def test_a_mode_that_only_watches_calls_even_where_its_model_is_down(gone: str) 
 def test_an_outage_in_the_middle_never_sends_a_floored_step_down(said: list[Verdict], floor: int, gone: int) -> None:
     floored = [*said, Verdict(guard="floor", code="floor", floor=floor)]
     used: list[int] = []
-    with quiet_router(with_guards(POLICIES[3], floored)).step(Step.from_messages("hi"), conditions=Conditions(unavailable=frozenset({f"tier{gone}"}))) as call:
+    with quiet_router(with_guards(POLICIES[3], floored)).step(
+        Step.from_messages("hi"), conditions=Conditions(unavailable=frozenset({f"tier{gone}"}))
+    ) as call:
         try:
             for attempt in call.attempts():
                 with attempt:

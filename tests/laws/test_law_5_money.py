@@ -59,9 +59,21 @@ class Till:
 
 def reply(model: str, spent: Usage, *, cut: bool = False) -> dict[str, Any]:
     """An answer as the Anthropic API gives it."""
-    usage = {"input_tokens": spent.input, "output_tokens": spent.output, "cache_read_input_tokens": spent.cache_read, "cache_creation_input_tokens": 0}
+    usage = {
+        "input_tokens": spent.input,
+        "output_tokens": spent.output,
+        "cache_read_input_tokens": spent.cache_read,
+        "cache_creation_input_tokens": 0,
+    }
     content = [{"type": "text", "text": "yes"}]
-    return {"type": "message", "role": "assistant", "model": model, "content": content, "usage": usage, "stop_reason": "max_tokens" if cut else "end_turn"}
+    return {
+        "type": "message",
+        "role": "assistant",
+        "model": model,
+        "content": content,
+        "usage": usage,
+        "stop_reason": "max_tokens" if cut else "end_turn",
+    }
 
 
 def perform(router: Router, plan: Plan, till: Till, step_id: str) -> dict[str, Any]:
@@ -120,7 +132,9 @@ def test_every_total_is_the_sum_of_its_attempts(made: list[Plan]) -> None:
     assert ledger.total().cost_pico == till.total
     assert costs(ledger, "thread") == costs(ledger, "lineage") == {key: cost for key, cost in till.by_thread.items() if cost}
     assert costs(ledger, "label:tenant") == {key: cost for key, cost in till.by_tenant.items() if cost}
-    assert {entry.step_id: 0 for entry in ledger.entries()} | sums(ledger) == {f"s{number}": till.by_step[f"s{number}"] for number in range(len(made))}
+    assert {entry.step_id: 0 for entry in ledger.entries()} | sums(ledger) == {
+        f"s{number}": till.by_step[f"s{number}"] for number in range(len(made))
+    }
 
 
 def costs(ledger: Ledger, by: str) -> dict[str, int]:
@@ -169,7 +183,9 @@ def test_totals_hold_when_threads_run_in_parallel() -> None:
     kinds = ("accepted", "rejected", "failed", "timeout", "abandoned")
 
     def plan(number: int) -> Plan:
-        outcomes = tuple((random.choice(kinds), random.randrange(300_000), random.randrange(5_000), random.choice((0, 7))) for _ in range(3))
+        outcomes = tuple(
+            (random.choice(kinds), random.randrange(300_000), random.randrange(5_000), random.choice((0, 7))) for _ in range(3)
+        )
         return Plan(f"t{number % 5}", f"c{number % 3}", random.choice(("classification", "code_generation")), outcomes)
 
     made = [(plan(number), Till(), f"s{number}") for number in range(1_200)]

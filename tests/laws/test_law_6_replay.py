@@ -23,7 +23,20 @@ from routed_agents.state import Pin, ThreadState
 from routed_agents.steps import Step
 from routed_agents.tiers import Deployment, Tiers
 
-WORDS = ("refund", "translate", "summarize", "my husband died", "solve", "the equation", "```code```", "JSON", "please", "agent", "绝望", "reply to the customer")
+WORDS = (
+    "refund",
+    "translate",
+    "summarize",
+    "my husband died",
+    "solve",
+    "the equation",
+    "```code```",
+    "JSON",
+    "please",
+    "agent",
+    "绝望",
+    "reply to the customer",
+)
 
 
 @dataclass(frozen=True)
@@ -42,8 +55,12 @@ def records(count: int = 1_000) -> list[Any]:
     for number in range(count):
         policy = random.choice(POLICIES).replace(stance=random.choice(("frugal", "balanced", "conservative")))
         texts = [" ".join(random.choices(WORDS, k=random.randrange(1, 9))) for _ in range(random.randrange(1, 4))]
-        step = Step.from_messages([*texts, random.choice(TEXTS)], id=f"s{number}", node=random.choice(("a", "b")), tools=random.choice(((), ("look",))))
-        pins = frozenset(Pin(scope="lineage", tier=f"tier{random.randrange(5)}", key=random.choice("abc")) for _ in range(random.randrange(3)))
+        step = Step.from_messages(
+            [*texts, random.choice(TEXTS)], id=f"s{number}", node=random.choice(("a", "b")), tools=random.choice(((), ("look",)))
+        )
+        pins = frozenset(
+            Pin(scope="lineage", tier=f"tier{random.randrange(5)}", key=random.choice("abc")) for _ in range(random.randrange(3))
+        )
         state = ThreadState(pins, frozenset(random.sample(("distress", "vip"), random.randrange(3))))
         now = Conditions(unavailable=frozenset(random.sample(("tier0", "tier1", "model-2", "model-3"), random.randrange(3))))
         decision = policy.decide(step, state, now)
@@ -75,9 +92,14 @@ def test_a_rules_settings_hash_alike_in_every_process() -> None:
 
 
 @given(policy=policies, step=steps, now=conditions, facts=st.sets(st.sampled_from(("distress", "vip"))), pinned=st.integers(0, 4))
-def test_a_decision_survives_the_json_of_its_state_and_step(policy: Policy, step: Step, now: Conditions, facts: set[str], pinned: int) -> None:
+def test_a_decision_survives_the_json_of_its_state_and_step(
+    policy: Policy, step: Step, now: Conditions, facts: set[str], pinned: int
+) -> None:
     state = ThreadState(frozenset({Pin(scope="thread", tier=f"tier{pinned}")}), frozenset(facts))
-    read_step, read_state = Step.from_record(json.loads(json.dumps(step.to_record()))), ThreadState.from_json(json.loads(json.dumps(state.to_json())))
+    read_step, read_state = (
+        Step.from_record(json.loads(json.dumps(step.to_record()))),
+        ThreadState.from_json(json.loads(json.dumps(state.to_json()))),
+    )
 
     again = policy.decide(read_step, read_state, now)
 

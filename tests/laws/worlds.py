@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import combinations, product
+from random import Random
 
 from hypothesis import strategies as st
 
@@ -57,16 +58,25 @@ FLOORED = (0, 0, 1, 2, 3, TOP)
 CAPPED = ((None, False), (None, False), *product((0, 1, 2, 3, 7), (False, True)))
 PINNED = (None, "turn", "lineage", "thread")
 FACTS = ((), (), ("distress",))
-VERDICTS = tuple(_verdict(floor, cap, hard, pin, False, facts) for floor, (cap, hard), pin, facts in product(FLOORED, CAPPED, PINNED, FACTS))
+VERDICTS = tuple(
+    _verdict(floor, cap, hard, pin, False, facts) for floor, (cap, hard), pin, facts in product(FLOORED, CAPPED, PINNED, FACTS)
+)
 STOPS = tuple(_verdict(floor, None, False, None, True, ()) for floor in FLOORED)
 
 
-def verdicts(*, caps: bool = True, stops: bool = True) -> st.SearchStrategy[Verdict]:
-    """One of the prepared verdicts: a single draw is what keeps thousands of examples cheap."""
-    chosen = [verdict for verdict in VERDICTS if caps or verdict.cap is None]
-    return st.sampled_from([*chosen, *(STOPS * (len(chosen) // 60) if stops else ())])
+UNCAPPED = tuple(verdict for verdict in VERDICTS if verdict.cap is None)
+_random = Random(0)
+SAID = tuple(
+    [
+        [_random.choice(STOPS if _random.random() < 0.08 else VERDICTS) for _ in range(size)]
+        for size in range(5)
+        for _ in range(1 + 500 * size)
+    ]
+)
 
-
+several = st.sampled_from(SAID)
+"""Up to four verdicts, in lists prepared once: a single draw is what keeps thousands of examples cheap."""
+uncapped = st.sampled_from((*UNCAPPED, *STOPS))
 ranks = st.sampled_from(range(4))
 eligible = st.sampled_from([frozenset(each) for size in range(5) for each in combinations(range(4), size)])
 policies = st.sampled_from(POLICIES)

@@ -151,10 +151,11 @@ def _reply(response: ModelResponse[Any] | AIMessage | ExtendedModelResponse[Any]
 def _answered(response: Any, call: RoutedCall) -> Any:
     """The response with its reply stamped, and the pins and facts for the agent's state."""
     stamp = call.stamp()
-    command = None
-    inner = response
+    command: object = None
+    inner: ModelResponse[Any] = response
     if isinstance(response, ExtendedModelResponse):
-        inner, command = response.model_response, response.command
+        extended = cast("ExtendedModelResponse[Any]", response)
+        inner, command = extended.model_response, extended.command
     elif isinstance(response, AIMessage):
         inner = ModelResponse(result=[response])
     result = [_stamped(message, stamp) if isinstance(message, AIMessage) else message for message in inner.result]

@@ -30,7 +30,7 @@ from routed_agents.policy import Policy
 from routed_agents.pricing import Usage, usage_of
 from routed_agents.repairs import repaired
 from routed_agents.router import Attempt, RoutedCall, Router, labels_from_context, labels_from_tags
-from routed_agents.steps import STAMP, Step, tool_name
+from routed_agents.steps import STAMP, Step, field_of, tool_name
 from routed_agents.tiers import Tiers, card
 
 LATE: Final = "_routed_late"
@@ -127,7 +127,7 @@ class RoutedChatModel(BaseChatModel):
     def bind_tools(self, tools: Sequence[Any], *, tool_choice: Any = None, **kwargs: Any) -> Runnable[LanguageModelInput, AIMessage]:  # type: ignore[override]
         """Bind tools; they are put into the provider's own format once the tier is chosen."""
         options = kwargs if tool_choice is None else {**kwargs, "tool_choice": tool_choice}
-        names = tuple(tool_name(tool) if isinstance(tool, (str, dict)) else _tool_name(tool) for tool in tools)
+        names = tuple(_tool_name(tool) for tool in tools)
         return self.bind(**{LATE: Late(method="bind_tools", subject=list(tools), options=options, tools=names)})
 
     @override
@@ -272,7 +272,7 @@ class RoutedChatModel(BaseChatModel):
         messages = prompt.to_messages()
         late: Late | None = kwargs.pop(LATE, None)
         position = position_of(cast("Mapping[str, Any]", config))
-        metadata = cast("dict[str, Any]", config.get("metadata") or {})
+        metadata = config.get("metadata") or {}
         step = Step.from_messages(
             messages,
             tools=late.tools if late is not None and late.method == "bind_tools" else kwargs.get("tools") or (),
@@ -386,11 +386,12 @@ class _Going:
         """What the caller gets: the answer, stamped where it is a message."""
         if self._error is not None:
             raise self._error
-        answer = self._answer
+        answer: Any = self._answer
         if isinstance(answer, BaseMessage):
             return _stamped(answer, self.call.stamp())
-        if self.structured and isinstance(answer, Mapping) and isinstance(raw := cast("Mapping[str, Any]", answer).get("raw"), BaseMessage):
-            return {**cast("Mapping[str, Any]", answer), "raw": _stamped(raw, self.call.stamp())}
+        raw = field_of(answer, "raw") if self.structured and isinstance(answer, Mapping) else None
+        if isinstance(raw, BaseMessage):
+            return {**answer, "raw": _stamped(raw, self.call.stamp())}
         return answer
 
     def last_words(self) -> Iterator[Any]:
@@ -556,7 +557,7 @@ class CostObserver(BaseCallbackHandler):
         )
 
     @override
-    def on_llm_new_token(self, token: str, *, run_id: UUID, **kwargs: Any) -> None:
+    def on_llm_new_token(self, token: Any, *, run_id: UUID, **kwargs: Any) -> None:
         seen = self._open.get(run_id)
         if seen is not None and seen.first_chunk_ns is None:
             seen.first_chunk_ns = time.time_ns()
@@ -602,6 +603,8 @@ class CostObserver(BaseCallbackHandler):
 
 
 def _tool_name(tool: Any) -> str:
+    if isinstance(tool, (str, dict)):
+        return tool_name(cast("object", tool))
     name = getattr(tool, "name", None)
     if isinstance(name, str):
         return name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from routed_agents.errors import ConfigurationError, PolicyError
 from routed_agents.policy import Policy
@@ -78,9 +78,9 @@ class Models:
         try:
             from langchain.chat_models import init_chat_model
         except ImportError:
-            wanted = f'tier model "{deployment.name}" needs langchain to be built from a string; pip install "routed-agents[agents]", or pass a chat model'
-            raise ConfigurationError(wanted) from None
-        return init_chat_model(deployment.name, **options)
+            wanted = f'tier model "{deployment.name}" needs langchain to be built from a string'
+            raise ConfigurationError(f'{wanted}; pip install "routed-agents[agents]", or pass a chat model') from None
+        return cast("BaseChatModel", init_chat_model(deployment.name, **options))
 
 
 def policy_for(given: Mapping[str, Any]) -> Policy:

@@ -251,14 +251,14 @@ def _why(span: SpanRecord, attempts: Sequence[Row]) -> str:
     reasons = ["by class" if code == own else words(code) for code in codes if code != "escalated"]
     if len(attempts) > 1 and attempts[0].tier != acting:
         reasons.append(f"after {attempts[-2].why or attempts[-2].mark}")
-    if stop:
+    if (mode := found.get(names.MODE)) in ("shadow", "off"):
+        reasons.insert(0, f"{mode}, {'would be' if decided != acting else 'also'} {decided}")
+    elif stop:
         reasons.insert(0, words(stop))
     elif not reasons and found.get(names.PINNED) is True:
         reasons.append("pinned before")
     elif not reasons and acting not in ("cheap", "") and isinstance(odds := found.get(names.P_STRONG), float):
         reasons.append(f"likely hard ({odds:.2f})")
-    if (mode := found.get(names.MODE)) in ("shadow", "off"):
-        reasons = [f"{mode}, {'would be' if decided != acting else 'also'} {decided}", *reasons]
     if found.get(names.DEGRADED) is True:
         reasons.insert(0, "nothing higher up")
     return ", ".join(reasons)

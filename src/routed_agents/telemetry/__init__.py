@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from routed_agents.telemetry.spans import RouteSpan, Telemetry
+
+if TYPE_CHECKING:
+    from routed_agents.telemetry.setup import configure
 
 __all__ = ["RouteSpan", "Telemetry", "configure"]
 

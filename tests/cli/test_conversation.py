@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
+
+from routed_agents.cli.conversation import NO_RESULT, messages_of
+from routed_agents.errors import StepError
+
+TAU = Path("../shared/data/outcomes/tau_airline_gpt4o_trajectories.jsonl.gz")
+
+
+def call(name: str, arguments: str = "{}", **more: object) -> dict[str, object]:
+    return {"name": name, "arguments": arguments, **more}
+
+
+def unpaired(messages: list[BaseMessage]) -> list[str]:
+    """What a provider would refuse: each call must be answered once, by the messages right after it."""
+    wrong: list[str] = []
+    waiting: set[str] = set()
+    for number, message in enumerate(messages):
+        if isinstance(message, ToolMessage):
+            if message.tool_call_id not in waiting:
+                wrong.append(f"message {number}: a result nobody waits for")
+            waiting.discard(message.tool_call_id)
+            continue
+        if waiting:
+            wrong.append(f"message {number}: {len(waiting)} calls still wait")
+        waiting = {str(each["id"]) for each in message.tool_calls} if isinstance(message, AIMessage) else set()
+    return wrong + (["the end: calls still wait"] if waiting else [])
+
+
+def test_calls_and_results_without_ids_are_paired_in_order():
+    record = {
+        "steps": [
+            {"role": "user", "content": "go"},
+            {"role": "assistant", "content": "", "tool_calls": [call("a", '{"x": 1}'), call("b")]},
+            {"role": "tool", "content": "first"},
+            {"role": "tool", "content": "second"},
+        ]
+    }
+    messages = messages_of(record)
+    assert [(each["name"], each["args"]) for each in messages[1].tool_calls] == [("a", {"x": 1}), ("b", {})]
+    assert [message.name for message in messages[2:]] == ["a", "b"]
+    assert unpaired(messages) == []
+
+
+def test_results_with_a_name_answer_the_call_of_that_name():
+    record = {
+        "messages": [
+            {"role": "assistant", "content": "", "tool_calls": [call("a"), call("b")]},
+            {"role": "tool", "name": "b", "content": "of b"},
+            {"role": "tool", "name": "a", "content": "of a"},
+        ]
+    }
+    assert [(message.name, message.content) for message in messages_of(record)[1:]] == [("b", "of b"), ("a", "of a")]
+
+
+def test_recorded_ids_stay():
+    record = {
+        "messages": [
+            {"role": "assistant", "content": "", "tool_calls": [call("a", id="x1")]},
+            {"role": "tool", "content": "r", "tool_call_id": "x1"},
+        ]
+    }
+    assert messages_of(record)[1].tool_call_id == "x1"
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        [],
+        [{"role": "user", "content": "go"}],
+        [{"role": "assistant", "content": "said"}],
+        [{"role": "assistant", "content": "", "tool_calls": [call("a")]}, {"role": "tool", "content": "r"}],
+    ],
+)
+def test_result_nobody_asked_for_gets_a_call_of_its_own(before):
+    messages = messages_of({"messages": [*before, {"role": "tool", "content": "orphan"}]})
+    assert (messages[-1].content, unpaired(messages)) == ("orphan", [])
+
+
+def test_call_nobody_answered_gets_a_result_that_says_so():
+    record = {"messages": [{"role": "assistant", "content": "", "tool_calls": [call("a")]}, {"role": "user", "content": "and?"}]}
+    messages = messages_of(record)
+    assert (messages[1].content, messages[1].status, unpaired(messages)) == (NO_RESULT, "error", [])
+
+
+@pytest.mark.parametrize("arguments", ["not json", "[1]", "", "5", "null"])
+def test_arguments_that_are_no_object_are_kept_in_one(arguments):
+    record = {"messages": [{"role": "assistant", "content": "", "tool_calls": [call("a", arguments)]}]}
+    assert isinstance(messages_of(record)[0].tool_calls[0]["args"], dict)
+
+
+@pytest.mark.parametrize("record", [{}, {"messages": []}, {"messages": "hi"}, {"messages": ["hi"]}, {"messages": [{"role": "martian"}]}])
+def test_record_without_readable_messages_is_refused(record):
+    with pytest.raises(StepError):
+        messages_of(record)
+
+
+@pytest.mark.skipif(not TAU.exists(), reason=f"{TAU} is not here")
+def test_recorded_airline_trajectories_become_histories_a_provider_accepts():
+    with gzip.open(TAU, "rt", encoding="utf-8") as file:
+        records = [json.loads(line) for line in file]
+    wrong = {record["id"]: found for record in records if (found := unpaired(messages_of(record)))}
+    assert records
+    assert wrong == {}
+    words = sum(len(step["content"] or "") for record in records for step in record["steps"])
+    kept = sum(len(str(message.content)) for record in records for message in messages_of(record) if message.content != NO_RESULT)
+    assert kept == words

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from routed_agents.policy import Policy
+from routed_agents.steps import Step
+
+from .conftest import ids, parsed, said
+
+EASY = "Classify the sentiment as positive or negative: lovely"
+
+
+def test_each_step_record_gives_one_decision_record_in_order(cli, lines):
+    path = lines(said(EASY, id="a"), said("Plan", id="b", task_class="agentic_chain"), said(EASY, id="c", whatever={"unknown": "keys"}))
+    code, out, err = cli("decide", path)
+    rows = parsed(out)
+    assert (code, err, ids(rows), [row["tier"] for row in rows]) == (0, "", ["a", "b", "c"], ["cheap", "strong", "cheap"])
+    assert rows[0] == Policy.default().decide(Step.from_record(said(EASY, id="a"))).to_record()
+
+
+def test_same_file_gives_the_same_bytes_also_without_ids(cli, lines):
+    path = lines(said(EASY), said("hello"))
+    assert cli("decide", path) == cli("decide", path)
+
+
+def test_gzip_and_standard_input_read_like_a_plain_file(cli, lines, monkeypatch):
+    records = [said(EASY, id="a"), said("hi", id="b")]
+    plain = cli("decide", lines(*records))
+    packed = lines(*records, name="in.jsonl.gz")
+    assert cli("decide", packed) == plain
+    for raw in (Path(packed).read_bytes(), b"".join(json.dumps(each).encode() + b"\n" for each in records)):
+        stdin = io.TextIOWrapper(io.BufferedReader(io.BytesIO(raw)))
+        monkeypatch.setattr(sys, "stdin", stdin)
+        assert cli("decide", "-") == plain
+
+
+def test_bad_lines_are_named_and_the_rest_is_decided(cli, lines):
+    path = lines(
+        said(EASY, id="good"),
+        b'{"messages": [{"role": "user", "content": "caf\xe9"}]}\n',
+        b"not json\n",
+        b"\n",
+        {"id": "empty", "messages": []},
+        {"id": "martian", "messages": [{"role": "martian", "content": "x"}]},
+        [1, 2],
+        {"id": "none"},
+        {"id": "odd", "messages": ["hello"]},
+        b"[" * 100_000 + b"\n",
+        {"steps": [{"role": "user", "content": "a trajectory"}], "id": "steps"},
+    )
+    code, out, err = cli("decide", path)
+    assert (code, ids(parsed(out))) == (1, ["good", "steps"])
+    found = [line.split("line ", 1)[1] for line in err.splitlines()]
+    wanted = ["2: not UTF-8: byte 0xe9", "3: not JSON", "5: messages is empty", "6: a message has the role 'martian'", "7: a list"]
+    wanted += ["8:", "9:", "10:"]
+    assert [line[: len(start)] for line, start in zip(found, wanted, strict=True)] == wanted
+
+
+def test_five_megabyte_message_is_decided(cli, lines):
+    code, out, err = cli("decide", lines(said("word " * 1_000_000, id="long")))
+    row = parsed(out)[0]
+    assert (code, err, row["tier"]) == (0, "", "strong")
+    assert "long_context" in [reason["code"] for reason in row["reasons"]]
+
+
+def test_gzip_that_breaks_off_keeps_what_could_be_read(cli, lines, tmp_path):
+    whole = Path(lines(*[said(EASY, id=f"s{number}") for number in range(2000)], name="whole.jsonl.gz")).read_bytes()
+    torn = tmp_path / "torn.jsonl.gz"
+    torn.write_bytes(whole[: len(whole) // 2])
+    code, out, err = cli("decide", torn)
+    assert code == 1
+    assert out.startswith('{"id": "s0"')
+    assert "the file breaks off" in err
+
+
+def test_many_bad_lines_are_counted_not_all_shown(cli, lines):
+    code, _, err = cli("decide", lines(*[b"{\n"] * 250))
+    assert (code, err.count("\n")) == (1, 101)
+    assert err.endswith("150 more lines cannot be read\n")
+
+
+def test_explain_is_for_people_and_json_keeps_it_in_a_record(cli, lines):
+    path = lines(said(EASY, id="a"))
+    assert "step a: cheap" in cli("decide", path, "--explain")[1]
+    assert "step a: cheap" in parsed(cli("decide", path, "--explain", "--json")[1])[0]["explanation"]
+
+
+def test_lone_surrogate_in_a_record_does_not_end_the_run(cli, lines):
+    odd = b'{"id": "\\ud800", "messages": [{"role": "user", "content": "\\ud800 hi"}]}\n'
+    code, out, _ = cli("decide", lines(odd, said("hi", id="b")), "--explain")
+    assert code == 0
+    assert "step b" in out
+
+
+@pytest.mark.parametrize(("stance", "tier"), [("frugal", "cheap"), ("conservative", "strong")])
+def test_stance_on_the_command_line_wins_over_the_file(stance, tier, cli, lines, tmp_path):
+    policy = tmp_path / "p.toml"
+    policy.write_text('stance = "balanced"\n')
+    path = lines(said("x", id="a", task_class="knowledge_qa"))
+    assert parsed(cli("decide", path, "--policy", policy, "--stance", stance)[1])[0]["tier"] == tier
+
+
+def test_why_decides_a_recorded_step_again_and_says_when_it_is_not_there(cli, lines):
+    path = lines(said("hi", id="a"), said(EASY, id="b"))
+    code, out, _ = cli("why", "b", "--steps", path)
+    assert (code, "classification" in out) == (0, True)
+    assert cli("why", "zzz", "--steps", path)[0] == 1

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from routed_agents.policy import Policy
+
+from .conftest import said
+
+EASY = "Classify the sentiment as positive or negative: lovely"
+
+
+def test_check_says_ok_or_the_one_error_line(cli, tmp_path):
+    path = tmp_path / "policy.toml"
+    path.write_text('stance = "frugal"\n')
+    code, out, err = cli("policy", "check", path)
+    assert (code, err) == (0, "")
+    assert "is in order: frugal" in out
+    path.write_text('[[floor]]\ntier = "opus"\n')
+    code, out, err = cli("policy", "check", path)
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert 'unknown tier "opus"' in err
+    assert "line 2, [[floor]]; known tiers: cheap, strong." in err
+
+
+def test_check_names_malformed_toml_by_line_and_column(cli, tmp_path):
+    path = tmp_path / "policy.toml"
+    path.write_text("stance = \n")
+    code, out, _ = cli("policy", "check", path, "--json")
+    assert code == 1
+    assert "line 1, column 10, is not TOML" in json.loads(out)["error"]
+
+
+def test_check_tells_of_models_without_a_price(cli, tmp_path):
+    path = tmp_path / "policy.toml"
+    path.write_text('[tiers]\ncheap = "our-own-model"\nstrong = "anthropic:claude-opus-5-5"\n')
+    code, _, err = cli("policy", "check", path)
+    assert (code, 'no price is known for "our-own-model"' in err) == (0, True)
+
+
+def test_shown_toml_is_a_policy_file_with_the_same_hash(cli, tmp_path):
+    path = tmp_path / "policy.toml"
+    path.write_text(cli("policy", "show", "--stance", "conservative", "--toml")[1])
+    shown = json.loads(cli("policy", "show", path, "--json")[1])
+    assert shown["policy_hash"] == Policy.default(stance="conservative").hash
+
+
+def test_show_names_tiers_dispositions_thresholds_guards_and_hash(cli):
+    out = cli("policy", "show")[1]
+    for wanted in (Policy.default().hash, "claude-opus-5-5", "escalate_often", "strong from p_strong 0.5", "LongContext", "trusted"):
+        assert wanted in out
+
+
+def test_schema_is_json_schema(cli):
+    assert json.loads(cli("policy", "schema")[1])["$schema"].startswith("https://json-schema.org/")
+
+
+def case(name: str, expect: str, *, strong: bool, kind: str | None = None) -> dict[str, object]:
+    return said(EASY, id=name, expect=expect, kind=kind, task_class="agentic_chain" if strong else None)
+
+
+def test_a_promise_of_99_percent_needs_299_cases_without_a_miss(cli, lines):
+    few = lines(*[case(f"s{number}", "strong", strong=True, kind="distress") for number in range(298)], name="few.jsonl")
+    code, out, _ = cli("policy", "test", few, "--require", "distress recall >= 0.99 @95%")
+    assert (code, "this promise needs 299 cases; there are 298" in out) == (1, True)
+    many = lines(*[case(f"s{number}", "strong", strong=True, kind="distress") for number in range(299)])
+    code, out, _ = cli("policy", "test", many, "--require", "distress recall >= 0.99 @95%")
+    assert (code, "met      distress recall >= 0.99 @95%: 299 of 299" in out) == (0, True)
+
+
+def test_misses_are_listed_with_line_and_reason(cli, lines):
+    path = lines(case("ok", "strong", strong=True), case("lost", "strong", strong=False), case("dear", "cheap", strong=True))
+    code, out, _ = cli("policy", "test", path, "--require", "recall >= 50%", "--require", "accuracy >= 0.9", "--require", "precision>=0.5")
+    assert code == 1
+    assert "met      recall >= 50%: 1 of 2" in out
+    assert "NOT MET  accuracy >= 0.9: 1 of 3" in out
+    assert "missed lost (line 2): went cheap, wanted strong; classification" in out
+    assert "missed dear (line 3): went strong, wanted cheap; agentic_chain" in out
+
+
+def test_without_a_requirement_only_a_strong_step_sent_cheap_counts(cli, lines):
+    assert cli("policy", "test", lines(case("dear", "cheap", strong=True), case("ok", "strong", strong=True)))[0] == 0
+    assert cli("policy", "test", lines(case("lost", "strong", strong=False)))[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("require", "wanted"),
+    [
+        ("recal >= 0.9", "cannot be read; wanted [kind]"),
+        ("recall > 0.9", "cannot be read"),
+        ("recall >= 99", "wanted a share from 0 to 1"),
+        ("recall >= 0.9 @100%", "less than 100"),
+        ("recall >= 0.9.9", "holds a number that cannot be read"),
+        ("greif recall >= 0.9", 'no case is of kind "greif"; known kinds: grief'),
+    ],
+)
+def test_requirement_that_cannot_be_meant_is_one_line(require, wanted, cli, lines):
+    code, _, err = cli("policy", "test", lines(case("a", "strong", strong=True, kind="grief")), "--require", require)
+    assert (code, err.count("\n"), wanted in err) == (2, 1, True)
+
+
+def test_case_without_expect_is_named_by_line(cli, lines):
+    code, _, err = cli("policy", "test", lines(case("a", "strong", strong=True), said("x"), said("x", expect="opus")))
+    assert code == 1
+    assert 'line 2: "expect" is null; wanted "cheap" or "strong"' in err
+    assert 'line 3: "expect" is "opus"' in err

@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from .conftest import ECHO, ids, parsed, said
+
+COMMAND = [sys.executable, "-m", "routed_agents"]
+
+
+def read(path: Path) -> list[dict[str, object]]:
+    return parsed(path.read_text(encoding="utf-8"))
+
+
+def test_every_input_gives_one_result_line(cli, lines, echo, tmp_path):
+    out = tmp_path / "out.jsonl"
+    path = lines(said("hi", id="a", thread="t1"), {"steps": [{"role": "user", "content": "yo"}]}, said("hi", id="a"), name="in.jsonl.gz")
+    code, _, err = cli("run", echo, "--input", path, "--output", out)
+    rows = {row["id"]: row for row in read(out)}
+    assert (code, sorted(rows)) == (0, ["a", "a#2", "line-2"])
+    assert (rows["a"]["thread"], rows["a"]["reply"], rows["a"]["error"], rows["line-2"]["reply"]) == ("t1", "echo hi", None, "echo yo")
+    assert "3 inputs ended" in err
+
+
+def test_results_go_to_standard_output_without_an_output_file(cli, lines, echo):
+    code, out, _ = cli("run", echo, "--input", lines(said("hi", id="a"), said("yo", id="b")), "--limit", "1")
+    assert (code, ids(parsed(out))) == (0, ["a"])
+
+
+def test_failures_are_listed_at_the_end_and_the_rest_is_done(cli, lines, echo, tmp_path):
+    path = lines(said("fine", id="good"), *[said("explode", id=f"bad{number}") for number in range(12)])
+    code, _, err = cli("run", echo, "--input", path, "--output", tmp_path / "out.jsonl")
+    assert code == 1
+    assert "bad0: ValueError: boom second line" in err
+    assert "and 2 more failed or stopped" in err
+    assert "13 inputs ended, 12 failed" in err
+
+
+def test_bad_input_lines_are_named_and_the_rest_runs(cli, lines, echo, tmp_path):
+    out = tmp_path / "out.jsonl"
+    path = lines(b"not json\n", {"id": "empty", "messages": []}, b"\xff\n", said("hi", id="a"))
+    code, _, err = cli("run", echo, "--input", path, "--output", out)
+    assert (code, ids(read(out))) == (1, ["a"])
+    assert [f"line {number}" in err for number in (1, 2, 3, 4)] == [True, True, True, False]
+
+
+def test_run_again_skips_what_ended_well_and_repeats_what_failed(cli, lines, tmp_path, monkeypatch):
+    log, out, graph = tmp_path / "log", tmp_path / "out.jsonl", tmp_path / "echo.py"
+    monkeypatch.setenv("ECHO_LOG", str(log))
+    graph.write_text(f"{ECHO}\ngraph = builder.compile()\n")
+    path = lines(said("one", id="a"), said("explode", id="b"))
+    assert cli("run", graph, "--input", path, "--output", out)[0] == 1
+    with out.open("a") as file:
+        file.write('{"id": "c", "thr')  # torn by a crash
+    path = lines(said("one", id="a"), said("two", id="b"), said("three", id="c"))
+    code, _, err = cli("run", graph, "--input", path, "--output", out)
+    assert (code, sorted(ids(read(out)))) == (0, ["a", "b", "c"])
+    assert sorted(log.read_text().split()) == ["explode", "one", "three", "two"]
+    assert "1 skipped" in err
+    assert cli("run", graph, "--input", path, "--output", out, "--restart")[0] == 0
+    assert len(log.read_text().split()) == 7
+
+
+def test_output_that_holds_something_else_is_not_touched(cli, lines, echo, tmp_path):
+    out = tmp_path / "precious.jsonl"
+    out.write_text('{"id": 1}\nprecious\n')
+    code, _, err = cli("run", echo, "--input", lines(said("hi")), "--output", out)
+    assert (code, out.read_text(), list(tmp_path.glob("*.tmp"))) == (2, '{"id": 1}\nprecious\n', [])
+    assert "line 1, is no result of run" in err
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_broken_off_run_goes_on_where_it_stopped(how, cli, lines, echo, tmp_path, monkeypatch):
+    log, out = tmp_path / "log", tmp_path / "out.jsonl"
+    path = lines(*[said(f"text{number}", id=f"s{number}") for number in range(12)])
+    argv = ["run", echo, "--input", path, "--output", str(out), "--concurrency", "2"]
+    env = {**os.environ, "ECHO_LOG": str(log), "ECHO_SLEEP": "0.2"}
+    with subprocess.Popen([*COMMAND, *argv], stderr=subprocess.PIPE, text=True, env=env) as process:
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline and not (out.exists() and out.read_text().count("\n") >= 2):
+            time.sleep(0.02)
+        process.send_signal(how)
+        code = process.wait(20)
+        assert process.stderr is not None
+        err = process.stderr.read()
+    assert "Traceback" not in err
+    if how == signal.SIGINT:
+        assert code == 130
+        assert "run the same command again to go on" in err
+    before = ids(read(out))
+    assert 2 <= len(before) < 12
+    monkeypatch.setenv("ECHO_LOG", str(log))
+    assert cli(*argv)[0] == 0
+    assert ids(read(out))[: len(before)] == before
+    assert sorted(ids(read(out))) == sorted(f"s{number}" for number in range(12))
+    again = log.read_text().split()[len(before) :]
+    assert not {str(name).replace("s", "text") for name in before} & set(again[2:])
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "wanted"),
+    [
+        ("", "{file}", "has no `graph`; expose a compiled LangGraph graph as `graph`"),
+        (f"{ECHO}\nflow = builder.compile()", "{file}", "it has flow: name one, like"),
+        ("graph = 5", "{file}", "wanted a compiled LangGraph graph"),
+        ("import nowhere_to_be_found", "{file}", "cannot be imported: ModuleNotFoundError: No module named 'nowhere_to_be_found'"),
+        ("def graph(:", "{file}", "cannot be imported: SyntaxError"),
+        ("def graph():\n    raise KeyError('x')", "{file}", "cannot be imported: KeyError"),
+        ("", "nothing.py", "nothing.py does not exist"),
+        ("", "no_such_module:graph", "neither a file nor a module"),
+        ("", "{folder}", "is a directory"),
+    ],
+)
+def test_graph_that_cannot_be_had_is_one_line(source, target, wanted, cli, lines, tmp_path):
+    path = tmp_path / "some_graph.py"
+    path.write_text(source)
+    code, _, err = cli("run", target.format(file=path, folder=tmp_path), "--input", lines(said("hi")))
+    assert (code, err.count("\n")) == (2, 1)
+    assert wanted in err
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        "flow = builder",
+        "def flow():\n    return builder.compile()",
+        "async def flow(config):\n    return builder",
+    ],
+)
+def test_builder_and_factories_are_graphs_too(ending, cli, lines, tmp_path):
+    path = tmp_path / "made.py"
+    path.write_text(f"{ECHO}\n{ending}\n")
+    code, out, _ = cli("run", f"{path}:flow", "--input", lines(said("hi", id="a")))
+    assert (code, parsed(out)[0]["reply"]) == (0, "echo hi")
+
+
+def test_missing_key_is_said_before_anything_runs(cli, lines, tmp_path, monkeypatch):
+    monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
+    graph = tmp_path / "touches.py"
+    graph.write_text(f"open({str(tmp_path / 'touched')!r}, 'w').close()")
+    code, _, err = cli("run", graph, "--input", lines(said("hi")), "--provider", "anthropic")
+    assert (code, err.count("\n"), (tmp_path / "touched").exists()) == (2, 1, False)
+    assert "ANTHROPIC_API_KEY is not set; --provider anthropic needs it" in err
+
+
+def test_closed_port_is_said_before_anything_runs(cli, lines, routed, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "key")
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", f"http://127.0.0.1:{port}")
+    code, _, err = cli("run", routed, "--input", lines(said("hi")), "--provider", "anthropic")
+    assert (code, err.count("\n")) == (2, 1)
+    assert f"nothing answers at http://127.0.0.1:{port} (ANTHROPIC_BASE_URL)" in err
+
+
+@pytest.mark.parametrize(
+    ("argv", "wanted"),
+    [
+        (["--input", "nothing.jsonl"], "input file nothing.jsonl does not exist"),
+        (["--input", "{input}", "--output", "no/where/out.jsonl"], "the folder of --output no/where/out.jsonl does not exist"),
+        (["--input", "{input}", "--policy", "{policy}"], 'unknown tier "opus"'),
+    ],
+)
+def test_wrong_file_is_one_line(argv, wanted, cli, lines, echo, tmp_path):
+    policy = tmp_path / "policy.toml"
+    policy.write_text('[[floor]]\ntier = "opus"\n')
+    path = lines(said("hi"))
+    code, _, err = cli("run", echo, *[each.format(input=path, policy=policy) for each in argv])
+    assert (code, err.count("\n"), wanted in err) == (2, 1, True)
+
+
+def test_routed_run_leaves_bill_ledger_and_trace_that_agree(lines, routed, tmp_path, cli):
+    ledger, trace, out = tmp_path / "costs.db", tmp_path / "trace.jsonl", tmp_path / "out.jsonl"
+    easy = said("Classify the sentiment as positive or negative: lovely", id="easy", metadata={"tenant": "acme"})
+    hard = said("I lost my husband and I can't cope. Please answer me.", id="hard")
+    argv = ["run", routed, "--input", lines(easy, hard), "--output", str(out), "--ledger", str(ledger), "--trace", str(trace)]
+    env = {key: value for key, value in os.environ.items() if key != "ANTHROPIC_API_KEY"}
+    ran = subprocess.run([*COMMAND, *argv], capture_output=True, text=True, env=env, timeout=60)
+    assert (ran.returncode, "(simulated)" in ran.stderr) == (0, True), ran.stderr
+    rows = {str(row["id"]): row for row in read(out)}
+    bills = {name: row["bill"] for name, row in rows.items()}
+    assert (bills["easy"]["cheap"], bills["hard"]["cheap"], bills["hard"]["simulated"]) == (1, 0, True)
+    trees = parsed(cli("trace", "tree", trace, "--json")[1])
+    report = json.loads(cli("report", ledger, "--by", "tier", "--by", "label:tenant", "--json")[1])
+    spent = sum(bill["cost_pico"] for bill in bills.values())
+    assert sum(int(tree["cost_pico"]) for tree in trees) == spent > 0
+    assert float(report["tables"][0]["total"]["cost_usd"]) == pytest.approx(spent / 1e12)
+    assert "acme" in [row["tenant"] for row in report["tables"][1]["rows"]]
+    assert "hard" in cli("trace", "tree", trace, "--input", "hard")[1]
+    assert "Cost by tier (simulated)" in cli("report", ledger)[1]
+    step = next(row["step"] for row in map(json.loads, _steps(ledger)) if row["tier"] == "strong")
+    code, told, _ = cli("why", step, "--trace", trace, "--ledger", ledger)
+    assert code == 0
+    assert f"step {step}, as traced in" in told
+    assert f"step {step}, as recorded in" in told
+    assert "empathy" in told
+
+
+def _steps(ledger: Path) -> list[str]:
+    from routed_agents.ledger import Ledger
+
+    with Ledger.sqlite(ledger) as opened:
+        return [json.dumps({"step": entry.step_id, "tier": entry.tier}) for entry in opened.entries()]
+
+
+def test_environment_is_as_before_after_a_run(cli, lines, echo, monkeypatch):
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "mine")
+    before = dict(os.environ)
+    cli("run", echo, "--input", lines(said("hi")))
+    assert dict(os.environ) == before
