@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from routed_agents.config import policy_schema, policy_to_toml
+from routed_agents.config.lines import lines_of
 from routed_agents.errors import PolicyError
 from routed_agents.guards import PolicyFloor, Verdict, named
 from routed_agents.policy import Policy
 from routed_agents.steps import Step
 from routed_agents.tiers import Tiers
-from routed_agents.toml_lines import lines_of
 
 FULL = """
 stance = "frugal"

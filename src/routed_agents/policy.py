@@ -399,14 +399,18 @@ def _strictness(v: Verdict) -> tuple[Any, ...]:
 
 def _sound(verdict: Any) -> bool:
     """Whether a rule gave what it promised; a user's function may give anything."""
-    if not isinstance(verdict, Verdict) or not isinstance(verdict.facts, tuple) or not isinstance(verdict.stop, bool):
+    if not isinstance(verdict, Verdict):
         return False
-    texts = (verdict.guard, verdict.code, verdict.evidence, *verdict.facts)
+    facts: Any = verdict.facts
+    stop: Any = verdict.stop
+    if not isinstance(facts, tuple) or not isinstance(stop, bool):
+        return False
+    texts: list[Any] = [verdict.guard, verdict.code, verdict.evidence, *verdict.facts]
     return (
         _is_rank(verdict.floor)
         and (verdict.cap is None or _is_rank(verdict.cap))
         and (verdict.pin is None or verdict.pin in SCOPES)
-        and all([isinstance(text, str) for text in texts])
+        and all(isinstance(text, str) for text in texts)
     )
 
 

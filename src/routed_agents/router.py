@@ -191,7 +191,7 @@ class Router:
         )
         watched = RoutedCall(
             router=self,
-            step=step if step is not None else Step(id=decision.id if decision else "", messages=()),
+            step=step if step is not None else Step(id=decision.id if decision else os.urandom(16).hex(), messages=()),
             thread=thread,
             labels=labels_of(self.policy.labels, step.metadata if step else {}, labels),
             key=key,

@@ -191,9 +191,9 @@ def role_of(message: object) -> Role:
     if kind is str:
         return "human"
     if kind is tuple:
-        name = cast("tuple[object, ...]", message)[0]
+        name = message[0]  # pyright: ignore[reportIndexIssue, reportUnknownVariableType]
     elif kind is dict:
-        plain = cast("dict[str, object]", message)
+        plain: dict[str, object] = message  # pyright: ignore[reportAssignmentType]
         name = plain.get("role") or plain.get("type")
     else:
         name = field_of(message, "type") or field_of(message, "role")
@@ -309,7 +309,8 @@ def field_of(thing: object, name: str) -> object:
     """
     kind = type(thing)
     if kind is dict:
-        return cast("dict[str, object]", thing).get(name)
+        plain: dict[str, object] = thing  # pyright: ignore[reportAssignmentType]  a cast costs 60 ns, and this runs 70 times a step
+        return plain.get(name)
     known = getattr(thing, "__dict__", None)
     if known is not None and name in known:
         return known[name]

@@ -183,7 +183,7 @@ def test_routed_run_leaves_bill_ledger_and_trace_that_agree(lines, routed, tmp_p
     hard = said("I lost my husband and I can't cope. Please answer me.", id="hard")
     argv = ["run", routed, "--input", lines(easy, hard), "--output", str(out), "--ledger", str(ledger), "--trace", str(trace)]
     env = {key: value for key, value in os.environ.items() if key != "ANTHROPIC_API_KEY"}
-    ran = subprocess.run([*COMMAND, *argv], capture_output=True, text=True, env=env, timeout=60)
+    ran = subprocess.run([*COMMAND, *argv], capture_output=True, text=True, env=env, timeout=60, check=False)
     assert (ran.returncode, "(simulated)" in ran.stderr) == (0, True), ran.stderr
     rows = {str(row["id"]): row for row in read(out)}
     bills = {name: row["bill"] for name, row in rows.items()}

@@ -143,4 +143,4 @@ def test_policies_whose_deployments_are_named_otherwise_have_different_hashes() 
 
 
 if __name__ == "__main__":
-    print(json.dumps(records()))
+    sys.stdout.write(json.dumps(records()))

@@ -31,7 +31,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.description = "Runs the example graphs over their inputs, and shows what each step cost, what stayed strong and why."
     parser.add_argument("--graph", choices=GRAPHS, help="only this one")
     add_provider(parser)
-    parser.add_argument("--out", default="routed-agents-demo", metavar="DIR", help="where trace and ledger go (routed-agents-demo)")
+    parser.add_argument("--out", default="out/demo", metavar="DIR", help="where trace and ledger go (out/demo)")
     parser.add_argument("--limit", type=number(1), metavar="N", help="only the first N inputs of each graph")
     parser.add_argument("--concurrency", type=number(1), default=4, metavar="N", help="inputs under way at a time (4)")
     add_output(parser)
@@ -137,7 +137,8 @@ def _print(
     spans, kept, rows = sums["leaf_spans"], sums["ledger"], sums["table"]
     equal = spans == kept == rows
     verdict = "[green]equal[/]" if equal else "[bold red]NOT EQUAL[/]"
-    console.print(f"Check: leaf spans ${usd_of(spans):f}, ledger ${usd_of(kept):f}, table ${usd_of(rows):f}: {verdict} to the pico-dollar.", soft_wrap=True)
+    counted = f"leaf spans ${usd_of(spans):f}, ledger ${usd_of(kept):f}, table ${usd_of(rows):f}"
+    console.print(f"Check: {counted}: {verdict} to the pico-dollar.", soft_wrap=True)
     console.print(f"Trace   {trace_file}   (routed-agents trace tree {trace_file})", markup=False, soft_wrap=True)
     console.print(f"Ledger  {ledger_file}   (routed-agents report {ledger_file})", markup=False, soft_wrap=True)
     if args.provider == "embedded":

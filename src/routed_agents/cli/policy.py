@@ -70,7 +70,7 @@ def _unpriced(policy: Policy) -> list[str]:
 
 
 def show(args: argparse.Namespace) -> int:
-    from routed_agents.policy_text import policy_to_toml
+    from routed_agents.config import policy_to_toml
 
     args.policy = args.policy or args.file
     policy = policy_of(args)

@@ -101,7 +101,7 @@ def read_inputs(source: str, complaints: Complaints) -> Iterator[Input]:
     for line, record in read_records(source, complaints):
         messages: object = record.get("messages", record.get("steps"))
         if not isinstance(messages, list) or not messages:
-            complaints(line, "no messages; wanted \"messages\" (or \"steps\"): a list with at least one {\"role\", \"content\"}")
+            complaints(line, 'no messages; wanted "messages" (or "steps"): a list with at least one {"role", "content"}')
             continue
         name = str(record["id"]) if record.get("id") is not None else f"line-{line}"
         seen[name] = seen.get(name, 0) + 1

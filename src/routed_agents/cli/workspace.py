@@ -85,7 +85,7 @@ def _unproxied() -> dict[str, str | None]:
 
 
 def _policy_file(policy: Policy, folder: Path) -> str:
-    from routed_agents.policy_text import policy_to_toml
+    from routed_agents.config import policy_to_toml
 
     path = folder / "policy.toml"
     path.write_text(policy_to_toml(policy), encoding="utf-8")

@@ -30,7 +30,7 @@ from routed_agents.policy import Policy
 from routed_agents.pricing import Usage, usage_of
 from routed_agents.repairs import repaired
 from routed_agents.router import Attempt, RoutedCall, Router, labels_from_context, labels_from_tags
-from routed_agents.steps import STAMP, Step, field_of, tool_name
+from routed_agents.steps import STAMP, Step, tool_name
 from routed_agents.tiers import Tiers, card
 
 LATE: Final = "_routed_late"
@@ -389,9 +389,8 @@ class _Going:
         answer: Any = self._answer
         if isinstance(answer, BaseMessage):
             return _stamped(answer, self.call.stamp())
-        raw = field_of(answer, "raw") if self.structured and isinstance(answer, Mapping) else None
-        if isinstance(raw, BaseMessage):
-            return {**answer, "raw": _stamped(raw, self.call.stamp())}
+        if self.structured and isinstance(answer, dict):
+            return _raw_stamped(cast("dict[str, Any]", answer), self.call.stamp())
         return answer
 
     def last_words(self) -> Iterator[Any]:
@@ -665,6 +664,12 @@ def _at_least(usage: Usage, output: int) -> Usage:
         output=output,
         source="estimated",
     )
+
+
+def _raw_stamped(answer: dict[str, Any], stamp: dict[str, Any]) -> dict[str, Any]:
+    """A structured answer given with `include_raw`, its message stamped; one without stays as it is."""
+    raw = answer.get("raw")
+    return {**answer, "raw": _stamped(raw, stamp)} if isinstance(raw, BaseMessage) else answer
 
 
 def _with_handler(callbacks: Callbacks, handler: BaseCallbackHandler) -> Callbacks:

@@ -93,9 +93,8 @@ def policy_for(given: Mapping[str, Any]) -> Policy:
         return Policy.default()
     if len(given) == 1:
         only = next(iter(given))
-        raise PolicyError(
-            f'only tier "{only}" is given; wanted at least two, like cheap="anthropic:claude-haiku-5-5" and strong="anthropic:claude-opus-5-5"'
-        )
+        wanted = 'cheap="anthropic:claude-haiku-5-5" and strong="anthropic:claude-opus-5-5"'
+        raise PolicyError(f'only tier "{only}" is given; wanted at least two, like {wanted}')
     order = {role: place for place, role in enumerate(("cheap", "mid", "strong"))}
     roles = sorted(given, key=lambda role: order.get(role, 1)) if set(given) <= set(order) else list(given)
     return Policy.default(tiers=Tiers.of({role: deployment_of(given[role], role) for role in roles}))
@@ -107,9 +106,8 @@ def deployment_of(model: object, tier: str) -> Deployment:
         return Deployment.parse(model)
     name = next((value for key in ("model", "model_name", "model_id") if isinstance(value := getattr(model, key, None), str) and value), "")
     if not name:
-        raise PolicyError(
-            f'tier "{tier}" was given {type(model).__name__}; wanted a chat model that names its model, or a string like "anthropic:claude-opus-5-5"'
-        )
+        wanted = 'a chat model that names its model, or a string like "anthropic:claude-opus-5-5"'
+        raise PolicyError(f'tier "{tier}" was given {type(model).__name__}; wanted {wanted}')
     provider = getattr(model, "_get_ls_params", dict[str, Any])().get("ls_provider")
     return Deployment(model=name, provider=provider or card(name).provider, name=f"{tier}:{name}")
 

@@ -259,6 +259,7 @@ class Telemetry:
         }
         if entry.codes:
             attributes[names.REASON] = entry.codes[0]
+            attributes[names.REASONS] = list(entry.codes)
         if entry.served_model:
             attributes[names.RESPONSE_MODEL] = entry.served_model
         if entry.provider:
@@ -289,6 +290,10 @@ class Telemetry:
         for key in self.labels:
             if key in entry.labels:
                 attributes[names.LABEL + key] = entry.labels[key]
+        if entry.baseline_pico is not None:
+            attributes[names.BASELINE_COST] = float(usd_of(entry.baseline_pico))
+            attributes[names.BASELINE_PICO] = entry.baseline_pico
+            attributes[names.BASELINE_MODEL] = entry.baseline_model or ""
         if entry.cost is not None:  # last, for the SDK drops the oldest attributes when there are too many
             total = float(entry.cost.usd)
             attributes |= {
@@ -301,10 +306,6 @@ class Telemetry:
                 names.LLM_COST_TOTAL: total,
                 names.USAGE_COST: total,
             }
-            if entry.baseline_pico is not None:
-                attributes[names.BASELINE_COST] = float(usd_of(entry.baseline_pico))
-                attributes[names.BASELINE_PICO] = entry.baseline_pico
-                attributes[names.BASELINE_MODEL] = entry.baseline_model or ""
         return attributes
 
     def _count(self, entry: Entry, context: Context | None, *, followed: bool) -> None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
 from routed_agents import checks, guards
 from routed_agents.classify import RuleClassifier
@@ -15,14 +15,42 @@ from routed_agents.guards import PolicyFloor
 from routed_agents.taxonomy import TaskClass, Taxonomy
 from routed_agents.tiers import Deployment, Tiers
 
-if TYPE_CHECKING:
-    from routed_agents.policy import Policy
-
 CHANGEABLE: Final = ("disposition", "p_cheap", "p_strong", "strong_share", "person_facing")
 """What a policy file may change in a row of the taxonomy."""
 
 
-def policy_to_toml(policy: Policy) -> str:
+class Written(Protocol):
+    """What is written of a policy."""
+
+    @property
+    def stance(self) -> str: ...
+    @property
+    def mode(self) -> str: ...
+    @property
+    def on_stop(self) -> str: ...
+    @property
+    def labels(self) -> Sequence[str]: ...
+    @property
+    def trusted(self) -> Sequence[str]: ...
+    @property
+    def capture_evidence(self) -> bool: ...
+    @property
+    def tiers(self) -> Tiers: ...
+    @property
+    def floors(self) -> Sequence[PolicyFloor]: ...
+    @property
+    def thresholds(self) -> Mapping[str, float]: ...
+    @property
+    def guards(self) -> Sequence[object]: ...
+    @property
+    def checks(self) -> Sequence[object]: ...
+    @property
+    def taxonomy(self) -> Taxonomy: ...
+    @property
+    def classifier(self) -> object: ...
+
+
+def policy_to_toml(policy: Written) -> str:
     """The policy as a file; reading it gives an equal hash, unless it holds parts that a file cannot name, which are comments then."""
     notes: list[str] = []
     lines = [
@@ -46,7 +74,8 @@ def policy_to_toml(policy: Policy) -> str:
         notes.append(f"that its tiers are some of preset {policy.tiers.preset}")
     if not isinstance(policy.classifier, RuleClassifier):
         notes.append(f"classifier {getattr(policy.classifier, 'name', type(policy.classifier).__qualname__)}")
-    heading = [f"# policy {policy.hash}", *[f"# a file cannot hold this part; add it in Python: {note}" for note in notes]]
+    named = str(getattr(policy, "hash", ""))  # a cached property, which fits no protocol
+    heading = [f"# policy {named}", *[f"# a file cannot hold this part; add it in Python: {note}" for note in notes]]
     return "\n".join([*heading, *lines]) + "\n"
 
 

@@ -1,0 +1,249 @@
+"""Features: what is measured on a step before anything is decided."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from langchain_core.messages import AIMessage, HumanMessage
+
+from routed_agents.features import HEAD, TAIL, Features, extract, split_payload, upper_tokens, window
+from routed_agents.steps import Step
+
+
+def features(*messages: Any, **more: Any) -> Features:
+    return extract(Step.from_messages(list(messages), **more))
+
+
+def human(text: str = "go", **more: Any) -> dict[str, Any]:
+    return {"role": "user", "content": text, **more}
+
+
+def ai(*calls: str, run: str | None = None, tier: str | None = None, **more: Any) -> dict[str, Any]:
+    stamp = {"response_metadata": {"routed_agents": {"tier": tier, "run": run, "pin": "turn", "codes": ["because"]}}} if tier else {}
+    tools = {"tool_calls": [{"name": call, "args": {}, "id": call} for call in calls]} if calls else {}
+    return {"role": "assistant", "content": "ok", **stamp, **tools, **more}
+
+
+def result(status: str = "success") -> dict[str, Any]:
+    return {"role": "tool", "content": "r", "status": status}
+
+
+# ---- turns
+
+
+def test_a_turn_opens_at_the_last_human_input() -> None:
+    assert features(human(id="h1"), ai(), human(id="h2")).turn == "h2"
+
+
+def test_several_human_messages_in_a_row_are_one_turn() -> None:
+    assert features(human(id="h1"), human(id="h2")).turn == "h1"
+
+
+@pytest.mark.parametrize("answers", [[], [ai("a"), result()], [ai("a"), result("error"), ai("b", "c"), result(), result()]])
+def test_replies_and_tool_results_never_start_a_turn(answers: list[Any]) -> None:
+    assert features(human(id="h"), *answers, ai("z"), result()).turn == "h"
+
+
+def test_a_human_message_a_node_wrote_goes_on_with_its_runs_turn() -> None:
+    assert features(human(id="h"), ai(tier="strong", run="r"), human(id="critic"), run="r").turn == "h"
+
+
+@pytest.mark.parametrize("run", [None, "r2"])
+def test_a_human_message_after_another_runs_reply_opens_a_turn(run: str | None) -> None:
+    assert features(human(id="h"), ai(tier="strong", run="r1"), human(id="h2"), run=run).turn == "h2"
+
+
+def test_the_stamps_of_a_turn_are_those_since_it_opened() -> None:
+    seen = features(human(), ai(tier="old"), human(), ai("a", tier="cheap"), result(), ai("b", tier="strong"), result())
+
+    assert [stamp.tier for stamp in seen.stamps] == ["strong", "cheap"]
+
+
+def test_a_stamp_keeps_its_first_code() -> None:
+    assert features(human(), ai("a", tier="strong"), result()).stamps[0].code == "because"
+
+
+def test_messages_without_ids_name_a_turn_by_place_and_text() -> None:
+    names = {features(human("a")).turn, features(human("b")).turn, features(human("b"), ai(), human("b")).turn}
+
+    assert len(names) == 3
+
+
+def test_a_turn_has_one_name_however_long_it_grows() -> None:
+    assert features(HumanMessage("a")).turn == features(HumanMessage("a"), AIMessage("x"), result()).turn
+
+
+@pytest.mark.parametrize("message", [ai(), result(), {"role": "system", "content": "s"}])
+def test_a_history_without_a_person_has_a_turn_too(message: dict[str, Any]) -> None:
+    assert features(message).turn
+
+
+# ---- loops
+
+
+def test_an_open_loop_ends_in_tool_results() -> None:
+    assert [features(human(), ai("a"), result()).open_loop, features(human(), ai()).open_loop] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("statuses", "errors"), [((), 0), (("error",), 1), (("success", "error", "error"), 2), (("error", "success"), 0), (("error", "success", "error"), 1)]
+)
+def test_tool_errors_are_counted_back_without_a_gap(statuses: tuple[str, ...], errors: int) -> None:
+    rounds = [message for status in statuses for message in (ai("a"), result(status))]
+
+    assert features(human(), *rounds).tool_errors == errors
+
+
+def test_tool_errors_of_an_earlier_turn_are_forgotten() -> None:
+    assert features(human(), ai("a"), result("error"), human()).tool_errors == 0
+
+
+@pytest.mark.parametrize(("calls", "repeats"), [(["a"], 0), (["a", "a", "a"], 2), (["a", "b", "a"], 1), (["a", "a", "b"], 0)])
+def test_repeats_of_the_newest_call_are_counted(calls: list[str], repeats: int) -> None:
+    assert features(human(), *[message for call in calls for message in (ai(call), result())]).repeats == repeats
+
+
+def test_other_arguments_make_another_call() -> None:
+    calls = [{"role": "assistant", "tool_calls": [{"name": "a", "args": {"page": page}}]} for page in (1, 2)]
+
+    assert features(human(), calls[0], result(), calls[1], result()).repeats == 0
+
+
+def test_the_loop_is_as_long_as_the_replies_of_its_turn() -> None:
+    assert features(human(), ai(), human(), ai("a"), result(), ai("b"), result()).loop_length == 2
+
+
+# ---- instruction and payload
+
+
+@pytest.mark.parametrize(
+    ("text", "material"),
+    [
+        ("Classify:\n```\nmy mail\n```", "my mail"),
+        ("Classify <mail>my mail</mail> now", "my mail"),
+        ("Classify this\n> my mail\n> goes on", "my mail"),
+        ('Classify """my mail"""', "my mail"),
+        ("Classify it.\nText: my mail", "my mail"),
+        ("Classify\n---\nmy mail\n---", "my mail"),
+        ("Classify “" + "my mail " * 10 + "”", "my mail"),
+        ("Classify\n```\nan unclosed my mail", "my mail"),
+    ],
+)
+def test_material_is_parted_from_the_instruction(text: str, material: str) -> None:
+    spoken, quoted = split_payload(text)
+
+    assert (material in quoted, material in spoken, "Classify" in spoken) == (True, False, True)
+
+
+@pytest.mark.parametrize("text", ["```\nhelp me\n```", "> help me", "<note>help me</note>"])
+def test_a_message_that_is_nothing_but_material_speaks_for_itself(text: str) -> None:
+    assert split_payload(text) == (text, "")
+
+
+def test_plain_words_carry_no_payload() -> None:
+    assert features("Is 3 > 2? I'd say so.").payload is False
+
+
+def test_of_a_long_text_head_and_tail_are_read() -> None:
+    text = "a" * HEAD + "b" * 10_000 + "c" * TAIL
+
+    assert window(text) == "a" * HEAD + "\n" + "c" * TAIL
+
+
+def test_the_instruction_is_the_system_prompt_and_the_persons_words() -> None:
+    seen = features({"role": "system", "content": "You classify."}, human("This one:\n```\nsecret\n```"))
+
+    assert (seen.instruction.split(), seen.system) == (["You", "classify.", "This", "one:"], "You classify.")
+
+
+def test_in_a_tool_loop_the_persons_words_are_still_the_instruction() -> None:
+    assert features(human("find it"), ai("a"), result()).spoken == "find it"
+
+
+# ---- what the author says
+
+
+@pytest.mark.parametrize(
+    ("given", "declared"),
+    [
+        ({"task_class": "extraction"}, ("extraction", "call")),
+        ({"metadata": {"task_class": "extraction"}}, ("extraction", "metadata")),
+        ({"task_class": "extraction", "metadata": {"task_class": "summarization"}}, ("extraction", "call")),
+        ({"metadata": {"task_class": 7}}, (None, None)),
+        ({}, (None, None)),
+    ],
+)
+def test_a_declared_class_and_where_it_came_from(given: dict[str, Any], declared: tuple[str | None, str | None]) -> None:
+    seen = features("x", **given)
+
+    assert (seen.declared, seen.declared_in) == declared
+
+
+@pytest.mark.parametrize(("own", "forced"), [({"tier": "strong"}, "strong"), ({"tier": 3}, None), ("strong", None), ({}, None)])
+def test_a_tier_is_forced_by_our_own_key_only(own: object, forced: str | None) -> None:
+    assert features("x", metadata={"routed_agents": own, "tier": "cheap"}).forced == forced
+
+
+# ---- tokens
+
+
+KNOWN = {
+    # text -> tokens in OpenAI's tokenizers as published with GPT-4o (cl100k, o200k): upper bounds must lie above the newer ones
+    "Hello, my name is GPT-4o. I'm a new type of language model, it's nice to meet you!": 27,
+    "Hallo, mein Name ist GPT-4o. Ich bin ein neues KI-Sprachmodell. Es ist schön, dich kennenzulernen.": 34,
+    "Hola, me llamo GPT-4o. Soy un nuevo tipo de modelo de lenguaje, ¡es un placer conocerte!": 29,
+    "你好，我的名字是GPT-4o。我是一种新型的语言模型，很高兴见到你!": 34,
+    "こんにちわ、私の名前はGPT−4oです。私は新しいタイプの言語モデルです、初めまして": 37,
+    "안녕하세요, 제 이름은 GPT-4o입니다. 저는 새로운 유형의 언어 모델입니다, 만나서 반갑습니다!": 45,
+}
+
+
+@pytest.mark.parametrize(("text", "tokens"), KNOWN.items(), ids=["English", "German", "Spanish", "Chinese", "Japanese", "Korean"])
+def test_the_estimate_lies_above_the_known_count_even_of_a_denser_tokenizer(text: str, tokens: int) -> None:
+    seen = features(text).tokens
+
+    assert tokens <= seen <= 3 * tokens
+
+
+MEASURED = {"prose": ("The quick brown fox jumps over the lazy dog. ", 10), "json": ('{"id":17,"ok":true,"v":[1,2]}', 19), "log": ("2026-11-23T09:14:07.123Z [7] GET /v1/x 200 13ms\n", 33)}
+
+
+@pytest.mark.parametrize("kind", MEASURED)
+def test_the_bound_holds_for_long_texts_of_every_density(kind: str) -> None:
+    piece, least = MEASURED[kind]
+
+    assert upper_tokens(len(piece) * 1_000, piece * 8) >= least * 1_000
+
+
+def test_no_text_makes_no_tokens() -> None:
+    assert upper_tokens(0, "") == 0
+
+
+def test_a_declared_size_is_believed() -> None:
+    assert (features("x", tokens=77).tokens, features("x", tokens=77).tokens_source) == (77, "declared")
+
+
+def test_up_to_the_last_reply_the_providers_count_is_used() -> None:
+    seen = features(human("word " * 1_000), ai(usage={"input_tokens": 1_000, "output_tokens": 10}), human("more"))
+
+    assert (seen.tokens_source, 1_010 < seen.tokens < 1_050) == ("reported", True)
+
+
+@pytest.mark.parametrize("usage", [{"input_tokens": 20, "output_tokens": 5}, {"input_tokens": -5, "output_tokens": 5}, {}])
+def test_a_count_that_cannot_be_this_prompts_is_not_believed(usage: dict[str, int]) -> None:
+    seen = features(human("word " * 20_000), ai(usage=usage), human("more"))
+
+    assert seen.tokens > 20_000
+
+
+def test_tools_and_framing_count() -> None:
+    assert features("x", tools=["a", "b"]).tokens - features("x").tokens == 240
+
+
+@pytest.mark.parametrize(
+    "content",
+    [[{"type": "tool_result", "content": [{"type": "text", "text": "word " * 20_000}]}], [{"type": "text", "text": "word " * 20_000}], "word " * 20_000],
+)
+def test_long_content_is_long_in_every_form(content: object) -> None:
+    assert features(human(), ai("a"), {"role": "user", "content": content}).tokens > 20_000

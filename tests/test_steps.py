@@ -1,0 +1,206 @@
+"""Steps: every form in which a message may come."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from langchain_core.messages import AIMessage, AIMessageChunk, ChatMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.tools import tool
+
+from routed_agents.errors import StepError
+from routed_agents.steps import Step, ToolCall, length_of, reported_tokens, role_of, stamp_of, text_of, tool_calls_of, tool_failed, tool_name
+
+
+def block(kind: str, **more: Any) -> dict[str, Any]:
+    return {"type": kind, **more}
+
+
+@pytest.mark.parametrize(
+    ("message", "role"),
+    [
+        ("hello", "human"),
+        (("user", "hello"), "human"),
+        (("ai", "hello"), "ai"),
+        ({"role": "developer", "content": "x"}, "system"),
+        ({"role": "assistant", "content": "x"}, "ai"),
+        ({"type": "message", "role": "assistant", "content": []}, "ai"),
+        ({"role": "function", "content": "x"}, "tool"),
+        (SystemMessage("x"), "system"),
+        (HumanMessage("x"), "human"),
+        (AIMessage("x"), "ai"),
+        (AIMessageChunk("x"), "ai"),
+        (ToolMessage("x", tool_call_id="1"), "tool"),
+        (ChatMessage("x", role="assistant"), "ai"),
+        (ChatMessage("x", role="user"), "human"),
+    ],
+)
+def test_every_form_of_message_has_a_role(message: object, role: str) -> None:
+    assert role_of(message) == role
+
+
+def test_a_free_role_of_langchain_is_never_new_human_input() -> None:
+    assert role_of(ChatMessage("x", role="critic")) == "ai"
+
+
+def test_anthropics_tool_results_are_the_tools_and_not_the_persons() -> None:
+    results = {"role": "user", "content": [block("tool_result", tool_use_id="1", content="42")]}
+
+    assert role_of(results) == "tool"
+
+
+def test_a_tool_result_with_a_persons_words_beside_it_is_the_persons() -> None:
+    both = {"role": "user", "content": [block("tool_result", tool_use_id="1", content="42"), block("text", text="and now?")]}
+
+    assert role_of(both) == "human"
+
+
+@pytest.mark.parametrize("message", [{"role": "wizard", "content": "x"}, {"content": "x"}, ("wizard", "x"), 7, None])
+def test_an_unknown_role_is_an_error_that_lists_the_known_ones(message: object) -> None:
+    with pytest.raises(StepError, match="known roles: system, user, assistant, tool"):
+        role_of(message)
+
+
+@pytest.mark.parametrize("messages", [[], (), [{"role": "wizard"}]])
+def test_a_step_needs_a_message_with_a_role(messages: list[object]) -> None:
+    with pytest.raises(StepError):
+        Step.from_messages(messages)
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        ("hello", "hello"),
+        (("user", "hello"), "hello"),
+        (("user",), ""),
+        ({"role": "user", "content": [block("text", text="a"), block("image_url", image_url="…"), "b"]}, "a\nb"),
+        ({"role": "user", "content": [block("tool_result", content=[block("text", text="deep")])]}, "deep"),
+        ({"role": "assistant", "content": None}, ""),
+        (HumanMessage([{"type": "text", "text": "a"}]), "a"),
+    ],
+)
+def test_the_words_of_a_message(message: object, text: str) -> None:
+    assert text_of(message) == text
+
+
+CALL = ToolCall(name="look", arguments='{"at": 1, "q": "x"}', id="c1")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        AIMessage("", tool_calls=[{"name": "look", "args": {"q": "x", "at": 1}, "id": "c1"}]),
+        {"tool_calls": [{"id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"q":"x", "at":1}'}}]},
+        {"content": [block("text", text="so"), block("tool_use", id="c1", name="look", input={"at": 1, "q": "x"})]},
+    ],
+    ids=["langchain", "openai", "anthropic"],
+)
+def test_one_tool_call_is_equal_in_every_providers_form(message: object) -> None:
+    assert tool_calls_of(message) == (CALL,)
+
+
+def test_arguments_that_are_no_json_are_marked() -> None:
+    (call,) = tool_calls_of({"tool_calls": [{"function": {"name": "look", "arguments": "{oh"}}]})
+
+    assert json.loads(call.arguments) == {"__unreadable__": "{oh"}
+
+
+@pytest.mark.parametrize(
+    ("message", "failed"),
+    [
+        (ToolMessage("no", tool_call_id="1", status="error"), True),
+        (ToolMessage("yes", tool_call_id="1"), False),
+        ({"role": "tool", "content": "no", "is_error": True}, True),
+        ({"role": "user", "content": [block("tool_result", content="no", is_error=True)]}, True),
+        ({"role": "user", "content": [block("tool_result", content="yes")]}, False),
+    ],
+)
+def test_a_failed_tool_is_told_from_a_good_one(message: object, failed: bool) -> None:
+    assert tool_failed(message) is failed
+
+
+@pytest.mark.parametrize(
+    ("content", "least"),
+    [
+        ("x" * 100, 100),
+        ([block("text", text="x" * 100)], 100),
+        ([block("tool_result", content="x" * 100)], 100),
+        ([block("tool_result", content=[block("text", text="x" * 100)])], 100),
+        ([block("tool_use", name="f", input={"q": "x" * 100})], 100),
+        ([block("thinking", thinking="x" * 100)], 100),
+    ],
+)
+def test_the_length_of_a_message_counts_all_that_is_sent(content: object, least: int) -> None:
+    assert least <= length_of({"role": "user", "content": content}) <= least + 20
+
+
+@pytest.mark.parametrize(
+    ("message", "tokens"),
+    [
+        (AIMessage("x", usage_metadata={"input_tokens": 10, "output_tokens": 5, "total_tokens": 15}), 15),
+        ({"usage": {"input_tokens": 10, "output_tokens": 5, "cache_read_input_tokens": 100, "cache_creation_input_tokens": 7}}, 122),
+        ({"usage": {"input_tokens": -10, "output_tokens": 5}}, None),
+        ({"usage": {"input_tokens": "10", "output_tokens": 5}}, None),
+        ({"usage": None}, None),
+        (AIMessage("x"), None),
+    ],
+)
+def test_what_a_provider_counted(message: object, tokens: int | None) -> None:
+    assert reported_tokens(message) == tokens
+
+
+@tool
+def weather(city: str) -> str:
+    """Tells the weather."""
+    return city
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["weather", {"name": "weather"}, {"type": "function", "function": {"name": "weather"}}, weather, weather.func, {"title": "weather"}],
+)
+def test_a_tool_is_known_by_its_name_in_every_form(given: object) -> None:
+    assert tool_name(given) == "weather"
+
+
+@pytest.mark.parametrize("metadata", [None, "text", {}, {"routed_agents": "strong"}, {"routed_agents": None}])
+def test_what_is_no_stamp_is_not_read_as_one(metadata: object) -> None:
+    assert stamp_of({"role": "assistant", "response_metadata": metadata}) is None
+
+
+def test_a_step_survives_its_record() -> None:
+    step = Step.from_messages(
+        [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}],
+        system="more", tools=["look"], task_class="extraction", tokens=9, node="n", output_schema={"type": "object"}, downstream=2,
+        deadline_s=1.5, metadata={"tenant": "acme"}, id="s1",
+    )  # fmt: skip
+
+    assert Step.from_record(json.loads(json.dumps(step.to_record()))) == step
+
+
+def test_a_record_of_langchain_messages_is_plain_json() -> None:
+    step = Step.from_messages([HumanMessage("u"), AIMessage("", tool_calls=[{"name": "f", "args": {}, "id": "1"}]), ToolMessage("r", tool_call_id="1")])
+
+    assert [message["role"] for message in json.loads(json.dumps(step.to_record()))["messages"]] == ["user", "assistant", "tool"]
+
+
+def test_a_trajectory_that_calls_its_messages_steps_is_read() -> None:
+    assert Step.from_record({"steps": [{"role": "user", "content": "u"}]}).messages[0] == {"role": "user", "content": "u"}
+
+
+@pytest.mark.parametrize(
+    ("record", "named"),
+    [
+        ({}, '"messages" is missing'),
+        ({"messages": "hello"}, '"messages" is str'),
+        ({"messages": ["hello"]}, "message 1 is str"),
+        ({"messages": [{"role": "user"}, {"role": "wizard"}]}, "wizard"),
+        ({"messages": [{"role": "user"}], "approx_tokens": True}, '"approx_tokens" is bool; wanted int'),
+        ({"messages": [{"role": "user"}], "metadata": []}, '"metadata" is list; wanted Mapping'),
+        ({"messages": [{"role": "user"}], "deadline_s": "1"}, '"deadline_s" is str; wanted int or float'),
+    ],
+)
+def test_a_wrong_record_names_its_key(record: dict[str, Any], named: str) -> None:
+    with pytest.raises(StepError, match=named.replace('"', '"')):
+        Step.from_record(record)
