@@ -48,7 +48,9 @@ def test_a_declared_class_wins_over_every_word(key: str) -> None:
     assert (found.task_class, found.confidence, found.declared) == (key, 1.0, True)
 
 
-@pytest.mark.parametrize("payload", ["Solve the equation", "I am furious, complain to my lawyer", "debug the traceback", "You are an agent, use tools"])
+@pytest.mark.parametrize(
+    "payload", ["Solve the equation", "I am furious, complain to my lawyer", "debug the traceback", "You are an agent, use tools"]
+)
 def test_the_payload_never_decides_the_class(payload: str) -> None:
     assert classify(f"Classify this mail by topic:\n```\n{payload}\n```").task_class == "classification"
 

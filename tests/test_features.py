@@ -87,7 +87,8 @@ def test_an_open_loop_ends_in_tool_results() -> None:
 
 
 @pytest.mark.parametrize(
-    ("statuses", "errors"), [((), 0), (("error",), 1), (("success", "error", "error"), 2), (("error", "success"), 0), (("error", "success", "error"), 1)]
+    ("statuses", "errors"),
+    [((), 0), (("error",), 1), (("success", "error", "error"), 2), (("error", "success"), 0), (("error", "success", "error"), 1)],
 )
 def test_tool_errors_are_counted_back_without_a_gap(statuses: tuple[str, ...], errors: int) -> None:
     rounds = [message for status in statuses for message in (ai("a"), result(status))]
@@ -206,7 +207,11 @@ def test_the_estimate_lies_above_the_known_count_even_of_a_denser_tokenizer(text
     assert tokens <= seen <= 3 * tokens
 
 
-MEASURED = {"prose": ("The quick brown fox jumps over the lazy dog. ", 10), "json": ('{"id":17,"ok":true,"v":[1,2]}', 19), "log": ("2026-11-23T09:14:07.123Z [7] GET /v1/x 200 13ms\n", 33)}
+MEASURED = {
+    "prose": ("The quick brown fox jumps over the lazy dog. ", 10),
+    "json": ('{"id":17,"ok":true,"v":[1,2]}', 19),
+    "log": ("2026-11-23T09:14:07.123Z [7] GET /v1/x 200 13ms\n", 33),
+}
 
 
 @pytest.mark.parametrize("kind", MEASURED)
@@ -243,7 +248,11 @@ def test_tools_and_framing_count() -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [[{"type": "tool_result", "content": [{"type": "text", "text": "word " * 20_000}]}], [{"type": "text", "text": "word " * 20_000}], "word " * 20_000],
+    [
+        [{"type": "tool_result", "content": [{"type": "text", "text": "word " * 20_000}]}],
+        [{"type": "text", "text": "word " * 20_000}],
+        "word " * 20_000,
+    ],
 )
 def test_long_content_is_long_in_every_form(content: object) -> None:
     assert features(human(), ai("a"), {"role": "user", "content": content}).tokens > 20_000

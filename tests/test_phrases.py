@@ -49,7 +49,12 @@ def test_an_optional_letter_in_a_first_word_is_refused() -> None:
         table("ab?c")
 
 
-words = st.lists(st.sampled_from(("refund", "refunds", "talk", "speak", "to", "the", "a", "manager", "very", "angry", "my", "dog", "died", "e-mail", ".", "死にたい")), max_size=12)
+words = st.lists(
+    st.sampled_from(
+        ("refund", "refunds", "talk", "speak", "to", "the", "a", "manager", "very", "angry", "my", "dog", "died", "e-mail", ".", "死にたい")
+    ),
+    max_size=12,
+)
 
 
 @settings(max_examples=500, deadline=None)

@@ -48,7 +48,8 @@ def test_a_lineage_is_named_by_nodes_and_by_the_ids_of_branches_only(node: str |
 
 
 @pytest.mark.parametrize(
-    ("scope", "key", "left"), [("turn", "plan", {LINEAGE, THREAD}), ("turn", "other", {TURN, LINEAGE, THREAD}), ("thread", "", {TURN, LINEAGE})]
+    ("scope", "key", "left"),
+    [("turn", "plan", {LINEAGE, THREAD}), ("turn", "other", {TURN, LINEAGE, THREAD}), ("thread", "", {TURN, LINEAGE})],
 )
 def test_a_release_takes_the_pins_of_one_scope_and_key(scope: Any, key: str, left: set[Pin]) -> None:
     assert STATE.released(scope=scope, key=key) == ThreadState(frozenset(left), frozenset({"distress"}))

@@ -10,7 +10,18 @@ from langchain_core.messages import AIMessage, AIMessageChunk, ChatMessage, Huma
 from langchain_core.tools import tool
 
 from routed_agents.errors import StepError
-from routed_agents.steps import Step, ToolCall, length_of, reported_tokens, role_of, stamp_of, text_of, tool_calls_of, tool_failed, tool_name
+from routed_agents.steps import (
+    Step,
+    ToolCall,
+    length_of,
+    reported_tokens,
+    role_of,
+    stamp_of,
+    text_of,
+    tool_calls_of,
+    tool_failed,
+    tool_name,
+)
 
 
 def block(kind: str, **more: Any) -> dict[str, Any]:
@@ -180,7 +191,9 @@ def test_a_step_survives_its_record() -> None:
 
 
 def test_a_record_of_langchain_messages_is_plain_json() -> None:
-    step = Step.from_messages([HumanMessage("u"), AIMessage("", tool_calls=[{"name": "f", "args": {}, "id": "1"}]), ToolMessage("r", tool_call_id="1")])
+    step = Step.from_messages(
+        [HumanMessage("u"), AIMessage("", tool_calls=[{"name": "f", "args": {}, "id": "1"}]), ToolMessage("r", tool_call_id="1")]
+    )
 
     assert [message["role"] for message in json.loads(json.dumps(step.to_record()))["messages"]] == ["user", "assistant", "tool"]
 

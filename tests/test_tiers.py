@@ -62,7 +62,14 @@ def test_only_the_embedded_preset_is_simulated() -> None:
 
 @pytest.mark.parametrize(
     ("model", "rank"),
-    [("claude-haiku-5-5", 0), ("claude-haiku-5-5-20261007", 0), ("claude-sonnet-5-5", 1), ("claude-opus-5-5", 2), ("claude-opus-5", None), ("llama", None)],
+    [
+        ("claude-haiku-5-5", 0),
+        ("claude-haiku-5-5-20261007", 0),
+        ("claude-sonnet-5-5", 1),
+        ("claude-opus-5-5", 2),
+        ("claude-opus-5", None),
+        ("llama", None),
+    ],
 )
 def test_the_rank_of_the_model_that_answered(model: str, rank: int | None) -> None:
     assert THREE.rank_of_model(model) == rank

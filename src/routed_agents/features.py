@@ -312,7 +312,7 @@ def _at_least(messages: Sequence[object]) -> int:
     readers: tuple[Callable[[Any], Any], ...] = (itemgetter("content"), attrgetter("content"))
     for content in readers:
         try:
-            texts = list(map(content, messages))
+            texts = [content(message) for message in messages]
         except (KeyError, TypeError, AttributeError):
             continue
         return sum(map(len, texts)) if set(map(type, texts)) == {str} else sum([len(text) for text in texts if isinstance(text, str)])
@@ -329,7 +329,9 @@ def _characters(message: Any) -> int:
 
 def _fields(message: Any) -> Any:
     """The keys of a dict or the attributes of an object, as they lie there."""
-    return message if type(message) is dict else getattr(message, "__dict__", NOTHING)
+    if type(message) is dict:
+        return cast("Any", message)
+    return getattr(message, "__dict__", NOTHING)
 
 
 def _role(message: object) -> Role:

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from routed_agents.errors import ConfigurationError
-from routed_agents.offline.traces import SpanRecord, Trouble, group, read_spans, run_of, runs
+from routed_agents.offline.traces import Trouble, group, read_spans, runs
+from routed_agents.telemetry.runs import SpanRecord, run_of
 
 
 def line(*spans: dict[str, Any], scope: str = "routed_agents") -> str:

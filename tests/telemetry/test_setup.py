@@ -24,9 +24,9 @@ from rich.console import Console
 
 from routed_agents.errors import ConfigurationError
 from routed_agents.offline.traces import read_spans
-from routed_agents.offline.trees import CostTree
 from routed_agents.telemetry import names
 from routed_agents.telemetry.setup import Handle, configure
+from routed_agents.telemetry.trees import CostTree
 
 
 @pytest.fixture(autouse=True)

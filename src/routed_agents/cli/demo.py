@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from routed_agents.cli.runner import Result
     from routed_agents.ledger import Ledger
-    from routed_agents.offline.trees import CostTree
     from routed_agents.telemetry.setup import Handle
+    from routed_agents.telemetry.trees import CostTree
 
 GRAPHS: Final = ("support_desk", "agent_chain")
 SIMULATED: Final = "answers and costs are simulated: the embedded provider on this machine stands in for the models, and no money was spent"

@@ -239,7 +239,7 @@ class Summary:
         }
 
     def show(self, args: argparse.Namespace) -> None:
-        from routed_agents.offline.trees import dollars
+        from routed_agents.telemetry.trees import dollars
 
         for name, trouble in self.failed:
             say(f"{name}: {trouble}")

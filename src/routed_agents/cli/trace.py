@@ -27,7 +27,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def tree(args: argparse.Namespace) -> int:
     from routed_agents.offline.traces import Trouble, runs
-    from routed_agents.offline.trees import cost_trees
+    from routed_agents.telemetry.trees import cost_trees
 
     if not Path(args.file).is_file():
         raise ConfigurationError(f"trace file {args.file} does not exist; name one that run --trace or configure(trace_file=...) wrote")

@@ -15,7 +15,7 @@ from routed_agents.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from routed_agents.ledger import Entry
-    from routed_agents.offline.traces import SpanRecord
+    from routed_agents.telemetry.runs import SpanRecord
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -79,8 +79,8 @@ def _row(label: str, value: object, *more: tuple[str, str], among: Mapping[str, 
 
 
 def _attempt(leaf: SpanRecord) -> str:
-    from routed_agents.offline.trees import dollars
     from routed_agents.telemetry import names
+    from routed_agents.telemetry.trees import dollars
 
     seen = leaf.attributes
     pico = seen.get(names.COST_PICO)
@@ -95,7 +95,7 @@ def _attempt(leaf: SpanRecord) -> str:
 def _from_ledger(step: str, path: str) -> Iterator[tuple[str, dict[str, Any], str]]:
     from routed_agents.cli.report import opened
     from routed_agents.decisions import words
-    from routed_agents.offline.trees import dollars
+    from routed_agents.telemetry.trees import dollars
 
     with opened(path) as ledger:
         entries = list(ledger.entries(step_id=step))
@@ -117,7 +117,7 @@ def _from_ledger(step: str, path: str) -> Iterator[tuple[str, dict[str, Any], st
 
 
 def _told(entry: Entry) -> str:
-    from routed_agents.offline.trees import dollars
+    from routed_agents.telemetry.trees import dollars
 
     cost = (dollars(entry.cost.total_pico) if entry.cost is not None else "unpriced") + (" simulated" if entry.simulated else "")
     tokens = f"{entry.usage.prompt:,} tokens in, {entry.usage.output:,} out"

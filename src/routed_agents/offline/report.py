@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, Unpack
 
 from routed_agents.decisions import words
 from routed_agents.ledger import Entry, Ledger, Totals, Where
-from routed_agents.offline.trees import TIER_STYLES, dollars
 from routed_agents.pricing import usd_of
+from routed_agents.telemetry.trees import TIER_STYLES, dollars
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable

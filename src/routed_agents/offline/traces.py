@@ -9,15 +9,14 @@ import logging
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, cast
 
 from routed_agents.errors import ConfigurationError
-from routed_agents.telemetry import names
+from routed_agents.telemetry.runs import NOTHING, Run, SpanRecord, Status, run_of
 
-Status = Literal["unset", "ok", "error"]
 Value = str | int | float | bool | bytes | None | tuple["Value", ...] | Mapping[str, "Value"]
 
 KINDS: Final = ("unspecified", "internal", "server", "client", "producer", "consumer")
@@ -29,81 +28,8 @@ SETTLING: Final = 64
 """Finished traces held back, so that a span that ends after its root still finds its run."""
 OPEN_TRACES: Final = 4_096
 """Traces without a root that are held; a crashed process leaves such traces, and they must not pile up."""
-NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 log: Final = logging.getLogger("routed_agents")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SpanRecord:
-    """One recorded span.
-
-    Attributes:
-        parent_id: None for the first span of a trace.
-        is_root: nothing in this process is above it: it has no parent, or one in another process.
-        scope: the instrumentation that made it; "routed_agents" for ours.
-        attributes: decoded; arrays are tuples.
-        resource: attributes of the process.
-    """
-
-    trace_id: str
-    span_id: str
-    parent_id: str | None = None
-    is_root: bool = False
-    name: str
-    kind: str = "internal"
-    scope: str = ""
-    start_ns: int
-    end_ns: int
-    status: Status = "unset"
-    message: str = ""
-    attributes: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
-    resource: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
-
-    @property
-    def ours(self) -> bool:
-        """It was made by routed-agents."""
-        return self.scope == names.SCOPE
-
-    @property
-    def seconds(self) -> float:
-        """How long it took."""
-        return (self.end_ns - self.start_ns) / 1e9
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Branch:
-    """A span and the spans under it, in the order they began."""
-
-    span: SpanRecord
-    children: tuple[Branch, ...] = ()
-
-    def walk(self) -> Iterator[SpanRecord]:
-        """This span and everything under it, parents first."""
-        waiting: list[Branch] = [self]
-        while waiting:
-            branch = waiting.pop()
-            yield branch.span
-            waiting.extend(reversed(branch.children))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """All spans of one trace, as trees.
-
-    Attributes:
-        roots: the spans whose parent was not recorded here, in the order they began.
-        complete: a root span is among them; without one the run was still going, or its process died.
-    """
-
-    trace_id: str
-    roots: tuple[Branch, ...]
-    complete: bool = True
-
-    def walk(self) -> Iterator[SpanRecord]:
-        """Every span, parents first."""
-        for root in self.roots:
-            yield from root.walk()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,29 +104,6 @@ def group(spans: Iterable[SpanRecord]) -> Iterator[Run]:
             yield run_of(waiting.pop(oldest).values())
     for trace in [*settling, *(trace for trace in waiting if trace not in settling)]:
         yield run_of(waiting[trace].values())
-
-
-def run_of(spans: Iterable[SpanRecord]) -> Run:
-    """The trees that these spans of one trace make."""
-    ordered = sorted(spans, key=lambda span: (span.start_ns, span.end_ns, span.span_id))
-    known = {span.span_id for span in ordered}
-    below: dict[str | None, list[SpanRecord]] = {}
-    for span in ordered:
-        inside = span.parent_id in known and span.parent_id != span.span_id
-        below.setdefault(span.parent_id if inside else None, []).append(span)
-    roots = tuple([_branch(root, below) for root in below.get(None, ())])
-    return Run(trace_id=ordered[0].trace_id, roots=roots, complete=any(span.is_root for span in ordered))
-
-
-def _branch(root: SpanRecord, below: Mapping[str | None, Sequence[SpanRecord]]) -> Branch:
-    order = [root]
-    for span in order:  # grows while it is walked: parents first, without recursion
-        order.extend(below.get(span.span_id, ()))
-    built: dict[str, Branch] = {}
-    for span in reversed(order):
-        children = tuple([built[child.span_id] for child in below.get(span.span_id, ())])
-        built[span.span_id] = Branch(span=span, children=children)
-    return built[root.span_id]
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes, bool]]:

@@ -25,8 +25,8 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import Sampler
 
 from routed_agents.errors import ConfigurationError
-from routed_agents.offline.traces import Branch, Run, SpanRecord, Status, run_of
-from routed_agents.offline.trees import CostTree, cost_tree
+from routed_agents.telemetry.runs import Branch, Run, SpanRecord, Status, run_of
+from routed_agents.telemetry.trees import CostTree, cost_tree
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -13,10 +13,10 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from routed_agents import Ledger, Policy, Router, Step, Telemetry
-from routed_agents.offline.traces import Run, SpanRecord, run_of
-from routed_agents.offline.trees import CostTree, Row, cost_tree, dollars, plain
 from routed_agents.telemetry import names
+from routed_agents.telemetry.runs import Run, SpanRecord, run_of
 from routed_agents.telemetry.setup import record_of
+from routed_agents.telemetry.trees import CostTree, Row, cost_tree, dollars, plain
 
 
 class Desk:

@@ -12,9 +12,9 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from routed_agents.decisions import words
-from routed_agents.offline.traces import Branch, Run, SpanRecord
 from routed_agents.pricing import usd_of
 from routed_agents.telemetry import names
+from routed_agents.telemetry.runs import Branch, Run, SpanRecord
 
 Kind = Literal["step", "watched", "attempt", "group"]
 

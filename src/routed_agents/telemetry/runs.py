@@ -1,0 +1,108 @@
+"""Runs are recorded spans put together to trees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Final, Literal
+
+from routed_agents.telemetry import names
+
+Status = Literal["unset", "ok", "error"]
+NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpanRecord:
+    """One recorded span.
+
+    Attributes:
+        parent_id: None for the first span of a trace.
+        is_root: nothing in this process is above it: it has no parent, or one in another process.
+        scope: the instrumentation that made it; "routed_agents" for ours.
+        attributes: decoded; arrays are tuples.
+        resource: attributes of the process.
+    """
+
+    trace_id: str
+    span_id: str
+    parent_id: str | None = None
+    is_root: bool = False
+    name: str
+    kind: str = "internal"
+    scope: str = ""
+    start_ns: int
+    end_ns: int
+    status: Status = "unset"
+    message: str = ""
+    attributes: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+    resource: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+
+    @property
+    def ours(self) -> bool:
+        """It was made by routed-agents."""
+        return self.scope == names.SCOPE
+
+    @property
+    def seconds(self) -> float:
+        """How long it took."""
+        return (self.end_ns - self.start_ns) / 1e9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Branch:
+    """A span and the spans under it, in the order they began."""
+
+    span: SpanRecord
+    children: tuple[Branch, ...] = ()
+
+    def walk(self) -> Iterator[SpanRecord]:
+        """This span and everything under it, parents first."""
+        waiting: list[Branch] = [self]
+        while waiting:
+            branch = waiting.pop()
+            yield branch.span
+            waiting.extend(reversed(branch.children))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """All spans of one trace, as trees.
+
+    Attributes:
+        roots: the spans whose parent was not recorded here, in the order they began.
+        complete: a root span is among them; without one the run was still going, or its process died.
+    """
+
+    trace_id: str
+    roots: tuple[Branch, ...]
+    complete: bool = True
+
+    def walk(self) -> Iterator[SpanRecord]:
+        """Every span, parents first."""
+        for root in self.roots:
+            yield from root.walk()
+
+
+def run_of(spans: Iterable[SpanRecord]) -> Run:
+    """The trees that these spans of one trace make."""
+    ordered = sorted(spans, key=lambda span: (span.start_ns, span.end_ns, span.span_id))
+    known = {span.span_id for span in ordered}
+    below: dict[str | None, list[SpanRecord]] = {}
+    for span in ordered:
+        inside = span.parent_id in known and span.parent_id != span.span_id
+        below.setdefault(span.parent_id if inside else None, []).append(span)
+    roots = tuple([_branch(root, below) for root in below.get(None, ())])
+    return Run(trace_id=ordered[0].trace_id, roots=roots, complete=any(span.is_root for span in ordered))
+
+
+def _branch(root: SpanRecord, below: Mapping[str | None, Sequence[SpanRecord]]) -> Branch:
+    order = [root]
+    for span in order:  # grows while it is walked: parents first, without recursion
+        order.extend(below.get(span.span_id, ()))
+    built: dict[str, Branch] = {}
+    for span in reversed(order):
+        children = tuple([built[child.span_id] for child in below.get(span.span_id, ())])
+        built[span.span_id] = Branch(span=span, children=children)
+    return built[root.span_id]
