@@ -40,7 +40,7 @@ def test_each_find_tells_its_tag_and_place() -> None:
 
 @pytest.mark.parametrize("phrase", [r"\w+ing", "[abc]x"])
 def test_a_phrase_has_to_start_with_a_word(phrase: str) -> None:
-    with pytest.raises(ValueError, match="does not start with a word"):
+    with pytest.raises(ValueError, match="does not start with a whole word"):
         table(phrase)
 
 

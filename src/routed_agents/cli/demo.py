@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+from collections import Counter
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -130,10 +131,6 @@ def _print(
 
     for table in (report.kept_strong(ledger), report.by_class(ledger), report.by_guard(ledger), report.cost_table(ledger)):
         console.print(report.render(table))
-    total = ledger.total()
-    if total.baseline_pico:
-        saved = total.saving_pico / total.baseline_pico
-        console.print(f"Saved {saved:.0%} against all-strong: the same tokens on the strong model, at list price.", soft_wrap=True)
     spans, kept, rows = sums["leaf_spans"], sums["ledger"], sums["table"]
     equal = spans == kept == rows
     verdict = "[green]equal[/]" if equal else "[bold red]NOT EQUAL[/]"
@@ -186,13 +183,26 @@ def _console() -> Console:
     return Console(highlight=False)
 
 
+ALIKE: Final = 3
+"""Runs of a graph drawn in full before those that went the same way are shown in one line each."""
+
+
 def _live(console: Console | None) -> Any:
-    """Prints each finished run's tree at once."""
+    """Prints each finished run at once: as a tree, or in a line when runs of its graph with the same tiers were drawn before."""
     if console is None:
         return False
+    from routed_agents.telemetry.trees import dollars
+
+    drawn: Counter[tuple[str, tuple[str, ...]]] = Counter()
 
     def show(tree: CostTree) -> None:
-        console.print(tree)
-        console.print()
+        kind = (tree.title, tuple(sorted([tier for tier, _ in tree.tiers])))
+        drawn[kind] += 1
+        if drawn[kind] <= ALIKE:
+            console.print(tree)
+            console.print()
+            return
+        tiers = ", ".join([f"{count} {tier}" for tier, count in tree.tiers])
+        console.print(f"{tree.title} · {tree.input_id}  {tiers}  {dollars(tree.cost_pico)}", style="dim", soft_wrap=True)
 
     return show

@@ -1,0 +1,123 @@
+"""Failures: provider trouble is told from bugs, refusals and cancelled calls."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import anthropic
+import httpx
+import openai
+import pytest
+from langchain_core import exceptions as langchain
+
+from routed_agents.failures import failure_of
+
+REQUEST = httpx.Request("POST", "https://example.invalid/v1")
+STATUSES = {
+    400: None,
+    401: "denied",
+    403: "denied",
+    404: "model_not_found",
+    408: "timeout",
+    409: None,
+    413: "context_overflow",
+    422: None,
+    429: "rate_limit",
+    500: "server_error",
+    502: "server_error",
+    503: "server_error",
+    504: "timeout",
+    529: "overloaded",
+}
+
+
+def sdk_error(sdk: Any, status: int, message: str = "no", **headers: str) -> Exception:
+    """The SDK's own exception for a status, as its client makes it."""
+    client = {anthropic: anthropic.Anthropic, openai: openai.OpenAI}[sdk](api_key="k")
+    response = httpx.Response(status, request=REQUEST, headers={name.replace("_", "-"): value for name, value in headers.items()})
+    with client:
+        return client._make_status_error(message, body=None, response=response)
+
+
+@pytest.mark.parametrize("sdk", [anthropic, openai], ids=["anthropic", "openai"])
+@pytest.mark.parametrize(("status", "trouble"), STATUSES.items())
+def test_each_status_of_the_sdks(sdk: Any, status: int, trouble: str | None) -> None:
+    failure = failure_of(sdk_error(sdk, status))
+
+    assert (failure.trouble if failure else None) == trouble
+
+
+@pytest.mark.parametrize(
+    ("error", "trouble"),
+    [
+        (anthropic.APITimeoutError(request=REQUEST), "timeout"),
+        (openai.APITimeoutError(request=REQUEST), "timeout"),
+        (anthropic.APIConnectionError(request=REQUEST), "connection"),
+        (openai.APIConnectionError(request=REQUEST), "connection"),
+        (httpx.ReadTimeout("late"), "timeout"),
+        (httpx.ConnectError("refused"), "connection"),
+        (TimeoutError(), "timeout"),
+        (langchain.ModelRateLimitError("x"), "rate_limit"),
+        (langchain.ModelTimeoutError("x"), "timeout"),
+        (langchain.ModelConnectionError("x"), "connection"),
+        (langchain.ModelAPIError("x"), "server_error"),
+        (langchain.ModelAuthenticationError("x"), "denied"),
+        (langchain.ModelPermissionDeniedError("x"), "denied"),
+        (langchain.ModelNotFoundError("x"), "model_not_found"),
+        (langchain.ContextOverflowError("x"), "context_overflow"),
+    ],
+    ids=lambda value: type(value).__module__.split(".")[0] + "." + type(value).__name__ if isinstance(value, Exception) else value,
+)
+def test_each_typed_error(error: Exception, trouble: str) -> None:
+    failure = failure_of(error)
+
+    assert failure is not None
+    assert failure.trouble == trouble
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("bug"),
+        KeyError("k"),
+        langchain.OutputParserException("no JSON"),
+        langchain.ModelInvalidRequestError("bad request"),
+        RuntimeError("prompt is too long, says my own code"),
+        asyncio.CancelledError(),
+        KeyboardInterrupt(),
+        GeneratorExit(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_is_no_provider_trouble_is_left_alone(error: BaseException) -> None:
+    assert failure_of(error) is None
+
+
+@pytest.mark.parametrize("message", ["prompt is too long: 213000 tokens", "maximum context length is 128000 tokens", "context_length_exceeded"])
+@pytest.mark.parametrize("sdk", [anthropic, openai], ids=["anthropic", "openai"])
+def test_a_prompt_that_is_too_long_is_told_from_other_bad_requests(sdk: Any, message: str) -> None:
+    failure = failure_of(sdk_error(sdk, 400, message))
+
+    assert failure is not None
+    assert failure.trouble == "context_overflow"
+
+
+@pytest.mark.parametrize(("header", "seconds"), [({"retry_after": "7"}, 7.0), ({"retry_after": "soon"}, None), ({}, None)])
+def test_how_long_the_provider_asks_to_wait(header: dict[str, str], seconds: float | None) -> None:
+    failure = failure_of(sdk_error(anthropic, 429, **header))
+
+    assert failure is not None
+    assert failure.retry_after_s == seconds
+
+
+@pytest.mark.parametrize(
+    ("error", "unbilled"),
+    [(sdk_error(anthropic, 529), True), (sdk_error(openai, 429), True), (sdk_error(openai, 504), False), (anthropic.APITimeoutError(request=REQUEST), False)],
+    ids=["overloaded", "rate limit", "gateway timeout", "no answer"],
+)
+def test_only_a_refused_call_is_known_to_cost_nothing(error: Exception, unbilled: bool) -> None:
+    failure = failure_of(error)
+
+    assert failure is not None
+    assert failure.unbilled is unbilled

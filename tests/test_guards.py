@@ -1,0 +1,269 @@
+"""Guards: each one fires, and each one stays silent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from routed_agents.decisions import Decision
+from routed_agents.errors import PolicyError
+from routed_agents.guards import DEFAULT, TOP, Conditions, Deadline, PolicyFloor, Verdict, distress_in, identity, named
+from routed_agents.policy import Policy
+from routed_agents.state import ThreadState, thread_facts
+from routed_agents.steps import Step
+
+POLICY = Policy.default(tiers="claude-2026-11-three")
+CHEAP = "Classify the sentiment as positive or negative: lovely"
+DISTRESSED = thread_facts(["distress"])
+
+
+def decide(text: str | Sequence[object], *, state: ThreadState | None = None, now: Conditions | None = None, policy: Policy = POLICY, **more: Any) -> Decision:
+    return policy.decide(Step.from_messages(text, **more), state, now)
+
+
+def said(guard: str, decision: Decision) -> list[str]:
+    return [verdict.code for verdict in decision.verdicts if verdict.guard == guard]
+
+
+# ---- long context
+
+
+@pytest.mark.parametrize(("tokens", "codes"), [(50_000, []), (50_001, ["long_context"]), (2_000_000, ["long_context"])])
+def test_long_context_fires_above_its_limit(tokens: int, codes: list[str]) -> None:
+    assert said("long_context", decide(CHEAP, tokens=tokens)) == codes
+
+
+def test_long_context_pins_the_turn() -> None:
+    assert (decide(CHEAP, tokens=60_000).pin, decide(CHEAP, tokens=60_000).tier) == ("turn", "strong")
+
+
+# ---- agentic chain
+
+
+def loop(calls: int, *, errors: int = 0, same: bool = False) -> list[dict[str, Any]]:
+    messages: list[dict[str, Any]] = [{"role": "user", "content": CHEAP}]
+    for at in range(calls):
+        messages.append({"role": "assistant", "tool_calls": [{"name": "look", "args": {"at": 0 if same else at}}]})
+        messages.append({"role": "tool", "content": "r", "status": "error" if at >= calls - errors else "success"})
+    return messages
+
+
+@pytest.mark.parametrize(
+    ("messages", "codes"),
+    [
+        (loop(8), []),
+        (loop(3, errors=1), []),
+        (loop(3, errors=2), ["tool_errors"]),
+        (loop(2, same=True), []),
+        (loop(3, same=True), ["repeated_tool_call"]),
+    ],
+    ids=["long loop", "one error", "two errors", "one repeat", "two repeats"],
+)
+def test_a_tool_loop_needs_evidence_of_a_stall(messages: list[Any], codes: list[str]) -> None:
+    assert said("agentic_chain", decide(messages, tools=["look"], task_class="classification")) == codes
+
+
+def test_a_step_of_a_multi_step_chain_goes_strong() -> None:
+    assert said("agentic_chain", decide("x", task_class="agentic_chain")) == ["agentic_chain"]
+
+
+# ---- empathy
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "My husband died in March and I cannot cope",
+        "I want to kill myself",
+        "This is outrageous, my lawyer will hear of it",
+        "I will take this to court",
+        "I want to speak to a real human",
+        "I'm completely desperate",
+        "Mein Mann ist gestorben",
+        "Ich bin verzweifelt",
+        "Mon mari est décédé",
+        "Es inaceptable, llamaré a mi abogado",
+        "母が亡くなりました",
+        "我不想活了",
+    ],
+)
+def test_the_answer_to_a_person_in_distress_goes_strong(text: str) -> None:
+    decision = decide(text, task_class="multi_turn")
+
+    assert (decision.tier, "empathy" in decision.codes, decision.state.facts) == ("strong", True, {"distress"})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Thanks, the lamp is lovely and my wife adores it",
+        "I'm dying to see the new film",
+        "How do I kill the process on port 80?",
+        "Do you sell law books and a suit for court?",
+        "My dog loves this food",
+        "What was the cause of the French Revolution?",
+        "Ich möchte eine Lampe bestellen",
+        "本を注文したいです",
+    ],
+)
+def test_everyday_words_are_no_distress(text: str) -> None:
+    assert decide(text, task_class="multi_turn").state.facts == frozenset()
+
+
+FURIOUS = "```\nThis is outrageous. I demand my money or my lawyer will call.\n```"
+
+
+@pytest.mark.parametrize("key", ["classification", "extraction"])
+def test_triage_of_a_furious_mail_stays_cheap_and_tells_the_thread(key: str) -> None:
+    decision = decide(f"Triage this mail:\n{FURIOUS}", task_class=key)
+
+    assert (decision.tier, decision.codes, decision.state.facts) == ("cheap", (), {"distress"})
+
+
+def test_the_reply_to_the_furious_customer_goes_strong() -> None:
+    assert "empathy" in decide(f"Draft a reply to the customer:\n{FURIOUS}").codes
+
+
+def test_the_summary_of_a_sad_story_stays_cheap_and_says_nothing() -> None:
+    decision = decide("Summarize this story:\n```\nMy husband died, she said, in tears.\n```")
+
+    assert (decision.tier, decision.state.facts) == ("cheap", frozenset())
+
+
+@pytest.mark.parametrize(("key", "tier"), [("rag_lookup", "strong"), ("multi_turn", "strong"), ("knowledge_qa", "strong"), ("summarization", "cheap")])
+def test_the_fact_raises_what_a_person_reads_and_nothing_else(key: str, tier: str) -> None:
+    assert decide("When do you open?", task_class=key, state=DISTRESSED).tier == tier
+
+
+def test_a_reply_to_a_person_is_person_facing_whatever_its_class() -> None:
+    assert decide("Summarize the case in a reply to the customer", task_class="summarization", state=DISTRESSED).tier == "strong"
+
+
+def test_a_curly_apostrophe_hides_nothing() -> None:
+    assert distress_in("I can’t cope") == distress_in("I can't cope") != ""
+
+
+# ---- forced tier
+
+
+@pytest.mark.parametrize(
+    ("forced", "tier", "codes"),
+    [("mid", "mid", ("forced_tier",)), ("cheap", "cheap", ("forced_tier",)), ("opus", "strong", ("forced_tier_unknown",)), (None, "cheap", ())],
+)
+def test_a_forced_tier_holds_the_step_there(forced: str | None, tier: str, codes: tuple[str, ...]) -> None:
+    decision = decide(CHEAP, metadata={"routed_agents": {"tier": forced}})
+
+    assert (decision.tier, decision.codes) == (tier, codes)
+
+
+def test_a_forced_tier_is_a_cap_that_a_floor_beats() -> None:
+    assert decide("x", task_class="agentic_chain", metadata={"routed_agents": {"tier": "cheap"}}).tier == "strong"
+
+
+def test_a_forced_tier_lowers_a_mere_proposal() -> None:
+    assert decide("x", task_class="code_generation", metadata={"routed_agents": {"tier": "cheap"}}).tier == "cheap"
+
+
+# ---- low confidence
+
+
+def test_what_nobody_understands_goes_to_the_top_unsure() -> None:
+    decision = decide("xyzzy plugh")
+
+    assert (decision.tier, decision.unsure, decision.codes) == ("strong", True, ("unsure",))
+
+
+def test_a_declared_class_is_never_unsure() -> None:
+    assert decide("xyzzy plugh", task_class="classification").unsure is False
+
+
+# ---- deadline
+
+
+@pytest.mark.parametrize(
+    ("given", "now", "cap"),
+    [
+        (None, None, []),
+        (60.0, None, []),
+        (2.0, None, ["deadline"]),
+        (None, Conditions(deadline_s=2.0), ["deadline"]),
+        (60.0, Conditions(deadline_s=2.0), ["deadline"]),
+        (2.0, Conditions(latency_s={"claude-opus-5-5": 1.0}), []),
+    ],
+)
+def test_a_deadline_caps_what_starts_too_late(given: float | None, now: Conditions | None, cap: list[str]) -> None:
+    assert said("deadline", decide("x", task_class="code_generation", deadline_s=given, now=now)) == cap
+
+
+@pytest.mark.parametrize(("key", "tier"), [("code_generation", "mid"), ("agentic_chain", "strong")])
+def test_a_deadline_yields_to_a_floor_and_lowers_a_proposal(key: str, tier: str) -> None:
+    assert decide("x", task_class=key, deadline_s=2.0).tier == tier
+
+
+def test_where_nothing_is_in_time_the_cheapest_serves() -> None:
+    slow = Conditions(latency_s={tier.model: 9.0 for tier in POLICY.tiers}, deadline_s=0.1)
+
+    assert decide("x", task_class="code_generation", now=slow).tier == "cheap"
+
+
+# ---- floors of the policy file
+
+VULNERABLE = PolicyFloor(tier="mid", metadata=(("vulnerable", True),), code="vulnerable", pin="lineage")
+
+
+@pytest.mark.parametrize(("floor", "more", "tier"), [
+    (VULNERABLE, {"metadata": {"vulnerable": True}}, "mid"),
+    (VULNERABLE, {"metadata": {"vulnerable": False}}, "cheap"),
+    (VULNERABLE, {"metadata": {"vulnerable": "true"}}, "cheap"),
+    (VULNERABLE, {}, "cheap"),
+    (PolicyFloor(tier="strong", node="reply"), {"node": "reply"}, "strong"),
+    (PolicyFloor(tier="strong", node="reply"), {"node": "triage"}, "cheap"),
+    (PolicyFloor(tier="strong", task_class="classification"), {}, "strong"),
+    (PolicyFloor(tier="strong", task_class="extraction"), {}, "cheap"),
+    (PolicyFloor(tier="strong", node="reply", metadata=(("vip", True),)), {"node": "reply"}, "cheap"),
+    (PolicyFloor(tier="strong"), {}, "strong"),
+])  # fmt: skip
+def test_a_floor_holds_where_all_it_asks_for_is_so(floor: PolicyFloor, more: dict[str, Any], tier: str) -> None:
+    assert decide(CHEAP, policy=POLICY.replace(floors=[floor]), **more).tier == tier
+
+
+def test_a_floor_pins_as_far_as_it_says() -> None:
+    assert decide(CHEAP, policy=POLICY.replace(floors=[VULNERABLE]), metadata={"vulnerable": True}).pin == "lineage"
+
+
+# ---- rules of one's own
+
+
+@named("weekend", version="1")
+def weekend(seen: object) -> Verdict | None:
+    """A guard as a plain function."""
+    return Verdict(guard="weekend", code="weekend", floor=1, pin="thread")
+
+
+def test_a_plain_function_is_a_guard() -> None:
+    decision = decide(CHEAP, policy=POLICY.replace(guards=[weekend]))
+
+    assert (decision.tier, decision.pin, decision.codes) == ("mid", "thread", ("weekend",))
+
+
+@pytest.mark.parametrize("rule", [lambda seen: None, object(), print])
+def test_a_rule_without_name_and_version_is_refused(rule: object) -> None:
+    with pytest.raises(PolicyError, match="no name and version"):
+        identity(rule)
+
+
+def test_settings_and_versions_enter_a_rules_identity() -> None:
+    again = named("weekend", version="2")(weekend.rule)
+
+    assert len({identity(rule) for rule in (weekend, again, Deadline(), VULNERABLE, PolicyFloor(tier="mid"))}) == 5
+
+
+def test_every_shipped_guard_is_silent_on_a_plain_step() -> None:
+    assert [guard for guard in DEFAULT if said(type(guard).__name__, decide(CHEAP))] == []
+
+
+def test_the_highest_floor_there_is_means_the_top_of_any_policy() -> None:
+    assert [Policy.default(tiers=each).decide(Step.from_messages("x", task_class="agentic_chain")).settlement.obligation for each in ("claude", "claude-2026-11-three")] == [1, 2]
+    assert TOP > 100

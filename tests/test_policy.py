@@ -1,0 +1,204 @@
+"""A policy: one immutable value with a hash, and what it decides for each class under each stance."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError
+from typing import Any
+
+import pytest
+
+from routed_agents.checks import Empty
+from routed_agents.errors import PolicyError
+from routed_agents.guards import Conditions, LongContext, PolicyFloor, Verdict, named
+from routed_agents.policy import Policy
+from routed_agents.state import Pin, ThreadState
+from routed_agents.steps import Step
+from routed_agents.tiers import Tiers
+
+TWO, THREE = Policy.default(), Policy.default(tiers="claude-2026-11-three")
+STANCES = ("frugal", "balanced", "conservative")
+PROPOSALS = {
+    # class -> tier under frugal, balanced, conservative; the base rate of the class decides where the text says no more
+    "classification": "cheap cheap cheap",
+    "extraction": "cheap cheap cheap",
+    "rag_lookup": "cheap cheap cheap",
+    "marketing_copy": "cheap cheap cheap",
+    "code_format": "cheap cheap cheap",
+    "summarization": "cheap cheap cheap",
+    "multi_turn": "cheap cheap cheap",
+    "knowledge_qa": "cheap cheap strong",
+    "code_generation": "cheap strong strong",
+    "math_reasoning": "cheap strong strong",
+    "debug_refactor": "strong strong strong",
+    "long_context": "strong strong strong",
+    "agentic_chain": "strong strong strong",
+    "empathy_escalation": "strong strong strong",
+}
+
+
+@pytest.mark.parametrize("key", PROPOSALS)
+def test_each_class_under_each_stance(key: str) -> None:
+    step = Step.from_messages("do it", task_class=key)
+
+    assert [TWO.replace(stance=stance).decide(step).tier for stance in STANCES] == PROPOSALS[key].split()
+
+
+@pytest.mark.parametrize(("key", "tiers"), [("multi_turn", "cheap cheap cheap"), ("knowledge_qa", "mid mid strong"), ("code_generation", "mid strong strong")])
+def test_three_tiers_propose_the_middle_for_what_is_half_way(key: str, tiers: str) -> None:
+    step = Step.from_messages("do it", task_class=key)
+
+    assert [THREE.replace(stance=stance).decide(step).tier for stance in STANCES] == tiers.split()
+
+
+def test_a_threshold_of_ones_own_wins_over_the_stances() -> None:
+    assert TWO.replace(thresholds={"multi_turn": 0.1}).decide(Step.from_messages("x", task_class="multi_turn")).tier == "strong"
+
+
+def test_an_escalating_class_is_a_floor_and_no_mere_proposal() -> None:
+    assert TWO.decide(Step.from_messages("x", task_class="debug_refactor")).floored is True
+
+
+def test_a_routed_step_stays_free() -> None:
+    decision = TWO.decide(Step.from_messages("x", task_class="classification"))
+
+    assert (decision.pin, decision.state.pins, decision.floored) == (None, frozenset(), False)
+
+
+def test_a_step_above_the_bottom_pins_its_turn_by_tier_name() -> None:
+    decision = THREE.decide(Step.from_messages([{"role": "user", "content": "x", "id": "h"}], task_class="agentic_chain", node="plan"))
+
+    assert [(pin.scope, pin.tier, pin.key, pin.turn, pin.code) for pin in decision.state.pins] == [("turn", "strong", "plan", "h", "agentic_chain")]
+
+
+@pytest.mark.parametrize(("tier", "rank"), [("mid", 1), ("strong", 2), ("a name of another policy", 2), ("cheap", 0)])
+def test_a_pin_is_a_floor(tier: str, rank: int) -> None:
+    state = ThreadState(frozenset({Pin(scope="thread", tier=tier)}))
+
+    assert THREE.decide(Step.from_messages("x", task_class="classification"), state).rank == rank
+
+
+# ---- eligibility
+
+
+@pytest.mark.parametrize(
+    ("now", "tier"),
+    [
+        (Conditions(), "cheap"),
+        (Conditions(unavailable=frozenset({"cheap"})), "mid"),
+        (Conditions(unavailable=frozenset({"claude-haiku-5-5"})), "mid"),
+        (Conditions(unavailable=frozenset({"anthropic:claude-haiku-5-5", "mid"})), "strong"),
+        (Conditions(unusable={"cheap": "no tools"}), "mid"),
+        (Conditions(unavailable=frozenset({"cheap", "mid", "strong"})), None),
+        (Conditions(unavailable=frozenset({"unheard of"})), "cheap"),
+    ],
+)
+def test_what_is_down_is_passed_over_upwards(now: Conditions, tier: str | None) -> None:
+    assert THREE.decide(Step.from_messages("x", task_class="classification"), None, now).tier == tier
+
+
+def test_a_prompt_too_large_for_a_window_goes_where_it_fits() -> None:
+    policy = Policy.default(tiers="claude-2026-05").replace(guards=[])
+
+    assert [policy.decide(Step.from_messages("x", task_class="classification", tokens=size)).tier for size in (200_000, 200_001)] == ["cheap", "strong"]
+
+
+def test_of_a_tiers_deployments_one_that_fits_is_taken() -> None:
+    tiers = Tiers.of({"cheap": ["anthropic:claude-haiku-4-5", "anthropic:claude-haiku-5-5"], "strong": "anthropic:claude-opus-5-5"})
+    policy = Policy(tiers=tiers, guards=())
+
+    assert policy.decide(Step.from_messages("x", task_class="classification", tokens=500_000)).model == "claude-haiku-5-5"
+
+
+def test_a_declared_size_beyond_every_window_stops() -> None:
+    assert TWO.decide(Step.from_messages("x", tokens=3_000_000)).stopped == "no_eligible_tier"
+
+
+def test_an_estimate_beyond_every_window_is_left_to_the_provider() -> None:
+    assert TWO.decide(Step.from_messages("word " * 2_000_000)).tier == "strong"
+
+
+# ---- the value and its hash
+
+
+@named("mine", version="1")
+def mine(seen: object) -> Verdict | None:
+    return None
+
+
+CHANGES: list[dict[str, Any]] = [
+    {"tiers": Tiers.preset_named("claude-2026-05")},
+    {"stance": "frugal"},
+    {"guards": []},
+    {"guards": [*TWO.guards, mine]},
+    {"guards": [*TWO.guards, named("mine", version="2")(mine.rule)]},
+    {"guards": [LongContext(limit=40_000)]},
+    {"floors": [PolicyFloor(tier="strong", node="reply")]},
+    {"checks": [Empty()]},
+    {"thresholds": {"multi_turn": 0.2}},
+    {"trusted": ()},
+]
+
+
+def test_whatever_changes_decisions_changes_the_hash() -> None:
+    assert len({TWO.hash, *(TWO.replace(**change).hash for change in CHANGES)}) == len(CHANGES) + 1
+
+
+@pytest.mark.parametrize(
+    "change", [{"mode": "shadow"}, {"on_stop": "end"}, {"labels": ("x",)}, {"capture_evidence": True}, {"guards": TWO.guards[::-1]}, {"guards": TWO.guards * 2}]
+)
+def test_whatever_changes_no_decision_keeps_the_hash(change: dict[str, Any]) -> None:
+    assert TWO.replace(**change).hash == TWO.hash
+
+
+def test_equal_policies_have_equal_hashes() -> None:
+    assert Policy.default().hash == Policy.default(tiers="claude-2026-11").hash
+
+
+def test_a_policy_cannot_be_changed_in_place() -> None:
+    with pytest.raises(FrozenInstanceError):
+        TWO.stance = "frugal"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"colour": 1}, "unknown part of a policy: colour; known parts: tiers"),
+        ({"stance": "bold"}, "unknown stance 'bold'; known stances: frugal"),
+        ({"mode": "on"}, "unknown mode 'on'; known modes: enforce"),
+        ({"thresholds": {"poetry": 0.5}}, "unknown task class 'poetry'"),
+        ({"floors": [PolicyFloor(tier="opus")]}, 'unknown tier "opus"; known tiers: cheap, strong'),
+        ({"guards": [lambda seen: None]}, "no name and version"),
+    ],
+)
+def test_what_cannot_be_meant_fails_when_it_is_made(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(PolicyError, match=message):
+        TWO.replace(**change)
+
+
+def test_narrowing_keeps_the_rules_and_counts_ranks_anew() -> None:
+    narrow = THREE.narrowed(["cheap", "strong"])
+
+    assert (narrow.tiers.names, narrow.decide(Step.from_messages("x", task_class="agentic_chain")).rank) == (("cheap", "strong"), 1)
+
+
+def test_one_tier_alone_serves_everything() -> None:
+    only = Policy(tiers=Tiers.of({"only": "claude-opus-5-5"}))
+
+    assert {only.decide(Step.from_messages("x", task_class=key)).tier for key in PROPOSALS} == {"only"}
+
+
+# ---- settling again
+
+
+def test_after_an_outage_the_verdicts_stay() -> None:
+    first = THREE.decide(Step.from_messages("x", task_class="classification"))
+
+    again = THREE.resettle(first, Conditions(unavailable=frozenset({"cheap"})))
+
+    assert (first.tier, again.tier, again.verdicts) == ("cheap", "mid", first.verdicts)
+
+
+def test_after_a_rejected_reply_the_next_tier_is_pinned() -> None:
+    again = THREE.resettle(THREE.decide(Step.from_messages("x", task_class="classification")), Conditions(), at_least=1)
+
+    assert (again.tier, again.codes, [pin.tier for pin in again.state.pins]) == ("mid", ("escalated",), ["mid"])
