@@ -10,7 +10,20 @@ import openai.types.responses as responses
 import pytest
 from langchain_core.messages import AIMessage
 
-from routed_agents.checks import DEFAULT, Empty, InvalidToolCall, Refusal, Rejection, Reply, SchemaMismatch, ServedModel, Truncation, inspect, mismatch, reply_of
+from routed_agents.checks import (
+    DEFAULT,
+    Empty,
+    InvalidToolCall,
+    Refusal,
+    Rejection,
+    Reply,
+    SchemaMismatch,
+    ServedModel,
+    Truncation,
+    inspect,
+    mismatch,
+    reply_of,
+)
 from routed_agents.steps import Step, ToolCall
 
 STEP = Step.from_messages("x", tools=["look"])
@@ -138,18 +151,38 @@ USAGE = {"input_tokens": 3, "output_tokens": 2}
 
 def anthropic_reply(stop: str, *blocks: dict[str, Any]) -> claude.Message:
     return claude.Message.model_validate(
-        {"id": "m", "type": "message", "role": "assistant", "model": "claude-opus-5-5", "content": list(blocks), "stop_reason": stop, "usage": USAGE}
+        {
+            "id": "m",
+            "type": "message",
+            "role": "assistant",
+            "model": "claude-opus-5-5",
+            "content": list(blocks),
+            "stop_reason": stop,
+            "usage": USAGE,
+        }
     )
 
 
 def openai_reply(finish: str, **message: Any) -> chat.ChatCompletion:
     choice = {"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": None, **message}}
-    return chat.ChatCompletion.model_validate({"id": "c", "object": "chat.completion", "created": 0, "model": "gpt-4o", "choices": [choice]})
+    return chat.ChatCompletion.model_validate(
+        {"id": "c", "object": "chat.completion", "created": 0, "model": "gpt-4o", "choices": [choice]}
+    )
 
 
 def response(*output: dict[str, Any], **more: Any) -> responses.Response:
     return responses.Response.model_validate(
-        {"id": "r", "object": "response", "created_at": 0, "model": "gpt-6-luna", "output": list(output), "tools": [], "tool_choice": "auto", "parallel_tool_calls": True, **more}
+        {
+            "id": "r",
+            "object": "response",
+            "created_at": 0,
+            "model": "gpt-6-luna",
+            "output": list(output),
+            "tools": [],
+            "tool_choice": "auto",
+            "parallel_tool_calls": True,
+            **more,
+        }
     )
 
 
@@ -158,7 +191,13 @@ def openai_call(arguments: str) -> dict[str, Any]:
 
 
 TEXT = {"type": "text", "text": "yes"}
-SAID = {"id": "o", "type": "message", "role": "assistant", "status": "completed", "content": [{"type": "output_text", "text": "yes", "annotations": []}]}
+SAID = {
+    "id": "o",
+    "type": "message",
+    "role": "assistant",
+    "status": "completed",
+    "content": [{"type": "output_text", "text": "yes", "annotations": []}],
+}
 CALLED = ToolCall(name="look", arguments='{"q": 1}', id="c1")
 
 
@@ -166,7 +205,10 @@ CALLED = ToolCall(name="look", arguments='{"q": 1}', id="c1")
     ("raw", "read"),
     [
         (anthropic_reply("end_turn", TEXT), Reply(text="yes", stop_reason="end_turn")),
-        (anthropic_reply("tool_use", {"type": "tool_use", "id": "c1", "name": "look", "input": {"q": 1}}), Reply(tool_calls=(CALLED,), stop_reason="tool_use")),
+        (
+            anthropic_reply("tool_use", {"type": "tool_use", "id": "c1", "name": "look", "input": {"q": 1}}),
+            Reply(tool_calls=(CALLED,), stop_reason="tool_use"),
+        ),
         (anthropic_reply("refusal"), Reply(stop_reason="refusal", refused=True)),
         (anthropic_reply("end_turn", TEXT).model_dump(), Reply(text="yes", stop_reason="end_turn")),
         (openai_reply("stop", content="yes"), Reply(text="yes", stop_reason="stop")),

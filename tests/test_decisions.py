@@ -50,17 +50,23 @@ ALL = (0, 1, 2)
         (0, [STOP, floor(2), cap(0)], 1, ALL, None, "stall"),
     ],
 )
-def test_settling(proposed: int, verdicts: list[Verdict], pinned: int, eligible: tuple[int, ...], rank: int | None, why: str | None) -> None:
+def test_settling(
+    proposed: int, verdicts: list[Verdict], pinned: int, eligible: tuple[int, ...], rank: int | None, why: str | None
+) -> None:
     settled = settle(proposed=proposed, verdicts=verdicts, pinned=pinned, eligible=eligible, top=2)
 
     assert (settled.rank, settled.why) == (rank, why)
 
 
 def test_a_proposal_nobody_can_serve_is_met_as_well_as_can_be_and_says_so() -> None:
-    assert settle(proposed=2, verdicts=[], pinned=0, eligible=[0, 1], top=2) == Settlement(rank=1, want=2, obligation=0, proposed=2, degraded=True)
+    assert settle(proposed=2, verdicts=[], pinned=0, eligible=[0, 1], top=2) == Settlement(
+        rank=1, want=2, obligation=0, proposed=2, degraded=True
+    )
 
 
-@pytest.mark.parametrize(("scopes", "longest"), [([], None), ([None], None), (["turn", None], "turn"), (["turn", "thread", "lineage"], "thread")])
+@pytest.mark.parametrize(
+    ("scopes", "longest"), [([], None), ([None], None), (["turn", None], "turn"), (["turn", "thread", "lineage"], "thread")]
+)
 def test_the_widest_scope_holds(scopes: list[str | None], longest: str | None) -> None:
     assert widest(scopes) == longest  # type: ignore[arg-type]
 
@@ -79,7 +85,7 @@ def test_a_decision_explains_itself() -> None:
     assert decision.explain() == dedent(f"""\
         step s7: strong (claude-opus-5-5)
           class      multi_turn, confidence 1.00, p_strong 0.14 (declared)
-          size       up to 36 tokens (estimated), 1 messages
+          size       up to 40 tokens (estimated), 1 messages
           proposed   cheap; wanted strong; floor or pin at strong
           evidence   declared multi_turn
           guard      empathy: floor strong, notes distress; "my husband died"

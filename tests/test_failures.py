@@ -94,7 +94,9 @@ def test_what_is_no_provider_trouble_is_left_alone(error: BaseException) -> None
     assert failure_of(error) is None
 
 
-@pytest.mark.parametrize("message", ["prompt is too long: 213000 tokens", "maximum context length is 128000 tokens", "context_length_exceeded"])
+@pytest.mark.parametrize(
+    "message", ["prompt is too long: 213000 tokens", "maximum context length is 128000 tokens", "context_length_exceeded"]
+)
 @pytest.mark.parametrize("sdk", [anthropic, openai], ids=["anthropic", "openai"])
 def test_a_prompt_that_is_too_long_is_told_from_other_bad_requests(sdk: Any, message: str) -> None:
     failure = failure_of(sdk_error(sdk, 400, message))
@@ -113,7 +115,12 @@ def test_how_long_the_provider_asks_to_wait(header: dict[str, str], seconds: flo
 
 @pytest.mark.parametrize(
     ("error", "unbilled"),
-    [(sdk_error(anthropic, 529), True), (sdk_error(openai, 429), True), (sdk_error(openai, 504), False), (anthropic.APITimeoutError(request=REQUEST), False)],
+    [
+        (sdk_error(anthropic, 529), True),
+        (sdk_error(openai, 429), True),
+        (sdk_error(openai, 504), False),
+        (anthropic.APITimeoutError(request=REQUEST), False),
+    ],
     ids=["overloaded", "rate limit", "gateway timeout", "no answer"],
 )
 def test_only_a_refused_call_is_known_to_cost_nothing(error: Exception, unbilled: bool) -> None:

@@ -19,7 +19,9 @@ CHEAP = "Classify the sentiment as positive or negative: lovely"
 DISTRESSED = thread_facts(["distress"])
 
 
-def decide(text: str | Sequence[object], *, state: ThreadState | None = None, now: Conditions | None = None, policy: Policy = POLICY, **more: Any) -> Decision:
+def decide(
+    text: str | Sequence[object], *, state: ThreadState | None = None, now: Conditions | None = None, policy: Policy = POLICY, **more: Any
+) -> Decision:
     return policy.decide(Step.from_messages(text, **more), state, now)
 
 
@@ -132,7 +134,9 @@ def test_the_summary_of_a_sad_story_stays_cheap_and_says_nothing() -> None:
     assert (decision.tier, decision.state.facts) == ("cheap", frozenset())
 
 
-@pytest.mark.parametrize(("key", "tier"), [("rag_lookup", "strong"), ("multi_turn", "strong"), ("knowledge_qa", "strong"), ("summarization", "cheap")])
+@pytest.mark.parametrize(
+    ("key", "tier"), [("rag_lookup", "strong"), ("multi_turn", "strong"), ("knowledge_qa", "strong"), ("summarization", "cheap")]
+)
 def test_the_fact_raises_what_a_person_reads_and_nothing_else(key: str, tier: str) -> None:
     assert decide("When do you open?", task_class=key, state=DISTRESSED).tier == tier
 
@@ -150,7 +154,12 @@ def test_a_curly_apostrophe_hides_nothing() -> None:
 
 @pytest.mark.parametrize(
     ("forced", "tier", "codes"),
-    [("mid", "mid", ("forced_tier",)), ("cheap", "cheap", ("forced_tier",)), ("opus", "strong", ("forced_tier_unknown",)), (None, "cheap", ())],
+    [
+        ("mid", "mid", ("forced_tier",)),
+        ("cheap", "cheap", ("forced_tier",)),
+        ("opus", "strong", ("forced_tier_unknown",)),
+        (None, "cheap", ()),
+    ],
 )
 def test_a_forced_tier_holds_the_step_there(forced: str | None, tier: str, codes: tuple[str, ...]) -> None:
     decision = decide(CHEAP, metadata={"routed_agents": {"tier": forced}})
@@ -265,5 +274,8 @@ def test_every_shipped_guard_is_silent_on_a_plain_step() -> None:
 
 
 def test_the_highest_floor_there_is_means_the_top_of_any_policy() -> None:
-    assert [Policy.default(tiers=each).decide(Step.from_messages("x", task_class="agentic_chain")).settlement.obligation for each in ("claude", "claude-2026-11-three")] == [1, 2]
+    assert [
+        Policy.default(tiers=each).decide(Step.from_messages("x", task_class="agentic_chain")).settlement.obligation
+        for each in ("claude", "claude-2026-11-three")
+    ] == [1, 2]
     assert TOP > 100

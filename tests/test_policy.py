@@ -43,7 +43,9 @@ def test_each_class_under_each_stance(key: str) -> None:
     assert [TWO.replace(stance=stance).decide(step).tier for stance in STANCES] == PROPOSALS[key].split()
 
 
-@pytest.mark.parametrize(("key", "tiers"), [("multi_turn", "cheap cheap cheap"), ("knowledge_qa", "mid mid strong"), ("code_generation", "mid strong strong")])
+@pytest.mark.parametrize(
+    ("key", "tiers"), [("multi_turn", "cheap cheap cheap"), ("knowledge_qa", "mid mid strong"), ("code_generation", "mid strong strong")]
+)
 def test_three_tiers_propose_the_middle_for_what_is_half_way(key: str, tiers: str) -> None:
     step = Step.from_messages("do it", task_class=key)
 
@@ -67,7 +69,9 @@ def test_a_routed_step_stays_free() -> None:
 def test_a_step_above_the_bottom_pins_its_turn_by_tier_name() -> None:
     decision = THREE.decide(Step.from_messages([{"role": "user", "content": "x", "id": "h"}], task_class="agentic_chain", node="plan"))
 
-    assert [(pin.scope, pin.tier, pin.key, pin.turn, pin.code) for pin in decision.state.pins] == [("turn", "strong", "plan", "h", "agentic_chain")]
+    assert [(pin.scope, pin.tier, pin.key, pin.turn, pin.code) for pin in decision.state.pins] == [
+        ("turn", "strong", "plan", "h", "agentic_chain")
+    ]
 
 
 @pytest.mark.parametrize(("tier", "rank"), [("mid", 1), ("strong", 2), ("a name of another policy", 2), ("cheap", 0)])
@@ -99,7 +103,10 @@ def test_what_is_down_is_passed_over_upwards(now: Conditions, tier: str | None) 
 def test_a_prompt_too_large_for_a_window_goes_where_it_fits() -> None:
     policy = Policy.default(tiers="claude-2026-05").replace(guards=[])
 
-    assert [policy.decide(Step.from_messages("x", task_class="classification", tokens=size)).tier for size in (200_000, 200_001)] == ["cheap", "strong"]
+    assert [policy.decide(Step.from_messages("x", task_class="classification", tokens=size)).tier for size in (200_000, 200_001)] == [
+        "cheap",
+        "strong",
+    ]
 
 
 def test_of_a_tiers_deployments_one_that_fits_is_taken() -> None:
@@ -144,7 +151,15 @@ def test_whatever_changes_decisions_changes_the_hash() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"mode": "shadow"}, {"on_stop": "end"}, {"labels": ("x",)}, {"capture_evidence": True}, {"guards": TWO.guards[::-1]}, {"guards": TWO.guards * 2}]
+    "change",
+    [
+        {"mode": "shadow"},
+        {"on_stop": "end"},
+        {"labels": ("x",)},
+        {"capture_evidence": True},
+        {"guards": TWO.guards[::-1]},
+        {"guards": TWO.guards * 2},
+    ],
 )
 def test_whatever_changes_no_decision_keeps_the_hash(change: dict[str, Any]) -> None:
     assert TWO.replace(**change).hash == TWO.hash

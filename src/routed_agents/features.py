@@ -110,8 +110,7 @@ def extract(step: Step) -> Features:
     messages = step.messages
     tokens, source = _tokens(step)
     system = window(step.system if step.system is not None else _leading_system(messages))
-    last = messages[-1]
-    asked = last if role_of(last) == "human" else turn.asked
+    role, asked = turn.last_role, turn.asked
     spoken, quoted = split_payload(window(text_of(asked))) if asked is not None else ("", "")
     forced, declared_here = _own_metadata(step.metadata)
     declared = step.task_class or declared_here
@@ -127,11 +126,11 @@ def extract(step: Step) -> Features:
         spoken=spoken,
         quoted=quoted,
         payload=bool(quoted),
-        last_role=role_of(last),
+        last_role=role,
         message_count=len(messages),
         tools=step.tools,
         output_schema=step.output_schema is not None,
-        open_loop=role_of(last) == "tool",
+        open_loop=role == "tool",
         loop_length=turn.replies,
         tool_errors=turn.errors,
         repeats=turn.repeats,
@@ -207,6 +206,7 @@ def upper_tokens(characters: int, sample: str) -> int:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Turn:
     name: str
+    last_role: Role
     asked: object | None
     stamps: tuple[Stamp, ...]
     replies: int
@@ -226,9 +226,12 @@ def _turn(step: Step) -> _Turn:
     stamps: list[Stamp] = []
     calls: list[ToolCall] = []
     replies, errors, failing, growing = 0, 0, True, True
+    last_role: Role = "human"
     for position in range(len(messages) - 1, -1, -1):
         message = messages[position]
         role = _role(message)
+        if position == len(messages) - 1:
+            last_role = role
         if role == "human":
             asked = message if asked is None else asked
             opened = position if growing else opened
@@ -251,6 +254,7 @@ def _turn(step: Step) -> _Turn:
     own = field_of(messages[opened], "id")
     return _Turn(
         name=own if isinstance(own, str) and own else _digest(messages[opened], opened),
+        last_role=last_role,
         asked=asked,
         stamps=tuple(stamps),
         replies=replies,
@@ -357,7 +361,7 @@ def _sample(messages: Sequence[object], sizes: Sequence[int]) -> str:
 
 
 def _leading_system(messages: Sequence[object]) -> str:
-    return text_of(messages[0]) if role_of(messages[0]) == "system" else ""
+    return text_of(messages[0]) if len(messages) > 1 and _role(messages[0]) == "system" else ""
 
 
 def _own_metadata(metadata: Mapping[str, object]) -> tuple[str | None, str | None]:

@@ -63,8 +63,8 @@ class Taxonomy:
         """
         rows: dict[str, TaskClass] = {}
         for row in document.get("class", []):
-            values: dict[str, Any] = {**row, "savings": tuple(row.get("savings", ()))}
             try:
+                values: dict[str, Any] = {**row, "savings": tuple(row.get("savings", ()))}
                 parsed = TaskClass(**values)
             except TypeError as error:
                 raise PolicyError(f"[[class]] {row.get('key', row)!r} cannot be read: {error}; see taxonomy.toml for the keys") from None

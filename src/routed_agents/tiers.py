@@ -202,11 +202,10 @@ def same_model(name: str, other: str) -> bool:
 
 
 def _plain(name: str) -> str:
-    for separator in ("/", ":"):
-        head, found, tail = name.partition(separator)
-        if found and (separator == "/" or head in PROVIDERS):
-            name = tail
-    return name
+    """The model's own name, without gateways and providers before it."""
+    name = name.rpartition("/")[2]
+    head, colon, tail = name.partition(":")
+    return tail if colon and head in PROVIDERS else name
 
 
 def _undated(name: str) -> str:

@@ -123,19 +123,20 @@ def test_metadata_off_the_allow_list_never_lowers(
     assert height(told) >= height(plain)
 
 
-@given(tokens=st.integers(-10, 40), total=st.sampled_from((None, 0, -5, 30)))
-def test_a_reply_that_reports_few_tokens_never_hides_a_long_history(tokens: int, total: int | None) -> None:
+WORDS = "word " * 100_000
+LONG = (WORDS, [{"type": "text", "text": WORDS}], [{"type": "tool_result", "content": [{"type": "text", "text": WORDS}]}])
+
+
+@given(content=st.sampled_from(LONG), tokens=st.integers(-10, 40), total=st.sampled_from((None, 0, -5, 30)))
+def test_a_reply_that_reports_few_tokens_never_hides_a_long_history(content: Any, tokens: int, total: int | None) -> None:
     usage = {"input_tokens": tokens, "output_tokens": 1, **({} if total is None else {"total_tokens": total})}
     long = [
-        {"role": "user", "content": LONG},
+        {"role": "user", "content": content},
         {"role": "assistant", "content": "ok", "usage": usage},
         {"role": "user", "content": TEXTS[0]},
     ]
 
     assert POLICIES[1].decide(Step.from_messages(long)).rank == 1
-
-
-LONG = "word " * 100_000
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,236 @@
+"""Breaks each law on purpose and expects its tests to notice: `python tests/laws/mutations.py [LAW ...]`.
+
+A mutation replaces one exact text of the source in a copy and runs that law's tests, with fewer examples, against the copy. The run
+fails when a mutation survives, when an old text is no longer there, or when the tests fail without any mutation.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+LAWS = Path(__file__).parent
+ROOT = LAWS.parent.parent
+PACKAGE = ROOT / "src" / "routed_agents"
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """One exact text to replace, and the law that has to notice."""
+
+    law: int
+    name: str
+    file: str
+    old: str
+    new: str
+
+
+MUTATIONS = (
+    Mutation(
+        1, "a cap beats a floor", "decisions.py", "want = max(obligation, min(cap, proposed))", "want = min(cap, max(obligation, proposed))"
+    ),
+    Mutation(1, "the last floor wins", "decisions.py", "floor = max(floor, min(verdict.floor, top))", "floor = min(verdict.floor, top)"),
+    Mutation(1, "a hard cap is exceeded", "decisions.py", "[each for each in eligible if each <= hard]", "list(eligible)"),
+    Mutation(
+        1,
+        "verdicts keep the guards' order",
+        "policy.py",
+        "tuple(sorted(dict.fromkeys(verdicts), key=_strictness))",
+        "tuple(dict.fromkeys(verdicts))",
+    ),
+    Mutation(
+        1,
+        "a repeated guard speaks twice",
+        "policy.py",
+        "sorted(dict.fromkeys(verdicts), key=_strictness)",
+        "sorted(verdicts, key=_strictness)",
+    ),
+    Mutation(2, "a pin is no floor", "decisions.py", "obligation = max(floor, min(pinned, top))", "obligation = floor"),
+    Mutation(2, "an outage goes below the floor", "decisions.py", "elif usable and max(usable) >= obligation:", "elif usable:"),
+    Mutation(
+        2, "an unmet proposal takes the lowest", "decisions.py", "rank, degraded = max(usable), True", "rank, degraded = min(usable), True"
+    ),
+    Mutation(2, "a rejected tier is asked again", "policy.py", "        if at_least:\n", "        if False:\n"),
+    Mutation(3, "stamps are not read", "features.py", "stamps.append(_read(stamp))", "pass"),
+    Mutation(
+        3,
+        "a node's message starts a turn",
+        "features.py",
+        'growing = stamp is not None and run is not None and stamp.get("run") == run',
+        "growing = False",
+    ),
+    Mutation(
+        3,
+        "decisions pin nothing",
+        "policy.py",
+        "state=ThreadState(pins, facts) if pins or facts else EMPTY",
+        "state=ThreadState(facts=facts)",
+    ),
+    Mutation(3, "pins hold in every lineage", "state.py", "    if pin.key != key:\n        return False\n", ""),
+    Mutation(3, "a branch is its node", "state.py", 'f"{own}:{task}" if branch and task else own', "own"),
+    Mutation(3, "join keeps the left's facts", "state.py", "self.facts | other.facts)", "self.facts)"),
+    Mutation(3, "join forgets the latest", "state.py", "[-PINS_KEPT:]", "[:PINS_KEPT]"),
+    Mutation(3, "distress stays in its step", "guards.py", "if facing and (found or DISTRESS in seen.facts):", "if facing and found:"),
+    Mutation(
+        3,
+        "a tool result is a person's",
+        "steps.py",
+        'return all(field_of(block, "type") == "tool_result" for block in blocks)',
+        "return False",
+    ),
+    Mutation(4, "a stop is not heeded", "router.py", 'if self.mode == "enforce" and self.decision.stopped:', "if False:"),
+    Mutation(4, "watching stops as well", "router.py", 'if self.mode == "enforce" and self.decision.stopped:', "if self.decision.stopped:"),
+    Mutation(4, "attempts start at the bottom", "router.py", 'return cast("int", self.decision.rank)', "return 0"),
+    Mutation(
+        5,
+        "rejected attempts are free",
+        "router.py",
+        "            cost=cost,\n",
+        '            cost=cost if self.outcome != "rejected" else None,\n',
+    ),
+    Mutation(
+        5,
+        "abandoned attempts are lost",
+        "router.py",
+        "call.router.ledger.append(entry)",
+        'self.outcome == "abandoned" or call.router.ledger.append(entry)',
+    ),
+    Mutation(
+        5,
+        "a stamp counts the last attempt",
+        "router.py",
+        "sum(known) if len(known) == len(costs) else None",
+        "known[-1] if known else None",
+    ),
+    Mutation(5, "every attempt has a baseline", "router.py", "served or self.model, top) if final else None", "served or self.model, top)"),
+    Mutation(
+        5,
+        "the thread is not written down",
+        "router.py",
+        "            thread=call.thread,\n            lineage",
+        "            thread=None,\n            lineage",
+    ),
+    Mutation(
+        6,
+        "the order of a set is hashed",
+        "guards.py",
+        "if isinstance(value, (set, frozenset)) else repr(value)",
+        "if False else repr(value)",
+    ),
+    Mutation(
+        6,
+        "a classifier's settings are not hashed",
+        "policy.py",
+        '"classifier": identity(self.classifier)',
+        '"classifier": type(self.classifier).__name__',
+    ),
+    Mutation(
+        6,
+        "ties fall as the hash seed does",
+        "classify.py",
+        "key=lambda key: (-scores[key], key))",
+        "key=lambda key: (-scores[key], hash(key)))",
+    ),
+    Mutation(
+        6,
+        "pins are dated by the clock",
+        "policy.py",
+        "seq=seen.conditions.now_s if turn else 0",
+        'seq=__import__("time").time_ns() if turn else 0',
+    ),
+    Mutation(
+        7,
+        "a failing guard is silent",
+        "policy.py",
+        'verdicts.append(_unsure(name, "guard_failed", f"{name}: {type(error).__name__}: {error}"))',
+        "pass",
+    ),
+    Mutation(
+        7,
+        "a failing classifier is silent",
+        "policy.py",
+        "return _UNKNOWN, [*raised, _unsure(",
+        "return _UNKNOWN, raised or [] and [_unsure(",
+    ),
+    Mutation(7, "unsure is no floor", "policy.py", "evidence=evidence, floor=TOP)", "evidence=evidence)"),
+    Mutation(7, "NaN is a share", "policy.py", "math.isfinite(value) and 0 <= value <= 1", "not value > 1 and not value < 0"),
+    Mutation(7, "low confidence is fine", "guards.py", "if seen.classification.declared or confidence >= self.limit:", "if True:"),
+    Mutation(
+        8,
+        "a foreign reply hides our pins",
+        "features.py",
+        "                if run is None:\n",
+        "                if run is None or (stamp is not None and not growing):\n",
+    ),
+    Mutation(8, "stamps take the place of pins", "policy.py", "held = {*held, *stamped}", "held = stamped"),
+    Mutation(
+        8,
+        "a forced tier from outside caps",
+        "policy.py",
+        'seen.features.forced is not None and "routed_agents" not in self.trusted',
+        "False",
+    ),
+    Mutation(
+        8,
+        "a class from outside is believed",
+        "policy.py",
+        'features.declared_in == "metadata" and "task_class" not in self.trusted',
+        "False",
+    ),
+    Mutation(
+        8, "every reported count is believed", "features.py", "if counted * SPARSEST >= _at_least(messages[: position + 1]):", "if True:"
+    ),
+    Mutation(8, "the payload decides the class", "features.py", "split_payload(window(text_of(asked)))", '(window(text_of(asked)), "")'),
+)
+
+
+def run_tests(law: int | None, package_root: Path) -> tuple[bool, str]:
+    """Whether the tests pass against a copy of the package, and the first that fails."""
+    files = [str(path) for path in sorted(LAWS.glob(f"test_law_{law}_*.py" if law else "test_law_*.py"))]
+    environment = {**os.environ, "PYTHONPATH": str(package_root), "ROUTED_AGENTS_LAWS": "mutations"}
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "no:benchmark", *files]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    failed = re.search(r"^(?:FAILED|ERROR) \S*?(?:::(\S+))?(?: |$)", done.stdout, re.MULTILINE)
+    return done.returncode == 0, (failed.group(1) or "collection") if failed else done.stdout[-300:] + done.stderr[-300:]
+
+
+def attempt(mutation: Mutation) -> tuple[bool, str]:
+    """Whether the law's tests noticed, and which one."""
+    with tempfile.TemporaryDirectory() as place:
+        copy = Path(place) / "routed_agents"
+        shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+        file = copy / mutation.file
+        text = file.read_text("utf-8")
+        if text.count(mutation.old) != 1:
+            return False, f"{mutation.file} has its old text {text.count(mutation.old)} times; wanted once"
+        file.write_text(text.replace(mutation.old, mutation.new), "utf-8")
+        passed, test = run_tests(mutation.law, Path(place))
+        return not passed, "SURVIVED" if passed else test
+
+
+def main(laws: list[int]) -> int:
+    """Print `law | mutation | killed by` and return how many mutations were not killed."""
+    passed, test = run_tests(None, PACKAGE.parent)
+    if not passed:
+        sys.stdout.write(f"the laws fail without any mutation: {test}\n")
+        return 1
+    chosen = [mutation for mutation in MUTATIONS if not laws or mutation.law in laws]
+    survivors = 0
+    with ThreadPoolExecutor(os.cpu_count() or 2) as pool:
+        for mutation, (killed, by) in zip(chosen, pool.map(attempt, chosen), strict=True):
+            survivors += not killed
+            sys.stdout.write(f"{mutation.law} | {mutation.name:<40} | {by}\n")
+            sys.stdout.flush()
+    sys.stdout.write(f"{len(chosen) - survivors} of {len(chosen)} mutations killed\n")
+    return survivors
+
+
+if __name__ == "__main__":
+    sys.exit(min(main([int(law) for law in sys.argv[1:]]), 1))

@@ -1,0 +1,488 @@
+"""The router: attempts and their order, labels, modes, and that our own trouble never breaks a call."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langchain_core.messages import AIMessage
+from opentelemetry import metrics, trace
+
+from routed_agents.errors import ConfigurationError, PolicyError, StepStopped
+from routed_agents.guards import Conditions, Verdict, named
+from routed_agents.ledger import Ledger, cost_of
+from routed_agents.policy import Policy
+from routed_agents.pricing import Prices, Usage
+from routed_agents.router import RoutedCall, Router, decision_of, labels_from_context, labels_from_tags
+from routed_agents.state import EMPTY, ThreadState
+from routed_agents.steps import Step
+from routed_agents.telemetry import Telemetry
+from routed_agents.tiers import Tiers
+
+PRICES = Prices()
+TWO_PLACES = Tiers.of(
+    {
+        "cheap": ["anthropic:claude-haiku-5-5", "bedrock:claude-haiku-5-5"],
+        "mid": "anthropic:claude-sonnet-5-5",
+        "strong": ["anthropic:claude-opus-5-5", "bedrock:claude-opus-5-5"],
+    }
+)
+POLICY = Policy(tiers=TWO_PLACES)
+HAIKU, HAIKU_B, SONNET, OPUS, OPUS_B = [each.name for tier in TWO_PLACES for each in tier.deployments]
+
+
+class ProviderError(Exception):
+    def __init__(self, status_code: int) -> None:
+        super().__init__(f"HTTP {status_code}")
+        self.status_code = status_code
+
+
+def router(policy: Policy = POLICY, **parts: Any) -> Router:
+    return Router(policy, **{"prices": PRICES, "telemetry": Telemetry.off(), **parts})
+
+
+def reply(model: str, *, stop: str = "end_turn", text: str = "yes") -> dict[str, Any]:
+    content = [{"type": "text", "text": text}] if text else []
+    return {
+        "type": "message",
+        "role": "assistant",
+        "model": model,
+        "content": content,
+        "stop_reason": stop,
+        "usage": {"input_tokens": 100, "output_tokens": 10},
+    }
+
+
+def step(task_class: str = "classification", **more: Any) -> Step:
+    return Step.from_messages("x", task_class=task_class, **more)
+
+
+def run(call: RoutedCall, *script: Any) -> list[str]:
+    """Make the attempts, one entry of the script each: a status to fail with, words to answer with, or a reply; then answer well."""
+    made: list[str] = []
+    outcomes = iter(script)
+    with call:
+        for attempt in call.attempts():
+            made.append(attempt.deployment.name)
+            with attempt:
+                match next(outcomes, "end_turn"):
+                    case int(status):
+                        raise ProviderError(status)
+                    case BaseException() as error:
+                        raise error
+                    case str(stop):
+                        attempt.record(reply(attempt.model, stop=stop))
+                    case answer:
+                        attempt.record(answer)
+    return made
+
+
+def outcomes(call: RoutedCall) -> list[str]:
+    return [entry.outcome for entry in call.entries]
+
+
+# ---- the way of the attempts
+
+
+@pytest.mark.parametrize(
+    ("task_class", "script", "made"),
+    [
+        ("classification", (), [HAIKU]),
+        ("classification", ("max_tokens",), [HAIKU, SONNET]),
+        ("classification", ("max_tokens", "refusal"), [HAIKU, SONNET, OPUS]),
+        ("classification", ("max_tokens", "max_tokens", "max_tokens"), [HAIKU, SONNET, OPUS]),
+        ("classification", (529,), [HAIKU, HAIKU_B]),
+        ("classification", (429, 503), [HAIKU, HAIKU_B, SONNET]),
+        ("classification", (529, 529, 529), [HAIKU, HAIKU_B, SONNET, OPUS]),
+        ("classification", (529, "max_tokens", 529), [HAIKU, HAIKU_B, SONNET, OPUS]),
+        ("classification", (413,), [HAIKU, SONNET]),
+        ("agentic_chain", (), [OPUS]),
+        ("agentic_chain", ("max_tokens",), [OPUS]),
+        ("agentic_chain", (529,), [OPUS, OPUS_B]),
+    ],
+)
+def test_where_the_attempts_go(task_class: str, script: tuple[Any, ...], made: list[str]) -> None:
+    assert run(router().step(step(task_class)), *script) == made
+
+
+def test_a_rejected_reply_is_noted_and_the_better_one_handed_out() -> None:
+    call = router().step(step())
+
+    run(call, "max_tokens")
+
+    assert (outcomes(call), call.entries[1].escalated_from, call.decision.tier) == (["rejected", "accepted"], "cheap", "mid")
+
+
+def test_at_the_top_a_poor_reply_stands() -> None:
+    call = router().step(step("agentic_chain"))
+
+    run(call, "max_tokens")
+
+    assert (outcomes(call), "check:truncated" in call.entries[0].codes) == (["accepted"], True)
+
+
+def test_an_escalation_pins_the_turn_of_its_thread() -> None:
+    seen = router()
+    messages = [{"role": "user", "content": "x", "id": "h"}]
+
+    run(seen.step(Step.from_messages(messages, task_class="classification"), thread="t"), "max_tokens")
+
+    assert seen.decide(Step.from_messages(messages, task_class="classification"), thread="t").tier == "mid"
+
+
+def test_when_every_place_of_a_floored_step_is_down_the_providers_error_surfaces_with_our_note() -> None:
+    call = router().step(step("agentic_chain"))
+
+    with pytest.raises(ProviderError) as error:
+        run(call, 529, 529)
+
+    assert (outcomes(call), "must not go below tier strong" in error.value.__notes__[0]) == (["failed", "failed"], True)
+
+
+def test_the_callers_own_error_passes_through_untouched() -> None:
+    call = router().step(step())
+
+    with pytest.raises(ZeroDivisionError) as error:
+        run(call, ZeroDivisionError("mine"))
+
+    assert (outcomes(call), getattr(error.value, "__notes__", [])) == (["failed"], [])
+
+
+def test_a_cancelled_call_is_abandoned_and_kept_in_the_books() -> None:
+    call = router().step(step(tokens=50))
+
+    with pytest.raises(asyncio.CancelledError):
+        run(call, asyncio.CancelledError())
+
+    assert (outcomes(call), call.entries[0].usage) == (["abandoned"], Usage(input=50, source="estimated"))
+
+
+def test_an_attempt_nobody_used_is_an_error() -> None:
+    with router().step(step()) as call, pytest.raises(ConfigurationError, match="with attempt"):
+        for _ in call.attempts():
+            pass
+
+
+async def test_the_same_way_with_async() -> None:
+    async with router().step(step()) as call:
+        for attempt in call.attempts():
+            with attempt:
+                attempt.record(reply(attempt.model))
+
+    assert outcomes(call) == ["accepted"]
+
+
+def test_once_words_have_reached_the_reader_no_other_attempt_follows() -> None:
+    call = router().step(step())
+    with call, pytest.raises(ProviderError):
+        for attempt in call.attempts():
+            with attempt:
+                attempt.commit()
+                raise ProviderError(529)
+
+    assert outcomes(call) == ["failed"]
+
+
+# ---- a lower model that answered after all
+
+
+def test_a_floored_step_answered_by_a_lower_model_tries_another_place() -> None:
+    assert run(router().step(step("agentic_chain")), reply("claude-haiku-5-5")) == [OPUS, OPUS_B]
+
+
+def test_a_floored_step_that_only_lower_models_answer_stops_with_an_alarm() -> None:
+    call = router().step(step("agentic_chain"))
+
+    with pytest.raises(StepStopped, match="served model below floor"):
+        run(call, reply("claude-haiku-5-5"), reply("claude-sonnet-5-5"))
+
+    assert (outcomes(call), len(call.alarms)) == (["rejected", "rejected"], 2)
+
+
+@pytest.mark.parametrize("served", ["claude-opus-5-5-20260922", "a model of nobody's"])
+def test_the_own_model_under_a_dated_id_or_an_unknown_one_raises_no_alarm(served: str) -> None:
+    assert run(router().step(step("agentic_chain")), reply(served)) == [OPUS]
+
+
+def test_the_price_follows_the_model_that_answered() -> None:
+    call = router().step(step())
+
+    run(call, reply("claude-opus-5-5"))
+
+    assert call.entries[0].cost == PRICES.price("claude-opus-5-5", Usage(input=100, output=10))
+
+
+# ---- stops and modes
+
+
+@named("never", version="1")
+def never(seen: object) -> Verdict:
+    return Verdict(guard="never", code="stall", stop=True)
+
+
+def test_a_stop_says_what_was_seen_wanted_and_to_do() -> None:
+    call = router().step(step("agentic_chain", id="s9"), conditions=Conditions(unavailable=frozenset({"strong"})))
+
+    with pytest.raises(StepStopped) as stop:
+        run(call)
+
+    assert str(stop.value) == (
+        "step s9 (agentic_chain) stopped, no eligible tier: it must not go below tier strong (agentic chain). "
+        "Make a deployment of that tier available, or set on_stop to hand the step off"
+    )
+
+
+@pytest.mark.parametrize("mode", ["shadow", "off"])
+@pytest.mark.parametrize("guards", [POLICY.guards, (never,)], ids=["shipped", "stop"])
+def test_shadow_and_off_act_on_the_top_and_never_stop(mode: str, guards: Any) -> None:
+    assert run(router(POLICY.replace(mode=mode, guards=guards)).step(step())) == [OPUS]
+
+
+def test_shadow_records_what_would_have_been() -> None:
+    call = router(POLICY.replace(mode="shadow")).step(step())
+
+    run(call)
+
+    assert (call.entries[0].tier, call.entries[0].decided_tier, call.entries[0].mode, call.stamp()["tier"]) == (
+        "strong",
+        "cheap",
+        "shadow",
+        "cheap",
+    )
+
+
+def test_shadow_fails_over_but_never_escalates() -> None:
+    shadow = router(POLICY.replace(mode="shadow"))
+
+    assert [run(shadow.step(step()), 529), run(shadow.step(step()), "max_tokens")] == [[OPUS, OPUS_B], [OPUS]]
+
+
+# ---- thread, labels, stamps
+
+
+def test_pins_and_facts_are_kept_per_thread() -> None:
+    seen = router()
+    run(seen.step(Step.from_messages("my husband died", task_class="multi_turn"), thread="a"))
+
+    assert [seen.decide(step("rag_lookup"), thread=thread).tier for thread in ("a", "b", None)] == ["strong", "cheap", "cheap"]
+
+
+def test_a_given_state_counts_beside_the_stores() -> None:
+    with router().step(step("rag_lookup"), state=ThreadState(facts=frozenset({"distress"}))) as call:
+        assert call.decision.tier == "strong"
+
+
+def test_deciding_alone_leaves_no_trace() -> None:
+    seen = router()
+
+    seen.decide(Step.from_messages("my husband died", task_class="multi_turn"), thread="t")
+
+    assert (seen.state_of("t"), seen.ledger.total().attempts) == (EMPTY, 0)
+
+
+def test_labels_come_from_metadata_and_from_the_call_which_wins() -> None:
+    call = router().step(step(metadata={"tenant": "acme", "team": 7, "secret": "x", "agent": ["no"]}), labels={"tenant": "globex"})
+
+    run(call)
+
+    assert dict(call.entries[0].labels) == {"tenant": "globex", "team": "7"}
+
+
+def test_labels_from_tags_need_an_allowed_key_and_a_value() -> None:
+    assert labels_from_tags(("tenant",), ["tenant:acme", "seq:step:1", "tenant", "tenant:"]) == {"tenant": "acme"}
+
+
+@pytest.mark.parametrize(
+    "context", [{"tenant": "acme", "x": 1}, type("Context", (), {"tenant": "acme"})(), {"tenant": "acme", "team": None}]
+)
+def test_labels_from_a_runs_context(context: object) -> None:
+    assert labels_from_context(("tenant", "team"), context) == {"tenant": "acme"}
+
+
+def test_a_run_without_a_context_has_no_labels() -> None:
+    assert labels_from_context(("tenant",), None) == {}
+
+
+def test_a_stamp_is_plain_and_holds_decision_and_cost() -> None:
+    call = router().step(step(id="s1", node="triage", run="r"), thread="t")
+    run(call, "max_tokens")
+
+    stamp = call.stamp()
+
+    cost = sum(entry.cost.total_pico for entry in call.entries if entry.cost)
+    assert {key: stamp[key] for key in ("step", "run", "node", "tier", "pin", "attempts", "cost_pico", "codes", "mode")} == {
+        "step": "s1", "run": "r", "node": "triage", "tier": "mid", "pin": "turn", "attempts": 2, "cost_pico": cost, "codes": ["escalated"], "mode": "enforce",
+    }  # fmt: skip
+
+
+def test_the_cost_of_a_stamped_message_is_its_steps() -> None:
+    call = router().step(step(), thread="t")
+    run(call, "max_tokens")
+    message = AIMessage("yes", response_metadata={"routed_agents": call.stamp()})
+
+    assert cost_of([message]).cost_pico == cost_of(None, ledger=call.router.ledger, thread="t").cost_pico > 0
+
+
+def test_the_decision_of_a_message() -> None:
+    assert [decision_of(AIMessage("x", response_metadata={"routed_agents": {"tier": "cheap"}})), decision_of(AIMessage("x"))] == [
+        {"tier": "cheap"},
+        None,
+    ]
+
+
+# ---- watched calls
+
+
+@pytest.mark.parametrize(("model", "tier"), [("claude-opus-5-5", "strong"), ("claude-haiku-5-5-20261007", "cheap"), ("gpt-4o", "unrouted")])
+def test_a_watched_call_is_priced_and_not_routed(model: str, tier: str) -> None:
+    entry = router().watch(model=model, reply=reply(model), started_ns=1)
+
+    assert (entry.tier, entry.outcome, entry.mode, entry.cost) == (
+        tier,
+        "watched",
+        "watch",
+        PRICES.price(model, Usage(input=100, output=10)),
+    )
+
+
+# ---- a router from what is at hand
+
+
+@pytest.mark.parametrize("given", [POLICY, None])
+def test_a_router_of_a_policy_or_nothing(given: Policy | None) -> None:
+    assert Router.of(given).policy.hash == (given or Policy.default()).hash
+
+
+def test_a_router_of_a_router_is_itself() -> None:
+    seen = router()
+
+    assert Router.of(seen) is seen
+
+
+def test_a_router_from_the_environment(tmp_path: Path) -> None:
+    place = tmp_path / "costs.db"
+
+    made = Router.from_env({"ROUTED_AGENTS_POLICY": "gpt-4o", "ROUTED_AGENTS_MODE": "shadow", "ROUTED_AGENTS_LEDGER": str(place)})
+    made.ledger.close()
+
+    assert (made.policy.tiers.preset, made.policy.mode, place.exists()) == ("gpt-4o", "shadow", True)
+
+
+@pytest.mark.parametrize(
+    ("environ", "error", "message"),
+    [
+        ({"ROUTED_AGENTS_MODE": "on"}, ConfigurationError, "ROUTED_AGENTS_MODE is 'on'; known modes: enforce, shadow, off"),
+        ({"ROUTED_AGENTS_POLICY": "nobody"}, PolicyError, "known presets"),
+        ({"ROUTED_AGENTS_POLICY": "/nowhere/policy.toml"}, PolicyError, "policy.toml"),
+    ],
+)
+def test_a_wrong_environment_fails_at_once(environ: dict[str, str], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        Router.from_env(environ)
+
+
+def test_replacing_a_part_keeps_the_rest() -> None:
+    seen = router()
+
+    changed = seen.replace(policy=Policy.default())
+
+    assert (changed.ledger is seen.ledger, changed.store is seen.store, changed.policy.hash) == (True, True, Policy.default().hash)
+
+
+def test_replacing_an_unknown_part_is_an_error() -> None:
+    with pytest.raises(ConfigurationError, match="unknown part of a router: colour; known parts: policy, ledger"):
+        router().replace(colour=1)
+
+
+def test_a_model_without_a_price_is_said_once_at_the_start(caplog: pytest.LogCaptureFixture) -> None:
+    router(Policy(tiers=Tiers.of({"only": "nobody-1"})))
+
+    assert [record.getMessage() for record in caplog.records if "nobody-1" in record.getMessage()] == [
+        'no price is known for model "nobody-1": its calls are recorded as unpriced; give one in a price file'
+    ]
+
+
+# ---- our own trouble
+
+
+class BrokenLedger(Ledger):
+    def append(self, entry: Any) -> None:
+        raise OSError("disk")
+
+
+class BrokenStore:
+    def load(self, thread: str, /) -> ThreadState:
+        raise OSError("down")
+
+    def add(self, thread: str, state: ThreadState, /) -> None:
+        raise OSError("down")
+
+
+class BrokenPrices(Prices):
+    def card(self, *args: Any, **named: Any) -> Any:
+        raise OSError("no table")
+
+
+class BrokenTracer(trace.NoOpTracer):
+    def start_span(self, *args: Any, **named: Any) -> Any:
+        raise RuntimeError("no spans today")
+
+
+class BrokenTracers(trace.TracerProvider):
+    def get_tracer(self, *args: Any, **named: Any) -> trace.Tracer:
+        return BrokenTracer()
+
+
+class BrokenCounter(metrics.NoOpCounter):
+    def add(self, *args: Any, **named: Any) -> None:
+        raise RuntimeError("no counting today")
+
+
+class BrokenMeter(metrics.NoOpMeter):
+    def create_counter(self, *args: Any, **named: Any) -> metrics.Counter:
+        return BrokenCounter("broken")
+
+
+class BrokenMeters(metrics.MeterProvider):
+    def get_meter(self, *args: Any, **named: Any) -> metrics.Meter:
+        return BrokenMeter("broken")
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"ledger": BrokenLedger(None)},
+        {"store": BrokenStore()},
+        {"prices": BrokenPrices()},
+        {"telemetry": Telemetry(tracer_provider=BrokenTracers())},
+        {"telemetry": Telemetry(meter_provider=BrokenMeters())},
+        {"ledger": BrokenLedger(None), "telemetry": Telemetry(meter_provider=BrokenMeters())},
+    ],
+    ids=["ledger", "store", "prices", "tracer", "meter", "ledger and meter"],
+)
+def test_our_own_trouble_never_breaks_the_call_and_is_heard(parts: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    call = router(**parts).step(Step.from_messages("my husband died", task_class="multi_turn"), thread="t")
+
+    made = run(call, 529)
+
+    assert (made, outcomes(call)) == ([OPUS, OPUS_B], ["failed", "accepted"])
+    assert any(record.levelno >= logging.ERROR for record in caplog.records)
+
+
+def test_broken_prices_make_an_unpriced_record_and_not_a_lost_one() -> None:
+    seen = router(prices=BrokenPrices())
+
+    run(seen.step(step()))
+
+    assert (seen.ledger.total().attempts, seen.ledger.total().unpriced) == (1, 1)
+
+
+def test_a_call_that_reports_no_usage_is_estimated_and_says_so() -> None:
+    call = router().step(step(tokens=40))
+
+    run(call, {"role": "assistant", "content": "yes"})
+
+    assert call.entries[0].usage.source == "estimated"
