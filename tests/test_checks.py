@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import anthropic.types as claude
-import openai.types.chat as chat
-import openai.types.responses as responses
 import pytest
 from langchain_core.messages import AIMessage
+from openai.types import chat, responses
 
 from routed_agents.checks import (
     DEFAULT,

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routed_agents.economics import baseline, converted, saving
+from routed_agents.economics import baseline, converted, saving, factor_between
 from routed_agents.pricing import Cost, Prices, Usage
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
@@ -19,7 +19,7 @@ FACTORS = {"claude-haiku-4-5": "1.0", "claude-opus-4-7": "1.3", "claude-haiku-5-
 
 
 def other(usage: Usage, cheap: str, strong: str) -> Cost | None:
-    return baseline(usage, from_model=cheap, to_model=strong, prices=PRICES, at=NOW, factors=FACTORS)
+    return baseline(usage, to_model=strong, factor=factor_between(cheap, strong, FACTORS), prices=PRICES, at=NOW)
 
 
 def test_a_finer_tokenizer_makes_the_same_text_dearer() -> None:

@@ -34,7 +34,7 @@ def test_every_public_name_is_there_and_says_what_it_is_for(name: str) -> None:
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'Nonsense'"):
-        routed_agents.Nonsense  # noqa: B018
+        routed_agents.Nonsense
 
 
 def test_listing_the_package_shows_the_public_names() -> None:

@@ -98,7 +98,7 @@ def test_an_unknown_tier_lists_the_known_ones(ask: object) -> None:
 
 @pytest.mark.parametrize("roles", [{}, {"cheap": []}])
 def test_a_tier_without_a_model_is_an_error(roles: dict[str, list[str]]) -> None:
-    with pytest.raises(PolicyError, match="give at least one|wanted at least one"):
+    with pytest.raises(PolicyError, match=r"give at least one|wanted at least one"):
         Tiers.of(roles)  # type: ignore[arg-type]
 
 

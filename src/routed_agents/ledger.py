@@ -836,7 +836,7 @@ class _Line:
     simulated: bool = False
 
 
-def cost_of(result: object, *, ledger: Ledger | None = None, thread: str | None = None, run: str | None = None) -> Bill:
+def cost_of(result: object = None, *, ledger: Ledger | None = None, thread: str | None = None, run: str | None = None) -> Bill:
     """What a result cost: a routed reply, a list of messages, or a graph's state with `messages`.
 
     Every routed reply carries what its step cost, so all steps whose replies are among the messages are counted, once each

@@ -102,6 +102,9 @@ class Router:
             raise ConfigurationError(f"unknown part of a router: {', '.join(unknown)}; known parts: {', '.join(parts)}")
         return Router(**{**parts, **changes})
 
+    def __deepcopy__(self, memo: object) -> Router:
+        return self  # a copied model or graph goes on writing in the same books
+
     def step(
         self,
         step: Step,

@@ -34,16 +34,7 @@ def workspace(*, provider: Provider, policy: Policy, ledger: str | Path | None =
             from routed_agents.embedded import serve
 
             served = stack.enter_context(serve())
-            wanted |= {
-                "ANTHROPIC_BASE_URL": served.anthropic_url,
-                "ANTHROPIC_API_URL": served.anthropic_url,
-                "ANTHROPIC_API_KEY": "simulated",
-                "ANTHROPIC_AUTH_TOKEN": None,
-                "OPENAI_BASE_URL": served.openai_url,
-                "OPENAI_API_BASE": served.openai_url,
-                "OPENAI_API_KEY": "simulated",
-                **_unproxied(),
-            }
+            wanted |= {**served.environ, "ANTHROPIC_AUTH_TOKEN": None, **_unproxied()}
         else:
             check_anthropic(os.environ)
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="routed-agents-"))

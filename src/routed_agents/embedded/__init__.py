@@ -22,6 +22,19 @@ class Provider:
         self.openai_url = f"http://127.0.0.1:{port}/v1"
 
     @property
+    def environ(self) -> dict[str, str]:
+        """The environment variables that send the SDKs and LangChain here: `os.environ.update(provider.environ)`."""
+        return {
+            "ANTHROPIC_BASE_URL": self.anthropic_url,
+            "ANTHROPIC_API_URL": self.anthropic_url,
+            "ANTHROPIC_API_KEY": "simulated",
+            "ANTHROPIC_OPEN_TELEMETRY": "false",  # the SDK's own span repeats ours
+            "OPENAI_BASE_URL": self.openai_url,
+            "OPENAI_API_BASE": self.openai_url,
+            "OPENAI_API_KEY": "simulated",
+        }
+
+    @property
     def requests(self) -> list[Served]:
         """The last 10,000 requests, oldest first."""
         return list(self._desk.served)

@@ -20,9 +20,10 @@ from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from opentelemetry import context as otel_context
 from opentelemetry import trace
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from typing_extensions import override
 
+from routed_agents.errors import RoutedAgentsError
 from routed_agents.features import upper_tokens
 from routed_agents.integrations.models import Models, policy_for
 from routed_agents.integrations.position import Position, position_of, send_state
@@ -89,6 +90,13 @@ class RoutedChatModel(BaseChatModel):
     options: dict[str, Any] = Field(default_factory=dict)
     models: Any = Field(default=None, exclude=True, repr=False)
     """The chat models behind the tiers, filled in here; a plain field, for reading a private one takes pydantic 2 us."""
+
+    def __init__(self, **given: Any) -> None:
+        try:
+            super().__init__(**given)
+        except ValidationError as error:  # pydantic wraps every ValueError, and a PolicyError is one
+            found = [(each.get("ctx") or {}).get("error") for each in error.errors()]
+            raise next((each for each in found if isinstance(each, RoutedAgentsError)), error) from None
 
     @override
     def model_post_init(self, context: Any, /) -> None:
@@ -358,6 +366,7 @@ class _Going:
         config: RunnableConfig = {**self._config, "metadata": {**(self._config.get("metadata") or {}), MARK: attempt.tier}}
         if attempt.number > 1:
             config.pop("run_id", None)
+        self.reset()
         self._capture = None
         if self.structured:
             self._capture = _Capture()
@@ -371,10 +380,12 @@ class _Going:
             attempt.record(answer)
             return
         raw = self._raw(answer)
-        broken = self._error is not None or (
-            isinstance(answer, Mapping) and cast("Mapping[str, Any]", answer).get("parsing_error") is not None
-        )
-        attempt.record(raw, validated=not broken and answer is not None)
+        given = bool(self._late is not None and self._late.options.get("include_raw")) and isinstance(answer, Mapping)
+        parsed = cast("Mapping[str, Any]", answer).get("parsed") if given else answer
+        if self._error is not None or parsed is None:
+            attempt.record(raw, validated=False)
+        else:
+            attempt.record(raw, validated=True if isinstance(parsed, BaseModel) else None)  # a dict was parsed, but held against no schema
 
     def parse_failure(self, error: BaseException) -> None:
         """Keep the error of a parser: the model has answered, so the answer is judged before the error surfaces."""
@@ -451,12 +462,14 @@ class _Passing:
 
     def ended(self) -> None:
         """The stream is over, or was broken off: keep what it has used."""
-        if isinstance(self._sum, AIMessageChunk) and self._attempt.outcome is None:
-            reported = usage_of(self._sum)
-            text = self._sum.text
-            bound = upper_tokens(len(text), text[:400])
-            if reported is not None and reported.output >= 0:
-                self._attempt.partial(_at_least(reported, bound))
+        if not isinstance(self._sum, AIMessageChunk) or self._attempt.outcome is not None:
+            return
+        reported, text = usage_of(self._sum), self._sum.text
+        bound = upper_tokens(len(text), text[:400])
+        if reported is not None:
+            self._attempt.partial(_at_least(reported, bound))
+        elif bound:
+            self._attempt.partial(Usage(input=self._going.call.decision.features.tokens, output=bound, source="estimated"))
 
     def finish(self) -> Iterator[Any]:
         """Record the whole; give out what was held back, if it stands."""

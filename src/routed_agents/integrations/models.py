@@ -45,6 +45,9 @@ class Models:
                 self._built[deployment.name] = model
         self.policy = policy.replace(tiers=Tiers.of(roles, preset=policy.tiers.preset)) if given else policy
 
+    def __deepcopy__(self, memo: object) -> Models:
+        return self  # clients hold connections and locks, which copies share
+
     def get(self, deployment: Deployment) -> BaseChatModel:
         """The chat model of a deployment.
 

@@ -226,7 +226,8 @@ class _Filler:
                 pieces = sentences(focus)[: 3 if self.brief.strength > 1 else 2]
             return [self.value(inner, name, re.sub(r"^\d+\.\s*", "", piece), needed=True) for piece in pieces if piece.strip()]
         if kind in ("integer", "number"):
-            return [int(value) if kind == "integer" else value for value in entities.numbers(focus)]
+            low, high = _bounds(inner, whole=kind == "integer")
+            return [int(value) if kind == "integer" else value for value in entities.numbers(focus) if low <= value <= high]
         if kind != "string":
             return []
         return [value for value in self._strings(about, focus) if self._fits(inner, value)]

@@ -1,0 +1,166 @@
+"""An observer prices the model calls that nobody routed, and leaves the others alone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+from typing import Annotated, Any
+
+import pytest
+from langchain_core.messages import AIMessage, HumanMessage
+from langgraph.graph import END, START, MessagesState, StateGraph
+
+from routed_agents import CostObserver, RouterNode, join
+from routed_agents.integrations.langgraph import observed
+from routed_agents.telemetry import names
+from routed_agents.testing import ScriptedChatModel
+
+from .conftest import EASY, HAIKU, HARD, OPUS, Books, scripted
+
+ASKED = {"messages": [HumanMessage(EASY)]}
+
+
+class Desk(MessagesState):
+    routing: Annotated[dict[str, Any], join]
+
+
+def plain_graph(model: Any, *, how: str = "invoke") -> Any:
+    """One node with a plain model."""
+
+    def said(state: MessagesState) -> dict[str, Any]:
+        if how == "stream":
+            return {"messages": [AIMessage("".join(chunk.text for chunk in model.stream(state["messages"])))]}
+        return {"messages": [model.invoke(state["messages"])]}
+
+    async def asaid(state: MessagesState) -> dict[str, Any]:
+        if how == "astream":
+            return {"messages": [AIMessage("".join([chunk.text async for chunk in model.astream(state["messages"])]))]}
+        return {"messages": [await model.ainvoke(state["messages"])]}
+
+    builder = StateGraph(MessagesState)
+    builder.add_node("say", asaid if how.startswith("a") else said)
+    builder.add_edge(START, "say")
+    return builder.compile()
+
+
+def routed_graph(books: Books, quick: Any, deep: Any) -> Any:
+    """A router node before plain models."""
+    builder = StateGraph(Desk)
+    builder.add_node("router", RouterNode(books.router, to={"cheap": "quick", "strong": "deep"}), destinations=("quick", "deep"))
+    builder.add_node("quick", lambda state: {"messages": [quick.invoke(state["messages"])]})
+    builder.add_node("deep", lambda state: {"messages": [deep.invoke(state["messages"])]})
+    builder.add_edge(START, "router")
+    builder.add_edge("quick", END)
+    return observed(builder.compile(), books.router)
+
+
+def observer_of(graph: Any) -> CostObserver:
+    return graph.config["callbacks"][0]
+
+
+def holds_nothing(observer: CostObserver) -> bool:
+    return not (observer._open or observer._roots or observer._expected)
+
+
+@pytest.mark.parametrize("how", ["invoke", "stream"])
+def test_a_plain_models_call_in_a_node_is_priced(how, books):
+    graph = observed(plain_graph(scripted(HAIKU, "yes it is"), how=how), books.router)
+    graph.invoke(ASKED, {"configurable": {"thread_id": "t1"}, "metadata": {"tenant": "acme", "run_id": "r1"}})
+    [entry] = books.entries
+    assert (entry.outcome, entry.mode, entry.tier, entry.node, entry.thread, entry.run) == ("watched", "watch", "cheap", "say", "t1", "r1")
+    assert (entry.usage.source, entry.cost.total_pico > 0, dict(entry.labels)) == ("reported", True, {"tenant": "acme"})
+    assert (entry.first_chunk_ns is not None) == (how == "stream")
+
+
+@pytest.mark.parametrize("how", ["ainvoke", "astream"])
+async def test_a_plain_models_call_in_an_async_node_is_priced(how, books):
+    await observed(plain_graph(scripted(HAIKU, "yes it is"), how=how), books.router).ainvoke(ASKED)
+    [entry] = books.entries
+    assert (entry.outcome, entry.node, entry.usage.source, entry.cost.total_pico > 0) == ("watched", "say", "reported", True)
+    assert len(books.leaves) == 1
+
+
+@pytest.mark.parametrize("name", [HAIKU, "gpt-6-luna"])
+def test_the_providers_own_models_are_priced_by_what_they_report(name, books, real):
+    observed(plain_graph(real(name)), books.router).invoke(ASKED)
+    [entry] = books.entries
+    assert (entry.model, entry.simulated, entry.usage.source, entry.cost.total_pico > 0) == (name, True, "reported", True)
+
+
+def test_a_model_in_none_of_the_tiers_bypasses_the_policy_and_is_counted(books):
+    observed(plain_graph(scripted("claude-sonnet-4-6", "yes")), books.router).invoke(ASKED)
+    [entry] = books.entries
+    assert (entry.tier, entry.cost.total_pico > 0, books.counted("routed_agents.bypassing")) == ("unrouted", True, 1)
+
+
+@pytest.mark.parametrize(("config", "tier"), [({}, "cheap"), (HARD, "strong")])
+def test_calls_behind_a_router_node_stand_under_its_decision(config, tier, books):
+    routed_graph(books, scripted(HAIKU, "yes"), scripted(OPUS, "no")).invoke(ASKED, {"configurable": {"thread_id": "t1"}, **config})
+    [entry], [route], [leaf] = books.entries, books.routes, books.leaves
+    assert (entry.tier, entry.decided_tier, entry.task_class) == (tier, tier, "agentic_chain" if config else "classification")
+    assert (leaf.parent.span_id, entry.step_id) == (route.context.span_id, route.attributes[names.STEP])
+
+
+def test_routed_calls_are_left_alone(books):
+    model = books.model()
+    observed(plain_graph(model), books.router).invoke(ASKED)
+    assert books.story == [("cheap", "accepted")]
+
+
+def test_a_failed_call_is_recorded_with_its_error(books):
+    with pytest.raises(TimeoutError):
+        observed(plain_graph(scripted(HAIKU, TimeoutError("gone"))), books.router).invoke(ASKED)
+    assert [(entry.outcome, entry.error) for entry in books.entries] == [("failed", "TimeoutError")]
+
+
+def test_a_stream_that_breaks_off_is_recorded(books):
+    broken = ScriptedChatModel(model_name=HAIKU, replies="one two three", break_after=2)
+    with pytest.raises(ConnectionError):
+        observed(plain_graph(broken, how="stream"), books.router).invoke(ASKED)
+    assert [(entry.outcome, entry.error) for entry in books.entries] == [("failed", "ConnectionError")]
+
+
+def test_a_stream_its_reader_gives_up_is_recorded_as_abandoned(books):
+    model = scripted(HAIKU, "one two three").with_config(callbacks=[CostObserver(books.router)])
+    stream = model.stream(EASY)
+    next(stream)
+    stream.close()
+    assert [entry.outcome for entry in books.entries] == ["abandoned"]
+
+
+async def test_a_cancelled_call_is_recorded_as_abandoned_and_forgotten(books):
+    graph = observed(plain_graph(ScriptedChatModel(model_name=HAIKU, delay_s=30), how="ainvoke"), books.router)
+    task = asyncio.create_task(graph.ainvoke(ASKED))
+    await asyncio.sleep(0.2)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert [entry.outcome for entry in books.entries] == ["abandoned"]
+    assert holds_nothing(observer_of(graph))
+
+
+def test_nothing_is_kept_after_many_runs(books):
+    graph = routed_graph(books, scripted(HAIKU, "yes"), scripted(OPUS, TimeoutError("gone")))
+    for number in range(60):
+        with contextlib.suppress(TimeoutError):
+            if number % 3:
+                graph.invoke(ASKED, HARD if number % 2 else {})
+            else:
+                stream = graph.stream(ASKED)
+                next(stream)
+                stream.close()
+                del stream
+    gc.collect()
+    assert holds_nothing(observer_of(graph))
+    assert len(books.entries) >= 40
+
+
+def test_one_observer_serves_many_threads_at_once(books):
+    graph = routed_graph(books, scripted(HAIKU, "yes"), scripted(OPUS, "no"))
+    configs = [{"configurable": {"thread_id": str(number)}, **(HARD if number % 2 else {})} for number in range(30)]
+    graph.batch([ASKED] * 30, configs)
+    assert {entry.thread: entry.tier for entry in books.entries} == {
+        str(number): "strong" if number % 2 else "cheap" for number in range(30)
+    }
+    assert holds_nothing(observer_of(graph))
