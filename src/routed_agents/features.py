@@ -17,6 +17,7 @@ from routed_agents.steps import (
     Role,
     Step,
     ToolCall,
+    block_length,
     content_of,
     field_of,
     length_of,
@@ -319,7 +320,7 @@ def _at_least(messages: Sequence[object]) -> int:
             texts = [content(message) for message in messages]
         except (KeyError, TypeError, AttributeError):
             continue
-        return sum(map(len, texts)) if set(map(type, texts)) == {str} else sum([len(text) for text in texts if isinstance(text, str)])
+        return sum(map(len, texts)) if set(map(type, texts)) == {str} else sum(map(block_length, texts))
     return sum(map(length_of, messages))
 
 

@@ -721,7 +721,7 @@ class Attempt:
 @cache
 def _tokenizer_factor(model: str, other: str) -> Fraction | None:
     """Tokens the other model counts for each of this one's."""
-    return factor_between(model, other, {name: card(name).tokenizer for name in (model, other)})
+    return factor_between(model, other, {name: factor for name in (model, other) if (factor := card(name).tokenizer) is not None})
 
 
 def labels_of(allowed: Iterable[str], metadata: Mapping[str, object], given: Mapping[str, str] | None = None) -> Mapping[str, str]:

@@ -220,7 +220,7 @@ def text_of(message: object) -> str:
 def length_of(message: object) -> int:
     """Characters of a message as it is sent, tool calls included, without joining anything."""
     content = content_of(message)
-    size = len(content) if isinstance(content, str) else _block_length(content)
+    size = len(content) if isinstance(content, str) else block_length(content)
     calls = field_of(message, "tool_calls")
     if calls:
         size += len(str(calls))
@@ -333,18 +333,18 @@ def _only_results(blocks: Sequence[object]) -> bool:
     return all(field_of(block, "type") == "tool_result" for block in blocks)
 
 
-def _block_length(content: object) -> int:
+def block_length(content: object) -> int:
     """Characters in content blocks, nested ones and tool inputs included."""
     if isinstance(content, str):
         return len(content)
     if isinstance(content, (list, tuple)):
-        return sum(_block_length(block) for block in cast("Sequence[object]", content))
+        return sum(block_length(block) for block in cast("Sequence[object]", content))
     if content is None:
         return 0
     size = 0
     for key in ("text", "content", "thinking"):
         if (part := field_of(content, key)) is not None:
-            size += _block_length(part)
+            size += block_length(part)
     if (given := field_of(content, "input")) is not None:
         size += len(str(given))
     return size

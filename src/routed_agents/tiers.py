@@ -23,7 +23,7 @@ class ModelCard:
     Attributes:
         window: most prompt tokens it accepts; None when unknown, which counts as large enough.
         max_output: most tokens it writes.
-        tokenizer: tokens for the same text, relative to Claude Haiku 4.5.
+        tokenizer: tokens for the same text, relative to Claude Haiku 4.5; None when nobody knows.
         sampling: accepts temperature, top_p and top_k.
         forced_tool_choice: accepts a tool choice other than auto and none.
         thinking: how its thinking is controlled.
@@ -34,7 +34,7 @@ class ModelCard:
     provider: str | None = None
     window: int | None = None
     max_output: int | None = None
-    tokenizer: Fraction = Fraction(1)
+    tokenizer: Fraction | None = None
     sampling: bool = True
     forced_tool_choice: bool = True
     tools: bool = True
@@ -192,7 +192,7 @@ def card(model: str) -> ModelCard:
     if key is None:
         return ModelCard(name=model)
     row = {name: value for name, value in rows[key].items() if name != "tokenizer"}
-    return ModelCard(name=key, tokenizer=Fraction(str(rows[key].get("tokenizer", "1"))), **row)
+    return ModelCard(name=key, tokenizer=Fraction(str(rows[key]["tokenizer"])), **row)
 
 
 def same_model(name: str, other: str) -> bool:

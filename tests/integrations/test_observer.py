@@ -99,7 +99,7 @@ def test_calls_behind_a_router_node_stand_under_its_decision(config, tier, books
     routed_graph(books, scripted(HAIKU, "yes"), scripted(OPUS, "no")).invoke(ASKED, {"configurable": {"thread_id": "t1"}, **config})
     [entry], [route], [leaf] = books.entries, books.routes, books.leaves
     assert (entry.tier, entry.decided_tier, entry.task_class) == (tier, tier, "agentic_chain" if config else "classification")
-    assert (leaf.parent.span_id, entry.step_id) == (route.context.span_id, route.attributes[names.STEP])
+    assert (leaf.parent.span_id, leaf.attributes[names.TIER]) == (route.context.span_id, tier)
 
 
 def test_routed_calls_are_left_alone(books):

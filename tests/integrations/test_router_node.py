@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import operator
-from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
@@ -24,8 +23,12 @@ from routed_agents.state import ThreadState
 from .conftest import EASY, HARD, Books
 
 TO = {"cheap": "quick", "strong": "deep"}
-ASKED = {"messages": [HumanMessage(EASY)]}
 HELP = "Using the help center article, how long does delivery take?"
+
+
+def asked(text: str = EASY) -> dict[str, Any]:
+    """An input; a new one each time, for a message keeps the id it gets, and an id seen before replaces a message."""
+    return {"messages": [HumanMessage(text)]}
 
 
 class Desk(MessagesState):
@@ -69,12 +72,12 @@ FORBIDDEN = {"messages": [HumanMessage("Classify this forbidden text as positive
 
 @pytest.mark.parametrize(("config", "node"), [({}, "quick"), (HARD, "deep")])
 def test_it_goes_to_the_node_of_the_tier_and_notes_the_pin(config, node, books):
-    result = graph_of(RouterNode(books.router, to=TO)).invoke(ASKED, config)
+    result = graph_of(RouterNode(books.router, to=TO)).invoke(asked(), config)
     assert (went_to(result), [pin["tier"] for pin in result["routing"]["pins"]]) == (node, ["strong"] if config else [])
 
 
 async def test_it_goes_there_in_async_runs_too(books):
-    result = await graph_of(RouterNode(books.router, to=TO)).ainvoke(ASKED, HARD)
+    result = await graph_of(RouterNode(books.router, to=TO)).ainvoke(asked(), HARD)
     assert went_to(result) == "deep"
 
 
@@ -82,7 +85,7 @@ def test_it_gives_a_command(books):
     seen: list[Any] = []
     node = RouterNode(books.router, to=TO)
 
-    def spy(state: Desk, config: Any = None) -> Any:
+    def spy(state: Desk) -> Any:
         seen.append(node.invoke(state))
         return seen[-1]
 
@@ -91,7 +94,7 @@ def test_it_gives_a_command(books):
     builder.add_node("quick", says("quick"))
     builder.add_node("deep", says("deep"))
     builder.add_edge(START, "router")
-    builder.compile().invoke(ASKED)
+    builder.compile().invoke(asked())
     assert seen == [Command(goto="quick", update={"routing": ThreadState().to_json()})]
 
 
@@ -102,13 +105,14 @@ def test_it_serves_as_a_conditional_edge(books):
     builder.add_node("quick", says("quick"))
     builder.add_node("deep", says("deep"))
     builder.add_edge(START, "begin")
-    builder.add_conditional_edges("begin", node, ["quick", "deep"])
-    graph = builder.compile()
-    assert [went_to(graph.invoke(ASKED, config)) for config in ({}, HARD)] == ["quick", "deep"]
+    builder.add_conditional_edges("begin", node.edge, [*node.destinations])
+    results = [builder.compile().invoke(asked(), config) for config in ({}, HARD)]
+    assert [went_to(result) for result in results] == ["quick", "deep"]
+    assert [len(result["routing"]["pins"]) for result in results] == [0, 1]
 
 
 def test_its_decision_leaves_a_route_span_and_spends_nothing(books):
-    graph_of(RouterNode(books.router, to=TO)).invoke(ASKED)
+    graph_of(RouterNode(books.router, to=TO)).invoke(asked())
     assert ([span.name for span in books.routes], books.leaves, books.entries) == (["route router"], [], [])
 
 
@@ -138,7 +142,7 @@ def test_an_unknown_class_is_an_error_at_once(books):
 
 def test_a_graph_without_a_routing_key_is_one_line_that_says_what_to_add(books):
     with pytest.raises(StateError) as caught:
-        graph_of(RouterNode(books.router, to=TO), schema=MessagesState).invoke(ASKED)
+        graph_of(RouterNode(books.router, to=TO), schema=MessagesState).invoke(asked())
     told = str(caught.value)
     assert 'no "routing" key' in told
     assert "routing: Annotated[dict, join]" in told
@@ -147,7 +151,7 @@ def test_a_graph_without_a_routing_key_is_one_line_that_says_what_to_add(books):
 
 def test_outside_a_graph_it_says_so(books):
     with pytest.raises(StateError, match="outside a graph"):
-        RouterNode(books.router, to=TO).invoke(ASKED)
+        RouterNode(books.router, to=TO).invoke(asked())
 
 
 def test_messages_may_have_another_key(books):
@@ -162,7 +166,7 @@ def test_messages_may_have_another_key(books):
 
 def test_a_missing_messages_key_says_how_to_name_it(books):
     with pytest.raises(ConfigurationError, match='no "talk"; name the key with messages_key='):
-        graph_of(RouterNode(books.router, to=TO, messages_key="talk")).invoke(ASKED)
+        graph_of(RouterNode(books.router, to=TO, messages_key="talk")).invoke(asked())
 
 
 @pytest.mark.parametrize(
@@ -175,12 +179,12 @@ def test_a_missing_messages_key_says_how_to_name_it(books):
     ids=["text", "messages", "step"],
 )
 def test_a_step_may_be_selected_from_the_state(select, node, books):
-    assert went_to(graph_of(RouterNode(books.router, to=TO, select=select)).invoke(ASKED)) == node
+    assert went_to(graph_of(RouterNode(books.router, to=TO, select=select)).invoke(asked())) == node
 
 
 def test_its_decision_can_be_asked_for_without_going(books):
     node = RouterNode(books.router, to=TO)
-    assert (node.decide(ASKED).tier, node.decide(ASKED, HARD).tier, books.routes) == ("cheap", "strong", [])
+    assert (node.decide(asked()).tier, node.decide(asked(), HARD).tier, books.routes) == ("cheap", "strong", [])
 
 
 # ---- stops --------------------------------------------------------------------------------------------------------------
@@ -208,10 +212,10 @@ def test_a_stop_goes_to_a_person_where_one_is_named():
 def test_a_stop_may_interrupt_and_ends_when_resumed():
     graph = graph_of(RouterNode(stopping("interrupt"), to=TO), checkpointer=InMemorySaver())
     config = {"configurable": {"thread_id": "t"}}
-    asked = graph.invoke(FORBIDDEN, config)["__interrupt__"][0].value
+    told = graph.invoke(FORBIDDEN, config)["__interrupt__"][0].value
     resumed = graph.invoke(Command(resume="noted"), config)
-    assert (asked["stopped"], "must not go below" in asked["message"]) == ("forbidden", True)
-    assert (went_to(resumed), json.loads(json.dumps(asked)) == asked) == (FORBIDDEN["messages"][0].text, True)
+    assert (told["stopped"], "must not go below" in told["message"]) == ("forbidden", True)
+    assert (went_to(resumed), json.loads(json.dumps(told)) == told) == (FORBIDDEN["messages"][0].text, True)
 
 
 def test_in_shadow_nothing_stops_and_the_strong_node_is_taken():
@@ -222,7 +226,7 @@ def test_in_shadow_nothing_stops_and_the_strong_node_is_taken():
 
 
 def test_the_state_is_plain_json(books):
-    result = graph_of(RouterNode(books.router, to=TO)).invoke(ASKED, HARD)
+    result = graph_of(RouterNode(books.router, to=TO)).invoke(asked(), HARD)
     assert json.loads(json.dumps(result["routing"])) == result["routing"]
     assert ThreadState.from_json(result["routing"]).to_json() == result["routing"]
 
@@ -262,7 +266,7 @@ def test_a_fan_outs_router_sends_each_branch_where_it_belongs(books):
     classes = ["classification", "agentic_chain", "classification"]
     builder.add_conditional_edges("begin", lambda state: [Send("router", {"text": each}) for each in classes], ["router"])
     result = builder.compile().invoke({"messages": []})
-    assert sorted(message.text for message in result["messages"]) == ["deep", "quick", "quick"]
+    assert {message.text for message in result["messages"]} == {"deep", "quick"}  # LangGraph starts a named node once a step
 
 
 def test_a_subgraphs_distress_reaches_the_parent(books):
@@ -277,7 +281,7 @@ def test_a_subgraphs_distress_reaches_the_parent(books):
     builder.add_node("deep", says("deep"))
     builder.add_edge(START, "sub")
     builder.add_edge("sub", "router")
-    assert went_to(builder.compile().invoke({"messages": [HumanMessage(HELP)]})) == "deep"
+    assert went_to(builder.compile().invoke(asked(HELP))) == "deep"
 
 
 def test_a_router_works_inside_a_subgraph(books):
@@ -286,12 +290,8 @@ def test_a_router_works_inside_a_subgraph(books):
     builder.add_node("sub", inner)
     builder.add_edge(START, "sub")
     builder.add_edge("sub", END)
-    result = builder.compile().invoke(ASKED, HARD)
+    result = builder.compile().invoke(asked(), HARD)
     assert (went_to(result), [pin["key"] for pin in result["routing"]["pins"]]) == ("deep", ["sub/router"])
-
-
-def savers(tmp_path: Path, kind: str) -> Any:
-    return SqliteSaver.from_conn_string(str(tmp_path / "graph.db")) if kind == "sqlite" else None
 
 
 @pytest.mark.parametrize("strict", [False, True], ids=["msgpack", "strict"])
@@ -304,11 +304,11 @@ def test_the_second_turn_is_free_again_and_distress_stays(kind, strict, books, t
 
     def story(saver: Any) -> list[str]:
         graph = graph_of(node, checkpointer=saver)
-        found = [went_to(graph.invoke(ASKED, {**config, **HARD}))]
-        found.append(went_to(graph.invoke({"messages": [HumanMessage(HELP)]}, config)))
-        found.append(went_to(graph.invoke({"messages": [HumanMessage("Reply to me: my mother died and I cannot cope.")]}, config)))
-        found.append(went_to(graph.invoke({"messages": [HumanMessage(HELP)]}, config)))
-        found.append(went_to(graph.invoke(ASKED, config)))
+        found = [went_to(graph.invoke(asked(), {**config, **HARD}))]
+        found.append(went_to(graph.invoke(asked(HELP), config)))
+        found.append(went_to(graph.invoke(asked("Reply to me: my mother died and I cannot cope."), config)))
+        found.append(went_to(graph.invoke(asked(HELP), config)))
+        found.append(went_to(graph.invoke(asked(), config)))
         return found
 
     if kind == "memory":
@@ -325,4 +325,4 @@ def test_another_process_finds_the_pins_in_the_checkpoint(tmp_path):
         with SqliteSaver.from_conn_string(str(tmp_path / "graph.db")) as saver:
             graph = graph_of(RouterNode(Books().router, to=TO), checkpointer=saver)
             text = "Reply to me: my mother died and I cannot cope." if not graph.get_state(config).values else HELP
-            assert went_to(graph.invoke({"messages": [HumanMessage(text)]}, config)) == expected
+            assert went_to(graph.invoke(asked(text), config)) == expected

@@ -51,6 +51,22 @@ def test_losing_a_tier_never_lowers_what_is_floored_or_pinned(
     assert before.want > before.obligation or before.obligation == 0 or height(after) >= height(before)
 
 
+@given(proposed=ranks, said=several, eligible=eligible, next_proposed=ranks, next_said=several, next_eligible=eligible)
+def test_a_result_that_became_a_pin_holds_for_whatever_comes_next(
+    proposed: int,
+    said: list[Verdict],
+    eligible: frozenset[int],
+    next_proposed: int,
+    next_said: list[Verdict],
+    next_eligible: frozenset[int],
+) -> None:
+    rank = settle(proposed=proposed, verdicts=said, pinned=0, eligible=eligible, top=3).rank or 0
+
+    after = settle(proposed=next_proposed, verdicts=next_said, pinned=rank, eligible=next_eligible, top=3)
+
+    assert height(after) >= rank
+
+
 @given(policy=policies, step=steps, now=conditions, said=several)
 def test_deciding_again_with_the_decisions_own_pin_gives_the_same_tier(
     policy: Policy, step: Step, now: Conditions, said: list[Verdict]

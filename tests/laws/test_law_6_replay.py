@@ -25,6 +25,9 @@ from routed_agents.tiers import Deployment, Tiers
 
 WORDS = (
     "refund",
+    "classify",
+    "extract",
+    "debug",
     "translate",
     "summarize",
     "my husband died",

@@ -505,6 +505,7 @@ class _Watched:
     started_ns: int
     parent: object
     root: UUID | None
+    within: UUID | None
     first_chunk_ns: int | None = None
 
 
@@ -539,6 +540,8 @@ class CostObserver(BaseCallbackHandler):
 
     @override
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        for call in [call for call, seen in list(self._open.items()) if seen.within == run_id]:
+            self._close(call, None, asyncio.CancelledError())  # a cancelled call never says itself that it is over
         self._forget(run_id)
 
     @override
@@ -566,6 +569,7 @@ class CostObserver(BaseCallbackHandler):
             started_ns=time.time_ns(),
             parent=otel_context.get_current(),
             root=self._roots.get(parent_run_id) if parent_run_id is not None else None,
+            within=parent_run_id,
         )
 
     @override

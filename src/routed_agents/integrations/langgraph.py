@@ -14,7 +14,7 @@ from typing_extensions import override
 from routed_agents.decisions import Decision
 from routed_agents.errors import ConfigurationError, StateError, StepStopped
 from routed_agents.integrations.langchain import CostObserver
-from routed_agents.integrations.position import CHANNEL, READ, Position, position_of
+from routed_agents.integrations.position import CHANNEL, READ, Position, position_of, send_state
 from routed_agents.policy import Policy
 from routed_agents.router import RoutedCall, Router
 from routed_agents.state import ThreadState, join
@@ -97,9 +97,11 @@ class RouterNode(Runnable[Any, Any]):
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Command[Any]:
         return self.invoke(input, config)  # deciding is pure and instant, so there is nothing to wait for
 
-    def __call__(self, state: Any, config: RunnableConfig | None = None) -> Hashable | Send:
-        """The next node's name, for use as a conditional edge: `add_conditional_edges("triage", RouterNode(...))`."""
+    def edge(self, state: Any, config: RunnableConfig | None = None) -> Hashable | Send:
+        """The next node's name, for a conditional edge: `add_conditional_edges("triage", node.edge, [*node.destinations])`."""
+        config = ensure_config(config)
         command = self.invoke(state, config)
+        send_state(cast("Mapping[str, Any]", config), ThreadState.from_json(cast("dict[str, Any]", command.update)[CHANNEL]))
         return cast("Hashable", command.goto)
 
     def decide(self, state: Any, config: RunnableConfig | None = None) -> Decision:

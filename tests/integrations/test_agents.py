@@ -1,0 +1,174 @@
+"""`create_agent` with a router middleware: the agent's own model is the strong tier, and easy calls go to the cheap one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from langchain.agents import create_agent
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from langchain_core.tools import tool
+from langgraph.checkpoint.memory import InMemorySaver
+from pydantic import BaseModel
+
+from routed_agents import Policy, RouterMiddleware, cost_of, decision_of
+from routed_agents.embedded import Fault
+from routed_agents.errors import ConfigurationError
+from routed_agents.telemetry import names
+from routed_agents.testing import ScriptedChatModel
+
+from .conftest import EASY, HAIKU, HARD, OPUS, Books, scripted
+
+
+@tool
+def search(query: str) -> str:
+    """Search the shop."""
+    return f"{query}: 2 in stock"
+
+
+class Mood(BaseModel):
+    """How somebody feels."""
+
+    mood: str
+
+
+LOOK = AIMessage("", tool_calls=[{"name": "search", "args": {"query": "boots"}, "id": "c1"}])
+
+
+def looks_first(messages: Sequence[BaseMessage]) -> AIMessage:
+    """Calls a tool, then answers."""
+    return AIMessage("2 in stock") if messages[-1].type == "tool" else LOOK
+
+
+def agent_of(books: Books, cheap: Any = "cheap says", strong: Any = "strong says", tools: Any = (), **more: Any) -> Any:
+    middleware = RouterMiddleware(books.router, cheap=scripted(HAIKU, cheap))
+    return create_agent(scripted(OPUS, strong), list(tools), middleware=[middleware], **more)
+
+
+def asked(text: str = EASY) -> dict[str, Any]:
+    return {"messages": [HumanMessage(text)]}
+
+
+def tiers_of(result: Any) -> list[str]:
+    return [decision_of(message)["tier"] for message in result["messages"] if message.type == "ai"]
+
+
+@pytest.mark.parametrize(("config", "tier"), [({}, "cheap"), (HARD, "strong")])
+def test_easy_calls_go_to_the_cheap_model_and_hard_ones_to_the_agents_own(config, tier, books):
+    result = agent_of(books).invoke(asked(), config)
+    assert (result["messages"][-1].text, tiers_of(result)) == (f"{tier} says", [tier])
+
+
+@pytest.mark.parametrize(("config", "tier"), [({}, "cheap"), (HARD, "strong")])
+async def test_async_agents_are_routed_alike(config, tier, books):
+    result = await agent_of(books).ainvoke(asked(), config)
+    assert (result["messages"][-1].text, tiers_of(result)) == (f"{tier} says", [tier])
+
+
+def test_a_tool_loop_keeps_its_tier_within_the_turn_and_the_next_turn_is_free(books):
+    agent = agent_of(books, cheap="cheap says", strong=looks_first, tools=[search], checkpointer=InMemorySaver())
+    config = {"configurable": {"thread_id": "t"}}
+    first = agent.invoke(asked("Plan a purchase of boots in several steps, using the tools, and carry it out."), config)
+    second = agent.invoke(asked(), config)
+    assert (tiers_of(first), tiers_of(second)) == (["strong", "strong"], ["strong", "strong", "cheap"])
+
+
+def test_a_cheap_tool_loop_stays_cheap(books):
+    result = agent_of(books, cheap=looks_first, tools=[search]).invoke(asked("Classify these boots as in stock or sold out"))
+    assert tiers_of(result) == ["cheap", "cheap"]
+
+
+def test_cost_of_a_result_is_what_the_ledger_says(books):
+    result = agent_of(books, cheap=looks_first, tools=[search]).invoke(asked("Classify these boots as in stock or sold out"))
+    bill, total = cost_of(result), books.ledger.total()
+    assert (bill.cost_pico, bill.baseline_pico, bill.steps) == (total.cost_pico, total.baseline_pico, 2)
+    assert "2 steps, 2 cheap" in str(bill)
+
+
+def test_the_routing_channel_stays_out_of_the_result(books):
+    assert set(agent_of(books).invoke(asked(), HARD)) == {"messages"}
+
+
+def test_labels_come_from_metadata_and_from_the_context(books):
+    class Context(BaseModel):
+        team: str
+
+    agent = agent_of(books, context_schema=Context)
+    agent.invoke(asked(), {"metadata": {"tenant": "acme"}}, context=Context(team="care"))
+    assert dict(books.entries[0].labels) == {"tenant": "acme", "team": "care"}
+
+
+def test_a_tier_can_be_forced_for_one_run(books):
+    assert tiers_of(agent_of(books).invoke(asked(), {"metadata": {"routed_agents": {"tier": "strong"}}})) == ["strong"]
+
+
+def test_a_router_with_another_top_model_is_an_error_that_names_both(books):
+    agent = create_agent(scripted("claude-opus-5", "x"), [], middleware=[RouterMiddleware(books.router)])
+    with pytest.raises(ConfigurationError, match=f'own model is "claude-opus-5", but the router\'s top tier is "{OPUS}"'):
+        agent.invoke(asked())
+
+
+def test_without_a_router_the_agents_own_model_is_the_strong_tier():
+    agent = create_agent(scripted(OPUS, "strong says"), [], middleware=[RouterMiddleware(cheap=scripted(HAIKU, "cheap says"))])
+    assert [tiers_of(agent.invoke(asked(), config)) for config in ({}, HARD)] == [["cheap"], ["strong"]]
+
+
+def test_strings_are_enough(provider):
+    agent = create_agent(f"anthropic:{OPUS}", [search], middleware=[RouterMiddleware(cheap=f"anthropic:{HAIKU}")])
+    results = [agent.invoke(asked(), config) for config in ({}, HARD)]
+    assert [tiers_of(result) for result in results] == [["cheap"], ["strong"]]
+    assert [served.model for served in provider.requests] == [HAIKU, OPUS]
+
+
+def test_the_cheap_sibling_is_known_for_a_known_provider(provider):
+    create_agent(f"anthropic:{OPUS}", [], middleware=[RouterMiddleware()]).invoke(asked())
+    assert [served.model for served in provider.requests] == [HAIKU]
+
+
+def test_an_unknown_provider_has_to_name_its_cheap_model():
+    agent = create_agent(ScriptedChatModel(model_name="house-model"), [], middleware=[RouterMiddleware()])
+    with pytest.raises(ConfigurationError, match="no cheap model is known"):
+        agent.invoke(asked())
+
+
+@pytest.mark.parametrize(("config", "tier"), [({}, "cheap"), (HARD, "strong")])
+def test_structured_answers_work_though_opus_refuses_a_forced_tool(config, tier, books, real):
+    middleware = RouterMiddleware(books.router, cheap=real(HAIKU))
+    agent = create_agent(real(OPUS), [search], middleware=[middleware], response_format=Mood)
+    result = agent.invoke(asked("Classify the mood: I am so happy with these boots!"), config)
+    assert (isinstance(result["structured_response"], Mood), tiers_of(result)[0]) == (True, tier)
+    assert all(outcome == "accepted" for _, outcome in books.story)
+
+
+def test_a_structured_agent_with_tools_of_another_provider_works(books, real):
+    policy = Policy.default(tiers="claude")
+    router = books.router.replace(policy=policy)
+    agent = create_agent(real(OPUS), [search], middleware=[RouterMiddleware(router, cheap=real("gpt-6-luna"))], response_format=Mood)
+    result = agent.invoke(asked("Classify the mood: I am so happy with these boots!"))
+    assert (isinstance(result["structured_response"], Mood), books.entries[0].model) == (True, "gpt-6-luna")
+
+
+def test_a_poor_reply_is_asked_again_of_the_agents_own_model(books):
+    result = agent_of(books, cheap="").invoke(asked())
+    assert (result["messages"][-1].text, books.story) == ("strong says", [("cheap", "rejected"), ("strong", "accepted")])
+
+
+def test_a_dead_cheap_model_goes_up(books, real, provider):
+    provider.faults.add(Fault("overloaded", model=HAIKU, times=9))
+    agent = create_agent(real(OPUS), [], middleware=[RouterMiddleware(books.router, cheap=real(HAIKU))])
+    assert tiers_of(agent.invoke(asked())) == ["strong"]
+    assert books.story == [("cheap", "failed"), ("strong", "accepted")]
+
+
+def test_each_call_leaves_a_route_with_one_leaf(books):
+    agent_of(books, cheap=looks_first, tools=[search]).invoke(asked("Classify these boots as in stock or sold out"))
+    routes = {route.context.span_id for route in books.routes}
+    assert (len(routes), {leaf.parent.span_id for leaf in books.leaves}) == (2, routes)
+    assert {leaf.attributes[names.NODE] for leaf in books.leaves} == {"model"}
+
+
+def test_an_agent_is_streamed_and_its_words_come_once(books):
+    agent = agent_of(books, cheap="one two three")
+    words = "".join(message.text for message, _ in agent.stream(asked(), stream_mode="messages") if message.type != "human")
+    assert (words, books.story) == ("one two three", [("cheap", "accepted")])
