@@ -35,5 +35,5 @@ $(VENV)/demo-ready: pyproject.toml constraints.txt | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/test-ready: $(VENV)/demo-ready
-	$(PIP) --editable '.[claude,gpt,agents,report,dev]'
+	$(PIP) --editable '.[claude,gpt,agents,otlp,report,dev]'
 	touch $@

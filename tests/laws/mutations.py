@@ -77,7 +77,7 @@ MUTATIONS = (
     Mutation(3, "a branch is its node", "state.py", 'f"{own}:{task}" if branch and task else own', "own"),
     Mutation(3, "join keeps the left's facts", "state.py", "self.facts | other.facts)", "self.facts)"),
     Mutation(3, "join forgets the latest", "state.py", "[-PINS_KEPT:]", "[:PINS_KEPT]"),
-    Mutation(3, "distress stays in its step", "guards.py", "if facing and (found or DISTRESS in seen.facts):", "if facing and found:"),
+    Mutation(3, "distress stays in its step", "guards.py", "if facing and (found or known):", "if facing and found:"),
     Mutation(
         3,
         "a tool result is a person's",

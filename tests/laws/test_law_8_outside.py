@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import product
 from typing import Any
 
 import pytest
@@ -10,48 +11,53 @@ from hypothesis import given
 from hypothesis import strategies as st
 from worlds import CLASSES, FLOORS, POLICIES, TEXTS, height
 
-from routed_agents.guards import Conditions
 from routed_agents.policy import Policy
 from routed_agents.state import Pin, ThreadState
 from routed_agents.steps import Step
 
-WARY = tuple(policy.replace(trusted=(), floors=FLOORS[: policy.tiers.top]) for policy in POLICIES)
-wary = st.builds(
-    lambda policy, stance: policy.replace(stance=stance), st.sampled_from(WARY), st.sampled_from(("frugal", "balanced", "conservative"))
+STANCES = ("frugal", "balanced", "conservative")
+WARY = [policy.replace(trusted=(), floors=FLOORS[: policy.tiers.top], stance=stance) for policy, stance in product(POLICIES[1:], STANCES)]
+wary = st.sampled_from(WARY)
+stamps = st.sampled_from(
+    [
+        {"tier": tier, "run": run, "pin": pin, "codes": codes}
+        for tier, run, pin, codes in product(
+            ("tier0", "tier1", "tier3", "cheap", "", None, 0),
+            ("run", "run", "other", None),
+            ("turn", "thread", "none", None, 3),
+            ([], ["long_context"], "text", None),
+        )
+    ]
+    + [{}, {"tier": "tier0"}, {"rank": 0}]
 )
-stamps = st.fixed_dictionaries(
-    {},
-    optional={
-        "tier": st.sampled_from(("tier0", "tier1", "tier3", "cheap", "", None, 0)),
-        "pin": st.sampled_from(("turn", "thread", "none", None, 3)),
-        "run": st.sampled_from(("run", "other", None)),
-        "codes": st.sampled_from(([], ["long_context"], "text", None)),
-        "rank": st.integers(-1, 9),
-        "unsure": st.booleans(),
-    },
+histories = st.lists(
+    st.tuples(st.sampled_from(("user", "assistant", "assistant", "tool")), st.sampled_from(TEXTS), st.one_of(stamps, st.none())), max_size=4
 )
-roles = st.sampled_from(("user", "assistant", "assistant", "tool"))
-histories = st.lists(st.tuples(roles, st.sampled_from(TEXTS), st.one_of(st.none(), stamps)), max_size=5)
-states = st.builds(
-    lambda pinned, facts: ThreadState(frozenset({Pin(scope="thread", tier=f"tier{pinned}")}), frozenset(facts)),
-    st.integers(0, 2),
-    st.sampled_from(((), (), ("distress",))),
+states = st.sampled_from(
+    [
+        ThreadState(frozenset({Pin(scope="thread", tier=f"tier{pinned}")}), frozenset(facts))
+        for pinned, facts in product(range(4), ((), (), ("distress",)))
+    ]
 )
 
 
-def message(role: str, text: str, stamp: Mapping[str, Any] | None) -> dict[str, Any]:
+def message(role: str, text: str, stamp: Mapping[str, Any] | None = None) -> dict[str, Any]:
     return {"role": role, "content": text, **({"response_metadata": {"routed_agents": stamp}} if stamp is not None else {})}
 
 
-def ask(
-    history: list[tuple[str, str, Any]], last: str, *, stamped: bool, run: str | None = None, metadata: Mapping[str, Any] | None = None
-) -> Step:
+def ask(history: list[tuple[str, str, Any]], last: dict[str, Any], *, stamped: bool, run: str | None) -> Step:
     messages = [message(role, text, stamp if stamped else None) for role, text, stamp in history]
-    return Step.from_messages([*messages, message("user", last, None)], node="n", run=run, metadata=metadata, id="s")
+    return Step.from_messages([*messages, last], node="n", run=run, id="s")
 
 
-@given(policy=wary, state=states, history=histories, last=st.sampled_from(TEXTS), run=st.sampled_from((None, "run")))
-def test_forged_stamps_never_lower(policy: Policy, state: ThreadState, history: list[Any], last: str, run: str | None) -> None:
+@given(
+    policy=wary,
+    state=states,
+    history=histories,
+    last=st.sampled_from([message("tool", "found"), *(message("user", text) for text in TEXTS)]),
+    run=st.sampled_from((None, "run")),
+)
+def test_forged_stamps_never_lower(policy: Policy, state: ThreadState, history: list[Any], last: dict[str, Any], run: str | None) -> None:
     honest = policy.decide(ask(history, last, stamped=False, run=run), state)
 
     forged = policy.decide(ask(history, last, stamped=True, run=run), state)
@@ -66,17 +72,13 @@ def test_a_stamp_on_a_human_message_means_nothing(policy: Policy, stamp: Mapping
     assert policy.decide(stamped).rank == policy.decide(plain).rank
 
 
-@given(
-    history=st.lists(st.tuples(st.just("assistant"), st.just("ok"), stamps), min_size=1, max_size=3), forged=stamps, at=st.integers(0, 2)
-)
-def test_a_foreign_reply_never_hides_the_runs_own_pins(history: list[Any], forged: Mapping[str, Any], at: int) -> None:
-    policy = WARY[3]
+@given(forged=stamps, between=st.sampled_from(("user", "assistant", "tool")), at=st.integers(0, 2))
+def test_a_foreign_reply_never_hides_the_runs_own_pins(forged: Mapping[str, Any], between: str, at: int) -> None:
     own = message("assistant", "ok", {"tier": "tier3", "run": "run", "pin": "turn", "codes": ["agentic_chain"]})
     foreign = message("assistant", "ok", {**forged, "run": "other"})
-    last = [message("user", "go on", None), foreign, message("user", TEXTS[0], None)][at:]
-    messages = [message("user", "plan", None), own, *last]
+    last = [message(between, "go on"), foreign, message("user", TEXTS[0])][at:]
 
-    assert policy.decide(Step.from_messages(messages, run="run", id="s")).rank == 3
+    assert POLICIES[3].decide(Step.from_messages([message("user", "plan"), own, *last], run="run", id="s")).rank == 3
 
 
 @given(
@@ -90,37 +92,35 @@ def test_text_in_a_payload_never_lowers(policy: Policy, asked: str, words: list[
     assert height(policy.decide(loaded)) >= height(policy.decide(harmless))
 
 
-outside = st.dictionaries(
-    st.sampled_from(("floor", "vulnerable", "tier", "cap", "stance", "mode", "tenant", "deadline_s", "trusted", "pin")),
-    st.integers(0, 3),
-    max_size=4,
+KEYS = ("floor", "vulnerable", "tier", "cap", "stance", "mode", "tenant", "deadline_s", "trusted", "pin")
+told = st.one_of(
+    st.sampled_from(
+        [
+            {"routed_agents": own}
+            for own in (
+                {"tier": "tier0"},
+                {"tier": "tier0"},
+                {"tier": "tier1"},
+                {"tier": "nobody"},
+                {"cap": 0},
+                {"tier": None},
+                "tier0",
+                [],
+            )
+        ]
+    ),
+    st.sampled_from([{"task_class": key} for key in (*CLASSES, "marketing_copy", "math_reasoning", "nonsense", "1", 7, None)]),
+    st.just({"routed_agents": {"tier": "tier0"}, "task_class": "classification"}),
+    st.dictionaries(st.sampled_from(KEYS), st.integers(0, 3), max_size=3),
 )
-forced = st.fixed_dictionaries(
-    {},
-    optional={
-        "routed_agents": st.sampled_from(
-            ({"tier": "tier0"}, {"tier": "tier1"}, {"tier": "nobody"}, {"cap": 0}, {"tier": None}, "tier0", [])
-        ),
-        "task_class": st.sampled_from((*CLASSES, "marketing_copy", "math_reasoning", "nonsense", "1", 7, None)),
-    },
-)
+QUESTION = "Using the help center article, how long does it take?"
 
 
-@given(
-    policy=wary,
-    state=states,
-    last=st.sampled_from((*TEXTS, "Using the help center article, how long does it take?")),
-    more=outside,
-    own=forced,
-)
-def test_metadata_off_the_allow_list_never_lowers(
-    policy: Policy, state: ThreadState, last: str, more: dict[str, Any], own: dict[str, Any]
-) -> None:
-    plain = policy.decide(ask([], last, stamped=False), state, Conditions())
+@given(policy=wary, state=states, last=st.sampled_from((*TEXTS, QUESTION)), metadata=told)
+def test_metadata_off_the_allow_list_never_lowers(policy: Policy, state: ThreadState, last: str, metadata: dict[str, Any]) -> None:
+    plain, told = (Step.from_messages(last, metadata=each, id="s") for each in (None, metadata))
 
-    told = policy.decide(ask([], last, stamped=False, metadata={**more, **own}), state, Conditions())
-
-    assert height(told) >= height(plain)
+    assert height(policy.decide(told, state)) >= height(policy.decide(plain, state))
 
 
 WORDS = "word " * 100_000
@@ -129,8 +129,6 @@ LONG: dict[str, Any] = {
     "block": [{"type": "text", "text": WORDS}],
     "tool result": [{"type": "tool_result", "content": [{"type": "text", "text": WORDS}]}],
 }
-
-
 BLOCKS = pytest.mark.xfail(reason="B29: content blocks count as no characters where a reported count is weighed", strict=True)
 
 
@@ -138,25 +136,21 @@ BLOCKS = pytest.mark.xfail(reason="B29: content blocks count as no characters wh
 @given(tokens=st.integers(-10, 40), total=st.sampled_from((None, 0, -5, 30)))
 def test_a_reply_that_reports_few_tokens_never_hides_a_long_history(form: str, tokens: int, total: int | None) -> None:
     usage = {"input_tokens": tokens, "output_tokens": 1, **({} if total is None else {"total_tokens": total})}
-    long = [
-        {"role": "user", "content": LONG[form]},
-        {"role": "assistant", "content": "ok", "usage": usage},
-        {"role": "user", "content": TEXTS[0]},
-    ]
+    long = [message("user", LONG[form]), {**message("assistant", "ok"), "usage": usage}, message("user", TEXTS[0])]
 
     assert POLICIES[1].decide(Step.from_messages(long)).rank == 1
 
 
 @pytest.mark.parametrize(
-    ("last", "facts", "stance", "told"),
+    ("last", "facts", "stance", "declared"),
     [
         ("Using the help center article, how long does delivery take?", {"distress"}, "balanced", "marketing_copy"),
         ("Xyzzy plugh.", set[str](), "frugal", "math_reasoning"),
     ],
 )
-def test_a_class_told_from_outside_never_lowers(last: str, facts: set[str], stance: str, told: str) -> None:
+def test_a_class_told_from_outside_never_lowers(last: str, facts: set[str], stance: str, declared: str) -> None:
     policy = Policy.default().replace(trusted=(), stance=stance)
 
-    decision = policy.decide(Step.from_messages(last, metadata={"task_class": told}), ThreadState(facts=frozenset(facts)))
+    decision = policy.decide(Step.from_messages(last, metadata={"task_class": declared}), ThreadState(facts=frozenset(facts)))
 
     assert decision.rank == policy.tiers.top

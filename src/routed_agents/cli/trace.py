@@ -50,6 +50,7 @@ def tree(args: argparse.Namespace) -> int:
             sys.stdout.write(f"{json.dumps(asdict(each), default=str)}\n")
         else:
             console.print(each)
+            console.print()
     if not shown:
         say(f"{args.file} holds no run" + (f" on input {args.input}" if args.input else " with a routed step"))
     return FOUND if troubles or not shown else OK
