@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routed_agents.economics import baseline, converted, saving, factor_between
+from routed_agents.economics import baseline, converted, factor_between, saving
 from routed_agents.pricing import Cost, Prices, Usage
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)

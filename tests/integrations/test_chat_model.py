@@ -124,7 +124,9 @@ def test_a_batch_routes_each_item_by_itself(books):
 
 
 async def test_agenerate_answers_each_prompt_in_its_order(books):
-    result = await books.model(lambda messages: messages[0].text[-6:]).agenerate([[HumanMessage(f"{EASY} {number}")] for number in range(9)])
+    result = await books.model(lambda messages: messages[0].text[-6:]).agenerate(
+        [[HumanMessage(f"{EASY} {number}")] for number in range(9)]
+    )
     assert [each[0].text for each in result.generations] == [f"vely {number}" for number in range(9)]
 
 
@@ -538,7 +540,7 @@ def test_an_inner_fallback_to_the_cheap_model_is_found_out(way, books, real, pro
         elif way == "stream":
             seen.extend(model.stream(EASY, HARD))
         else:
-            model.bind_tools([search]).invoke(EASY, HARD)
+            model.with_structured_output(Mood).invoke(EASY, HARD)
     assert (seen, books.entries[-1].outcome, books.entries[-1].served_model) == ([], "rejected", HAIKU)
 
 

@@ -16,9 +16,10 @@ from typing_extensions import TypedDict
 
 from routed_agents import Policy, PolicyError, RouterNode, Step, StepStopped, Verdict, decision_of, join
 from routed_agents.errors import ConfigurationError, StateError
-from routed_agents.guards import named
+from routed_agents.guards import PolicyFloor, named
 from routed_agents.integrations.langgraph import facts
 from routed_agents.state import ThreadState
+from routed_agents.telemetry import names
 
 from .conftest import EASY, HARD, Books
 
@@ -108,7 +109,7 @@ def test_it_serves_as_a_conditional_edge(books):
     builder.add_conditional_edges("begin", node.edge, [*node.destinations])
     results = [builder.compile().invoke(asked(), config) for config in ({}, HARD)]
     assert [went_to(result) for result in results] == ["quick", "deep"]
-    assert [len(result["routing"]["pins"]) for result in results] == [0, 1]
+    assert [len(result["routing"].get("pins", ())) for result in results] == [0, 1]
 
 
 def test_its_decision_leaves_a_route_span_and_spends_nothing(books):
@@ -180,6 +181,14 @@ def test_a_missing_messages_key_says_how_to_name_it(books):
 )
 def test_a_step_may_be_selected_from_the_state(select, node, books):
     assert went_to(graph_of(RouterNode(books.router, to=TO, select=select)).invoke(asked())) == node
+
+
+def test_a_selected_step_keeps_what_the_runs_config_says(books):
+    policy = Policy.default().replace(floors=[PolicyFloor(tier="strong", metadata=(("vulnerable", True),))])
+    node = RouterNode(books.router.replace(policy=policy), to=TO, select=lambda state: Step.from_messages(EASY, node="reply"))
+    results = [graph_of(node).invoke(asked(), {"metadata": {"run_id": "r1", **more}}) for more in ({}, {"vulnerable": True})]
+    assert [went_to(result) for result in results] == ["quick", "deep"]
+    assert [(route.attributes[names.RUN], route.attributes[names.NODE]) for route in books.routes] == [("r1", "reply")] * 2
 
 
 def test_its_decision_can_be_asked_for_without_going(books):

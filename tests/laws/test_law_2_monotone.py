@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 from worlds import conditions, eligible, height, policies, ranks, several, steps, with_guards
 
@@ -32,9 +32,8 @@ def test_settling_again_with_the_result_as_pin_gives_the_result(
     proposed: int, said: list[Verdict], pinned: int, eligible: frozenset[int]
 ) -> None:
     first = settle(proposed=proposed, verdicts=said, pinned=pinned, eligible=eligible, top=3)
-    assume(first.rank is not None)
 
-    again = settle(proposed=proposed, verdicts=said, pinned=first.rank or 0, eligible=eligible, top=3)
+    again = settle(proposed=proposed, verdicts=said, pinned=max(pinned, first.rank or 0), eligible=eligible, top=3)
 
     assert again.rank == first.rank
 
@@ -73,7 +72,6 @@ def test_deciding_again_with_the_decisions_own_pin_gives_the_same_tier(
 ) -> None:
     policy = with_guards(policy, said)
     first = policy.decide(step, None, now)
-    assume(first.rank is not None)
 
     again = policy.decide(step, ThreadState(first.state.pins), now)
 
@@ -94,8 +92,9 @@ def test_settling_the_same_step_again_never_goes_below_what_was_asked(
     policy: Policy, step: Step, said: list[Verdict], now: Conditions, at_least: int
 ) -> None:
     at_least = min(at_least, policy.tiers.top)
-    decision = with_guards(policy, said).decide(step)
+    policy = with_guards(policy, said)
+    decision = policy.decide(step)
 
-    again = with_guards(policy, said).resettle(decision, replace(now, deadline_s=None), at_least=at_least)
+    again = policy.resettle(decision, replace(now, deadline_s=None), at_least=at_least)
 
     assert height(again) >= max(at_least, decision.settlement.obligation)

@@ -59,7 +59,10 @@ def records(count: int = 1_000) -> list[Any]:
         policy = random.choice(POLICIES).replace(stance=random.choice(("frugal", "balanced", "conservative")))
         texts = [" ".join(random.choices(WORDS, k=random.randrange(1, 9))) for _ in range(random.randrange(1, 4))]
         step = Step.from_messages(
-            [*texts, random.choice(TEXTS)], id=f"s{number}", node=random.choice(("a", "b")), tools=random.choice(((), ("look",)))
+            [*texts, random.choice((*TEXTS, *texts * 5))],
+            id=f"s{number}",
+            node=random.choice(("a", "b")),
+            tools=random.choice(((), ("look",))),
         )
         pins = frozenset(
             Pin(scope="lineage", tier=f"tier{random.randrange(5)}", key=random.choice("abc")) for _ in range(random.randrange(3))

@@ -129,10 +129,9 @@ LONG: dict[str, Any] = {
     "block": [{"type": "text", "text": WORDS}],
     "tool result": [{"type": "tool_result", "content": [{"type": "text", "text": WORDS}]}],
 }
-BLOCKS = pytest.mark.xfail(reason="B29: content blocks count as no characters where a reported count is weighed", strict=True)
 
 
-@pytest.mark.parametrize("form", ["text", pytest.param("block", marks=BLOCKS), pytest.param("tool result", marks=BLOCKS)])
+@pytest.mark.parametrize("form", LONG)
 @given(tokens=st.integers(-10, 40), total=st.sampled_from((None, 0, -5, 30)))
 def test_a_reply_that_reports_few_tokens_never_hides_a_long_history(form: str, tokens: int, total: int | None) -> None:
     usage = {"input_tokens": tokens, "output_tokens": 1, **({} if total is None else {"total_tokens": total})}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
@@ -73,4 +74,5 @@ def serve(
     try:
         yield Provider(desk, server.port)
     finally:
-        server.close()
+        if not sys.is_finalizing():  # by then its threads are frozen, and waiting for them would never end
+            server.close()

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, NotRequired, cast
 
 from langchain.agents.middleware import AgentMiddleware
 from langchain.agents.middleware.types import AgentState, ExtendedModelResponse, ModelRequest, ModelResponse, PrivateStateAttr
+from langchain.agents.structured_output import AutoStrategy, ProviderStrategy, ToolStrategy
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables.config import ensure_config
 from langgraph.types import Command
@@ -113,7 +114,10 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
         step = Step.from_messages(
             request.messages,
             system=text_of(request.system_message) if request.system_message is not None else None,
-            tools=[tool if isinstance(tool, dict) else tool_name(tool.name) for tool in request.tools],
+            tools=[
+                *[tool if isinstance(tool, dict) else tool_name(tool.name) for tool in request.tools],
+                *[tool_name(spec.name) for spec in _answer_specs(request.response_format)],
+            ],
             node=position.node,
             metadata=cast("Mapping[str, object]", config.get("metadata") or {}),
             run=position.run,
@@ -134,11 +138,21 @@ def _tiered(request: ModelRequest[Any], models: Models, attempt: Attempt) -> Mod
     limits = card(attempt.deployment.price_key)
     settings, changed = repaired({**request.model_settings, "tool_choice": request.tool_choice}, limits)
     choice = settings.pop("tool_choice", None)
+    answer_as: Any = request.response_format
+    if not limits.forced_tool_choice and len(_answer_specs(answer_as)) == 1 and not isinstance(cast("object", answer_as), AutoStrategy):
+        answer_as = ProviderStrategy[Any](schema=answer_as.schema)  # the tool would be forced, which this model refuses
+        changed = (*changed, "response_format")
     if changed:
         attempt.repaired(changed)
     marked = models.get(attempt.deployment)
     marked = marked.model_copy(update={"metadata": {**(marked.metadata or {}), MARK: attempt.tier}})
-    return request.override(model=marked, model_settings=settings, tool_choice=choice)
+    return request.override(model=marked, model_settings=settings, tool_choice=choice, response_format=answer_as)
+
+
+def _answer_specs(wanted: object) -> list[Any]:
+    """The tools that may carry a structured answer: LangChain binds them later, where a model answers by calling one."""
+    strategy = ToolStrategy[Any](schema=cast("AutoStrategy[Any]", wanted).schema) if isinstance(wanted, AutoStrategy) else wanted
+    return list(cast("ToolStrategy[Any]", strategy).schema_specs) if isinstance(strategy, ToolStrategy) else []
 
 
 def _reply(response: ModelResponse[Any] | AIMessage | ExtendedModelResponse[Any]) -> BaseMessage | None:

@@ -380,8 +380,8 @@ class _Going:
             attempt.record(answer)
             return
         raw = self._raw(answer)
-        given = bool(self._late is not None and self._late.options.get("include_raw")) and isinstance(answer, Mapping)
-        parsed = cast("Mapping[str, Any]", answer).get("parsed") if given else answer
+        told = self._late.options.get("include_raw") if self._late is not None else False
+        parsed: Any = cast("dict[str, Any]", answer or {}).get("parsed") if told else answer
         if self._error is not None or parsed is None:
             attempt.record(raw, validated=False)
         else:

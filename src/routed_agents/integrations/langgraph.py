@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, cast
 
 from langchain_core.callbacks import BaseCallbackManager
@@ -97,9 +98,9 @@ class RouterNode(Runnable[Any, Any]):
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Command[Any]:
         return self.invoke(input, config)  # deciding is pure and instant, so there is nothing to wait for
 
-    def edge(self, state: Any, config: RunnableConfig | None = None) -> Hashable | Send:
+    def edge(self, state: Any) -> Hashable | Send:
         """The next node's name, for a conditional edge: `add_conditional_edges("triage", node.edge, [*node.destinations])`."""
-        config = ensure_config(config)
+        config = ensure_config()
         command = self.invoke(state, config)
         send_state(cast("Mapping[str, Any]", config), ThreadState.from_json(cast("dict[str, Any]", command.update)[CHANNEL]))
         return cast("Hashable", command.goto)
@@ -122,8 +123,10 @@ class RouterNode(Runnable[Any, Any]):
 
     def _step(self, state: Any, config: RunnableConfig, position: Position) -> Step:
         chosen = self._select(state) if self._select is not None else field_of(state, self._messages_key)
+        metadata = cast("Mapping[str, object]", config.get("metadata") or {})
         if isinstance(chosen, Step):
-            return chosen
+            known = {**metadata, **chosen.metadata}
+            return replace(chosen, node=chosen.node or position.node, run=chosen.run or position.run, metadata=known)
         if chosen is None:
             raise ConfigurationError(
                 f'the graph\'s state has no "{self._messages_key}"; name the key with messages_key=, or say what the step is with select='
@@ -134,7 +137,7 @@ class RouterNode(Runnable[Any, Any]):
             tools=self._tools,
             task_class=self._task_class,
             node=position.node,
-            metadata=cast("Mapping[str, object]", config.get("metadata") or {}),
+            metadata=metadata,
             run=position.run,
         )
 

@@ -1,0 +1,52 @@
+"""The README's Python runs as it stands."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+README = Path(__file__).parents[1] / "README.md"
+AFTER = "serving.__exit__(None, None, None)"
+BEFORE = """
+import os
+from routed_agents import embedded
+from langchain_core.messages import AIMessage
+serving = embedded.serve()
+provider = serving.__enter__()
+os.environ.update(provider.environ, NO_PROXY="127.0.0.1", ROUTED_AGENTS_POLICY="embedded")
+quick = deep = handoff = triage = lambda state: {"messages": [AIMessage("done")]}
+inputs = {"messages": [("user", "Hello! Do you ship to Norway?")]}
+"""
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def test_every_python_block_runs(tmp_path: Path) -> None:
+    script = tmp_path / "readme.py"
+    script.write_text(
+        "\n".join([BEFORE, *blocks("python"), "assert graph.invoke(inputs)['messages'][-1].text == 'done'", AFTER]), encoding="utf-8"
+    )
+    ran = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_the_three_added_lines_route_an_agent(tmp_path: Path) -> None:
+    (diff,) = blocks("diff")
+    code = "\n".join([BEFORE, "tools = []", *[line[2:] for line in diff.splitlines()], AFTER])
+    script = tmp_path / "agent.py"
+    script.write_text(code, encoding="utf-8")
+    ran = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert re.fullmatch(r"\$0\.\d+; all-strong \$0\.\d+; 1 step, 1 cheap \(simulated\)\n", ran.stdout), ran.stdout + ran.stderr
+
+
+def test_the_policy_shown_loads(tmp_path: Path) -> None:
+    from routed_agents import Policy
+
+    (shown,) = blocks("toml")
+    path = tmp_path / "policy.toml"
+    path.write_text(shown, encoding="utf-8")
+    assert Policy.load(path).floors[0].metadata == (("vulnerable", True),)
