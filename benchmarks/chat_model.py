@@ -39,7 +39,12 @@ def _fake(place: Path, rounds: int) -> Comparison:
     }
     try:
         return compare(
-            "invoke, fake model", cases, rounds=rounds, note="everything on: batch span processor to a JSON file, metrics, SQLite ledger"
+            "invoke, fake model",
+            cases,
+            rounds=rounds * 40,
+            calls=1,
+            note="one call of each case in turn, so that none finds the caches warmer; everything on: batch span processor to a JSON file, "
+            "metrics, SQLite ledger",
         )
     finally:
         close()
@@ -62,8 +67,8 @@ def _real(place: Path, rounds: int) -> Comparison:
             return compare(
                 "invoke, ChatAnthropic on the embedded provider",
                 cases,
-                rounds=rounds,
-                calls=10,
+                rounds=rounds * 8,
+                calls=1,
                 warmup=5,
                 note="simulated: it answers at once",
             )

@@ -189,22 +189,21 @@ def test_a_tier_is_forced_by_our_own_key_only(own: object, forced: str | None) -
 # ---- tokens
 
 
-KNOWN = {
-    # text -> tokens in OpenAI's tokenizers as published with GPT-4o (cl100k, o200k): upper bounds must lie above the newer ones
-    "Hello, my name is GPT-4o. I'm a new type of language model, it's nice to meet you!": 27,
-    "Hallo, mein Name ist GPT-4o. Ich bin ein neues KI-Sprachmodell. Es ist schön, dich kennenzulernen.": 34,
-    "Hola, me llamo GPT-4o. Soy un nuevo tipo de modelo de lenguaje, ¡es un placer conocerte!": 29,
-    "你好，我的名字是GPT-4o。我是一种新型的语言模型，很高兴见到你!": 34,
-    "こんにちわ、私の名前はGPT−4oです。私は新しいタイプの言語モデルです、初めまして": 37,
-    "안녕하세요, 제 이름은 GPT-4o입니다. 저는 새로운 유형의 언어 모델입니다, 만나서 반갑습니다!": 45,
+DENSITY = {
+    # text -> tokens per 100 characters, from the measured error of characters / 4 (cl100k, o200k, Claude 2), the worst of the three
+    "The carrier left a card, so the parcel waits at the depot until Friday.": 27,
+    "Der Bote hat eine Karte dagelassen, das Paket liegt bis Freitag im Depot.": 30,
+    "def late(parcel):\n    return parcel.due < today() and not parcel.arrived\n": 25,
+    "包裹在仓库里，星期五之前可以去取，请带上身份证。": 100,
+    "荷物は金曜日まで営業所で保管されています。身分証をお持ちください。": 110,
 }
 
 
-@pytest.mark.parametrize(("text", "tokens"), KNOWN.items(), ids=["English", "German", "Spanish", "Chinese", "Japanese", "Korean"])
-def test_the_estimate_lies_above_the_known_count_even_of_a_denser_tokenizer(text: str, tokens: int) -> None:
+@pytest.mark.parametrize(("text", "density"), DENSITY.items(), ids=["English", "German", "Python", "Chinese", "Japanese"])
+def test_the_estimate_lies_above_the_measured_density(text: str, density: int) -> None:
     seen = features(text).tokens
 
-    assert tokens <= seen <= 3 * tokens
+    assert seen >= len(text) * density / 100
 
 
 MEASURED = {

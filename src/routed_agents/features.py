@@ -37,7 +37,7 @@ SAMPLE: Final = 400
 """Characters looked at to tell how densely a text is tokenized."""
 SAMPLES: Final = 6
 """Messages sampled for it, or a few more."""
-PER_MESSAGE: Final = 8
+PER_MESSAGE: Final = 12
 """Tokens of framing added for each message."""
 TOOL_TOKENS: Final = 120
 """Tokens assumed for the schema of one bound tool."""
@@ -317,7 +317,7 @@ def _at_least(messages: Sequence[object]) -> int:
     readers: tuple[Callable[[Any], Any], ...] = (itemgetter("content"), attrgetter("content"))
     for content in readers:
         try:
-            texts = [content(message) for message in messages]
+            texts = [content(message) for message in cast("Sequence[Any]", messages)]
         except (KeyError, TypeError, AttributeError):
             continue
         return sum(map(len, texts)) if set(map(type, texts)) == {str} else sum(map(block_length, texts))

@@ -533,14 +533,14 @@ def test_a_floored_step_answered_by_a_lower_model_is_stopped_priced_and_alarmed(
 def test_an_inner_fallback_to_the_cheap_model_is_found_out(way, books, real, provider):
     provider.faults.add(Fault("overloaded", model=OPUS, times=9))
     model = RoutedChatModel(cheap=real(HAIKU), strong=real(OPUS).with_fallbacks([real(HAIKU)]), router=books.router)
+    ways: dict[str, Callable[[], Any]] = {
+        "invoke": lambda: model.invoke(EASY, HARD),
+        "stream": lambda: seen.extend(model.stream(EASY, HARD)),
+        "structured": lambda: model.with_structured_output(Mood).invoke(EASY, HARD),
+    }
     seen: list[Any] = []
     with pytest.raises(StepStopped):
-        if way == "invoke":
-            model.invoke(EASY, HARD)
-        elif way == "stream":
-            seen.extend(model.stream(EASY, HARD))
-        else:
-            model.with_structured_output(Mood).invoke(EASY, HARD)
+        ways[way]()
     assert (seen, books.entries[-1].outcome, books.entries[-1].served_model) == ([], "rejected", HAIKU)
 
 

@@ -171,7 +171,8 @@ def async_graph(router):
 
 async def many(graph, rows):
     async def one(number, row):
-        await graph.ainvoke({"messages": row["messages"]}, {"configurable": {"thread_id": str(number)}, "metadata": {"run_id": str(number)}})
+        config = {"configurable": {"thread_id": str(number)}, "metadata": {"run_id": str(number)}}
+        await graph.ainvoke({"messages": row["messages"]}, config)
     ended = await asyncio.gather(*(one(number, row) for number, row in enumerate(rows)), return_exceptions=True)
     return [f"{type(each).__name__}: {each}" for each in ended if each is not None]
 
@@ -184,7 +185,8 @@ async def asleep():
 
 handle = configure(trace_file=trace)
 desk, chain = load("support_desk"), load("agent_chain")
-graphs = {"support_desk": (desk.graph, desk.router), "agent_chain": (chain.graph, chain.router), "async": (async_graph(desk.router), desk.router)}
+graphs = {"support_desk": (desk.graph, desk.router), "agent_chain": (chain.graph, chain.router)}
+graphs["async"] = async_graph(desk.router), desk.router
 with blockbuster_ctx():
     report = {"watching": asyncio.run(asleep())}
 for name, (graph, router) in graphs.items():

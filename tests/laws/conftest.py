@@ -14,5 +14,5 @@ settings.register_profile(
     phases=[Phase.explicit, Phase.generate, Phase.shrink],  # explaining failures traces every line, which takes most of the time
     suppress_health_check=[HealthCheck.too_slow],
 )
-settings.register_profile("mutations", parent=settings.get_profile("laws"), max_examples=250)
+settings.register_profile("mutations", parent=settings.get_profile("laws"), max_examples=200)
 settings.load_profile(os.environ.get("ROUTED_AGENTS_LAWS", "laws"))

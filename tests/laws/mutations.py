@@ -191,11 +191,11 @@ MUTATIONS = (
 )
 
 
-def run_tests(law: int | None, package_root: Path) -> tuple[bool, str]:
+def run_tests(law: int, package_root: Path) -> tuple[bool, str]:
     """Whether the tests pass against a copy of the package, and the first that fails."""
-    files = [str(path) for path in sorted(LAWS.glob(f"test_law_{law}_*.py" if law else "test_law_*.py"))]
-    environment = {**os.environ, "PYTHONPATH": str(package_root), "ROUTED_AGENTS_LAWS": "mutations"}
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "no:benchmark", *files]
+    files = [str(path) for path in sorted(LAWS.glob(f"test_law_{law}_*.py"))]
+    environment = {**os.environ, "PYTHONPATH": str(package_root), "ROUTED_AGENTS_LAWS": "mutations", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "pytest_asyncio.plugin", *files]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     failed = re.search(r"^(?:FAILED|ERROR) \S*?(?:::(\S+))?(?: |$)", done.stdout, re.MULTILINE)
     return done.returncode == 0, (failed.group(1) or "collection") if failed else done.stdout[-300:] + done.stderr[-300:]
@@ -205,7 +205,7 @@ def attempt(mutation: Mutation) -> tuple[bool, str]:
     """Whether the law's tests noticed, and which one."""
     with tempfile.TemporaryDirectory() as place:
         copy = Path(place) / "routed_agents"
-        shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(PACKAGE, copy)
         file = copy / mutation.file
         text = file.read_text("utf-8")
         if text.count(mutation.old) != 1:
@@ -217,13 +217,14 @@ def attempt(mutation: Mutation) -> tuple[bool, str]:
 
 def main(laws: list[int]) -> int:
     """Print `law | mutation | killed by` and return how many mutations were not killed."""
-    passed, test = run_tests(None, PACKAGE.parent)
-    if not passed:
-        sys.stdout.write(f"the laws fail without any mutation: {test}\n")
-        return 1
     chosen = [mutation for mutation in MUTATIONS if not laws or mutation.law in laws]
+    wanted = sorted({mutation.law for mutation in chosen})
     survivors = 0
     with ThreadPoolExecutor(os.cpu_count() or 2) as pool:
+        for law, (passed, test) in zip(wanted, pool.map(run_tests, wanted, [PACKAGE.parent] * len(wanted)), strict=True):
+            if not passed:
+                sys.stdout.write(f"law {law} fails without any mutation: {test}\n")
+                return 1
         for mutation, (killed, by) in zip(chosen, pool.map(attempt, chosen), strict=True):
             survivors += not killed
             sys.stdout.write(f"{mutation.law} | {mutation.name:<40} | {by}\n")

@@ -509,6 +509,19 @@ class _Watched:
     first_chunk_ns: int | None = None
 
 
+@dataclass(slots=True)
+class _Expected:
+    """What a router decided for a node; the first call made there is that step, and further ones are steps of their own."""
+
+    decision: Any
+    context: object
+    calls: int = 0
+
+    def step_id(self) -> str:
+        self.calls += 1
+        return str(self.decision.id) if self.calls == 1 else f"{self.decision.id}.{self.calls}"
+
+
 class CostObserver(BaseCallbackHandler):
     """Prices the model calls that nobody routed, among them those of plain models behind a `RouterNode`.
 
@@ -522,13 +535,13 @@ class CostObserver(BaseCallbackHandler):
         self.router = Router.of(router)
         self._open: dict[UUID, _Watched] = {}
         self._roots: dict[UUID, UUID] = {}
-        self._expected: dict[tuple[UUID, str], tuple[Any, object]] = {}
+        self._expected: dict[tuple[UUID, str], _Expected] = {}
 
     def expect(self, run: UUID | None, node: str, decision: Any, context: object) -> None:
         """Remember what a router decided for a node of this run; the calls made there are recorded under that decision."""
         root = self._roots.get(run) if run is not None else None
         if root is not None:
-            self._expected[root, node] = (decision, context)
+            self._expected[root, node] = _Expected(decision=decision, context=context)
 
     @override
     def on_chain_start(self, serialized: Any, inputs: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any) -> None:
@@ -592,10 +605,15 @@ class CostObserver(BaseCallbackHandler):
         if seen is None:
             return
         node = seen.metadata.get("langgraph_node")
-        decision, parent = self._expected.get((seen.root, str(node)), (None, seen.parent)) if seen.root is not None else (None, seen.parent)
+        expected = self._expected.get((seen.root, str(node))) if seen.root is not None else None
+        decision = expected.decision if expected is not None else None
         position = position_of({"metadata": seen.metadata})
         step = Step.from_messages(
-            seen.messages or ("",), node=position.node, metadata=dict(seen.metadata), run=position.run, id=str(run_id)
+            seen.messages or ("",),
+            node=position.node,
+            metadata=dict(seen.metadata),
+            run=position.run,
+            id=expected.step_id() if expected is not None else str(run_id),
         )
         self.router.watch(
             model=seen.model,
@@ -608,7 +626,7 @@ class CostObserver(BaseCallbackHandler):
             started_ns=seen.started_ns,
             first_chunk_ns=seen.first_chunk_ns,
             error=error,
-            parent=parent,
+            parent=expected.context if expected is not None else seen.parent,
         )
 
     def _forget(self, run_id: UUID) -> None:
