@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from routed_agents.cli.conversation import NO_RESULT, messages_of
 from routed_agents.errors import StepError
 
-TAU = Path("../shared/data/outcomes/tau_airline_gpt4o_trajectories.jsonl.gz")
+DATA = Path(os.environ.get("REFERENCE_DATA") or Path(__file__).parents[3] / "shared" / "data")
+TAU = DATA / "outcomes" / "tau_airline_gpt4o_trajectories.jsonl.gz"
 
 
 def call(name: str, arguments: str = "{}", **more: object) -> dict[str, object]:
