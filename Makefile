@@ -15,7 +15,7 @@ test: $(VENV)/test-ready  ## all tests that need no server
 lint: $(VENV)/test-ready  ## style, types and the import contract
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 
 bench: $(VENV)/test-ready  ## decision time and overheads, as ratios within one run
