@@ -13,7 +13,7 @@ from langchain_core.messages import AIMessage
 from opentelemetry import metrics, trace
 
 from routed_agents.errors import ConfigurationError, PolicyError, StepStopped
-from routed_agents.guards import Conditions, Verdict, named
+from routed_agents.guards import Conditions, PolicyFloor, Verdict, named
 from routed_agents.ledger import Ledger, cost_of
 from routed_agents.policy import Policy
 from routed_agents.pricing import Prices, Usage
@@ -494,3 +494,14 @@ def test_a_call_that_reports_no_usage_is_estimated_and_says_so() -> None:
     run(call, {"role": "assistant", "content": "yes"})
 
     assert call.entries[0].usage.source == "estimated"
+
+
+def test_a_floor_sees_labels_given_outright() -> None:
+    policy = Policy.default(tiers="embedded").replace(floors=[PolicyFloor(tier="strong", metadata=(("team", "legal"),))])
+
+    step = Step.from_messages("Classify: lovely", task_class="classification")
+
+    with Router(policy, telemetry=Telemetry.off()).step(step, labels={"team": "legal"}) as call:
+        tier = call.decision.tier
+
+    assert tier == "strong"

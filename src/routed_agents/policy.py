@@ -128,7 +128,7 @@ class Policy:
             "guards": sorted({identity(rule) for rule in (*self.guards, *self.floors)}),
             "checks": sorted({identity(rule) for rule in self.checks}),
             "stance": [self.stance, sorted(THRESHOLDS[self.stance].items())],
-            "thresholds": sorted(self.thresholds.items()),
+            "thresholds": sorted([(key, float(value)) for key, value in self.thresholds.items()]),
             "trusted": sorted(self.trusted),
         }
         return hashlib.blake2b(json.dumps(document, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()

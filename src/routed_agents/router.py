@@ -135,6 +135,8 @@ class Router:
             forced_tools: the caller demands a tool call.
         """
         key = lineage if lineage is not None else lineage_key(node=step.node, namespace=namespace, branch=branch)
+        if labels:  # a floor of the policy file may ask for a label, wherever it was given
+            step = replace(step, metadata={**{name: value for name, value in labels.items() if name != "task_class"}, **step.metadata})
         return RoutedCall(
             router=self,
             step=step,
