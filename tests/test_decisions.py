@@ -85,7 +85,7 @@ def test_a_decision_explains_itself() -> None:
     assert decision.explain() == dedent(f"""\
         step s7: strong (claude-opus-5-5)
           class      multi_turn, confidence 1.00, p_strong 0.14 (declared)
-          size       up to 40 tokens (estimated), 1 messages
+          size       up to 44 tokens (estimated), 1 messages
           proposed   cheap; wanted strong; floor or pin at strong
           evidence   declared multi_turn
           guard      empathy: floor strong, notes distress; "my husband died"

@@ -8,7 +8,7 @@ import time
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import replace
 from fractions import Fraction
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Final, Literal, cast
@@ -760,7 +760,13 @@ UNKNOWN_TIER: Final = Tier(name="unrouted", rank=0, deployments=(Deployment(mode
 
 
 def _now() -> Conditions:
-    return Conditions(now_s=int(time.time()))
+    return _conditions_at(int(time.time()))
+
+
+@lru_cache(maxsize=2)
+def _conditions_at(second: int) -> Conditions:
+    """Nothing special but the time; the same value for all steps of a second."""
+    return Conditions(now_s=second)
 
 
 def _is_simulated(reply: object) -> bool:
