@@ -217,3 +217,16 @@ def test_after_a_rejected_reply_the_next_tier_is_pinned() -> None:
     again = THREE.resettle(THREE.decide(Step.from_messages("x", task_class="classification")), Conditions(), at_least=1)
 
     assert (again.tier, again.codes, [pin.tier for pin in again.state.pins]) == ("mid", ("escalated",), ["mid"])
+
+
+def test_messages_nobody_can_measure_go_to_the_top() -> None:
+    class Odd:
+        type = "human"
+
+        @property
+        def content(self) -> str:
+            raise RuntimeError("no content today")
+
+    decision = Policy.default().decide(Step(id="odd", messages=(Odd(),)))
+
+    assert (decision.tier, decision.unsure, decision.codes[0]) == ("strong", True, "features_failed")

@@ -505,3 +505,15 @@ def test_a_floor_sees_labels_given_outright() -> None:
         tier = call.decision.tier
 
     assert tier == "strong"
+
+
+def test_a_usage_report_nobody_can_read_never_breaks_the_call() -> None:
+    router = Router(Policy.default(tiers="embedded"), telemetry=Telemetry.off())
+    reply = {"role": "assistant", "content": "fine", "type": "message", "usage": {"input_tokens": 5, "output_tokens": "many"}}
+
+    with router.step(Step.from_messages("Classify: lovely", task_class="classification")) as call:
+        for attempt in call.attempts():
+            with attempt:
+                attempt.record(reply)
+
+    assert (call.reply, router.ledger.steps) == (reply, 1)

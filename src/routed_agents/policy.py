@@ -16,7 +16,7 @@ from routed_agents import guards as guards_module
 from routed_agents.checks import Check
 from routed_agents.classify import Classification, Classifier, RuleClassifier
 from routed_agents.decisions import Decision, Settlement, settle, widest
-from routed_agents.errors import PolicyError
+from routed_agents.errors import PolicyError, StepError
 from routed_agents.features import Features, extract
 from routed_agents.guards import TOP, Assessment, Conditions, Guard, PolicyFloor, Verdict, identity
 from routed_agents.state import EMPTY, SCOPES, Pin, Scope, ThreadState
@@ -153,17 +153,29 @@ class Policy:
             conditions: what changes with the moment.
             key: the lineage the step belongs to; its node when not given.
         """
+        trouble: list[Verdict] = []
+        try:
+            features = extract(step)
+        except StepError:
+            raise
+        except Exception as error:  # a message of a kind we cannot read is our trouble: the step goes to the top
+            features = Features(tokens=step.tokens or 0, tokens_source="estimated", node=step.node, tools=step.tools, flags=step.metadata)
+            trouble.append(_unsure("features", "features_failed", f"{type(error).__name__}: {error}"))
         return self.decide_features(
-            extract(step),
+            features,
+            trouble=trouble,
             step_id=step.id,
             state=state or EMPTY,
             conditions=conditions or NOTHING_SPECIAL,
             key=key if key is not None else step.node or "",
         )
 
-    def decide_features(self, features: Features, *, step_id: str, state: ThreadState, conditions: Conditions, key: str) -> Decision:
-        """Decide from features already measured, as a replay does."""
-        classification, trouble = self._classify(features)
+    def decide_features(
+        self, features: Features, *, step_id: str, state: ThreadState, conditions: Conditions, key: str, trouble: Sequence[Verdict] = ()
+    ) -> Decision:
+        """Decide from features already measured, as a replay does; `trouble` tells what went wrong while measuring."""
+        classification, more = self._classify(features)
+        trouble = [*trouble, *more]
         row = self.taxonomy.find(classification.task_class) or self._strictest
         pins = self._pins(features, state, key)
         proposed = self._proposal(row, classification)
@@ -372,7 +384,9 @@ class Policy:
 SMALLEST_WINDOW: Final = 100_000
 """Prompts up to this size fit every model with a known window, so nothing has to be looked up."""
 NOTHING_SPECIAL: Final = Conditions()
-UNSURE: Final = frozenset({"unsure", "classifier_failed", "guard_failed", "declared_class_unknown", "forced_tier_unknown"})
+UNSURE: Final = frozenset(
+    {"unsure", "features_failed", "classifier_failed", "guard_failed", "declared_class_unknown", "forced_tier_unknown"}
+)
 """Codes that mean nobody could tell; the decision is then `unsure`."""
 _STRICTNESS: Final = ("route", "partial", "escalate_often", "escalate")
 _UNKNOWN: Final = Classification(task_class="agentic_chain", confidence=0.0, p_strong=1.0, evidence=("unknown",))

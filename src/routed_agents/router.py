@@ -60,6 +60,7 @@ class Router:
         self.prices = prices if prices is not None else Prices()
         self.telemetry = telemetry if telemetry is not None else Telemetry()
         self.store = store if store is not None else MemoryStateStore()
+        self._warned: set[str] = set()
         self._prepare_prices()
 
     @classmethod
@@ -216,6 +217,12 @@ class Router:
             error=error,
             parent=parent,
         )
+
+    def warn_once(self, message: str) -> None:
+        """Say once what will go wrong at every step; a mistake in the set-up must not hide behind failover."""
+        if message not in self._warned:
+            self._warned.add(message)
+            log.warning("%s", message)
 
     def price(self, deployment: Deployment, model: str, usage: Usage) -> tuple[Cost | None, str | None]:
         """The cost of a call at the price of the model that answered, and where that price is from."""
@@ -559,7 +566,7 @@ class Attempt:
         """
         call = self._call
         self._reply = reply
-        self._usage = usage if usage is not None else usage_of(reply) or self._usage
+        self._usage = usage if usage is not None else _usage_in(reply) or self._usage
         call.reply = reply
         rejection = self._judge(reply, validated=validated) if check else None
         self.rejection = rejection
@@ -592,7 +599,7 @@ class Attempt:
         """Write the entry of a call that was only watched."""
         self._started_ns = started_ns
         self._reply = reply
-        self._usage = usage_of(reply) if reply is not None else None
+        self._usage = _usage_in(reply) if reply is not None else None
         self.outcome = "failed" if error is not None and isinstance(error, Exception) else "abandoned" if error is not None else "watched"
         self.error = type(error).__name__ if error is not None else None
         self._span = self._call.router.telemetry.open_attempt(None, self, self._call, started_ns=started_ns, parent=parent)
@@ -600,18 +607,21 @@ class Attempt:
 
     def _judge(self, reply: object, *, validated: bool | None = None, only_alarms: bool = False) -> Rejection | None:
         call = self._call
-        policy = call.router.policy
-        served = self._served = served_model_of(reply)
-        read = reply_of(
-            reply,
-            asked_model=self.model,
-            served_model=served,
-            served_rank=None if served is None else self._served_rank(served),
-            obligation=call.decision.settlement.obligation if call.mode == "enforce" else 0,
-            forced_tools=call.forced_tools,
-            validated=validated,
-        )
-        found = inspect(policy.checks, call.step, read)
+        try:
+            served = self._served = served_model_of(reply)
+            read = reply_of(
+                reply,
+                asked_model=self.model,
+                served_model=served,
+                served_rank=None if served is None else self._served_rank(served),
+                obligation=call.decision.settlement.obligation if call.mode == "enforce" else 0,
+                forced_tools=call.forced_tools,
+                validated=validated,
+            )
+        except Exception:
+            log.exception("a reply of step %s cannot be read; it is not judged", call.step.id)
+            return None
+        found = inspect(call.router.policy.checks, call.step, read)
         return found if found is not None and (found.alarm or not only_alarms) else None
 
     def _served_rank(self, served: str) -> int | None:
@@ -631,6 +641,10 @@ class Attempt:
             return False
         if failure.unbilled:
             self._usage = self._usage or Usage()
+        if failure.trouble in ("denied", "model_not_found"):
+            self._call.router.warn_once(
+                f'"{self.model}" of tier {self.row.name}: {words(failure.trouble)} ({failure.status}); mend its key or name'
+            )
         if not self._committed:
             self.follow_up = self._call.plan_after(self, failure=failure)
         if self.follow_up is None and self._call.decision.floored and self._call.mode == "enforce":
@@ -639,15 +653,21 @@ class Attempt:
 
     def _write(self, error: BaseException | None) -> None:
         """Entry, span and metrics; whatever goes wrong here is our trouble and never the caller's."""
-        call = self._call
-        entry = self._entry()
+        call, telemetry = self._call, self._call.router.telemetry
+        try:
+            entry = self._entry()
+        except Exception:
+            log.exception("an attempt of step %s could not be written down", call.step.id)
+            telemetry.dropped(1)
+            telemetry.end(self._span)
+            return
         call.entries.append(entry)
         try:
             call.router.ledger.append(entry)
         except Exception:
             log.exception("an attempt of step %s could not be put into the ledger", call.step.id)
-            call.router.telemetry.dropped(1)
-        call.router.telemetry.close_attempt(self._span, entry, error, followed=self.follow_up is not None, repairs=self.repairs)
+            telemetry.dropped(1)
+        telemetry.close_attempt(self._span, entry, error, followed=self.follow_up is not None, repairs=self.repairs)
         self._span = None
 
     def _entry(self) -> Entry:
@@ -724,6 +744,15 @@ class Attempt:
 def _tokenizer_factor(model: str, other: str) -> Fraction | None:
     """Tokens the other model counts for each of this one's."""
     return factor_between(model, other, {name: factor for name in (model, other) if (factor := card(name).tokenizer) is not None})
+
+
+def _usage_in(reply: object) -> Usage | None:
+    """The usage a reply reports; a report nobody can make sense of is our trouble, and counts as none."""
+    try:
+        return usage_of(reply)
+    except Exception:
+        log.exception("the usage a reply reports cannot be read; it is estimated")
+        return None
 
 
 def labels_of(allowed: Iterable[str], metadata: Mapping[str, object], given: Mapping[str, str] | None = None) -> Mapping[str, str]:

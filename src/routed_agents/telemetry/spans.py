@@ -188,6 +188,11 @@ class Telemetry:
             if leaf is not None:
                 leaf.end(end_time=entry.ended_ns)
 
+    def end(self, span: object) -> None:
+        """End a span nothing more is known about."""
+        if isinstance(span, Span):
+            span.end()
+
     def dropped(self, records: int) -> None:
         """Count records that could not be kept."""
         try:
