@@ -11,7 +11,7 @@ import openai
 import pytest
 from langchain_core import exceptions as langchain
 
-from routed_agents.failures import failure_of
+from routed_agents.failures import failure_of, refused
 
 REQUEST = httpx.Request("POST", "https://example.invalid/v1")
 STATUSES = {
@@ -124,7 +124,4 @@ def test_how_long_the_provider_asks_to_wait(header: dict[str, str], seconds: flo
     ids=["overloaded", "rate limit", "gateway timeout", "no answer"],
 )
 def test_only_a_refused_call_is_known_to_cost_nothing(error: Exception, unbilled: bool) -> None:
-    failure = failure_of(error)
-
-    assert failure is not None
-    assert failure.unbilled is unbilled
+    assert refused(error) is unbilled

@@ -517,3 +517,28 @@ def test_a_usage_report_nobody_can_read_never_breaks_the_call() -> None:
                 attempt.record(reply)
 
     assert (call.reply, router.ledger.steps) == (reply, 1)
+
+
+def test_swapped_tiers_are_pointed_out(caplog: pytest.LogCaptureFixture) -> None:
+    Router(Policy.default(tiers=Tiers.of({"cheap": "anthropic:claude-opus-5-5", "strong": "anthropic:claude-haiku-5-5"})))
+
+    assert 'tier "cheap" (claude-opus-5-5) is dearer than tier "strong"' in caplog.text
+
+
+def test_a_call_the_provider_refuses_costs_nothing_and_is_not_unpriced() -> None:
+    class BadRequest(Exception):
+        status_code = 400
+
+    router = Router(Policy.default(tiers="embedded"), telemetry=Telemetry.off())
+
+    def ask() -> None:
+        with router.step(Step.from_messages("Classify: lovely", task_class="classification")) as call:
+            for attempt in call.attempts():
+                with attempt:
+                    raise BadRequest
+
+    with pytest.raises(BadRequest):
+        ask()
+
+    total = router.ledger.total()
+    assert (total.cost_pico, total.unpriced, total.attempts) == (0, 0, 1)

@@ -39,10 +39,6 @@ BY_NAME: Final[dict[str, Trouble]] = {
     "ContextOverflowError": "context_overflow",
 }
 TOO_LONG: Final = ("prompt is too long", "maximum context length", "context_length_exceeded", "context window")
-UNBILLED: Final[frozenset[Trouble]] = frozenset(
-    {"rate_limit", "overloaded", "server_error", "context_overflow", "model_not_found", "denied"}
-)
-"""Troubles a provider answers with an error body, for which it bills no tokens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,10 +55,11 @@ class Failure:
     status: int | None = None
     retry_after_s: float | None = None
 
-    @property
-    def unbilled(self) -> bool:
-        """No token was billed: the provider refused the call with an error."""
-        return self.status is not None and self.trouble in UNBILLED
+
+def refused(error: BaseException) -> bool:
+    """Whether the provider answered with an error, for which it bills no tokens; a time-out may have cost some."""
+    status = field_of(error, "status_code")
+    return isinstance(status, int) and status >= 400 and BY_STATUS.get(status) != "timeout"
 
 
 def failure_of(error: BaseException) -> Failure | None:

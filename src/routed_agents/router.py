@@ -9,6 +9,7 @@ from collections.abc import Generator, Iterable, Mapping
 from dataclasses import replace
 from fractions import Fraction
 from functools import cache, lru_cache
+from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Final, Literal, cast
@@ -17,7 +18,7 @@ from routed_agents.checks import Rejection, inspect, reply_of
 from routed_agents.decisions import Decision, words
 from routed_agents.economics import baseline, factor_between
 from routed_agents.errors import ConfigurationError, StepStopped
-from routed_agents.failures import Failure, failure_of
+from routed_agents.failures import Failure, failure_of, refused
 from routed_agents.features import upper_tokens
 from routed_agents.guards import Conditions
 from routed_agents.ledger import Entry, Ledger
@@ -250,8 +251,19 @@ class Router:
         except Exception:
             log.exception("prices cannot be read; calls are recorded as unpriced")
             return
+        self._warn_of_order()
         for model in missing:
             log.warning('no price is known for model "%s": its calls are recorded as unpriced; give one in a price file', model)
+
+    def _warn_of_order(self) -> None:
+        """A lower tier that is dearer than a higher one is a mistake nobody should find on the bill."""
+        tiers = self.policy.tiers
+        for below, above in pairwise(tiers):
+            lower, upper = (self.prices.card(tier.deployments[0].price_key) for tier in (below, above))
+            if lower is not None and upper is not None and lower.modes["standard"][0].input > upper.modes["standard"][0].input:
+                log.warning(
+                    'tier "%s" (%s) is dearer than tier "%s" (%s); are they swapped?', below.name, below.model, above.name, above.model
+                )
 
 
 class RoutedCall:
@@ -602,6 +614,8 @@ class Attempt:
         self._usage = _usage_in(reply) if reply is not None else None
         self.outcome = "failed" if error is not None and isinstance(error, Exception) else "abandoned" if error is not None else "watched"
         self.error = type(error).__name__ if error is not None else None
+        if error is not None and refused(error):
+            self._usage = self._usage or Usage()
         self._span = self._call.router.telemetry.open_attempt(None, self, self._call, started_ns=started_ns, parent=parent)
         self._write(error)
 
@@ -637,10 +651,10 @@ class Attempt:
         failure = failure_of(error)
         self.error = failure.trouble if failure is not None else type(error).__name__
         self._call.note(f"{self.model} ({self.deployment.name}): {words(self.error)}")
+        if refused(error):
+            self._usage = self._usage or Usage()
         if failure is None:
             return False
-        if failure.unbilled:
-            self._usage = self._usage or Usage()
         if failure.trouble in ("denied", "model_not_found"):
             self._call.router.warn_once(
                 f'"{self.model}" of tier {self.row.name}: {words(failure.trouble)} ({failure.status}); mend its key or name'

@@ -113,7 +113,11 @@ class _Reading(Mistakes):
         for above, below in pairwise(known):
             if ROLES.index(above) > ROLES.index(below):
                 self.fail(f'tier "{below}" stands below "{above}"', ("tiers", below), "Order the tiers from cheap to strong.")
-        return Tiers.of({role: [self.deployment(each, ("tiers", role)) for each in self.several(roles[role], role)] for role in order})
+        tiers = Tiers.of({role: [self.deployment(each, ("tiers", role)) for each in self.several(roles[role], role)] for role in order})
+        if len(order) == 1:
+            wanted = 'Give at least two, like cheap = "anthropic:claude-haiku-5-5" and strong = "anthropic:claude-opus-5-5".'
+            self.fail(f'tier "{order[0]}" is the only one, so nothing is left to escalate to', ("tiers", order[0]), wanted)
+        return tiers
 
     def several(self, given: Sequence[DeploymentSection], role: str) -> Sequence[DeploymentSection]:
         if not given:
