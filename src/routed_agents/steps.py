@@ -146,7 +146,7 @@ class Step:
         return cls.from_messages(
             messages,
             system=_optional(record, "system", str),
-            tools=cast("Sequence[object]", record.get("tools") or ()),
+            tools=_optional(record, "tools", (list, tuple)) or (),
             task_class=_optional(record, "task_class", str),
             tokens=_optional(record, "approx_tokens", int),
             node=_optional(record, "node", str),
