@@ -181,7 +181,7 @@ def test_a_declared_class_and_where_it_came_from(given: dict[str, Any], declared
     assert (seen.declared, seen.declared_in) == declared
 
 
-@pytest.mark.parametrize(("own", "forced"), [({"tier": "strong"}, "strong"), ({"tier": 3}, None), ("strong", None), ({}, None)])
+@pytest.mark.parametrize(("own", "forced"), [({"tier": "strong"}, "strong"), ({"tier": 3}, "3"), ("strong", "strong"), ({}, None)])
 def test_a_tier_is_forced_by_our_own_key_only(own: object, forced: str | None) -> None:
     assert features("x", metadata={"routed_agents": own, "tier": "cheap"}).forced == forced
 

@@ -542,3 +542,11 @@ def test_a_call_the_provider_refuses_costs_nothing_and_is_not_unpriced() -> None
 
     total = router.ledger.total()
     assert (total.cost_pico, total.unpriced, total.attempts) == (0, 0, 1)
+
+
+def test_a_wish_for_a_tier_nobody_understands_goes_to_the_top() -> None:
+    step = Step.from_messages("Classify: lovely", task_class="classification", metadata={"routed_agents": {"teir": "strong"}})
+
+    decision = Policy.default().decide(step)
+
+    assert (decision.tier, decision.codes) == ("strong", ("forced_tier_unknown",))

@@ -27,6 +27,7 @@ BY_NAME: Final[dict[str, Trouble]] = {
     "ReadTimeout": "timeout",
     "ConnectTimeout": "timeout",
     "APIConnectionError": "connection",
+    "ConnectionError": "connection",
     "ModelConnectionError": "connection",
     "ConnectError": "connection",
     "RemoteProtocolError": "connection",
@@ -38,6 +39,7 @@ BY_NAME: Final[dict[str, Trouble]] = {
     "ModelNotFoundError": "model_not_found",
     "ContextOverflowError": "context_overflow",
 }
+UNCONNECTED: Final = frozenset({"ConnectError", "ConnectTimeout", "ConnectionRefusedError", "gaierror"})
 TOO_LONG: Final = ("prompt is too long", "maximum context length", "context_length_exceeded", "context window")
 
 
@@ -57,9 +59,16 @@ class Failure:
 
 
 def refused(error: BaseException) -> bool:
-    """Whether the provider answered with an error, for which it bills no tokens; a time-out may have cost some."""
+    """Whether no token can have been billed: the provider answered with an error, or was never reached. A time-out may have cost some."""
     status = field_of(error, "status_code")
-    return isinstance(status, int) and status >= 400 and BY_STATUS.get(status) != "timeout"
+    if isinstance(status, int):
+        return status >= 400 and BY_STATUS.get(status) != "timeout"
+    cause: BaseException | None = error
+    while cause is not None:
+        if type(cause).__name__ in UNCONNECTED:
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
 
 
 def failure_of(error: BaseException) -> Failure | None:

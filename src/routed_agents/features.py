@@ -368,7 +368,13 @@ def _leading_system(messages: Sequence[object]) -> str:
 
 
 def _own_metadata(metadata: Mapping[str, object]) -> tuple[str | None, str | None]:
-    own = metadata.get(STAMP)
-    asked = cast("Mapping[str, object]", own).get("tier") if isinstance(own, Mapping) else None
+    """The forced tier and the declared class; a wish nobody understands is kept as one, for it must not be dropped unseen."""
     declared = metadata.get("task_class")
-    return (asked if isinstance(asked, str) else None), (declared if isinstance(declared, str) else None)
+    own = metadata.get(STAMP)
+    if own is None:
+        return None, declared if isinstance(declared, str) else None
+    asked: object = own
+    if isinstance(own, Mapping):
+        given = cast("Mapping[str, object]", own)
+        asked = given.get("tier", given or None)
+    return None if asked is None else str(asked), declared if isinstance(declared, str) else None

@@ -27,7 +27,7 @@ from routed_agents.pricing import Cost, Prices, Usage, served_model_of, usage_of
 from routed_agents.state import EMPTY, MemoryStateStore, StateStore, ThreadState, lineage_key
 from routed_agents.steps import Step, field_of, stamp_of, text_of
 from routed_agents.telemetry import RouteSpan, Telemetry
-from routed_agents.tiers import Deployment, Tier, card
+from routed_agents.tiers import Deployment, Tier, card, same_model
 
 log: Final = logging.getLogger("routed_agents")
 Outcome = Literal["accepted", "rejected", "failed", "abandoned", "watched"]
@@ -499,11 +499,12 @@ class Attempt:
         outcome: what became of it, once it is over.
         rejection: why its reply was not good enough, if it was not.
         follow_up: tier and deployment of the next attempt, if there will be one.
+        simulated: the integration knows that nobody real answers.
     """
 
     __slots__ = (
         "_call", "_committed", "_decision", "_reply", "_served", "_span", "_started_ns", "_usage", "_watched", "alarmed", "deployment",
-        "error", "first_chunk_ns", "follow_up", "number", "outcome", "rejection", "repairs", "row",
+        "error", "first_chunk_ns", "follow_up", "number", "outcome", "rejection", "repairs", "row", "simulated",
     )  # fmt: skip
 
     def __init__(self, *, call: RoutedCall, number: int, tier: Tier, deployment: Deployment, watched: bool = False) -> None:
@@ -518,6 +519,7 @@ class Attempt:
         self.error: str | None = None
         self.first_chunk_ns: int | None = None
         self.repairs: tuple[str, ...] = ()
+        self.simulated = False
         self._watched = watched
         self._usage: Usage | None = None
         self._reply: object = None
@@ -639,9 +641,14 @@ class Attempt:
         return found if found is not None and (found.alarm or not only_alarms) else None
 
     def _served_rank(self, served: str) -> int | None:
-        tiers = self._call.router.policy.tiers
+        tiers, prices = self._call.router.policy.tiers, self._call.router.prices
         rank = tiers.rank_of_model(served)
         own = tiers.rank_of_model(self.model)
+        if rank is None and not same_model(served, self.model):
+            # a name of no tier: a model that costs less than the one asked for counts as a lower one
+            lower, asked = prices.card(served), prices.card(self.deployment.price_key)
+            if lower is not None and asked is not None and lower.modes["standard"][0].input < asked.modes["standard"][0].input:
+                return max(self.row.rank - 1, 0)
         # a model may serve several tiers; the one asked for counts
         return self.row.rank if rank == own else rank
 
@@ -717,7 +724,7 @@ class Attempt:
             codes=(*(decision.codes if decision else ()), *((f"check:{self.rejection.code}",) if self.rejection else ())),
             outcome=self.outcome or "abandoned",
             error=self.error,
-            simulated=self.deployment.simulated or _is_simulated(self._reply),
+            simulated=self.deployment.simulated or self.simulated or _is_simulated(self._reply),
             mode="watch" if self._watched else call.mode,
             decided_tier=(decision.tier or "stop") if decision else self.row.name,
             policy_hash=router.policy.hash,

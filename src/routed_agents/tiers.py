@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -168,12 +169,21 @@ class Tiers:
         return None
 
     def narrowed(self, names: Iterable[str]) -> Tiers:
-        """Only the named tiers, ranks counted anew."""
+        """Only the named tiers, ranks counted anew.
+
+        Raises:
+            PolicyError: a name is unknown, or the top tier is left out: whatever must be strong would go to a lower one.
+        """
         wanted = [self.named(name).name for name in names]
+        if self.rows[-1].name not in wanted:
+            top = self.rows[-1]
+            raise PolicyError(f'the top tier "{top.name}" ({top.model}) is left out; name it too: steps that must be strong go there')
         rows = [tier for tier in self.rows if tier.name in wanted]
         return Tiers(rows=tuple(replace(tier, rank=rank) for rank, tier in enumerate(rows)), preset=self.preset)
 
 
+SIMULATED_URLS: set[str] = set()
+"""Where embedded providers of this process answer now; replies from there, and their costs, are simulated."""
 PROVIDERS = frozenset(
     {
         "anthropic", "openai", "bedrock", "bedrock_converse", "anthropic_bedrock", "google_vertexai", "google_anthropic_vertex",
@@ -182,6 +192,11 @@ PROVIDERS = frozenset(
     }
 )  # fmt: skip
 """Prefixes that `init_chat_model` understands; anything else before a colon is part of the model id."""
+
+
+BEDROCK_PREFIX = re.compile(r"^(?:[a-z]{2,6}\.)?anthropic\.")
+BEDROCK_VERSION = re.compile(r"-v\d+(?::\d+)?$")
+VERSION_DOT = re.compile(r"(?<=\d)\.(?=\d)")
 
 
 @cache
@@ -203,9 +218,11 @@ def same_model(name: str, other: str) -> bool:
 
 def _plain(name: str) -> str:
     """The model's own name, without gateways and providers before it."""
-    name = name.rpartition("/")[2]
+    name = name.rpartition("/")[2].lower()
     head, colon, tail = name.partition(":")
-    return tail if colon and head in PROVIDERS else name
+    name = tail if colon and head in PROVIDERS else name
+    name = BEDROCK_PREFIX.sub("", BEDROCK_VERSION.sub("", name))
+    return VERSION_DOT.sub("-", name) if name.startswith("claude") else name
 
 
 def _undated(name: str) -> str:

@@ -21,7 +21,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 from opentelemetry.sdk.trace import TracerProvider
 from pydantic import BaseModel, ValidationError
 
-from routed_agents import Ledger, Policy, PolicyError, Prices, RoutedChatModel, Router, StepStopped, Telemetry, cost_of, decision_of
+from routed_agents import Ledger, Policy, PolicyError, Prices, RoutedChatModel, Router, Step, StepStopped, Telemetry, cost_of, decision_of
 from routed_agents.embedded import Fault
 from routed_agents.steps import STAMP
 from routed_agents.telemetry import names
@@ -673,3 +673,23 @@ def test_a_copy_of_a_used_model_works_and_writes_in_the_same_books(copied, books
 
 def test_a_stream_of_chunks_stays_a_stream_of_message_chunks(books):
     assert all(isinstance(chunk, AIMessageChunk) for chunk in books.model("a b c").stream(EASY))
+
+
+def test_naming_only_a_cheap_model_keeps_the_routers_strong_tier():
+    model = RoutedChatModel(router=Router(Policy.default(tiers="embedded")), cheap=ScriptedChatModel(replies="fine", model_name=HAIKU))
+    assert (model.router.policy.tiers.names, model.router.policy.tiers[1].model) == (("cheap", "strong"), OPUS)
+
+
+@pytest.mark.parametrize("served", ["us.anthropic.claude-haiku-5-5-v1:0", "anthropic/claude-haiku-5.5", "claude-haiku-4-5"])
+def test_a_lower_model_is_found_out_whatever_it_calls_itself(served):
+    router = Router(Policy.default(tiers="embedded"), telemetry=Telemetry.off())
+    reply = {"role": "assistant", "type": "message", "content": "fine", "model": served, "usage": {"input_tokens": 5, "output_tokens": 1}}
+
+    def ask():
+        with router.step(Step.from_messages("Dear all", task_class="empathy_escalation")) as call:
+            for attempt in call.attempts():
+                with attempt:
+                    attempt.record(reply)
+
+    with pytest.raises(StepStopped, match="served model below floor"):
+        ask()

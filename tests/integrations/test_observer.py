@@ -60,7 +60,7 @@ def observer_of(graph: Any) -> CostObserver:
 
 
 def holds_nothing(observer: CostObserver) -> bool:
-    return not (observer._open or observer._roots or observer._expected)
+    return not (observer._open or observer._parents or observer._expected)
 
 
 @pytest.mark.parametrize("how", ["invoke", "stream"])

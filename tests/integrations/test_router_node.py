@@ -335,3 +335,8 @@ def test_another_process_finds_the_pins_in_the_checkpoint(tmp_path):
             graph = graph_of(RouterNode(Books().router, to=TO), checkpointer=saver)
             text = "Reply to me: my mother died and I cannot cope." if not graph.get_state(config).values else HELP
             assert went_to(graph.invoke(asked(text), config)) == expected
+
+
+def test_a_node_without_a_way_to_the_top_tier_is_refused():
+    with pytest.raises(PolicyError, match='the top tier "strong"'):
+        RouterNode(Policy.default(tiers="embedded"), to={"cheap": "quick", "human": "handoff"})

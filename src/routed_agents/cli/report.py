@@ -17,7 +17,14 @@ if TYPE_CHECKING:
     from routed_agents.ledger import Ledger
     from routed_agents.offline.report import Table
 
-TABLES: Final = {"tier": "cost_table", "class": "by_class", "model": "by_model", "reason": "by_guard", "kept": "kept_strong"}
+TABLES: Final = {
+    "tier": "cost_table",
+    "decided": "by_decided",
+    "class": "by_class",
+    "model": "by_model",
+    "reason": "by_guard",
+    "kept": "kept_strong",
+}
 USUAL: Final = ("tier", "class", "reason")
 
 
@@ -39,7 +46,7 @@ def opened(path: str) -> Generator[Ledger]:
     from routed_agents.ledger import Ledger
 
     place = Path(path.removeprefix("sqlite:///"))
-    if not place.is_file():
+    if not place.is_file() or not place.stat().st_size:
         raise ConfigurationError(f"ledger {path} does not exist; name a file that Ledger.sqlite or run --ledger wrote")
     with Ledger.sqlite(place) as ledger:
         yield ledger

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import hashlib
 import json
 import os
 import sys
@@ -94,7 +95,7 @@ async def _run(args: argparse.Namespace, summary: Summary, complaints: Complaint
 
 
 def read_inputs(source: str, complaints: Complaints) -> Iterator[Input]:
-    """The inputs of a file; one without an id is named by its line, and a repeated id gets a number."""
+    """The inputs of a file; one without an id is named after its messages, and a repeated id gets a number."""
     from routed_agents.cli.runner import Input
 
     seen: dict[str, int] = {}
@@ -103,9 +104,14 @@ def read_inputs(source: str, complaints: Complaints) -> Iterator[Input]:
         if not isinstance(messages, list) or not messages:
             complaints(line, 'no messages; wanted "messages" (or "steps"): a list with at least one {"role", "content"}')
             continue
-        name = str(record["id"]) if record.get("id") is not None else f"line-{line}"
+        name = str(record["id"]) if record.get("id") is not None else _named_after(cast("list[object]", messages))
         seen[name] = seen.get(name, 0) + 1
         yield Input(id=name if seen[name] == 1 else f"{name}#{seen[name]}", line=line, record=record)
+
+
+def _named_after(messages: list[object]) -> str:
+    """A name that stays when lines are put in before it, so that a resumed run takes up the same inputs."""
+    return f"input-{hashlib.blake2b(json.dumps(messages, sort_keys=True).encode(), digest_size=5).hexdigest()}"
 
 
 def _inputs(args: argparse.Namespace, complaints: Complaints, done: frozenset[str], summary: Summary) -> Iterator[Input]:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from routed_agents.embedded import models
 from routed_agents.embedded.faults import Fault, FaultPlan
 from routed_agents.embedded.server import Desk, Served, Server
+from routed_agents.tiers import SIMULATED_URLS
 
 __all__ = ["Fault", "FaultPlan", "Provider", "Served", "serve"]
 
@@ -71,8 +72,12 @@ def serve(
     desk = Desk(seed=seed, time_scale=time_scale, faults=FaultPlan() if faults is None else faults, clock=clock, catalogue=catalogue)
     server = Server(desk, port)
     server.start()
+    provider = Provider(desk, server.port)
+    urls = {provider.anthropic_url, provider.openai_url}
+    SIMULATED_URLS.update(urls)
     try:
-        yield Provider(desk, server.port)
+        yield provider
     finally:
+        SIMULATED_URLS.difference_update(urls)
         if not sys.is_finalizing():  # by then its threads are frozen, and waiting for them would never end
             server.close()

@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from routed_agents.errors import ConfigurationError
 from routed_agents.integrations.langchain import MARK
-from routed_agents.integrations.models import Models, deployment_of
+from routed_agents.integrations.models import Models, deployment_of, is_simulated
 from routed_agents.integrations.position import CHANNEL, Position, position_of
 from routed_agents.policy import Policy
 from routed_agents.repairs import repaired
@@ -26,6 +26,8 @@ from routed_agents.steps import STAMP, Step, field_of, text_of, tool_name
 from routed_agents.tiers import Tiers, card, same_model
 
 STRONG: Final = "strong"
+AGENTS_KEPT: Final = 64
+"""Agents of one middleware whose models are remembered."""
 
 
 class RoutingState(AgentState[Any]):
@@ -55,7 +57,7 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
         super().__init__()
         self._given = Router.of(router) if router is not None else None
         self._cheap = cheap
-        self._by_model: dict[str, tuple[Router, Models]] = {}
+        self._built: dict[int, tuple[Any, Router, Models]] = {}  # by the model itself: two of one name may have other keys and limits
 
     @override
     def wrap_model_call(self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]) -> Any:
@@ -83,11 +85,13 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
 
     def _for(self, model: Any) -> tuple[Router, Models]:
         """The router and models for an agent with this model; built once for each."""
-        own = deployment_of(model, STRONG)
-        found = self._by_model.get(own.model)
+        found = self._built.get(id(model))
         if found is None:
-            found = self._by_model[own.model] = self._build(model)
-        return found
+            router, models = self._build(model)
+            if len(self._built) >= AGENTS_KEPT:
+                self._built.pop(next(iter(self._built)))
+            found = self._built[id(model)] = (model, router, models)
+        return found[1], found[2]
 
     def _build(self, model: Any) -> tuple[Router, Models]:
         own = deployment_of(model, STRONG)
@@ -102,8 +106,6 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
                 "give the agent that model, or the router a policy whose top tier is the agent's"
             )
         given = {top.name: model, **({router.policy.tiers[0].name: self._cheap} if self._cheap is not None else {})}
-        for tier in router.policy.tiers:
-            given.setdefault(tier.name, tier.deployments[0].name)
         models = Models(router.policy, given, {})
         return (router if models.policy is router.policy else router.replace(policy=models.policy)), models
 
@@ -144,6 +146,7 @@ def _tiered(request: ModelRequest[Any], models: Models, attempt: Attempt) -> Mod
         changed = (*changed, "response_format")
     if changed:
         attempt.repaired(changed)
+    attempt.simulated = is_simulated(models.get(attempt.deployment))
     marked = models.get(attempt.deployment)
     marked = marked.model_copy(update={"metadata": {**(marked.metadata or {}), MARK: attempt.tier}})
     return request.override(model=marked, model_settings=settings, tool_choice=choice, response_format=answer_as)

@@ -23,9 +23,9 @@ from opentelemetry import trace
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from typing_extensions import override
 
-from routed_agents.errors import RoutedAgentsError
+from routed_agents.errors import ConfigurationError, RoutedAgentsError
 from routed_agents.features import upper_tokens
-from routed_agents.integrations.models import Models, policy_for
+from routed_agents.integrations.models import Models, is_simulated, policy_for
 from routed_agents.integrations.position import Position, position_of, send_state
 from routed_agents.policy import Policy
 from routed_agents.pricing import Usage, usage_of
@@ -77,7 +77,7 @@ class RoutedChatModel(BaseChatModel):
         PolicyError: a tier is unknown or only one is given.
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True)
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
     cheap: Any = None
     mid: Any = None
@@ -95,6 +95,11 @@ class RoutedChatModel(BaseChatModel):
         try:
             super().__init__(**given)
         except ValidationError as error:  # pydantic wraps every ValueError, and a PolicyError is one
+            unknown = [str(each["loc"][0]) for each in error.errors() if each["type"] == "extra_forbidden"]
+            if unknown:
+                wanted = "cheap, mid, strong, tiers, router, task_class, node, buffer, options and what every chat model takes"
+                told = f"RoutedChatModel has no {', '.join(unknown)}; known: {wanted}. Parameters of the tiers' models go into options"
+                raise ConfigurationError(told) from None
             found = [(each.get("ctx") or {}).get("error") for each in error.errors()]
             raise next((each for each in found if isinstance(each, RoutedAgentsError)), error) from None
 
@@ -190,7 +195,7 @@ class RoutedChatModel(BaseChatModel):
             for attempt in going.call.attempts():
                 with attempt:
                     target = going.target(self.models.get(attempt.deployment), attempt, stop, streaming=True)
-                    passing = _Passing(attempt, going, hold=self.buffer)
+                    passing = _Passing(attempt, going, hold=self.buffer or going.must_be_sure)
                     try:
                         for chunk in target.runnable.stream(going.prompt, target.config, **target.kwargs):
                             yield from passing.take(chunk)
@@ -211,7 +216,7 @@ class RoutedChatModel(BaseChatModel):
             for attempt in going.call.attempts():
                 with attempt:
                     target = going.target(await self._built(attempt), attempt, stop, streaming=True)
-                    passing = _Passing(attempt, going, hold=self.buffer)
+                    passing = _Passing(attempt, going, hold=self.buffer or going.must_be_sure)
                     try:
                         async for chunk in target.runnable.astream(going.prompt, target.config, **target.kwargs):
                             for ready in passing.take(chunk):
@@ -345,6 +350,11 @@ class _Going:
     def structured(self) -> bool:
         return self._late is not None and self._late.method == "with_structured_output"
 
+    @property
+    def must_be_sure(self) -> bool:
+        """Parsed objects don't say which model they are from, so a floored step's wait for the end, when the served model is known."""
+        return self.structured and self.call.decision.floored
+
     def target(self, model: BaseChatModel, attempt: Attempt, stop: list[str] | None, *, streaming: bool = False) -> _Target:
         """The tier's model with tools bound and parameters repaired for it."""
         limits = card(attempt.deployment.price_key)
@@ -359,6 +369,7 @@ class _Going:
             runnable = getattr(model, self._late.method)(self._late.subject, **options)
         if changed:
             attempt.repaired(changed)
+        attempt.simulated = is_simulated(model)
         if stop is not None:
             kwargs["stop"] = stop
         if streaming and getattr(model, "stream_usage", True) is None:
@@ -504,7 +515,7 @@ class _Watched:
     tags: Sequence[str]
     started_ns: int
     parent: object
-    root: UUID | None
+    above: tuple[UUID, ...]
     within: UUID | None
     first_chunk_ns: int | None = None
 
@@ -534,18 +545,18 @@ class CostObserver(BaseCallbackHandler):
     def __init__(self, router: Router | Policy | str | None = None) -> None:
         self.router = Router.of(router)
         self._open: dict[UUID, _Watched] = {}
-        self._roots: dict[UUID, UUID] = {}
-        self._expected: dict[tuple[UUID, str], _Expected] = {}
+        self._parents: dict[UUID, UUID | None] = {}
+        self._expected: dict[UUID, dict[str, list[_Expected]]] = {}
 
     def expect(self, run: UUID | None, node: str, decision: Any, context: object) -> None:
-        """Remember what a router decided for a node of this run; the calls made there are recorded under that decision."""
-        root = self._roots.get(run) if run is not None else None
-        if root is not None:
-            self._expected[root, node] = _Expected(decision=decision, context=context)
+        """Remember what the router node with this run decided for a node beside it; the calls made there are recorded under it."""
+        graph = self._parents.get(run) if run is not None else None
+        if graph is not None:
+            self._expected.setdefault(graph, {}).setdefault(node, []).append(_Expected(decision=decision, context=context))
 
     @override
     def on_chain_start(self, serialized: Any, inputs: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any) -> None:
-        self._roots[run_id] = self._roots.get(parent_run_id, parent_run_id) if parent_run_id is not None else run_id
+        self._parents[run_id] = parent_run_id
 
     @override
     def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
@@ -581,7 +592,7 @@ class CostObserver(BaseCallbackHandler):
             tags=tags or (),
             started_ns=time.time_ns(),
             parent=otel_context.get_current(),
-            root=self._roots.get(parent_run_id) if parent_run_id is not None else None,
+            above=self._above(parent_run_id),
             within=parent_run_id,
         )
 
@@ -605,7 +616,7 @@ class CostObserver(BaseCallbackHandler):
         if seen is None:
             return
         node = seen.metadata.get("langgraph_node")
-        expected = self._expected.get((seen.root, str(node))) if seen.root is not None else None
+        expected = self._expected_for(seen.above, str(node))
         decision = expected.decision if expected is not None else None
         position = position_of({"metadata": seen.metadata})
         step = Step.from_messages(
@@ -630,10 +641,23 @@ class CostObserver(BaseCallbackHandler):
         )
 
     def _forget(self, run_id: UUID) -> None:
-        root = self._roots.pop(run_id, None)
-        if root == run_id:
-            for key in [key for key in self._expected if key[0] == run_id]:
-                del self._expected[key]
+        self._parents.pop(run_id, None)
+        self._expected.pop(run_id, None)
+
+    def _above(self, run_id: UUID | None) -> tuple[UUID, ...]:
+        """The runs a call is made in, innermost first."""
+        found: list[UUID] = []
+        while run_id is not None and run_id not in found:
+            found.append(run_id)
+            run_id = self._parents.get(run_id)
+        return tuple(found)
+
+    def _expected_for(self, above: tuple[UUID, ...], node: str) -> _Expected | None:
+        """The decision a call at this node belongs to: of several made side by side, the first that has no call yet."""
+        waiting = next((found for run in above if (found := self._expected.get(run, {}).get(node))), None)
+        if waiting is None:
+            return None
+        return next((each for each in waiting if not each.calls), waiting[-1])
 
 
 def _tool_name(tool: Any) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from routed_agents.errors import ConfigurationError, PolicyError
 from routed_agents.policy import Policy
 from routed_agents.repairs import repaired
-from routed_agents.tiers import Deployment, Tiers, card
+from routed_agents.tiers import SIMULATED_URLS, Deployment, Tiers, card, same_model
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -22,7 +22,8 @@ class Models:
 
     Args:
         policy: names the tiers and their deployments.
-        given: chat models or strings by tier; they stand in for the policy's own deployments.
+        given: chat models or strings by tier; each stands in for the first of that tier's deployments. A tier left out keeps its own, so
+            the top tier is never lost by naming only a cheap one.
         options: constructor options for models built from strings, repaired for each.
     """
 
@@ -33,14 +34,12 @@ class Models:
         roles: dict[str, tuple[Deployment, ...]] = {}
         for tier in policy.tiers:
             if tier.name not in given:
-                if not given:
-                    roles[tier.name] = tier.deployments
+                roles[tier.name] = tier.deployments
                 continue
-            model = given[tier.name]
-            deployment = (
-                tier.deployments[0] if isinstance(model, str) and tier.deployments[0].name == model else deployment_of(model, tier.name)
-            )
-            roles[tier.name] = (deployment,)
+            model, first = given[tier.name], tier.deployments[0]
+            deployment = first if isinstance(model, str) and first.name == model else deployment_of(model, tier.name)
+            others = tier.deployments[1:] if same_model(deployment.price_key, first.price_key) else ()
+            roles[tier.name] = (deployment, *others)
             if not isinstance(model, str):
                 self._built[deployment.name] = model
         self.policy = policy.replace(tiers=Tiers.of(roles, preset=policy.tiers.preset)) if given else policy
@@ -84,6 +83,14 @@ class Models:
             wanted = f'tier model "{deployment.name}" needs langchain to be built from a string'
             raise ConfigurationError(f'{wanted}; pip install "routed-agents[agents]", or pass a chat model') from None
         return cast("BaseChatModel", init_chat_model(deployment.name, **options))
+
+
+def is_simulated(model: object) -> bool:
+    """Whether a chat model talks to an embedded provider of this process."""
+    if not SIMULATED_URLS:
+        return False
+    urls = [getattr(model, name, None) for name in ("anthropic_api_url", "openai_api_base")]
+    return any(isinstance(url, str) and url.rstrip("/") in SIMULATED_URLS for url in urls)
 
 
 def policy_for(given: Mapping[str, Any]) -> Policy:

@@ -83,6 +83,11 @@ def by_model(ledger: Ledger, **where: Unpack[Where]) -> Table:
     return _summed(ledger, "model", "model", "Cost by model", where)
 
 
+def by_decided(ledger: Ledger, **where: Unpack[Where]) -> Table:
+    """What the steps cost by the tier the policy chose for them, whichever tier acted: in shadow mode, what could have gone cheap."""
+    return _summed(ledger, "decided_tier", "decided", "Cost by decided tier", where)
+
+
 def by_label(ledger: Ledger, key: str, **where: Unpack[Where]) -> Table:
     """What each value of a label cost, such as each tenant."""
     return _summed(ledger, f"label:{key}", key, f"Cost by {key}", where)
