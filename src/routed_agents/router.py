@@ -304,7 +304,6 @@ class RoutedCall:
         self._memory = memory if memory is not None else thread
         self._span: RouteSpan | None = None
         self._history: list[str] = []
-        self._rejected_from: int | None = None
 
     def __enter__(self) -> RoutedCall:
         began = time.perf_counter_ns()
