@@ -15,14 +15,14 @@ from langgraph.types import Command
 from typing_extensions import override
 
 from routed_agents.errors import ConfigurationError
-from routed_agents.integrations.langchain import MARK
+from routed_agents.integrations.langchain import MARK, stamped
 from routed_agents.integrations.models import Models, deployment_of, is_simulated
 from routed_agents.integrations.position import CHANNEL, Position, position_of
 from routed_agents.policy import Policy
 from routed_agents.repairs import repaired
 from routed_agents.router import Attempt, RoutedCall, Router, labels_from_context
 from routed_agents.state import join
-from routed_agents.steps import STAMP, Step, field_of, text_of, tool_name
+from routed_agents.steps import Step, field_of, text_of, tool_name
 from routed_agents.tiers import Tiers, card, same_model
 
 STRONG: Final = "strong"
@@ -175,16 +175,12 @@ def _answered(response: Any, call: RoutedCall) -> Any:
         inner, command = extended.model_response, extended.command
     elif isinstance(response, AIMessage):
         inner = ModelResponse(result=[response])
-    result = [_stamped(message, stamp) if isinstance(message, AIMessage) else message for message in inner.result]
+    result = [stamped(message, stamp) if isinstance(message, AIMessage) else message for message in inner.result]
     ours = call.decision.state.to_json()
     update = field_of(command, "update")
     theirs = dict(cast("Mapping[str, Any]", update)) if isinstance(update, Mapping) else {}
     theirs[CHANNEL] = join(theirs.get(CHANNEL), ours)
     return ExtendedModelResponse(model_response=replace(inner, result=result), command=Command(update=theirs))
-
-
-def _stamped(message: AIMessage, stamp: dict[str, Any]) -> AIMessage:
-    return message.model_copy(update={"response_metadata": {**message.response_metadata, STAMP: stamp}})
 
 
 def _cheaper_sibling(provider: str | None) -> str:

@@ -410,7 +410,7 @@ class _Going:
             raise self._error
         answer: Any = self._answer
         if isinstance(answer, BaseMessage):
-            return _stamped(answer, self.call.stamp())
+            return stamped(answer, self.call.stamp())
         if self.structured and isinstance(answer, dict):
             return _raw_stamped(cast("dict[str, Any]", answer), self.call.stamp())
         return answer
@@ -699,7 +699,7 @@ def _or_failure(going: _Going, call: Callable[[], Any]) -> Any:
         return going.parse_failure(error)
 
 
-def _stamped(message: BaseMessage, stamp: dict[str, Any]) -> BaseMessage:
+def stamped(message: BaseMessage, stamp: dict[str, Any]) -> BaseMessage:
     """A copy that carries the decision: the original may sit in a cache that others share."""
     return message.model_copy(update={"response_metadata": {**message.response_metadata, STAMP: stamp}})
 
@@ -728,7 +728,7 @@ def _at_least(usage: Usage, output: int) -> Usage:
 def _raw_stamped(answer: dict[str, Any], stamp: dict[str, Any]) -> dict[str, Any]:
     """A structured answer given with `include_raw`, its message stamped; one without stays as it is."""
     raw = answer.get("raw")
-    return {**answer, "raw": _stamped(raw, stamp)} if isinstance(raw, BaseMessage) else answer
+    return {**answer, "raw": stamped(raw, stamp)} if isinstance(raw, BaseMessage) else answer
 
 
 def _with_handler(callbacks: Callbacks, handler: BaseCallbackHandler) -> Callbacks:
