@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint bench mutations clean
+.PHONY: demo test lint bench quality train mutations clean
 
 demo: $(VENV)/demo-ready  ## the main job: two graphs on the embedded provider, their cost tree and bill
 	$(BIN)/routed-agents demo $(if $(GRAPH),--graph $(GRAPH))
@@ -18,8 +18,14 @@ lint: $(VENV)/test-ready  ## style, types and the import contract
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 
-bench: $(VENV)/test-ready  ## decision time and overheads, as ratios within one run
+bench: $(VENV)/bench-ready  ## decision time and overheads, as ratios within one run
 	$(BIN)/python -m benchmarks
+
+quality: $(VENV)/test-ready  ## decisions on labelled steps: make quality DATA=…/task_classes/dev.jsonl.gz
+	$(BIN)/python -m benchmarks quality --data $(DATA)
+
+train: $(VENV)/train-ready  ## fit the classifier's weights to corpus/; the same bytes on every run
+	$(BIN)/python -m routed_agents.offline.training corpus src/routed_agents/weights.bin
 
 mutations: $(VENV)/test-ready  ## every law's tests must fail when the law is broken
 	$(BIN)/python tests/laws/mutations.py
@@ -32,6 +38,14 @@ $(VENV)/bin/python:
 
 $(VENV)/demo-ready: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) --editable '.[claude,gpt,agents]'
+	touch $@
+
+$(VENV)/train-ready: $(VENV)/demo-ready
+	$(PIP) --editable '.[train]'
+	touch $@
+
+$(VENV)/bench-ready: $(VENV)/test-ready
+	$(PIP) --editable '.[bench]'
 	touch $@
 
 $(VENV)/test-ready: $(VENV)/demo-ready

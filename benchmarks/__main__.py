@@ -12,18 +12,30 @@ os.environ.setdefault("ANTHROPIC_OPEN_TELEMETRY", "false")  # the SDK's own span
 
 from rich.console import Console
 
-from benchmarks import chat_model, decide
+from benchmarks import chat_model, decide, peers, quality
 from benchmarks.measure import Comparison
 
-BENCHMARKS = {"decide": lambda rounds: [decide.run(rounds=rounds)], "chat_model": lambda rounds: chat_model.run(rounds=rounds)}
+BENCHMARKS = {
+    "decide": lambda rounds: [decide.run(rounds=rounds)],
+    "chat_model": lambda rounds: chat_model.run(rounds=rounds),
+    "peers": lambda rounds: peers.run(rounds=rounds),
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which: {', '.join(BENCHMARKS)}; all when none is named")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which: {', '.join(BENCHMARKS)}, quality; all of the timed ones when none is named")
+    parser.add_argument("--data", type=Path, metavar="FILE", help="labelled steps for quality (gzipped JSONL)")
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     given = parser.parse_args()
+    if "quality" in given.names:
+        if given.data is None or not given.data.is_file():
+            parser.error("quality needs labelled steps: --data FILE, like task_classes/dev.jsonl.gz of the reference data")
+        quality.main(given.data, Console())
+        given.names.remove("quality")
+        if not given.names:
+            return
     if unknown := [name for name in given.names if name not in BENCHMARKS]:
         parser.error(f"unknown benchmark {', '.join(unknown)}; known: {', '.join(BENCHMARKS)}")
     console, done = Console(), list[Comparison]()
@@ -31,6 +43,8 @@ def main() -> None:
         for comparison in BENCHMARKS[name](given.rounds):
             console.print(comparison.table())
             done.append(comparison)
+        if name == "peers":
+            console.print(f"weights read by a fresh interpreter in {peers.cold_load_ms():.1f} ms")
     if given.json:
         machine = {"python": platform.python_version(), "machine": platform.machine(), "cores": os.cpu_count(), "load": os.getloadavg()}
         given.json.write_text(json.dumps({"machine": machine, "comparisons": [each.to_json() for each in done]}, indent=2) + "\n")

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from operator import mul
 from typing import Final, Protocol, runtime_checkable
 
 from routed_agents.features import Features
-from routed_agents.phrases import PhraseTable, lexicon
+from routed_agents.linear import LinearModel, load
+from routed_agents.zones import zones_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,94 +40,93 @@ class Classifier(Protocol):
     def classify(self, features: Features, /) -> Classification: ...
 
 
-BASE_STRONG: Final[Mapping[str, int]] = {
-    "classification": 3, "extraction": 4, "rag_lookup": 6, "marketing_copy": 8, "code_format": 4, "summarization": 10, "multi_turn": 14,
-    "knowledge_qa": 45, "code_generation": 60, "math_reasoning": 65, "debug_refactor": 90, "long_context": 95, "agentic_chain": 92,
-    "empathy_escalation": 95,
+MILLION: Final = 1_000_000
+SURE: Final = 800_000
+"""Confidence from which nobody asks whether the words were known at all."""
+FAMILIAR: Final = 25
+"""Percent of the instruction's words that must be known, or what the others say is no evidence."""
+NEED: Final[Mapping[str, tuple[int, int]]] = {
+    "multi_turn": (0, 100), "knowledge_qa": (0, 100), "code_generation": (90, 10), "math_reasoning": (90, 10),
+    "debug_refactor": (100, 0), "long_context": (100, 0), "agentic_chain": (100, 0), "empathy_escalation": (100, 0),
 }  # fmt: skip
-"""Percent of each class that needs the strong tier before the text says more: the taxonomy's shares where a source gives one."""
+"""Percent of each class that needs the strong tier: a share that always does, and one that does as far as the step is hard.
 
-OPENING: Final = 240
-"""Characters at the start of the system prompt and of the person's words; what stands there says most, and counts twice."""
+A step of a class not named here needs it in no case: whatever is dangerous about it is another class. The taxonomy's dispositions and
+the policy's thresholds decide what is made of it.
+"""
 
 
-class RuleClassifier:
-    """A first classifier of readable rules: weighted phrases, counted in integers, so every platform gets the same sum.
+class LinearClassifier:
+    """The shipped classifier: a linear model over the words of the instruction, by place, and the step's shape.
 
-    The declared class wins. Otherwise each class collects the weights of the phrases found in the *instruction*, those at its
-    opening twice; structure only tips the scales.
+    The declared class wins. Otherwise the words of system prompt, opening and closing are added up with weights learnt from the
+    project's own corpus (`make train`), in whole numbers, so every platform gets the same sum. Material between unmistakable marks
+    (fences, tags, quotation marks) is not read, so what it says can neither lower nor raise the step.
+
+    Args:
+        model: other weights; the shipped ones when not given.
     """
 
-    name: Final = "rules"
-    version: Final = "1"
+    name: Final = "linear"
+
+    def __init__(self, model: LinearModel | None = None) -> None:
+        self.model = model if model is not None else shipped()
+        self._always = [NEED.get(key, (0, 0))[0] for key in self.model.classes]
+        self._if_hard = [NEED.get(key, (0, 0))[1] for key in self.model.classes]
+
+    @property
+    def version(self) -> str:
+        """The digest of the weights, so that it enters the policy's hash."""
+        return self.model.digest
 
     def classify(self, features: Features, /) -> Classification:
         """Name the class; see the class's docstring for how."""
         if features.declared is not None:
-            base = BASE_STRONG.get(features.declared, 50)
-            return Classification(
-                task_class=features.declared,
-                confidence=1.0,
-                p_strong=base / 100,
-                declared=True,
-                evidence=(f"declared {features.declared}",),
-            )
-        scores, found = self._scores(features)
-        if not scores:
-            return Classification(task_class=self._default(features), confidence=0.3, p_strong=0.5, evidence=("no phrase of any class",))
-        best = min(scores, key=lambda key: (-scores[key], key))
-        top, total = scores[best], sum(scores.values())
-        second = max([score for key, score in scores.items() if key != best], default=0)
-        confidence = min(99, 30 + 4 * (top - second) + 2 * min(top, 12))
-        weights = {key: score * score for key, score in scores.items()}
-        p_strong = sum([BASE_STRONG[key] * weight for key, weight in weights.items()]) * 1000 // sum(weights.values())
+            return declared(features.declared)
+        model = self.model
+        zones = zones_of(features)
+        parts, hardness = model.parts(zones)
+        total, most = sum(parts), max(parts)
+        confidence = most * MILLION // total
+        if confidence < SURE and self._foreign(zones):
+            confidence = 0
+        need = sum(map(mul, parts, self._always)) * MILLION + sum(map(mul, parts, self._if_hard)) * model.share_of(hardness)
         return Classification(
-            task_class=best,
-            confidence=confidence / 100,
-            p_strong=p_strong / 100_000,
-            evidence=(f"{best} {top} of {total}", *found[best][:4]),
+            task_class=model.classes[parts.index(most)],
+            confidence=confidence / MILLION,
+            p_strong=need // (100 * total) / MILLION,
         )
 
-    @staticmethod
-    def _default(features: Features) -> str:
-        return "multi_turn" if features.message_count > 2 else "knowledge_qa"
+    def explain(self, features: Features, task_class: str) -> list[tuple[str, str, float]]:
+        """What speaks most for a class: zone, words and weight in logits. Quotes the step."""
+        return self.model.evidence(zones_of(features), task_class)
 
-    @staticmethod
-    def _scores(features: Features) -> tuple[dict[str, int], dict[str, list[str]]]:
-        scores: dict[str, int] = {}
-        found: dict[str, list[str]] = {}
-        for part in (features.system, features.spoken):
-            for key, weight, match in _phrases(part):
-                scores[key] = scores.get(key, 0) + weight
-                found.setdefault(key, []).append(match)
-        tips: dict[str, int] = {}
-        if features.tools and "agentic_chain" in scores:
-            tips["agentic_chain"] = 3
-        if features.output_schema:
-            tips |= {"extraction": 2, "classification": 2}
-        if features.message_count > 2:
-            tips["multi_turn"] = 3
-        if features.tokens > 50_000:
-            tips["long_context"] = 6
-        if features.payload:
-            for key in ("rag_lookup", "summarization", "extraction"):
-                if key in scores:
-                    tips[key] = tips.get(key, 0) + 1
-        for key, weight in tips.items():
-            scores[key] = scores.get(key, 0) + weight
-            found.setdefault(key, []).append("structure")
-        return scores, found
+    def _foreign(self, zones: Zones) -> bool:
+        """Most of the words are unknown: another language, or no language at all."""
+        known, words = self.model.known(zones)
+        return words * FAMILIAR > known * 100
+
+    def threshold_for(self, task_class: str, share: float) -> float | None:
+        """The p_strong that this share of a class's steps reach or exceed, as measured on the corpus's held-out steps."""
+        spread = self.model.facts.get("spread", {}).get(task_class)
+        return None if not spread else float(spread[round((1 - share) * (len(spread) - 1))])
 
 
-def _phrases(text: str) -> list[tuple[str, int, str]]:
-    """Each phrase rule once per text: a repeated word says nothing new."""
-    hits: dict[tuple[str, int], tuple[int, str]] = {}
-    if not text:
-        return []
-    for rule, start, shown in PHRASES.find(text):
-        if rule not in hits:
-            hits[rule] = (rule[1] * 2 if start < OPENING else rule[1], shown[:40])
-    return [(key, weight, shown) for (key, _), (weight, shown) in hits.items()]
+def declared(task_class: str) -> Classification:
+    """The classification of a step whose author named its class."""
+    always, if_hard = NEED.get(task_class, (0, 0))
+    return Classification(
+        task_class=task_class,
+        confidence=1.0,
+        p_strong=(2 * always + if_hard) / 200,
+        declared=True,
+        evidence=(f"declared {task_class}",),
+    )
 
 
-PHRASES: Final = PhraseTable([((row["key"], row["weight"]), phrase) for row in lexicon()["class"] for phrase in row["any"]])
+@cache
+def shipped() -> LinearModel:
+    """The weights that come with the package."""
+    return load(files("routed_agents").joinpath("weights.bin").read_bytes())
+
+

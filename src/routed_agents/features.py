@@ -7,6 +7,7 @@ import re
 import string
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from operator import attrgetter, itemgetter
 from typing import Any, Final, Literal, cast
 
@@ -68,6 +69,8 @@ class Features:
         spoken: a person's own words in the last human message, payload left out.
         quoted: the payload's words; they may be a person's, yet they are not the instruction.
         system: the system prompt's own words.
+        asked: the last human message, payload and all.
+        before: what was said just before it, newest first, a little of each message.
         open_loop: the last messages are tool results the model has yet to act on.
         loop_length: model replies since the turn began.
         tool_errors: failed tool results at the end of the history, counted back without a gap.
@@ -86,6 +89,8 @@ class Features:
     node: str | None = None
     instruction: str = ""
     system: str = ""
+    asked: str = ""
+    before: tuple[str, ...] = ()
     spoken: str = ""
     quoted: str = ""
     payload: bool = False
@@ -111,8 +116,8 @@ def extract(step: Step) -> Features:
     messages = step.messages
     tokens, source = _tokens(step)
     system = window(step.system if step.system is not None else _leading_system(messages))
-    role, asked = turn.last_role, turn.asked
-    spoken, quoted = split_payload(window(text_of(asked))) if asked is not None else ("", "")
+    role, asked = turn.last_role, window(text_of(turn.asked)) if turn.asked is not None else ""
+    spoken, quoted = split_payload(asked)
     forced, declared_here = _own_metadata(step.metadata)
     declared = step.task_class or declared_here
     return Features(
@@ -124,6 +129,8 @@ def extract(step: Step) -> Features:
         node=step.node,
         instruction=f"{system}\n{spoken}" if system else spoken,
         system=system,
+        asked=asked,
+        before=_before(messages, turn.asked) if len(messages) > 1 else (),
         spoken=spoken,
         quoted=quoted,
         payload=bool(quoted),
@@ -149,6 +156,26 @@ def window(text: str) -> str:
     return text if len(text) <= HEAD + TAIL else f"{text[:HEAD]}\n{text[-TAIL:]}"
 
 
+LOOKED_BACK: Final = 4
+"""Messages before the last human one that are looked at for what the conversation is about."""
+GLIMPSE: Final = 300
+"""Characters read of each."""
+
+
+def _before(messages: Sequence[object], asked: object | None) -> tuple[str, ...]:
+    """The beginnings of the messages before the last one, newest first; the one that asks and system prompts are not among them."""
+    found: list[str] = []
+    for message in messages[-1 : -LOOKED_BACK - 3 : -1]:
+        if message is asked or _role(message) == "system":
+            continue
+        text = text_of(message)
+        if text:
+            found.append(text[:GLIMPSE])
+            if len(found) == LOOKED_BACK:
+                break
+    return tuple(found)
+
+
 FENCE: Final = re.compile(r"```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z)", re.DOTALL)
 TAGGED: Final = re.compile(r"<([a-zA-Z][\w-]{1,40})(?:\s[^>]{0,200})?>.*?(?:</\1>|\Z)", re.DOTALL)
 QUOTED: Final = re.compile(r"^\s{0,3}>.*$", re.MULTILINE)
@@ -158,7 +185,7 @@ LABELLED: Final = re.compile(
     r"\s*:\s*(?:\n|(?=\S)).*",
     re.IGNORECASE | re.MULTILINE | re.DOTALL,
 )
-HINT: Final = re.compile("[`~<>\"“„«]|'{3}|---")
+HINTS: Final = ("`", "<", ">", '"', "~~~", "---", "'''", "“", "„", "«")
 """Without any of these no pattern but `LABELLED` can match."""
 LONG_QUOTE: Final = re.compile(r"[\"“„«][^\"”“»]{60,}[\"”»]")
 PAYLOADS: Final = (FENCE, TAGGED, TRIPLE, QUOTED, LABELLED, LONG_QUOTE)
@@ -170,7 +197,7 @@ def split_payload(text: str) -> tuple[str, str]:
     Fences, tags, quote marks at line starts, triple quotes, long quotations and labelled blocks (`Text: …`) count as material. A
     message that is nothing but material keeps it as its own words: then it is what the author says.
     """
-    if HINT.search(text) is None and (":" not in text or LABELLED.search(text) is None):
+    if not any(mark in text for mark in HINTS) and (":" not in text or LABELLED.search(text) is None):
         return text, ""
     spoken, quoted = text, list[str]()
     for pattern in PAYLOADS:
@@ -181,7 +208,7 @@ def split_payload(text: str) -> tuple[str, str]:
     return (spoken, "\n".join(quoted)) if spoken.strip() else (text, "")
 
 
-LOOSE: Final = str.maketrans("", "", f"{string.ascii_letters}{string.whitespace}.,'")
+LOOSE: Final = f"{string.ascii_letters}{string.whitespace}.,'".encode()
 """Deletes what prose is made of; what stays is dense."""
 
 
@@ -196,7 +223,7 @@ def upper_tokens(characters: int, sample: str) -> int:
         return 0
     size = len(sample) or 1
     if sample.isascii():
-        dense = len(sample.translate(LOOSE))
+        dense = len(sample.encode().translate(None, LOOSE))
         per_hundred = 33 + (42 * min(dense * 4, size)) // size  # prose about 3 characters a token, JSON and logs about 1.3
     else:
         wide = sum(1 for character in sample if character >= "\u2e80")
@@ -327,6 +354,13 @@ def _at_least(messages: Sequence[object]) -> int:
 def _sizes(messages: Sequence[object]) -> list[int]:
     """`length_of` each, quicker for messages that only speak: without a reported count the whole history passes here."""
     given: Sequence[Any] = messages
+    if {*map(type, given)} == {dict} and not any(map(dict.__contains__, given, repeat("tool_calls"))):
+        try:  # plain dicts that only speak: counted in C
+            contents = list(map(itemgetter("content"), given))
+        except KeyError:
+            contents = [None]
+        if {*map(type, contents)} == {str}:
+            return list(map(len, contents))
     fields: list[Any] = [message if message.__class__ is dict else getattr(message, "__dict__", NOTHING) for message in given]
     return [
         len(content) if type(content := known.get("content")) is str and not known.get("tool_calls") else length_of(message)

@@ -77,7 +77,9 @@ class Assessment:
     @property
     def person_facing(self) -> bool:
         """The person who asked reads the answer."""
-        return self.row.person_facing or bool(REPLY_TO_PERSON.first(self.features.instruction))
+        return self.row.person_facing or bool(
+            REPLY_TO_PERSON.first(self.features.spoken) or REPLY_TO_PERSON.first(self.features.system)
+        )
 
 
 @runtime_checkable
@@ -152,9 +154,15 @@ class LongContext:
     """
 
     limit: int = 50_000
+    synthesis: int = 20_000  # tokens from which an instruction to work across documents is enough
 
     def __call__(self, seen: Assessment, /) -> Verdict | None:
         tokens = seen.features.tokens
+        if tokens > self.synthesis and not seen.classification.declared and tokens <= self.limit:
+            found = SYNTHESIS.first(seen.features.spoken) or SYNTHESIS.first(seen.features.system)
+            if found:
+                evidence = f'"{found}" over up to {tokens:,} tokens'
+                return Verdict(guard="long_context", code="long_synthesis", evidence=evidence, floor=TOP, pin="turn")
         if tokens <= self.limit:
             return None
         return Verdict(
@@ -186,6 +194,23 @@ class AgenticChain:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Debugging:
+    """Escalates debugging and refactoring the instruction asks for outright, where the classifier saw something lighter.
+
+    Only an instruction counts (`fix the race`, `make the tests pass`), and only where the classifier does not rule it out: a label for a
+    bug report, or its summary, names the same things.
+    """
+
+    least: float = 0.1
+
+    def __call__(self, seen: Assessment, /) -> Verdict | None:
+        if seen.classification.declared or seen.classification.p_strong < self.least:
+            return None
+        found = DEBUGGING.first(seen.features.spoken) or DEBUGGING.first(seen.features.system)
+        return Verdict(guard="debugging", code="debugging", evidence=f'"{found}"', floor=TOP) if found else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Empathy:
     """Escalates the answer to a person in distress, and tells the thread.
 
@@ -195,20 +220,20 @@ class Empathy:
 
     def __call__(self, seen: Assessment, /) -> Verdict | None:
         features = seen.features
-        found = distress_in(features.spoken)
-        quoted = "" if found else distress_in(features.quoted)
+        kind, found = distress_in(_own_words(features.spoken) if seen.row.key in DOCUMENT_CLASSES else features.spoken)
+        quoted_kind, quoted = ("", "") if found else distress_in(features.quoted)
         known = DISTRESS in seen.facts
         if not (found or quoted or known):
             return None
         facing = seen.person_facing
-        if quoted and (facing or seen.row.key in ("classification", "extraction")):
-            found = quoted
+        if quoted and ((facing and seen.row.key not in DOCUMENT_CLASSES) or seen.row.key in ("classification", "extraction")):
+            kind, found = quoted_kind, quoted
         facts = (DISTRESS,) if found else ()
         if facing and (found or known):
-            evidence = f'"{found}"' if found else "the thread already holds a person in distress"
+            evidence = f'{kind}: "{found}"' if found else "the thread already holds a person in distress"
             return Verdict(guard="empathy", code="empathy", evidence=evidence, floor=TOP, pin="turn", facts=facts)
         if found:
-            return Verdict(guard="empathy", code="distress_noted", evidence=f'"{found}"', facts=facts)
+            return Verdict(guard="empathy", code="distress_noted", evidence=f'{kind}: "{found}"', facts=facts)
         return None
 
 
@@ -245,11 +270,12 @@ class Deadline:
         return conditions.latency_s.get(model, card(model).first_token_s)
 
 
-DEFAULT: Final[tuple[Guard, ...]] = (ForcedTier(), LongContext(), AgenticChain(), Empathy(), LowConfidence(), Deadline())
+DEFAULT: Final[tuple[Guard, ...]] = (ForcedTier(), LongContext(), AgenticChain(), Debugging(), Empathy(), LowConfidence(), Deadline())
 BY_NAME: Final[Mapping[str, type[Any]]] = {
     "forced_tier": ForcedTier,
     "long_context": LongContext,
     "agentic_chain": AgenticChain,
+    "debugging": Debugging,
     "empathy": Empathy,
     "low_confidence": LowConfidence,
     "deadline": Deadline,
@@ -287,6 +313,22 @@ PLEAS: Final = PhraseTable([(str(row["kind"]), phrase) for row in lexicon()["dis
 """What people in distress say, by kind: loss, self-harm, exhaustion, threat, complaint."""
 
 
-def distress_in(text: str) -> str:
-    """The words of a person in distress, mourning, complaint or threat; empty where there are none."""
-    return PLEAS.first(text.replace("’", "'")) if text else ""
+DEBUGGING: Final = PhraseTable([(None, phrase) for row in lexicon()["debugging"] for phrase in row["any"]])
+"""Instructions to find or mend a defect, or to rebuild code."""
+SYNTHESIS: Final = PhraseTable([(None, phrase) for row in lexicon()["synthesis"] for phrase in row["any"]])
+"""Instructions to work across documents."""
+DOCUMENT_CLASSES: Final = frozenset({"rag_lookup", "summarization", "knowledge_qa"})
+"""Classes whose message may hold a whole document, which is not the person's own plea."""
+OWN_WORDS: Final = 400
+"""Characters at the start and at the end of a long message that are taken for the person's own."""
+
+
+def _own_words(text: str) -> str:
+    return text if len(text) <= 2 * OWN_WORDS else f"{text[:OWN_WORDS]}\n{text[-OWN_WORDS:]}"
+
+
+def distress_in(text: str) -> tuple[str, str]:
+    """The kind and the words of a person's distress, mourning, complaint or threat; empty where there are none."""
+    if not text:
+        return "", ""
+    return next(((kind, match) for kind, _, match in PLEAS.find(text.replace("’", "'"))), ("", ""))

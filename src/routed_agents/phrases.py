@@ -9,10 +9,13 @@ from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any, Final, Generic, TypeVar
 
+from routed_agents.words import words_of
+
 Tag = TypeVar("Tag")
-WORD: Final = re.compile(r"\w+")
 LETTERS: Final = 4
 """Letters of a word that select a bucket of patterns."""
+MORE: Final = 8
+"""Letters of a long word that tell whether a pattern is worth trying."""
 
 
 class PhraseTable(Generic[Tag]):
@@ -31,26 +34,50 @@ class PhraseTable(Generic[Tag]):
         self._buckets: dict[str, list[tuple[Tag, str]]] = {}
         self._compiled: dict[str, tuple[re.Pattern[str], list[Tag]]] = {}
         self._substrings: list[tuple[Tag, str]] = []
+        self._needed: dict[str, set[tuple[str, str]]] = {}
         for tag, phrase in rules:
             if ord(phrase[0]) >= 0x2E80:
                 self._substrings.append((tag, phrase))
                 continue
-            for prefix, whole in _expanded(phrase):
+            starts = list(_expanded(phrase))
+            for prefix, whole in starts:
                 self._buckets.setdefault(prefix, []).append((tag, whole))
+            for need in needed_by(phrase):
+                self._needed.setdefault(need, set()).update([(prefix, _first_word(prefix, whole)) for prefix, whole in starts])
 
     def find(self, text: str) -> Iterator[tuple[Tag, int, str]]:
         """Each phrase found, with its tag, where it starts and the words it matched."""
-        low, starts = _words(text)
-        buckets = self._buckets
-        for bucket, start in starts:
-            if bucket in buckets:
-                pattern, tags = self._pattern(bucket)
-                if match := pattern.match(low, start):
-                    yield tags[(match.lastindex or 1) - 1], start, match[0]
+        buckets = self._worth_trying(text)
+        if not buckets and (not self._substrings or text.isascii()):
+            return
+        low = text.lower()
+        places: list[tuple[int, str]] = []
+        for bucket in buckets:
+            place = low.find(bucket)
+            while place >= 0:
+                if place == 0 or not low[place - 1].isalnum():
+                    places.append((place, bucket))
+                place = low.find(bucket, place + 1)
+        for start, bucket in sorted(places):
+            if len(bucket) < LETTERS and low[start + len(bucket) : start + len(bucket) + 1].isalnum():
+                continue  # a short bucket stands for a whole word
+            pattern, tags = self._pattern(bucket)
+            if match := pattern.match(low, start):
+                yield tags[(match.lastindex or 1) - 1], start, match[0]
         if self._substrings and not low.isascii():
             for tag, phrase in self._substrings:
                 if (start := low.find(phrase)) >= 0:
                     yield tag, start, phrase
+
+    def _worth_trying(self, text: str) -> set[str]:
+        """The buckets of phrases whose start and rarest part both stand in the text; all of them beyond ASCII, where words are others."""
+        if not text.isascii():
+            return {*self._buckets}
+        beginnings, needed = beginnings_of(text), self._needed
+        found: set[str] = set()
+        for need in needed.keys() & beginnings:
+            found.update([bucket for bucket, plain in needed[need] if plain in beginnings])
+        return found
 
     def first(self, text: str) -> str:
         """The first phrase found; empty where there is none."""
@@ -65,17 +92,74 @@ class PhraseTable(Generic[Tag]):
         return found
 
 
+@lru_cache(maxsize=32)
+def beginnings_of(text: str) -> frozenset[str]:
+    """How the words of a text begin: their first few letters, and of long words some more."""
+    words = {*words_of(text)}
+    return frozenset([word[:LETTERS] for word in words] + [word[:MORE] for word in words])
+
+
+def needed_by(phrase: str) -> set[str]:
+    """Beginnings of words of which a text must have at least one, or the phrase cannot be in it.
+
+    Taken from the rarest part of the pattern that must match: a word outside all groups, else a group's alternatives, else how the
+    phrase starts. Saves looking closer at most texts.
+    """
+    plain, groups = _outside_groups(phrase)
+    whole = [word for word in re.findall(r"(?<![\w\\])[a-z']{2,}(?![\w?*{\[(])", plain) if word.replace("'", "") not in COMMON]
+    if whole:
+        rarest = max(whole, key=len).replace("'", "")
+        return {rarest[:MORE] if len(rarest) >= MORE else rarest[:LETTERS]}
+    for group in groups:
+        found: set[str] = set()
+        for option in _split(group):
+            inner = needed_by(option) if re.match(r"[a-z(]", option) else set[str]()
+            if not inner or inner & COMMON or "" in inner:
+                break
+            found |= inner
+        else:
+            return found
+    return {prefix.replace("'", "") for prefix, _ in _expanded(phrase)}
+
+
+COMMON: Final = frozenset(
+    "a an and any are be been but by can cant do dont for from get got had has have he her him his i if im in is it its ive just like me my"
+    " no not of on one or our out she so some that the their them there they this to too up us very was we were what when who will with"
+    " would you your will shall take really want point reason more".split()
+)
+"""Words too common to tell a text by."""
+
+
+def _first_word(prefix: str, phrase: str) -> str:
+    """How the first word of a phrase begins, without the apostrophe that may be in it."""
+    literal = re.match(r"[a-z]*'[a-z]*", phrase)
+    return (literal[0] if literal else prefix).replace("'", "")[:LETTERS]
+
+
+def _outside_groups(phrase: str) -> tuple[str, list[str]]:
+    """A pattern without its groups, and the insides of those that must match exactly once."""
+    plain, groups, depth, opened = "", list[str](), 0, 0
+    for index, character in enumerate(phrase):
+        if character == "(" and phrase[index - 1 : index] != "\\":
+            if depth == 0:
+                opened = index
+            depth += 1
+        elif character == ")" and phrase[index - 1 : index] != "\\":
+            depth -= 1
+            if depth == 0:
+                plain += "\0"
+                inside = phrase[opened + 1 : index]
+                if phrase[index + 1 : index + 2] not in ("?", "*", "{") and inside.startswith("?:"):
+                    groups.append(inside[2:])
+        elif depth == 0:
+            plain += character
+    return re.sub(r"\[[^\]]*\](?:[?*+]|\{[^}]*\})*|\\[wWbsd](?:[?*+]|\{[^}]*\})*", "\1", plain).replace("\1", " \1"), groups
+
+
 @cache
 def lexicon() -> dict[str, Any]:
     """The shipped phrases: `lexicon.toml`."""
     return tomllib.loads(files("routed_agents").joinpath("lexicon.toml").read_text(encoding="utf-8"))
-
-
-@lru_cache(maxsize=16)
-def _words(text: str) -> tuple[str, list[tuple[str, int]]]:
-    """The text in lower case, and the first letters and place of each word; kept, because several tables read the same text in turn."""
-    low = text.lower()
-    return low, [(word[0][:LETTERS], word.start()) for word in WORD.finditer(low)]
 
 
 def _split(phrases: str) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 from routed_agents import checks as checks_module
 from routed_agents import guards as guards_module
 from routed_agents.checks import Check
-from routed_agents.classify import Classification, Classifier, RuleClassifier
+from routed_agents.classify import Classification, Classifier, LinearClassifier
 from routed_agents.decisions import Decision, Settlement, settle, widest
 from routed_agents.errors import PolicyError, StepError
 from routed_agents.features import Features, extract
@@ -29,12 +29,14 @@ Mode = Literal["enforce", "shadow", "off"]
 STANCES: Final[tuple[Stance, ...]] = ("frugal", "balanced", "conservative")
 MODES: Final[tuple[Mode, ...]] = ("enforce", "shadow", "off")
 THRESHOLDS: Final[Mapping[Stance, Mapping[str, float]]] = {
-    # p_strong from which a step of the class is proposed for the top tier. Balanced follows the taxonomy's shares (conversation 14 %,
-    # knowledge 54 %, math 65 %, RouteLLM): against them, a higher threshold sends less.
-    "frugal": {"partial": 0.9, "escalate_often": 0.8},
-    "balanced": {"partial": 0.5, "escalate_often": 0.5},
-    "conservative": {"partial": 0.4, "escalate_often": 0.0},
+    # p_strong from which a step is sent to the top tier. For `partial` and `escalate_often` classes this is where a class has no share
+    # of its own in the taxonomy; for `route` classes it is the point from which nobody can be sure that the step is of its cheap class.
+    "frugal": {"route": 0.6, "partial": 0.9, "escalate_often": 0.95},
+    "balanced": {"route": 0.45, "partial": 0.5, "escalate_often": 0.95},
+    "conservative": {"route": 0.3, "partial": 0.4, "escalate_often": 0.0},
 }
+SHARES: Final[Mapping[Stance, float]] = {"frugal": 0.5, "balanced": 1.0, "conservative": 1.5}
+"""How the taxonomy's shares (conversation 14 %, knowledge 54 %, math 65 %: RouteLLM, at 95 % of the strong model's quality) are stretched."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +58,7 @@ class Policy:
 
     tiers: Tiers
     taxonomy: Taxonomy = field(default_factory=Taxonomy.default)
-    classifier: Classifier = field(default_factory=RuleClassifier)
+    classifier: Classifier = field(default_factory=LinearClassifier)
     guards: tuple[Guard, ...] = guards_module.DEFAULT
     floors: tuple[PolicyFloor, ...] = ()
     checks: tuple[Check, ...] = checks_module.DEFAULT
@@ -127,7 +129,7 @@ class Policy:
             "classifier": identity(self.classifier),
             "guards": sorted({identity(rule) for rule in (*self.guards, *self.floors)}),
             "checks": sorted({identity(rule) for rule in self.checks}),
-            "stance": [self.stance, sorted(THRESHOLDS[self.stance].items())],
+            "stance": [self.stance, sorted(THRESHOLDS[self.stance].items()), SHARES[self.stance]],
             "thresholds": sorted([(key, float(value)) for key, value in self.thresholds.items()]),
             "trusted": sorted(self.trusted),
         }
@@ -189,7 +191,7 @@ class Policy:
             conditions=conditions,
             proposed=proposed,
         )
-        verdicts = _unique([*trouble, *self._dispositions(row), *self._ask(seen)])
+        verdicts = _unique([*trouble, *self._dispositions(row, classification), *self._ask(seen)])
         pinned = max((self.tiers.rank_of_pin(pin.tier) for pin in pins), default=0)
         settled = settle(
             proposed=proposed, verdicts=verdicts, pinned=pinned, eligible=self._eligible(features, conditions), top=self.tiers.top
@@ -250,12 +252,38 @@ class Policy:
             return top
         if row.disposition == "route":
             return 0
-        threshold = self.thresholds.get(row.key, THRESHOLDS[self.stance][row.disposition])
+        threshold = self.threshold(row)
         if classification.p_strong >= threshold:
             return top
         return min(1, top) if top > 1 and classification.p_strong * 2 >= threshold else 0
 
-    def _dispositions(self, row: TaskClass) -> list[Verdict]:
+    def threshold(self, row: TaskClass) -> float:
+        """p_strong from which a step of a class goes to the top tier.
+
+        The policy's own figure; else, where the taxonomy says what share of the class needs the top tier and the classifier knows how
+        its p_strong is spread within the class, the point that sends this share; else the stance's figure for the disposition.
+        """
+        found = self._thresholds.get(row.key)
+        if found is None:
+            found = self._thresholds[row.key] = self._found_threshold(row)
+        return found
+
+    @cached_property
+    def _thresholds(self) -> dict[str, float]:
+        return dict(self.thresholds)
+
+    def _found_threshold(self, row: TaskClass) -> float:
+        stance = THRESHOLDS[self.stance].get(row.disposition, 0.0)
+        spread = getattr(self.classifier, "threshold_for", None)
+        if row.strong_share is None or spread is None or row.disposition == "route" or not stance:
+            return stance
+        known: float | None = spread(row.key, min(1.0, row.strong_share / 100 * SHARES[self.stance]))
+        return stance if known is None else known
+
+    def _dispositions(self, row: TaskClass, classification: Classification) -> list[Verdict]:
+        if row.disposition == "route" and not classification.declared and classification.p_strong >= (limit := self.threshold(row)):
+            evidence = f"p_strong {classification.p_strong:.2f}, {limit:.2f} or more: it may be no {row.key}"
+            return [_unsure("taxonomy", "unsure", evidence)]
         if row.disposition != "escalate":
             return []
         return [Verdict(guard="taxonomy", code=row.key, evidence=f'class {row.number}, "{row.title}", always escalates', floor=TOP)]

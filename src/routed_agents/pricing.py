@@ -825,18 +825,25 @@ def _usage_of_result(result: object, generations: Sequence[object]) -> Usage | N
     return _known(_from_raw(output, raw)) if raw else None
 
 
+PLAIN_COUNTS: Final = frozenset({"input_tokens", "output_tokens", "total_tokens"})
+BILLED_APART: Final = frozenset({"usage", "service_tier"})
+"""Keys of a reply's metadata that may say more about its price than the counts do."""
+
+
 def _from_langchain(message: object, counted: Mapping[str, object], metadata: object) -> Usage | None:
     if counted.get("total_cost") == 0 and "total_cost" in counted:  # langchain-core's mark of an answer from its own cache
         return Usage()
+    if type(metadata) is dict and not BILLED_APART.intersection(cast("dict[str, object]", metadata)) and counted.keys() <= PLAIN_COUNTS:
+        prompt, output = counted.get("input_tokens"), counted.get("output_tokens")  # nothing but two counts: nothing else to look for
+        if type(prompt) is int and type(output) is int and prompt >= 0 and output >= 0 and (prompt or output):
+            content = field_of(message, "content")
+            if type(content) is str:
+                return Usage(input=prompt, output=output)
     raw = field_of(metadata, "usage")
     anthropic = field_of(metadata, "model_provider") == "anthropic" or _has(raw, "cache_read_input_tokens")
     if anthropic and _has(raw, "input_tokens") and not _has(raw, "total_tokens"):
         return _known(_from_anthropic(raw))  # knows retention, speed and region, which usage_metadata has lost
     given, taken = field_of(counted, "input_token_details"), field_of(counted, "output_token_details")
-    if not given and not taken and not metadata:
-        prompt, output = counted.get("input_tokens"), counted.get("output_tokens")
-        if isinstance(prompt, int) and isinstance(output, int) and prompt >= 0 and output >= 0 and (prompt or output):
-            return Usage(input=prompt, output=output)
     tier = _text(field_of(metadata, "service_tier"))
     prefix = next((each for each in ("priority", "flex") if field_of(given, each) is not None or _has(given, f"{each}_cache_read")), None)
     mark = f"{prefix}_" if prefix else ""

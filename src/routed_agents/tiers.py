@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any, Literal
 
@@ -210,6 +210,7 @@ def card(model: str) -> ModelCard:
     return ModelCard(name=key, tokenizer=Fraction(str(rows[key]["tokenizer"])), **row)
 
 
+@lru_cache(maxsize=1024)
 def same_model(name: str, other: str) -> bool:
     """Whether two ids mean one model: equal, or one is the other with a date, version or provider affix."""
     a, b = _plain(name), _plain(other)

@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any, Final, Protocol, cast
 
 from routed_agents import checks, guards
-from routed_agents.classify import RuleClassifier
+from routed_agents.classify import LinearClassifier
 from routed_agents.errors import PolicyError
 from routed_agents.guards import PolicyFloor
 from routed_agents.taxonomy import TaskClass, Taxonomy
@@ -72,7 +72,7 @@ def policy_to_toml(policy: Written) -> str:
     lines += _row_lines(policy.taxonomy, notes)
     if policy.tiers.preset is not None and policy.tiers != _preset(policy.tiers.preset):
         notes.append(f"that its tiers are some of preset {policy.tiers.preset}")
-    if not isinstance(policy.classifier, RuleClassifier):
+    if not isinstance(policy.classifier, LinearClassifier):
         notes.append(f"classifier {getattr(policy.classifier, 'name', type(policy.classifier).__qualname__)}")
     named = str(getattr(policy, "hash", ""))  # a cached property, which fits no protocol
     heading = [f"# policy {named}", *[f"# a file cannot hold this part; add it in Python: {note}" for note in notes]]

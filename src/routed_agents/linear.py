@@ -1,0 +1,235 @@
+"""A linear model in whole numbers: the weights of all classes lie in one long integer, so one addition adds them all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise, repeat
+from pathlib import Path
+from typing import Any, Final
+
+from routed_agents.errors import ConfigurationError
+from routed_agents.zones import BULK_ZONES, INSTRUCTION_ZONES, Zones
+
+LANES: Final = 16
+"""Numbers in a packed weight: 14 classes, one for hardness, and a count of the features added."""
+OFFSET: Final = 128
+"""Added to each weight so that none is negative; the count tells how often to take it off again."""
+STEPS: Final = 8
+"""Bulk zones are weighed in eighths."""
+SHARE: Final = 32
+"""Words of a bulk zone that weigh as much as one instruction word together; a longer zone weighs no more."""
+SCALE: Final = 32
+"""Units in a logit."""
+STEM: Final = 5
+"""Letters of an unknown word that may still be known."""
+SHARED: Final = "instruction"
+"""The table that all instruction zones share."""
+MAGIC: Final = b"RAWT1\n"
+
+_LANE: Final = struct.Struct(f"<{LANES}I")
+_WIDTH: Final = LANES * 4
+Table = Mapping[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearModel:
+    """Weights by zone and word.
+
+    Attributes:
+        classes: keys of the taxonomy, in the order of the lanes.
+        tables: packed weights by zone and feature: words, pairs of words, and for `stems` beginnings of words.
+        signs: packed weights of what a step's shape says; `bias` is among them.
+        powers: e to the minus n/32 in parts of 2**30, after calibration; so nobody's floating-point library has a say.
+        digest: names the weights.
+        facts: what the training wrote about itself.
+    """
+
+    classes: tuple[str, ...]
+    tables: Mapping[str, Table]
+    signs: Table
+    powers: tuple[int, ...]
+    digest: str
+    facts: Mapping[str, Any]
+
+    def parts(self, zones: Zones) -> tuple[list[int], int]:
+        """What the words say: each class's part of the whole, not yet divided, and the logit of hardness in 1/32."""
+        lanes = _LANE.unpack(self._added(zones).to_bytes(_WIDTH, "little"))
+        count, base = len(self.classes), OFFSET * lanes[-1]
+        top, powers, last = max(lanes[:count]), self.powers, len(self.powers) - 1
+        # a part beyond the table's end is as good as nothing
+        return [powers[less] if (less := (top - lane) // STEPS) < last else powers[last] for lane in lanes[:count]], (
+            lanes[count] - base
+        ) // STEPS
+
+    def known(self, zones: Zones) -> tuple[int, int]:
+        """How many of the instruction's different words have a weight, and how many there are."""
+        words = {word for _, run in zones.instruction for word in run}
+        return len(words & self.tables[SHARED].keys()), len(words)
+
+    def share_of(self, logit: int) -> int:
+        """A single logit as a probability, in parts of a million."""
+        powers = self.powers
+        part = powers[min(abs(logit), len(powers) - 1)]
+        share = 1_000_000 * powers[0] // (powers[0] + part)
+        return share if logit >= 0 else 1_000_000 - share
+
+    def _added(self, zones: Zones) -> int:
+        tables = self.tables
+        shared, stems = tables[SHARED].get, tables["stems"].get
+        added = self.signs["bias"] + sum(map(self.signs.get, zones.signs, repeat(0)))
+        for zone, words in zones.instruction:
+            own = tables[zone].get
+            seen = {*words}
+            weights = [*map(shared, seen)]
+            if None in weights:
+                unknown = [word[:STEM] for word, weight in zip(seen, weights, strict=True) if weight is None and len(word) > STEM]
+                added += sum(filter(None, weights)) + sum(map(stems, unknown, repeat(0)))
+            else:
+                added += sum(weights)
+            seen.update(map("%s %s".__mod__, pairwise(words)))
+            added += sum(map(own, seen, repeat(0)))
+            seen.difference_update(words)
+            added += sum(map(shared, seen, repeat(0)))
+        added *= STEPS
+        for zone, words in zones.bulk:
+            seen = {*words}
+            weight = STEPS * SHARE // (SHARE + len(seen))
+            if weight:
+                added += weight * sum(map(tables[zone].get, seen, repeat(0)))
+        return added
+
+    def evidence(self, zones: Zones, task_class: str, most: int = 6) -> list[tuple[str, str, float]]:
+        """The features that speak most for a class: zone, word and weight in logits."""
+        lane = self.classes.index(task_class)
+        found: list[tuple[int, str, str]] = []
+        for zone, words in zones.instruction:
+            for name in {*words, *map("%s %s".__mod__, pairwise(words))}:
+                weight = self._weight(zone, name, lane) + self._weight(SHARED, name, lane)
+                if weight > 0:
+                    found.append((weight * STEPS, zone, name))
+        for zone, words in zones.bulk:
+            seen = {*words}
+            share = STEPS * SHARE // (SHARE + len(seen))
+            found += [(weight * share, zone, name) for name in seen if (weight := self._weight(zone, name, lane)) > 0]
+        found += [(weight * STEPS, "shape", name) for name in zones.signs if (weight := _lane(self.signs.get(name, 0), lane)) > 0]
+        found.sort(key=lambda row: (-row[0], row[1], row[2]))
+        return [(zone, name, weight / STEPS / SCALE) for weight, zone, name in found[:most]]
+
+    def _weight(self, zone: str, name: str, lane: int) -> int:
+        return _lane(self.tables[zone].get(name, 0), lane)
+
+    @cached_property
+    def size(self) -> int:
+        """Features with a weight."""
+        return len(self.signs) + sum(map(len, self.tables.values()))
+
+
+def names_of(zones: Zones, clusters: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, float]]:
+    """Every feature a step has, by its full name, with its value, as training counts them; `_added` sums the very same.
+
+    Names are `zone|word`, `zone|two words`, `zone@cluster`, `stems|begin`, `sign|name`.
+    """
+    yield "sign|bias", 1.0
+    for sign in zones.signs:
+        yield f"sign|{sign}", 1.0
+    for zone, words in zones.instruction:
+        seen = {*words}
+        for name in (*seen, *map("%s %s".__mod__, {*pairwise(words)})):
+            yield f"{zone}|{name}", 1.0
+            yield f"{SHARED}|{name}", 1.0
+        for word in seen:
+            if len(word) > STEM:
+                yield f"stems|{word[:STEM]}", 1.0
+            for cluster in clusters.get(word, ()):
+                yield f"{zone}@{cluster}", 1.0
+                yield f"{SHARED}@{cluster}", 1.0
+    for zone, words in zones.bulk:
+        seen = {*words}
+        value = (STEPS * SHARE // (SHARE + len(seen))) / STEPS
+        if not value:
+            continue
+        for word in seen:
+            yield f"{zone}|{word}", value
+            for cluster in clusters.get(word, ()):
+                yield f"{zone}@{cluster}", value
+
+
+def _lane(packed: int, lane: int) -> int:
+    if not packed:
+        return 0
+    return ((packed >> (32 * lane)) & 0xFFFFFFFF) - OFFSET
+
+
+# ---- the file ---------------------------------------------------------------------------------------------------------
+
+
+def dump(*, classes: Sequence[str], weights: Mapping[str, Mapping[str, Sequence[int]]], powers: Sequence[int], facts: Mapping[str, Any]) -> bytes:
+    """The weights as a file: a line of JSON, then each zone's words, then their weights, a byte each.
+
+    Args:
+        classes: the order of the lanes.
+        weights: by zone and name, one whole number from -127 to 127 for each class and one for hardness.
+        powers: the softmax table.
+        facts: what the training wants to say about itself; plain JSON.
+    """
+    zones = sorted(weights)
+    parts: list[bytes] = []
+    sizes: list[tuple[str, int, int]] = []
+    for zone in zones:
+        names = sorted(weights[zone])
+        text = "\n".join(names).encode()
+        body = b"".join([_bytes(weights[zone][name]) for name in names])
+        parts += [text, body]
+        sizes.append((zone, len(names), len(text)))
+    head = {"classes": list(classes), "zones": sizes, "facts": facts, "powers": len(powers)}
+    table = struct.pack(f"<{len(powers)}I", *powers)
+    content = json.dumps(head, sort_keys=True, ensure_ascii=False).encode() + b"\n" + table + b"".join(parts)
+    return MAGIC + zlib.compress(content, 9)
+
+
+def _bytes(row: Sequence[int]) -> bytes:
+    padded = [*row, *([0] * (LANES - 1 - len(row)))]
+    return bytes([number + OFFSET for number in padded] + [1])
+
+
+def load(source: bytes | Path) -> LinearModel:
+    """Read what `dump` wrote.
+
+    Raises:
+        ConfigurationError: it is no such file.
+    """
+    data = source.read_bytes() if isinstance(source, Path) else source
+    if not data.startswith(MAGIC):
+        raise ConfigurationError("the classifier's weights cannot be read: wrong first bytes; reinstall the package, or run make train")
+    content = zlib.decompress(data[len(MAGIC) :])
+    line, _, rest = content.partition(b"\n")
+    head = json.loads(line)
+    place = 4 * head["powers"]
+    powers = struct.unpack(f"<{head['powers']}I", rest[:place])
+    tables: dict[str, dict[str, int]] = {zone: {} for zone in (*INSTRUCTION_ZONES, *BULK_ZONES, SHARED, "stems", "sign")}
+    for zone, count, length in head["zones"]:
+        names = rest[place : place + length].decode().split("\n") if count else []
+        place += length
+        tables[zone] = dict(zip(names, _packed(rest[place : place + count * LANES], count), strict=True))
+        place += count * LANES
+    return LinearModel(
+        classes=tuple(head["classes"]),
+        signs=tables.pop("sign"),
+        tables=tables,
+        powers=powers,
+        digest=hashlib.blake2b(data, digest_size=8).hexdigest(),
+        facts=head["facts"],
+    )
+
+
+def _packed(data: bytes, count: int) -> Iterable[int]:
+    wide = bytearray(4 * len(data))
+    wide[0::4] = data
+    room = memoryview(wide)
+    return [int.from_bytes(room[place : place + _WIDTH], "little") for place in range(0, count * _WIDTH, _WIDTH)]

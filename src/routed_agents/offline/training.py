@@ -1,0 +1,364 @@
+"""Training fits the classifier's weights to the corpus; the same corpus gives the same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+import sys
+import tomllib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from routed_agents.classify import NEED
+from routed_agents.errors import ConfigurationError
+from routed_agents.features import extract
+from routed_agents.linear import SCALE, SHARED, STEM, dump, names_of
+from routed_agents.offline.corpus import Corpus, Example
+from routed_agents.taxonomy import Taxonomy
+from routed_agents.words import words_of
+from routed_agents.zones import BULK_ZONES, zones_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    from scipy.sparse import csr_matrix
+
+    Array = np.ndarray[Any, np.dtype[np.float64]]
+
+EACH: Final = 8
+"""Steps grown from each skeleton."""
+PENALTY: Final = 2e-5
+"""L2 on the weights, per unit of sample weight."""
+ROUNDS: Final = 250
+DROPPED: Final = 0.15
+"""Share of a step's word features left out at random, so that no single word carries a class."""
+FOLDS: Final = 4
+SEEN_IN: Final = {"word": 3, "pair": 4, "bulk": 10, "stem": 4}
+"""Skeletons a feature must occur in; what stands in fewer says more about its author than about the class."""
+STRENGTH: Final = {"word": 1.0, "pair": 0.7, "bulk": 0.7, "stem": 0.7, "cluster": 1.4, "sign": 1.0}
+"""How freely each kind of feature may take weight."""
+POWERS: Final = 20 * SCALE
+MOST: Final = 127
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counted:
+    """Examples as rows of feature values."""
+
+    rows: list[dict[str, float]]
+    classes: list[int]
+    hard: list[bool | None]
+    skeletons: list[str]
+    authors: list[str]
+
+
+def count(examples: Iterable[Example], clusters: Mapping[str, Sequence[str]], order: Sequence[str]) -> Counted:
+    """Read each step as the classifier will."""
+    counted = Counted(rows=[], classes=[], hard=[], skeletons=[], authors=[])
+    for example in examples:
+        row: dict[str, float] = defaultdict(float)
+        for name, value in names_of(zones_of(extract(example.step)), clusters):
+            row[name] += value
+        counted.rows.append(dict(row))
+        counted.classes.append(order.index(example.skeleton.task_class))
+        counted.hard.append(example.skeleton.hard)
+        counted.skeletons.append(example.skeleton.name)
+        counted.authors.append(example.skeleton.author)
+    return counted
+
+
+def kind_of(name: str) -> str:
+    """What kind of feature a name stands for."""
+    zone, bar, rest = name.partition("|")
+    if not bar:
+        return "cluster"
+    if zone == "sign" or zone == "stems":
+        return "sign" if zone == "sign" else "stem"
+    if zone in BULK_ZONES:
+        return "bulk"
+    return "pair" if " " in rest else "word"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """Weights before rounding: a row for each feature, a column for each class and one for hardness."""
+
+    names: list[str]
+    weights: Array
+
+    def logits(self, rows: Sequence[Mapping[str, float]]) -> Array:
+        """The logits of steps, hardness last."""
+        import numpy as np
+
+        index = {name: place for place, name in enumerate(self.names)}
+        out = np.zeros((len(rows), self.weights.shape[1]))
+        for number, row in enumerate(rows):
+            places = [index[name] for name in row if name in index]
+            values = np.array([row[name] for name in row if name in index])
+            out[number] = values @ self.weights[places]
+        return out
+
+
+def fit(counted: Counted, keep: Sequence[int], *, classes: int, rounds: int = ROUNDS, penalty: float = PENALTY) -> Fitted:
+    """Fit a softmax over the classes, and a logistic for hardness, by gradient descent with momentum.
+
+    Args:
+        counted: all examples.
+        keep: which of them to learn from.
+        classes: how many there are.
+        rounds: passes over all of them.
+        penalty: L2, see `PENALTY`.
+    """
+    import numpy as np
+
+    names = _vocabulary(counted, keep)
+    matrix = _matrix(counted, keep, names, dropped=DROPPED)
+    strength = np.array([STRENGTH[kind_of(name)] for name in names])
+    scaled = matrix.multiply(strength[None, :]).tocsr()
+    truth = np.array([counted.classes[number] for number in keep])
+    share = _sample_weights(counted, keep)
+    target = np.zeros((len(keep), classes))
+    target[np.arange(len(keep)), truth] = 1.0
+
+    def slope(weights: Array) -> Array:
+        logits = scaled @ weights
+        logits -= logits.max(axis=1, keepdims=True)
+        parts = np.exp(logits)
+        parts /= parts.sum(axis=1, keepdims=True)
+        return scaled.T @ ((parts - target) * share[:, None]) + penalty * weights
+
+    weights = _descend(slope, np.zeros((len(names), classes)), _curvature(scaled, share) / 2 + penalty, rounds)
+    known = [place for place, number in enumerate(keep) if counted.hard[number] is not None]
+    hard = np.array([1.0 if counted.hard[keep[place]] else 0.0 for place in known])
+    part, weight = scaled[known], np.full(len(known), 1.0 / max(len(known), 1))
+
+    def hard_slope(one: Array) -> Array:
+        guess = 1.0 / (1.0 + np.exp(-(part @ one)))
+        return part.T @ ((guess - hard) * weight) + 20 * penalty * one
+
+    hardness = _descend(hard_slope, np.zeros(len(names)), _curvature(part, weight) / 4 + 20 * penalty, rounds)
+    return Fitted(names=names, weights=np.column_stack([weights, hardness]) * strength[:, None])
+
+
+def _descend(slope: Callable[[Array], Array], start: Array, curvature: float, rounds: int) -> Array:
+    """Nesterov's method; a step of one over the curvature contracts, so rounding errors die out instead of growing."""
+    at, last = start, start
+    for number in range(rounds):
+        ahead = at + (number / (number + 3)) * (at - last)
+        last, at = at, ahead - slope(ahead) / curvature
+    return at
+
+
+def _curvature(matrix: csr_matrix, share: Array) -> float:
+    """The largest eigenvalue of the weighted Gram matrix, by power iteration from a fixed start."""
+    import numpy as np
+
+    vector = np.ones(matrix.shape[1])
+    size = 1.0
+    for _ in range(30):
+        vector = matrix.T @ (share * (matrix @ vector))
+        size = float(np.sqrt((vector * vector).sum())) or 1.0
+        vector = vector / size
+    return size * 1.05
+
+
+def _vocabulary(counted: Counted, keep: Sequence[int]) -> list[str]:
+    seen: dict[str, set[str]] = defaultdict(set)
+    for number in keep:
+        for name in counted.rows[number]:
+            seen[name].add(counted.skeletons[number])
+    return sorted(name for name, where in seen.items() if len(where) >= SEEN_IN.get(kind_of(name), 1))
+
+
+def _matrix(counted: Counted, keep: Sequence[int], names: Sequence[str], *, dropped: float = 0.0) -> csr_matrix:
+    import numpy as np
+    from scipy.sparse import csr_matrix
+
+    index = {name: place for place, name in enumerate(names)}
+    data: list[float] = []
+    places: list[int] = []
+    starts = [0]
+    for number in keep:
+        dice = random.Random(number)
+        row = counted.rows[number]
+        for name in sorted(row):
+            place = index.get(name)
+            if place is None or (dropped and not name.startswith("sign|") and dice.random() < dropped):
+                continue
+            places.append(place)
+            data.append(row[name])
+        starts.append(len(data))
+    return csr_matrix((np.array(data), np.array(places, dtype=np.int32), np.array(starts)), shape=(len(keep), len(names)))
+
+
+def _sample_weights(counted: Counted, keep: Sequence[int]) -> Array:
+    """Every class weighs the same, and every skeleton of a class."""
+    import numpy as np
+
+    by_skeleton = Counter(counted.skeletons[number] for number in keep)
+    by_class = Counter()
+    for name, place in {(counted.skeletons[number], counted.classes[number]) for number in keep}:
+        del name
+        by_class[place] += 1
+    shares = [1.0 / by_skeleton[counted.skeletons[number]] / by_class[counted.classes[number]] for number in keep]
+    return np.array(shares) / len(by_class)
+
+
+# ---- from weights to a file -------------------------------------------------------------------------------------------
+
+
+def compiled(fitted: Fitted, clusters: Mapping[str, Sequence[str]]) -> dict[str, dict[str, list[int]]]:
+    """Weights by zone and word as whole numbers, clusters and stems folded into the words they belong to."""
+    import numpy as np
+
+    index = {name: fitted.weights[place] for place, name in enumerate(fitted.names)}
+    width = fitted.weights.shape[1]
+    zero = np.zeros(width)
+    zones: dict[str, set[str]] = defaultdict(set)
+    clustered: dict[str, dict[str, Array]] = defaultdict(dict)
+    for name in fitted.names:
+        zone, bar, rest = name.partition("|")
+        if bar:
+            zones[zone].add(rest)
+        else:
+            zone, _, cluster = name.partition("@")
+            clustered[zone][cluster] = index[name]
+    for zone, own in clustered.items():
+        zones[zone] |= {word for word, names in clusters.items() if any(each in own for each in names)}
+    tables: dict[str, dict[str, list[int]]] = {}
+    for zone, words in zones.items():
+        table: dict[str, list[int]] = {}
+        for word in words:
+            row = index.get(f"{zone}|{word}", zero) + sum((clustered[zone].get(each, zero) for each in clusters.get(word, ())), zero)
+            if zone == SHARED and " " not in word and len(word) > STEM:
+                row = row + index.get(f"stems|{word[:STEM]}", zero)
+            whole = [int(number) for number in np.clip(np.rint(row * SCALE), -MOST, MOST)]
+            if any(whole) or (zone == SHARED and " " not in word) or (zone, word) == ("sign", "bias"):
+                table[word] = whole
+        tables[zone] = table
+    return tables
+
+
+def powers(temperature: float) -> list[int]:
+    """The softmax table: e to the minus n/32/T, in parts of 2**30."""
+    return [int(math.exp(-number / SCALE / temperature) * 2**30) for number in range(POWERS)]
+
+
+def temperature_of(logits: Array, truth: Sequence[int], weights: Array) -> float:
+    """The temperature that makes the held-out probabilities honest: the least log loss on a fixed grid."""
+    import numpy as np
+
+    def loss(temperature: float) -> float:
+        scaled = logits / temperature
+        scaled = scaled - scaled.max(axis=1, keepdims=True)
+        logs = scaled - np.log(np.exp(scaled).sum(axis=1, keepdims=True))
+        return float(-(weights * logs[np.arange(len(truth)), list(truth)]).sum())
+
+    return min((round(0.4 + 0.05 * step, 2) for step in range(60)), key=loss)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What a training gave."""
+
+    data: bytes
+    facts: Mapping[str, Any]
+
+
+def train(folder: str | Path, clusters: Mapping[str, Sequence[str]], *, each: int = EACH, say: Callable[[str], None] = print) -> Trained:
+    """Fit, calibrate on held-out skeletons, round and pack.
+
+    Raises:
+        ConfigurationError: the corpus cannot be read.
+    """
+    import numpy as np
+
+    corpus = Corpus.load(folder)
+    order = [row.key for row in Taxonomy.default()]
+    say(f"{len(corpus.skeletons)} skeletons by {len({each.author for each in corpus.skeletons})} authors")
+    counted = count(corpus.examples(each=each), clusters, order)
+    everything = list(range(len(counted.rows)))
+    folds = [_fold(name) for name in counted.skeletons]
+    held = np.zeros((len(everything), len(order) + 1))
+    for fold in range(FOLDS):
+        learn = [number for number in everything if folds[number] != fold]
+        test = [number for number in everything if folds[number] == fold]
+        part = fit(counted, learn, classes=len(order))
+        held[test] = part.logits([counted.rows[number] for number in test])
+        right = float(np.mean(held[test][:, :-1].argmax(axis=1) == np.array([counted.classes[number] for number in test])))
+        say(f"fold {fold + 1} of {FOLDS}: {right:.3f} of the classes right on skeletons left out")
+    weights = _sample_weights(counted, everything)
+    temperature = temperature_of(held[:, :-1], counted.classes, weights)
+    fitted = fit(counted, everything, classes=len(order))
+    say(f"{len(fitted.names)} features; temperature {temperature}")
+    facts: dict[str, Any] = {
+        "corpus": digest_of(folder),
+        "skeletons": len(corpus.skeletons),
+        "examples": len(everything),
+        "temperature": temperature,
+        "spread": _spread(held / temperature, counted.classes, order),
+    }
+    data = dump(classes=order, weights=compiled(fitted, clusters), powers=powers(temperature), facts=facts)
+    return Trained(data=data, facts=facts)
+
+
+def _spread(logits: Array, truth: Sequence[int], order: Sequence[str]) -> dict[str, list[float]]:
+    """For the classes that are cheap in part: the percentiles of p_strong over their held-out steps that were recognised."""
+    import numpy as np
+
+    shares = np.exp(logits[:, :-1] - logits[:, :-1].max(axis=1, keepdims=True))
+    shares /= shares.sum(axis=1, keepdims=True)
+    hard = 1.0 / (1.0 + np.exp(-logits[:, -1]))
+    always = np.array([NEED.get(key, (0, 0))[0] / 100 for key in order])
+    if_hard = np.array([NEED.get(key, (0, 0))[1] / 100 for key in order])
+    need = shares @ always + (shares @ if_hard) * hard
+    told, true = shares.argmax(axis=1), np.array(truth)
+    found: dict[str, list[float]] = {}
+    for place, key in enumerate(order):
+        values = need[(told == place) & (true == place)]
+        if if_hard[place] and len(values):
+            found[key] = [round(float(value), 4) for value in np.percentile(values, range(101))]
+    return found
+
+
+def digest_of(folder: str | Path) -> str:
+    """Names a corpus by its files."""
+    total = hashlib.blake2b(digest_size=8)
+    for file in sorted(Path(folder).rglob("*.toml")):
+        total.update(file.relative_to(folder).as_posix().encode() + b"\0" + file.read_bytes())
+    return total.hexdigest()
+
+
+def _fold(name: str) -> int:
+    return hashlib.blake2b(name.encode(), digest_size=4).digest()[0] % FOLDS
+
+
+
+
+def clusters_of(file: str | Path) -> dict[str, tuple[str, ...]]:
+    """Read a file of word clusters: for each word, the clusters it is in."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for name, line in tomllib.loads(Path(file).read_text(encoding="utf-8"))["cluster"].items():
+        for word in dict.fromkeys(words_of(line)):
+            found[word].append(name)
+    return {word: tuple(names) for word, names in found.items()}
+
+
+def main() -> None:
+    """Train from a checkout's corpus and write the weights into the package: `python -m routed_agents.offline.training CORPUS WEIGHTS`."""
+    if len(sys.argv) != 3:
+        sys.exit("usage: python -m routed_agents.offline.training CORPUS WEIGHTS")
+    corpus, weights = map(Path, sys.argv[1:])
+    try:
+        trained = train(corpus, clusters_of(corpus / "words" / "clusters.toml"))
+    except ConfigurationError as error:
+        sys.exit(str(error))
+    weights.write_bytes(trained.data)
+    print(f"{weights}: {len(trained.data):,} bytes, {hashlib.blake2b(trained.data, digest_size=8).hexdigest()}")
+
+
+if __name__ == "__main__":
+    main()

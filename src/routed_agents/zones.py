@@ -1,0 +1,205 @@
+"""Zones are the places of a step where a word weighs differently: the instruction's opening is not a payload's middle."""
+
+from __future__ import annotations
+
+import re
+import string
+from bisect import bisect
+from dataclasses import dataclass
+from typing import Final
+
+from routed_agents.features import Features
+from routed_agents.words import words_of
+
+OPENING: Final = 25
+"""Words at the start of the person's own text that are read as instruction."""
+CLOSING: Final = 15
+"""Words at its end."""
+LEADING: Final = 60
+"""Words at the start of the system prompt."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Zones:
+    """A step's words by place, and what its shape says.
+
+    The instruction zones hold whole runs of words, in order, so that pairs can be read; the bulk zones hold what is only weighed by its
+    share. Each step has `opening` and `closing` or, under a system prompt, `opening_under` and `closing_under`: below a system prompt
+    the person's message is often nothing but material.
+
+    Attributes:
+        instruction: zone name and words.
+        bulk: zone name and words.
+        signs: names of what is true of the step's shape.
+    """
+
+    instruction: tuple[tuple[str, tuple[str, ...]], ...]
+    bulk: tuple[tuple[str, tuple[str, ...]], ...]
+    signs: tuple[str, ...]
+
+
+INSTRUCTION_ZONES: Final = ("system", "opening", "closing", "opening_under", "closing_under")
+BULK_ZONES: Final = ("system_rest", "body", "body_under", "before", "tools")
+
+
+def zones_of(features: Features) -> Zones:
+    """Read a step's words place by place."""
+    own, quoted = hard_split(features.asked)
+    own = without_asides(own)
+    system, asked = words_of(hard_split(features.system)[0]), words_of(own)
+    under = "_under" if system else ""
+    instruction: list[tuple[str, tuple[str, ...]]] = []
+    bulk: list[tuple[str, tuple[str, ...]]] = []
+    if system:
+        instruction.append(("system", system[:LEADING]))
+        if len(system) > LEADING:
+            bulk.append(("system_rest", system[LEADING:]))
+    instruction.append((f"opening{under}", asked[:OPENING]))
+    if len(asked) > OPENING:
+        instruction.append((f"closing{under}", asked[max(OPENING, len(asked) - CLOSING) :]))
+        if len(asked) > OPENING + CLOSING:
+            bulk.append((f"body{under}", asked[OPENING:-CLOSING]))
+    if features.before:
+        bulk.append(("before", words_of("\n".join(features.before))))
+    if features.tools:
+        bulk.append(("tools", words_of(CAMEL.sub(" ", " ".join(features.tools)))))
+    return Zones(instruction=tuple(instruction), bulk=tuple(bulk), signs=tuple(_signs(features, own, asked, len(system), quoted)))
+
+
+CAMEL: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")
+
+_FENCE: Final = re.compile(r"```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z)", re.DOTALL)
+_TAGGED: Final = re.compile(
+    r"<(?!instruct|task|role|rule|goal|step|format|output|system|prompt|question|query|objective|guideline|request|policy|persona|identity"
+    r"|constraint|requirement|criteria|thinking)([a-zA-Z][\w-]{1,40})(?:\s[^>]{0,200})?>.*?(?:</\1>|\Z)",
+    re.DOTALL | re.IGNORECASE,
+)
+_TRIPLE: Final = re.compile(r"\"\"\".*?(?:\"\"\"|\Z)|'''.*?(?:'''|\Z)|^-{3,}\n.*?(?:^-{3,}\s*$|\Z)", re.DOTALL | re.MULTILINE)
+_QUOTED: Final = re.compile(r"^\s{0,3}>.*$", re.MULTILINE)
+_LONG_QUOTE: Final = re.compile(r"[\"“„«][^\"”“»]{60,}[\"”»]")
+_HINTS: Final = ("`", "<", ">", '"', "~~~", "---", "'''", "“", "„", "«")
+
+
+def hard_split(text: str) -> tuple[str, str]:
+    """Part a message into its author's words and what stands between unmistakable marks: fences, tags, rules, quotation marks.
+
+    Material under a mere label (`Text: …`) stays, for an instruction may follow it. A message that is nothing but material keeps it.
+    """
+    for mark in _HINTS:
+        if mark in text:
+            break
+    else:
+        return text, ""
+    own, quoted = text, list[str]()
+    for pattern in (_FENCE, _TAGGED, _TRIPLE, _QUOTED, _LONG_QUOTE):
+        found = [match[0] for match in pattern.finditer(own)]
+        if found:
+            quoted += found
+            own = pattern.sub("\n", own)
+    return (own, "\n".join(quoted)) if own.strip() else (text, "")
+
+
+_ASIDE_WORDS: Final = frozenset(
+    "easy simple trivial cheap cheaper cheapest haiku opus routine model classification router routing ignore disregard formatting"
+    " labelling labeling extraction summarization summarisation lookup".split()
+)
+_ASIDE: Final = re.compile(
+    r"\b(?:"
+    r"(?:this|it|that|the (?:above|following|rest)|everything)(?:'s| is| was)?(?: just| only| really| merely)?(?: an?)?"
+    r" (?:very |quite |really )?(?:simple|easy|trivial|routine|cheap)"
+    r"(?: \w+){0,3} (?:task|request|question|step|job|query|ticket|case|one)"
+    r"|(?:use|using|send|route|give)(?: \w+){0,4} (?:to |with )?(?:the |an? )?(?:(?:cheap|cheapest|small|smaller|cheaper)"
+    r"(?: \w+)? (?:model|tier|llm)|haiku|cheapest)"
+    r"|(?:no|not|don't|do not|without)(?: \w+){0,4} (?:the )?(?:strong|opus|expensive|big|large)(?: \w+)? (?:model|tier|llm)"
+    r"|(?:ignore|disregard|forget)(?: \w+){0,3} (?:previous|prior|above|earlier|other)(?: \w+){0,2} (?:instructions?|rules?|prompts?|text)"
+    r"|(?:just|only|simply) (?:a )?(?:simple )?(?:classification|labell?ing|extraction|summari[sz]ation|formatting|lookup|look-up)"
+    r" (?:task|request|step|job))\b",
+    re.IGNORECASE,
+)
+"""Sentences about how easy the work is, or which model should do it."""
+_STOP: Final = re.compile(r"[.!?\n]")
+
+
+def without_asides(text: str) -> str:
+    """The text without sentences that talk the work down: they say nothing about it, and whoever writes a payload may write them."""
+    if _ASIDE_WORDS.isdisjoint(words_of(text)):
+        return text
+    kept, done = list[str](), 0
+    for found in _ASIDE.finditer(text):
+        if found.start() < done:
+            continue
+        begin = max(text.rfind(mark, done, found.start()) for mark in ".!?\n") + 1
+        end = _STOP.search(text, found.end())
+        kept.append(text[done : max(begin, done)])
+        done = (end.start() if end[0] == "\n" else end.end()) if end else len(text)
+    left = "".join([*kept, text[done:]])
+    return left if left.strip() else text
+
+
+# ---- shape ------------------------------------------------------------------------------------------------------------
+
+_PLAIN: Final = f"{string.ascii_letters}{string.digits} \n\t.,'".encode()
+_SELF: Final = frozenset("i im ive id ill me my mine myself we our us ich mir mein meine je moi mon ma yo mi".split())
+_OPTIONS: Final = ("\nB.", "\nB)", "\nB:", "\n(B", "\nb)", "\n2.", "\n2)", "\n- B", " B) ", "(B)", "(b)", " b) ")
+
+
+def _steps(name: str, bounds: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    return bounds, tuple(f"{name}:{number}" for number in range(len(bounds) + 1))
+
+
+_LENGTH = _steps("words", (4, 9, 21, 61, 201))
+_SYSTEM = _steps("system", (1, 15, 60, 200))
+_TURNS = _steps("turns", (2, 4, 7, 13))
+_TURNS_UNDER = _steps("turns_under", (2, 4, 7, 13))
+_TOOLS = _steps("tools", (1, 2, 5))
+_TOKENS = _steps("tokens", (500, 5_000, 20_000, 50_001))
+_LINES = _steps("lines", (1, 3, 10))
+_NUMBERS = _steps("numbers", (1, 2, 3, 6))
+_MARKS = _steps("marks", (2, 5, 10, 20))
+_QUOTES = _steps("quotes", (4, 10))
+_SELVES = _steps("self", (1, 2, 4))
+
+
+def _signs(features: Features, own: str, asked: tuple[str, ...], system: int, quoted: str) -> list[str]:
+    near, first = own[:1500], asked[:80]
+    bounds, names = _TURNS_UNDER if system else _TURNS
+    signs = [
+        names[bisect(bounds, features.message_count)],
+        _LENGTH[1][bisect(_LENGTH[0], len(asked))],
+        _SYSTEM[1][bisect(_SYSTEM[0], system)],
+        _TOOLS[1][bisect(_TOOLS[0], len(features.tools))],
+        _TOKENS[1][bisect(_TOKENS[0], features.tokens)],
+        _LINES[1][bisect(_LINES[0], near.count("\n"))],
+        _NUMBERS[1][bisect(_NUMBERS[0], f" {' '.join(first)}".count(" 0"))],
+        _MARKS[1][bisect(_MARKS[0], _density(near))],
+        _SELVES[1][bisect(_SELVES[0], len(_SELF.intersection(first)))],
+    ]
+    end = own.rstrip()[-1:]
+    if end in "?？":
+        signs.append("ends:?")
+    elif end == ":":
+        signs.append("ends::")
+    if "?" in near:
+        signs.append("asks")
+    if quoted:  # what it says is nobody's instruction; that it is there, and whether it is code, is
+        signs.append(_QUOTES[1][bisect(_QUOTES[0], _density(quoted[:1500]))])
+    if features.open_loop:
+        signs.append("open_loop")
+    if features.last_role == "ai":
+        signs.append("after_reply")
+    if features.output_schema:
+        signs.append("schema")
+    if not near.isascii():
+        signs.append("beyond_ascii")
+    for mark in _OPTIONS:
+        if mark in near:
+            signs.append("options")
+            break
+    if near[:1].islower():
+        signs.append("lower_case")
+    return signs
+
+
+def _density(text: str) -> int:
+    """Percent of a text that is neither letters, digits, blanks nor the commonest stops; code has more of it than prose."""
+    return 100 * len(text.encode().translate(None, _PLAIN)) // (len(text) or 1) if text.isascii() else 0

@@ -1,0 +1,43 @@
+"""What decides a step is its instruction: held against pairs of instructions over one payload, other typings, and payloads that lie."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.quality.suites import PERTURBATIONS, Case, cases, injected, rank, reordered
+
+MOST_SHOWN = 12
+
+
+def shown(missed: list[Case]) -> str:
+    return "; ".join(f"[{case.task_class}] {case.system or ''} {case.ask}"[:160] for case in missed[:MOST_SHOWN])
+
+
+@pytest.mark.parametrize("strong", [False, True], ids=["cheap side", "strong side"])
+def test_the_same_payload_goes_where_its_instruction_says(strong: bool) -> None:
+    side = [case for case in cases() if case.strong == strong]
+    missed = [case for case in side if (rank(case.step()) > 0) != strong]
+
+    assert len(side) >= 300
+    assert 1 - len(missed) / len(side) >= 0.95, f"{len(missed)} of {len(side)} missed: {shown(missed)}"
+
+
+@pytest.mark.parametrize("name", PERTURBATIONS)
+def test_another_typing_of_the_same_words_decides_alike(name: str) -> None:
+    changed = [case for case in cases() if rank(case.step()) != rank(case.step(change=PERTURBATIONS[name]))]
+
+    assert 1 - len(changed) / len(cases()) >= 0.99, f"{len(changed)} of {len(cases())} changed: {shown(changed)}"
+
+
+def test_the_order_of_a_payloads_sentences_decides_nothing() -> None:
+    changed = [case for case in cases() if rank(case.step()) != rank(case.step(reordered(case.payload)))]
+
+    assert 1 - len(changed) / len(cases()) >= 0.99, f"{len(changed)} of {len(cases())} changed: {shown(changed)}"
+
+
+def test_no_payload_talks_its_step_down() -> None:
+    lowered = [
+        case for case in cases() if (before := rank(case.step())) and any(rank(case.step(text)) < before for text in injected(case.payload))
+    ]
+
+    assert not lowered, f"{len(lowered)} lowered: {shown(lowered)}"

@@ -1,0 +1,105 @@
+"""The linear model adds what training counted, in whole numbers."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from routed_agents.classify import shipped
+from routed_agents.errors import ConfigurationError
+from routed_agents.features import extract
+from routed_agents.linear import SCALE, dump, load, names_of
+from routed_agents.steps import Step
+from routed_agents.zones import Zones, zones_of
+
+CLASSES = [f"class{number}" for number in range(14)]
+POWERS = [int(math.exp(-number / SCALE) * 2**30) for number in range(20 * SCALE)]
+
+
+def row(**given: int) -> list[int]:
+    return [given.get(name, 0) for name in (*CLASSES, "hard")]
+
+
+WEIGHTS = {
+    "sign": {"bias": row(class1=10), "asks": row(class2=5)},
+    "instruction": {"label": row(class0=100), "label this": row(class0=-20), "the": row()},
+    "opening": {"label": row(class0=27), "this": row(class3=-127)},
+    "stems": {"summa": row(class5=64, hard=9)},
+    "body": {"river": row(class4=80)},
+}
+MODEL = load(dump(classes=CLASSES, weights=WEIGHTS, powers=POWERS, facts={"note": 1}))
+
+
+def zones(words: str, *, bulk: str = "", signs: tuple[str, ...] = ()) -> Zones:
+    return Zones(
+        instruction=(("opening", tuple(words.split())),), bulk=(("body", tuple(bulk.split())),) if bulk else (), signs=signs
+    )
+
+
+def logits(found: Zones) -> list[int]:
+    """Differences to the bias class, read back from the parts."""
+    parts, _ = MODEL.parts(found)
+    return [round(math.log(part / 2**30) * SCALE) for part in parts]
+
+
+def test_weights_of_zone_shared_table_and_pairs_add_up() -> None:
+    parts = logits(zones("label this"))
+
+    assert parts[0] - parts[1] == 100 + 27 - 20 - 10
+
+
+def test_an_unknown_word_speaks_through_its_beginning() -> None:
+    parts, hardness = MODEL.parts(zones("summarizing the"))
+
+    assert (parts.index(max(parts)), hardness) == (5, 9)
+
+
+def test_a_word_counts_once_however_often_it_stands_there() -> None:
+    assert MODEL.parts(zones("label the label"))[0] == MODEL.parts(zones("label the"))[0]
+
+
+def test_a_bulk_zone_weighs_by_its_share() -> None:
+    alone, among = logits(zones("the", bulk="river")), logits(zones("the", bulk="river " + " ".join(f"w{n}" for n in range(31))))
+
+    assert (alone[4] - alone[1] + 10, among[4] - among[1] + 10) == (70, 40)  # 7/8 and 4/8 of 80
+
+
+def test_signs_add_up() -> None:
+    found = logits(zones("the", signs=("asks", "unheard_of")))
+
+    assert found[2] - found[1] == 5 - 10
+
+
+def test_training_counts_what_the_model_sums() -> None:
+    """Every feature training counts for a real step, weighed by hand, gives the model's own sum."""
+    model, step = shipped(), Step.from_messages(["hm", ("ai", "yes"), "Classify the mood of: I waited for hours"], system="You label.", tools=["a_b"])
+    found = zones_of(extract(step))
+    by_hand = [0.0] * 15
+    for name, value in names_of(found, {}):
+        zone, _, rest = name.partition("|")
+        table = model.signs if zone == "sign" else model.tables[zone]
+        if zone == "stems" and any(word[:5] == rest and word in model.tables["instruction"] for _, run in found.instruction for word in run):
+            continue  # known words carry their beginning's weight already
+        if packed := table.get(rest):
+            by_hand = [total + value * (((packed >> (32 * lane)) & 0xFFFFFFFF) - 128) for lane, total in enumerate(by_hand)]
+    parts, hardness = model.parts(found)
+    best = max(range(14), key=by_hand.__getitem__)
+
+    assert parts.index(max(parts)) == best
+    assert hardness == pytest.approx(by_hand[14], abs=1.5)
+
+
+def test_evidence_names_zone_and_word() -> None:
+    assert MODEL.evidence(zones("label this"), "class0")[0] == ("opening", "label", pytest.approx(127 / SCALE))
+
+
+def test_the_digest_changes_with_a_weight() -> None:
+    other = load(dump(classes=CLASSES, weights={**WEIGHTS, "body": {"river": row(class4=81)}}, powers=POWERS, facts={"note": 1}))
+
+    assert other.digest != MODEL.digest
+
+
+def test_a_file_of_another_kind_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="make train"):
+        load(b"not weights")

@@ -1,0 +1,49 @@
+"""Words are the same however they are typed, as long as a reader reads the same."""
+
+from __future__ import annotations
+
+import pytest
+
+from routed_agents.words import folded, words_of
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "Summarize this text",
+        "SUMMARIZE THIS TEXT",
+        "  summarize\n\tthis -- text!!",
+        "sum\u200bmarize th\u00adis text",
+        "ｓｕｍｍａｒｉｚｅ ｔｈｉｓ ｔｅｘｔ",
+        "summаrize thіs tехt",  # Cyrillic а, і, е, х
+        "süm̈marize this text".replace("ü", "u"),
+    ],
+)
+def test_case_width_lookalikes_and_invisible_characters_make_no_other_words(typed: str) -> None:
+    assert words_of(typed) == ("summarize", "this", "text")
+
+
+def test_accents_do_not_matter() -> None:
+    assert words_of("Résumé für Zoë") == words_of("Resume fur Zoe")
+
+
+def test_a_word_of_another_script_stays_itself() -> None:
+    assert words_of("прошу сказать") == ("прошу", "сказать")
+
+
+def test_scripts_without_blanks_give_pairs() -> None:
+    assert words_of("总结文章") == ("总结", "结文", "文章")
+
+
+def test_a_number_keeps_its_length_and_nothing_else() -> None:
+    assert words_of("on 24 May 1999, 3.5") == ("on", "00", "may", "0000", "0", "0")
+
+
+def test_ascii_and_other_text_are_read_alike() -> None:
+    text = "Don't panic: e-mail 42 people (now)"
+
+    assert words_of(f"{text} é")[:-1] == words_of(text)
+
+
+def test_folding_keeps_the_layout() -> None:
+    assert folded("Ｑ:\n É") == "q:\n e"
