@@ -84,7 +84,7 @@ class LinearClassifier:
         if features.declared is not None:
             return declared(features.declared)
         model = self.model
-        zones = zones_of(features)
+        zones = zones_of(features, self.model.segments)
         parts, hardness = model.parts(zones)
         total, most = sum(parts), max(parts)
         confidence = most * MILLION // total
@@ -99,7 +99,7 @@ class LinearClassifier:
 
     def explain(self, features: Features, task_class: str) -> list[tuple[str, str, float]]:
         """What speaks most for a class: zone, words and weight in logits. Quotes the step."""
-        return self.model.evidence(zones_of(features), task_class)
+        return self.model.evidence(zones_of(features, self.model.segments), task_class)
 
     def _foreign(self, zones: Zones) -> bool:
         """Most of the words are unknown: another language, or no language at all."""

@@ -29,6 +29,7 @@ from routed_agents.steps import (
     tool_calls_of,
     tool_failed,
 )
+from routed_agents.words import plain
 
 HEAD: Final = 3_000
 """Characters read from the start of a system prompt and of a last message."""
@@ -115,8 +116,8 @@ def extract(step: Step) -> Features:
     turn = _turn(step)
     messages = step.messages
     tokens, source = _tokens(step)
-    system = window(step.system if step.system is not None else _leading_system(messages))
-    role, asked = turn.last_role, window(text_of(turn.asked)) if turn.asked is not None else ""
+    system = window(plain(step.system if step.system is not None else _leading_system(messages)))
+    role, asked = turn.last_role, window(plain(text_of(turn.asked))) if turn.asked is not None else ""
     spoken, quoted = split_payload(asked)
     forced, declared_here = _own_metadata(step.metadata)
     declared = step.task_class or declared_here
@@ -170,7 +171,7 @@ def _before(messages: Sequence[object], asked: object | None) -> tuple[str, ...]
             continue
         text = text_of(message)
         if text:
-            found.append(text[:GLIMPSE])
+            found.append(plain(text[: 2 * GLIMPSE])[:GLIMPSE])
             if len(found) == LOOKED_BACK:
                 break
     return tuple(found)

@@ -44,6 +44,7 @@ class LinearModel:
     Attributes:
         classes: keys of the taxonomy, in the order of the lanes.
         tables: packed weights by zone and feature: words, pairs of words, and for `stems` beginnings of words.
+        segments: how much a word speaks for its segment being an instruction.
         signs: packed weights of what a step's shape says; `bias` is among them.
         powers: e to the minus n/32 in parts of 2**30, after calibration; so nobody's floating-point library has a say.
         digest: names the weights.
@@ -52,6 +53,7 @@ class LinearModel:
 
     classes: tuple[str, ...]
     tables: Mapping[str, Table]
+    segments: Mapping[str, int]
     signs: Table
     powers: tuple[int, ...]
     digest: str
@@ -212,7 +214,7 @@ def load(source: bytes | Path) -> LinearModel:
     head = json.loads(line)
     place = 4 * head["powers"]
     powers = struct.unpack(f"<{head['powers']}I", rest[:place])
-    tables: dict[str, dict[str, int]] = {zone: {} for zone in (*INSTRUCTION_ZONES, *BULK_ZONES, SHARED, "stems", "sign")}
+    tables: dict[str, dict[str, int]] = {zone: {} for zone in (*INSTRUCTION_ZONES, *BULK_ZONES, SHARED, "stems", "sign", "segments")}
     for zone, count, length in head["zones"]:
         names = rest[place : place + length].decode().split("\n") if count else []
         place += length
@@ -221,6 +223,7 @@ def load(source: bytes | Path) -> LinearModel:
     return LinearModel(
         classes=tuple(head["classes"]),
         signs=tables.pop("sign"),
+        segments={name: _lane(packed, 0) for name, packed in tables.pop("segments").items()},
         tables=tables,
         powers=powers,
         digest=hashlib.blake2b(data, digest_size=8).hexdigest(),

@@ -21,16 +21,19 @@ _DROPPED: Final = b"'`"
 """Deleted inside words: `don't` and `dont` are one word."""
 
 _LOOKALIKES: Final = str.maketrans(
-    "авекмнорстухіјѕԁԛԝһӏɑɡɩοαεικνρτυχγη\u2018\u2019\u201b\u02bc",
-    "abekmhopctyxijsdqwhlagioaeiknptyxyn''''",
+    "авекмнорстухіјѕԁԛԝһӏɑɡɩοαεικνρτυχγηАВЕКМНОРСТУХІЈЅΑΒΕΖΗΙΚΜΝΟΡΤΥΧ",
+    "abekmhopctyxijsdqwhlagioaeiknptyxynABEKMHOPCTYXIJSABEZHIKMNOPTYX",
 )
 """Cyrillic, Greek and phonetic letters that are drawn like Latin ones; applied only to words that mix them with Latin letters."""
 _LETTERS: Final = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 _WIDE: Final = re.compile("[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003134f]+")
-_INVISIBLE: Final = {
-    number: None
-    for number in (0xAD, 0x34F, 0x61C, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x180E, 0xFEFF, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2070), *range(0xFE00, 0xFE10))
-}  # fmt: skip
+_ONE_FORM: Final[dict[int, str | None]] = {
+    **dict.fromkeys((0xAD, 0x34F, 0x61C, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x180E, 0xFEFF)),
+    **dict.fromkeys((*range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2070), *range(0xFE00, 0xFE10))),
+    **dict.fromkeys(map(ord, "\u2018\u2019\u201b\u02bc\u00b4"), "'"),
+    **dict.fromkeys(map(ord, "\u201c\u201d\u201e\u201f\u00ab\u00bb"), '"'),
+}
+"""Invisible characters go, quotation marks and apostrophes get one form."""
 
 
 @lru_cache(maxsize=32)
@@ -50,31 +53,42 @@ def words_of(text: str) -> tuple[str, ...]:
     return tuple(_other(text))
 
 
+def plain(text: str) -> str:
+    """The text as a reader sees it: one form of each letter, quotation mark and line end, nothing invisible; case and accents stay.
+
+    >>> plain("ｓｕｍ “this” nоw")
+    'sum "this" now'
+    """
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if text.isascii():
+        return text
+    text = unicodedata.normalize("NFKC", text.translate(_ONE_FORM))
+    return text if text.isascii() else _LETTERS.sub(_latin, text)
+
+
 def folded(text: str) -> str:
-    """The text in lower case, without accents, look-alikes and invisible characters; layout stays."""
+    """The plain text in lower case and without accents; layout stays."""
     if text.isascii():
         return text.lower()
-    text = unicodedata.normalize("NFKD", text.translate(_INVISIBLE)).casefold()
-    text = "".join([character for character in text if not unicodedata.combining(character)])
-    if not text.isascii():
-        text = _LETTERS.sub(_latin, text)
-    return text
+    text = unicodedata.normalize("NFKD", plain(text)).casefold()
+    return "".join([character for character in text if not unicodedata.combining(character)])
 
 
 def _latin(found: re.Match[str]) -> str:
     word = found[0]
     if word.isascii():
         return word
-    plain = word.translate(_LOOKALIKES)
-    return plain if plain.isascii() and any("a" <= character <= "z" for character in word) else word
+    latin = word.translate(_LOOKALIKES)
+    return latin if latin.isascii() and any("a" <= character <= "z" for character in word.lower()) else word
 
 
 def _other(text: str) -> list[str]:
     words: list[str] = []
     for word in _LETTERS.findall(folded(text)):
         if word.isascii():
-            plain = word.replace("'", "")
-            words.append(DIGIT * len(plain) if plain.isdigit() else plain)
+            short = word.replace("'", "")
+            words.append(DIGIT * len(short) if short.isdigit() else short)
         elif (wide := _WIDE.search(word)) is not None:
             run = wide[0]
             words += [run[place : place + 2] for place in range(len(run) - 1)] or [run]

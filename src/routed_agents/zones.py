@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import string
 from bisect import bisect
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Final
 
 from routed_agents.features import Features
@@ -24,8 +26,9 @@ class Zones:
     """A step's words by place, and what its shape says.
 
     The instruction zones hold whole runs of words, in order, so that pairs can be read; the bulk zones hold what is only weighed by its
-    share. Each step has `opening` and `closing` or, under a system prompt, `opening_under` and `closing_under`: below a system prompt
-    the person's message is often nothing but material.
+    share. Where segments of the message read like an instruction they are `told`, and the rest is `body`. Where none does (a bare
+    question, a story with a sum in it, a cry for help) the message's `opening` and `closing` speak. Each of these has a twin for steps
+    with a system prompt (`told_under`, …): below one, the person's message is often nothing but material.
 
     Attributes:
         instruction: zone name and words.
@@ -38,14 +41,23 @@ class Zones:
     signs: tuple[str, ...]
 
 
-INSTRUCTION_ZONES: Final = ("system", "opening", "closing", "opening_under", "closing_under")
+INSTRUCTION_ZONES: Final = ("system", "told", "opening", "closing", "told_under", "opening_under", "closing_under")
 BULK_ZONES: Final = ("system_rest", "body", "body_under", "before", "tools")
+TOLD: Final = 60
+"""Words of segments that read like an instruction."""
+EDGE: Final = 4
+"""Segments at the start and at the end of a message that may be its instruction."""
 
 
-def zones_of(features: Features) -> Zones:
-    """Read a step's words place by place."""
+def zones_of(features: Features, segment_weights: Mapping[str, int]) -> Zones:
+    """Read a step's words place by place.
+
+    Args:
+        features: the step.
+        segment_weights: how much each word speaks for its segment being an instruction.
+    """
     own, quoted = hard_split(features.asked)
-    own = without_asides(own)
+    own = without_asides(own).strip()
     system, asked = words_of(hard_split(features.system)[0]), words_of(own)
     under = "_under" if system else ""
     instruction: list[tuple[str, tuple[str, ...]]] = []
@@ -54,16 +66,73 @@ def zones_of(features: Features) -> Zones:
         instruction.append(("system", system[:LEADING]))
         if len(system) > LEADING:
             bulk.append(("system_rest", system[LEADING:]))
-    instruction.append((f"opening{under}", asked[:OPENING]))
-    if len(asked) > OPENING:
-        instruction.append((f"closing{under}", asked[max(OPENING, len(asked) - CLOSING) :]))
-        if len(asked) > OPENING + CLOSING:
-            bulk.append((f"body{under}", asked[OPENING:-CLOSING]))
+    told, rest = (asked, ()) if quoted and len(asked) <= TOLD else _told(own, segment_weights)
+    if told:
+        instruction.append((f"told{under}", told))
+        if rest:
+            bulk.append((f"body{under}", rest))
+    else:
+        told = asked
+        instruction.append((f"opening{under}", asked[:OPENING]))
+        if len(asked) > OPENING:
+            instruction.append((f"closing{under}", asked[max(OPENING, len(asked) - CLOSING) :]))
+            if len(asked) > OPENING + CLOSING:
+                bulk.append((f"body{under}", asked[OPENING:-CLOSING]))
     if features.before:
         bulk.append(("before", words_of("\n".join(features.before))))
     if features.tools:
         bulk.append(("tools", words_of(CAMEL.sub(" ", " ".join(features.tools)))))
-    return Zones(instruction=tuple(instruction), bulk=tuple(bulk), signs=tuple(_signs(features, own, asked, len(system), quoted)))
+    signs = _signs(features, own, told, len(asked), len(system), quoted)
+    return Zones(instruction=tuple(instruction), bulk=tuple(bulk), signs=tuple(signs))
+
+
+SEGMENT: Final = re.compile(r"\s*\n\s*|(?<=[.!?:])\s+|(?<=[。！？：])\s*|\s+(?:--?|—|–|\||=>)\s+")
+HEAD_READ: Final = 1_200
+TAIL_READ: Final = 800
+"""Characters of a message that are cut into segments, at its start and its end."""
+
+
+def segments_of(text: str) -> list[str]:
+    """A message's lines, sentences and the parts round colons and dashes; of a long message those of its start and end only."""
+    if len(text) > HEAD_READ + TAIL_READ:
+        head, tail = SEGMENT.split(text[:HEAD_READ]), SEGMENT.split(text[-TAIL_READ:])
+        found = [*head[:-1], *tail[1:]] if len(head) > 1 and len(tail) > 1 else [*head, *tail]
+    else:
+        found = SEGMENT.split(text)
+    return [segment for segment in found if segment and not segment.isspace()]
+
+
+def segment_names(segment: str, place: int, count: int) -> tuple[tuple[str, ...], str]:
+    """The words of a segment and the name of its place and form, as its weights are kept."""
+    words = words_of(segment)
+    where = "only" if count == 1 else "first" if place == 0 else "last" if place == count - 1 else "edge"
+    end = segment[-1]
+    form = "colon" if end in ":：" else "question" if end in "?？" else "stop" if end in ".!。！" else "open"
+    return words, f"={where} {form} {bisect(_SEGMENT_LENGTHS, len(words))}"
+
+
+_SEGMENT_LENGTHS: Final = (2, 5, 10, 20, 40)
+SEGMENT_SHARE: Final = 8
+
+
+def _told(own: str, weights: Mapping[str, int]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The words of the segments that read like an instruction, and those of the others; nothing where none does."""
+    segments = segments_of(own)
+    count = len(segments)
+    told: list[str] = []
+    rest: list[str] = []
+    weight = weights.get
+    for place, segment in enumerate(segments):
+        if EDGE <= place < count - EDGE:
+            rest += words_of(segment)
+            continue
+        words, form = segment_names(segment, place, count)
+        score = weight(form, 0) + SEGMENT_SHARE * sum(map(weight, {*words}, repeat(0))) // (len(words) + SEGMENT_SHARE // 2)
+        if score > 0 and len(told) < TOLD:
+            told += words
+        else:
+            rest += words
+    return tuple(told[:TOLD]), tuple(rest)
 
 
 CAMEL: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")
@@ -101,7 +170,7 @@ def hard_split(text: str) -> tuple[str, str]:
 
 _ASIDE_WORDS: Final = frozenset(
     "easy simple trivial cheap cheaper cheapest haiku opus routine model classification router routing ignore disregard formatting"
-    " labelling labeling extraction summarization summarisation lookup".split()
+    " labelling labeling extraction summarization summarisation lookup tier task system router admin".split()
 )
 _ASIDE: Final = re.compile(
     r"\b(?:"
@@ -128,19 +197,44 @@ def without_asides(text: str) -> str:
     for found in _ASIDE.finditer(text):
         if found.start() < done:
             continue
-        begin = max(text.rfind(mark, done, found.start()) for mark in ".!?\n") + 1
+        begin = _begin(text, done, found.start())
         end = _STOP.search(text, found.end())
-        kept.append(text[done : max(begin, done)])
+        kept.append(text[done:begin])
         done = (end.start() if end[0] == "\n" else end.end()) if end else len(text)
-    left = "".join([*kept, text[done:]])
+    left = _SETTING.sub("", "".join([*kept, text[done:]]))
     return left if left.strip() else text
+
+
+def _begin(text: str, least: int, place: int) -> int:
+    """Where the sentence round a place begins; one set into another's middle begins at its capital letter."""
+    begin = max(max(text.rfind(mark, least, place) for mark in ".!?\n") + 1, least)
+    if text[place].isupper():
+        return place
+    before = [match.start() for match in _CAPITAL.finditer(text, begin, place)]
+    return before[-1] if before and len(text[before[-1] : place].split()) <= NEAR else begin
+
+
+NEAR: Final = 8
+"""Words between a sentence's capital letter and its talk of how easy the work is."""
+_CAPITAL: Final = re.compile(r"(?<!\S)[A-Z]")
+_SETTING: Final = re.compile(
+    r"\[/?(?:system|router|admin|developer)\][^\[\n]*(?:\[/(?:system|router|admin|developer)\])?"
+    r"|[{(<\[]?\s*[\"']?(?:tier|task_class|route_to|routing|model_tier)[\"']?\s*[:=]\s*[\"']?\w+[\"']?"
+    r"(?:\s*,\s*[\"']?\w+[\"']?\s*[:=]\s*[\"']?\w+[\"']?)*\s*[})>\]]?",
+    re.IGNORECASE,
+)
+"""Settings of a router, written into a text."""
 
 
 # ---- shape ------------------------------------------------------------------------------------------------------------
 
+_BLANK: Final = b" \n\t"
 _PLAIN: Final = f"{string.ascii_letters}{string.digits} \n\t.,'".encode()
 _SELF: Final = frozenset("i im ive id ill me my mine myself we our us ich mir mein meine je moi mon ma yo mi".split())
 _OPTIONS: Final = ("\nB.", "\nB)", "\nB:", "\n(B", "\nb)", "\n2.", "\n2)", "\n- B", " B) ", "(B)", "(b)", " b) ")
+
+
+_WIDE: Final = re.compile("[\u2e80-\u9fff\uac00-\ud7af]")
 
 
 def _steps(name: str, bounds: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[str, ...]]:
@@ -148,11 +242,12 @@ def _steps(name: str, bounds: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[s
 
 
 _LENGTH = _steps("words", (4, 9, 21, 61, 201))
+_TOLD = _steps("told", (4, 9, 21, 998))
 _SYSTEM = _steps("system", (1, 15, 60, 200))
 _TURNS = _steps("turns", (2, 4, 7, 13))
 _TURNS_UNDER = _steps("turns_under", (2, 4, 7, 13))
 _TOOLS = _steps("tools", (1, 2, 5))
-_TOKENS = _steps("tokens", (500, 5_000, 20_000, 50_001))
+_TOKENS = _steps("tokens", (5_000, 20_000, 50_001))
 _LINES = _steps("lines", (1, 3, 10))
 _NUMBERS = _steps("numbers", (1, 2, 3, 6))
 _MARKS = _steps("marks", (2, 5, 10, 20))
@@ -160,16 +255,17 @@ _QUOTES = _steps("quotes", (4, 10))
 _SELVES = _steps("self", (1, 2, 4))
 
 
-def _signs(features: Features, own: str, asked: tuple[str, ...], system: int, quoted: str) -> list[str]:
-    near, first = own[:1500], asked[:80]
+def _signs(features: Features, own: str, told: tuple[str, ...], length: int, system: int, quoted: str) -> list[str]:
+    near, first = own[:1500], told[:80]
     bounds, names = _TURNS_UNDER if system else _TURNS
     signs = [
         names[bisect(bounds, features.message_count)],
-        _LENGTH[1][bisect(_LENGTH[0], len(asked))],
+        _LENGTH[1][bisect(_LENGTH[0], length)],
         _SYSTEM[1][bisect(_SYSTEM[0], system)],
         _TOOLS[1][bisect(_TOOLS[0], len(features.tools))],
         _TOKENS[1][bisect(_TOKENS[0], features.tokens)],
         _LINES[1][bisect(_LINES[0], near.count("\n"))],
+        _TOLD[1][bisect(_TOLD[0], len(told) if len(told) < length else 999)],
         _NUMBERS[1][bisect(_NUMBERS[0], f" {' '.join(first)}".count(" 0"))],
         _MARKS[1][bisect(_MARKS[0], _density(near))],
         _SELVES[1][bisect(_SELVES[0], len(_SELF.intersection(first)))],
@@ -189,17 +285,16 @@ def _signs(features: Features, own: str, asked: tuple[str, ...], system: int, qu
         signs.append("after_reply")
     if features.output_schema:
         signs.append("schema")
-    if not near.isascii():
-        signs.append("beyond_ascii")
+    if not near.isascii() and _WIDE.search(near):
+        signs.append("wide_script")
     for mark in _OPTIONS:
         if mark in near:
             signs.append("options")
             break
-    if near[:1].islower():
-        signs.append("lower_case")
     return signs
 
 
 def _density(text: str) -> int:
-    """Percent of a text that is neither letters, digits, blanks nor the commonest stops; code has more of it than prose."""
-    return 100 * len(text.encode().translate(None, _PLAIN)) // (len(text) or 1) if text.isascii() else 0
+    """Percent of a text's characters that are neither letters, digits nor the commonest stops; code has more of it than prose."""
+    seen = text.encode("ascii", "ignore").translate(None, _BLANK)
+    return 100 * len(seen.translate(None, _PLAIN)) // (len(seen) or 1)

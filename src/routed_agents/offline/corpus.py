@@ -52,10 +52,21 @@ class Skeleton:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """A step with its class."""
+    """A step with its class.
+
+    Attributes:
+        marked: the asked message with what filled its longer slots between `OPEN` and `SHUT`; empty where there are none.
+    """
 
     step: Step
     skeleton: Skeleton
+    marked: str = ""
+
+
+OPEN: Final = "\ue000"
+SHUT: Final = "\ue001"
+MATERIAL: Final = 60
+"""Characters from which a slot's text is material and no longer a name, a number or a topic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,18 +112,23 @@ class Corpus:
             for number in range(each):
                 key = f"{seed}:{number}:{skeleton.task_class}:{skeleton.text}"
                 dice = random.Random(int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big"))
-                yield Example(step=self._grown(skeleton, dice, plain=number == 0), skeleton=skeleton)
+                step, marked = self._grown(skeleton, dice, plain=number == 0)
+                yield Example(step=step, skeleton=skeleton, marked=marked)
 
-    def _grown(self, skeleton: Skeleton, dice: random.Random, *, plain: bool) -> Step:
+    def _grown(self, skeleton: Skeleton, dice: random.Random, *, plain: bool) -> tuple[Step, str]:
         drawn: dict[str, str] = {}
 
-        def fill(text: str) -> str:
+        def marked(text: str) -> str:
             text = CHOICE.sub(lambda found: dice.choice(found[1].split("|")), text)
-            return SLOT.sub(lambda found: drawn.setdefault(found[0], dice.choice(self.slots[found[1]])), text)
+            return SLOT.sub(lambda found: _marked(drawn.setdefault(found[0], dice.choice(self.slots[found[1]]))), text)
+
+        def fill(text: str) -> str:
+            return marked(text).replace(OPEN, "").replace(SHUT, "")
 
         system = fill(skeleton.system) if skeleton.system else None
         turns = [{"role": role, "content": fill(text)} for role, text in skeleton.turns]
-        messages = [*turns, *([{"role": "user", "content": fill(skeleton.ask)}] if skeleton.ask else [])]
+        ask = marked(skeleton.ask) if skeleton.ask else ""
+        messages = [*turns, *([{"role": "user", "content": ask.replace(OPEN, "").replace(SHUT, "")}] if ask else [])]
         tools = skeleton.tools
         tokens = skeleton.tokens
         if not plain:
@@ -121,7 +137,8 @@ class Corpus:
             tools = self._tools(skeleton, dice)
             if tokens is None and dice.random() < 0.06:
                 tokens = dice.randint(5_000, 45_000)
-        return Step.from_messages(messages, system=system, tools=tools, tokens=tokens, id=skeleton.name)
+        step = Step.from_messages(messages, system=system, tools=tools, tokens=tokens, id=skeleton.name)
+        return step, ask if OPEN in ask else ""
 
     @staticmethod
     def _empty_system(dice: random.Random) -> str | None:
@@ -191,6 +208,10 @@ TOOLBOX: Final = (
     "search_web", "read_page", "calculator", "get_weather", "send_email", "lookup_order", "sql_query", "run_python", "list_files",
     "create_event", "translate_text", "handoff_to_human", "save_note", "FinalAnswer", "get_customer", "vector_search", "Verdict", "Record",
 )  # fmt: skip
+
+
+def _marked(text: str) -> str:
+    return f"{OPEN}{text}{SHUT}" if len(text) >= MATERIAL else text
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import random
 import sys
 import tomllib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -17,10 +17,10 @@ from routed_agents.classify import NEED
 from routed_agents.errors import ConfigurationError
 from routed_agents.features import extract
 from routed_agents.linear import SCALE, SHARED, STEM, dump, names_of
-from routed_agents.offline.corpus import Corpus, Example
+from routed_agents.offline.corpus import OPEN, SHUT, Corpus, Example
 from routed_agents.taxonomy import Taxonomy
 from routed_agents.words import words_of
-from routed_agents.zones import BULK_ZONES, zones_of
+from routed_agents.zones import BULK_ZONES, EDGE, SEGMENT_SHARE, hard_split, segment_names, segments_of, zones_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,6 +33,8 @@ EACH: Final = 8
 PENALTY: Final = 2e-5
 """L2 on the weights, per unit of sample weight."""
 ROUNDS: Final = 250
+SEGMENT_PENALTY: Final = 1e-5
+SEGMENT_EACH: Final = 3
 DROPPED: Final = 0.15
 """Share of a step's word features left out at random, so that no single word carries a class."""
 FOLDS: Final = 4
@@ -55,12 +57,14 @@ class Counted:
     authors: list[str]
 
 
-def count(examples: Iterable[Example], clusters: Mapping[str, Sequence[str]], order: Sequence[str]) -> Counted:
+def count(
+    examples: Iterable[Example], clusters: Mapping[str, Sequence[str]], order: Sequence[str], segments: Mapping[str, int]
+) -> Counted:
     """Read each step as the classifier will."""
     counted = Counted(rows=[], classes=[], hard=[], skeletons=[], authors=[])
     for example in examples:
         row: dict[str, float] = defaultdict(float)
-        for name, value in names_of(zones_of(extract(example.step)), clusters):
+        for name, value in names_of(zones_of(extract(example.step), segments), clusters):
             row[name] += value
         counted.rows.append(dict(row))
         counted.classes.append(order.index(example.skeleton.task_class))
@@ -207,6 +211,74 @@ def _sample_weights(counted: Counted, keep: Sequence[int]) -> Array:
     return np.array(shares) / len(by_class)
 
 
+# ---- instruction or material ------------------------------------------------------------------------------------------
+
+
+def segment_weights(examples: Iterable[Example], clusters: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    """How much each word, and each place and form of a segment, speaks for an instruction: a logistic in whole numbers.
+
+    Learnt from the messages with material in them, where the corpus itself says which words are the skeleton's and which filled it.
+    """
+    import numpy as np
+    from scipy.sparse import csr_matrix
+
+    rows: list[dict[str, float]] = []
+    truth: list[float] = []
+    seen: dict[str, set[str]] = defaultdict(set)
+    for example in examples:
+        if not example.marked:
+            continue
+        for row, share in _segments(example.marked, clusters):
+            rows.append(row)
+            truth.append(share)
+            for name in row:
+                seen[name].add(example.skeleton.name)
+    names = sorted(name for name, where in seen.items() if len(where) >= (1 if name[0] in "=@" else 3))
+    index = {name: place for place, name in enumerate(names)}
+    data = [value for row in rows for name, value in row.items() if name in index]
+    places = [index[name] for row in rows for name in row if name in index]
+    starts = np.cumsum([0, *[sum(name in index for name in row) for row in rows]])
+    matrix = csr_matrix((np.array(data), np.array(places), starts), shape=(len(rows), len(names)))
+    target, share = np.array(truth), np.full(len(rows), 1.0 / len(rows))
+
+    def slope(one: Array) -> Array:
+        guess = 1.0 / (1.0 + np.exp(-(matrix @ one)))
+        return matrix.T @ ((guess - target) * share) + SEGMENT_PENALTY * one
+
+    fitted = _descend(slope, np.zeros(len(names)), _curvature(matrix, share) / 4 + SEGMENT_PENALTY, ROUNDS)
+    found = dict(zip(names, fitted, strict=True))
+    known = {name for name in names if name[0] != "@"} | set(clusters)
+    whole = {
+        name: int(np.rint(SCALE * (found.get(name, 0.0) + sum(found.get(f"@{each}", 0.0) for each in clusters.get(name, ())))))
+        for name in sorted(known)
+    }
+    return {name: max(-MOST, min(MOST, weight)) for name, weight in whole.items() if weight}
+
+
+def _segments(marked: str, clusters: Mapping[str, Sequence[str]]) -> Iterator[tuple[dict[str, float], float]]:
+    """The segments of a marked message as features, and what share of each is instruction."""
+    own = hard_split(marked)[0].strip()
+    segments = segments_of(own)
+    inside = False
+    for place, segment in enumerate(segments):
+        ours = 0
+        for character in segment:
+            inside = True if character == OPEN else False if character == SHUT else inside
+            ours += not inside
+        clean = segment.replace(OPEN, "").replace(SHUT, "").strip()
+        if not clean or EDGE <= place < len(segments) - EDGE:
+            continue
+        words, form = segment_names(clean, place, len(segments))
+        value = SEGMENT_SHARE / (len(words) + SEGMENT_SHARE // 2)
+        row: dict[str, float] = defaultdict(float)
+        row[form] = 1.0
+        for word in {*words}:
+            row[word] += value
+            for cluster in clusters.get(word, ()):
+                row[f"@{cluster}"] += value
+        yield dict(row), float(ours * 2 > len(segment))
+
+
 # ---- from weights to a file -------------------------------------------------------------------------------------------
 
 
@@ -279,7 +351,9 @@ def train(folder: str | Path, clusters: Mapping[str, Sequence[str]], *, each: in
     corpus = Corpus.load(folder)
     order = [row.key for row in Taxonomy.default()]
     say(f"{len(corpus.skeletons)} skeletons by {len({each.author for each in corpus.skeletons})} authors")
-    counted = count(corpus.examples(each=each), clusters, order)
+    segments = segment_weights(corpus.examples(each=SEGMENT_EACH), clusters)
+    say(f"{len(segments)} words and forms tell instructions from material")
+    counted = count(corpus.examples(each=each), clusters, order, segments)
     everything = list(range(len(counted.rows)))
     folds = [_fold(name) for name in counted.skeletons]
     held = np.zeros((len(everything), len(order) + 1))
@@ -301,7 +375,7 @@ def train(folder: str | Path, clusters: Mapping[str, Sequence[str]], *, each: in
         "temperature": temperature,
         "spread": _spread(held / temperature, counted.classes, order),
     }
-    data = dump(classes=order, weights=compiled(fitted, clusters), powers=powers(temperature), facts=facts)
+    data = dump(classes=order, weights={**compiled(fitted, clusters), "segments": {name: [weight] for name, weight in segments.items()}}, powers=powers(temperature), facts=facts)
     return Trained(data=data, facts=facts)
 
 
