@@ -1,4 +1,4 @@
-"""The rule classifier: a declared class first, then structure and words, never the mood of a payload."""
+"""The classifier: a declared class first, then the instruction's words by place, never the mood of a payload."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ from typing import Any
 
 import pytest
 
-from routed_agents.classify import BASE_STRONG, Classification, RuleClassifier
+from routed_agents.classify import NEED, Classification, LinearClassifier, shipped
 from routed_agents.features import extract
 from routed_agents.steps import Step
+from routed_agents.taxonomy import Taxonomy
+
+CLASSIFIER = LinearClassifier()
 
 
 def classify(text: Any, **more: Any) -> Classification:
-    return RuleClassifier().classify(extract(Step.from_messages(text, **more)))
+    return CLASSIFIER.classify(extract(Step.from_messages(text, **more)))
 
 
 @pytest.mark.parametrize(
@@ -20,28 +23,36 @@ def classify(text: Any, **more: Any) -> Classification:
     [
         ("Classify the sentiment as positive or negative: lovely", "classification"),
         ("Extract all names and dates as JSON:\n```\nBob met Al\n```", "extraction"),
-        ("Using the context below, answer the question: when do you open?", "rag_lookup"),
+        ("Using the context below, answer the question: when do you open?\n\nContext: We open at nine.", "rag_lookup"),
         ("Write a catchy tagline for a bakery", "marketing_copy"),
-        ("Format this code with black", "code_format"),
+        ("Format this code with black:\n```\nx=1\n```", "code_format"),
         ("Summarize the report in two sentences", "summarization"),
-        ("Hi, how are you?", "multi_turn"),
+        (["Hi, how are you?", ("ai", "Great! Did you see the game?"), "haha yes, what a goal"], "multi_turn"),
         ("What is the capital of Peru?", "knowledge_qa"),
         ("Write a function in Python that sorts a list", "code_generation"),
         ("Solve the equation step by step: 2x+3=9", "math_reasoning"),
         ("Debug the traceback and fix the failing test", "debug_refactor"),
-        ("Synthesize all the reports across documents", "long_context"),
-        ("You are an agent. Break the task into sub-tasks and use tools", "agentic_chain"),
         ("Reply with empathy to the upset customer", "empathy_escalation"),
-        ("Klassifiziere die Mail", "classification"),
+        ("Klassifiziere die Mail: Beschwerde, Lob oder Frage?", "classification"),
         ("Fasse den Text zusammen", "summarization"),
-        ("要約してください", "summarization"),
+        ("请总结以下文章", "summarization"),
     ],
 )
-def test_each_class_is_known_by_its_words(text: str, task_class: str) -> None:
+def test_each_class_is_known_by_its_words(text: Any, task_class: str) -> None:
     assert classify(text).task_class == task_class
 
 
-@pytest.mark.parametrize("key", BASE_STRONG)
+def test_a_chain_is_known_by_its_agents_system_prompt() -> None:
+    found = classify("thanks, go ahead", system="You are an autonomous agent. Break the task into steps and call one tool at a time until done.")
+
+    assert found.task_class == "agentic_chain"
+
+
+def test_synthesis_is_known_by_its_words_and_size() -> None:
+    assert classify("Synthesize all the reports below across documents", tokens=90_000).task_class == "long_context"
+
+
+@pytest.mark.parametrize("key", [row.key for row in Taxonomy.default()])
 def test_a_declared_class_wins_over_every_word(key: str) -> None:
     found = classify("Summarize and debug the traceback", task_class=key)
 
@@ -61,23 +72,34 @@ def test_tools_and_turns_alone_decide_nothing() -> None:
     assert classify(history, tools=["search", "write"]).task_class == "summarization"
 
 
-def test_words_nobody_knows_are_unsure() -> None:
-    assert classify("xyzzy plugh").confidence < 0.35
+@pytest.mark.parametrize("text", ["xyzzy plugh frotz", "សូមសង្ខេបអត្ថបទនេះ", "ይህን ጽሑፍ አሳጥር"])
+def test_words_nobody_knows_are_no_evidence(text: str) -> None:
+    assert classify(text).confidence == 0
 
 
 def test_the_words_found_are_the_evidence() -> None:
-    assert "summarize" in " ".join(classify("Summarize the report").evidence)
+    features = extract(Step.from_messages("Summarize the report"))
+
+    assert "summarize" in [word for _, word, _ in CLASSIFIER.explain(features, "summarization")]
 
 
-def test_a_mixture_lies_between_its_classes() -> None:
-    mixed = classify("Classify the text, then write a function in Python").p_strong
-
-    assert classify("Classify the text").p_strong < mixed < classify("Write a function in Python").p_strong
+def test_p_strong_follows_the_class() -> None:
+    assert classify("Classify the text as spam or not").p_strong < 0.2 < 0.8 < classify("Fix the race condition in this module").p_strong
 
 
-@pytest.mark.parametrize("text", ["x", "Summarize " * 500, "Classify; summarize; debug; solve; write a function; extract"])
+def test_every_class_that_may_need_the_strong_tier_is_named() -> None:
+    dispositions = {row.key: row.disposition for row in Taxonomy.default()}
+
+    assert set(NEED) == {key for key, disposition in dispositions.items() if disposition != "route"}
+
+
+def test_the_weights_know_all_classes() -> None:
+    assert shipped().classes == tuple(row.key for row in Taxonomy.default())
+
+
+@pytest.mark.parametrize("text", ["x", "Summarize " * 500, "Classify; summarize; debug; solve; write a function; extract", "", "🙂"])
 def test_confidence_and_p_strong_are_shares(text: str) -> None:
     found = classify(text)
 
     assert 0 <= found.p_strong <= 1
-    assert 0 <= found.confidence < 1
+    assert 0 <= found.confidence <= 1

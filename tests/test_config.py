@@ -162,7 +162,7 @@ MISTAKES = [
     ('[thresholds]\nlong_context = "50000"', 'long_context is "50000"', "line 2", "without quotes"),
     ("[thresholds]\nunsure = 35", "unsure is 35", "line 2", "at most 1"),
     ("[thresholds.p_strong]\nmath = 0.5", 'unknown task class "math"', "line 2", "math_reasoning"),
-    ("[thresholds.p_strong]\nclassification = 0.5", "never read", "line 2", "[taxonomy.classification] disposition"),
+    ("[thresholds.p_strong]\ndebug_refactor = 0.5", "never read", "line 2", "[taxonomy.debug_refactor] disposition"),
     ("[thresholds]\nlong_context = 7\n[guards.long_context]\nlimit = 5", "long_context is given twice", "line 2", "Keep one"),
     ('[thresholds]\nunsure = 0.3\n[guards]\ndisable = ["low_confidence"]', "is disabled", "line 2", "Remove one"),
     ('[guards]\ndisable = ["dedline"]', 'unknown guard "dedline"', "line 2, [guards] disable", 'Did you mean "deadline"?'),

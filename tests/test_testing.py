@@ -12,7 +12,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 
 from routed_agents import checks, guards
 from routed_agents.checks import Rejection, Reply
-from routed_agents.classify import Classification, RuleClassifier
+from routed_agents.classify import Classification, LinearClassifier
 from routed_agents.features import Features
 from routed_agents.guards import TOP, Assessment, Verdict, named
 from routed_agents.pricing import Prices, Usage
@@ -113,7 +113,7 @@ def test_our_own_checks_pass(check: checks.Check) -> None:
 
 
 def test_our_own_classifier_prices_and_store_pass() -> None:
-    check_classifier(RuleClassifier())
+    check_classifier(LinearClassifier())
     check_price_source(Prices(snapshot=False), known="claude-haiku-4-5")
     check_state_store(MemoryStateStore)
 

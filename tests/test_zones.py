@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
+from routed_agents.classify import shipped
 from routed_agents.features import extract
 from routed_agents.steps import Step
 from routed_agents.zones import Zones, hard_split, without_asides, zones_of
 
 
 def zones(text: Any, **more: Any) -> Zones:
-    return zones_of(extract(Step.from_messages(text, **more)))
+    return zones_of(extract(Step.from_messages(text, **more)), shipped().segments)
 
 
 def words_in(found: Zones) -> set[str]:
@@ -39,11 +40,18 @@ def test_a_message_that_is_all_material_is_read() -> None:
 def test_an_instruction_after_a_long_text_is_read_as_one() -> None:
     found = dict(zones(f"{'The river rose again. ' * 60} Which label fits best?").instruction)
 
-    assert found["closing"][-4:] == ("which", "label", "fits", "best")
+    assert found["told"] == ("which", "label", "fits", "best")
+
+
+def test_where_nothing_reads_like_an_instruction_the_message_speaks_for_itself() -> None:
+    found = dict(zones("My sister died and I cannot sleep. The house is so quiet now.").instruction)
+
+    assert "opening" in found
+    assert "told" not in found
 
 
 def test_below_a_system_prompt_the_message_stands_in_zones_of_its_own() -> None:
-    assert [name for name, _ in zones("Hello there", system="You label mails.").instruction] == ["system", "opening_under"]
+    assert [name for name, _ in zones("the bus was late again", system="You label mails.").instruction] == ["system", "opening_under"]
 
 
 def test_what_was_said_before_is_weighed_apart() -> None:
@@ -83,10 +91,10 @@ def test_ordinary_sentences_stay() -> None:
         ({"text": "why?"}, "ends:?"),
         ({"text": "why?\nA. x\nB. y"}, "options"),
         ({"text": "go", "tools": ["a", "b"]}, "tools:2"),
-        ({"text": "go", "tokens": 60_000}, "tokens:4"),
+        ({"text": "go", "tokens": 60_000}, "tokens:1"),
         ({"text": ["a", ("ai", "b"), "c"]}, "turns:1"),
         ({"text": "go", "output_schema": {"type": "object"}}, "schema"),
-        ({"text": "go:\n```\nx = {1: (2), 3: [4]}; y += 1\n```"}, "quotes:2"),
+        ({"text": "go:\n```\nx = {1: (2), 3: [4]}; y += 1\n```"}, "quotes"),
     ],
 )
 def test_the_shape_is_told(step: dict[str, Any], sign: str) -> None:

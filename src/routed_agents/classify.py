@@ -43,6 +43,8 @@ class Classifier(Protocol):
 MILLION: Final = 1_000_000
 SURE: Final = 800_000
 """Confidence from which nobody asks whether the words were known at all."""
+SHORT: Final = 20_000
+"""Tokens up to which a step is no long-context synthesis, whatever its words: the class is one of size."""
 FAMILIAR: Final = 25
 """Percent of the instruction's words that must be known, or what the others say is no evidence."""
 NEED: Final[Mapping[str, tuple[int, int]]] = {
@@ -72,6 +74,7 @@ class LinearClassifier:
     def __init__(self, model: LinearModel | None = None) -> None:
         self.model = model if model is not None else shipped()
         self._always = [NEED.get(key, (0, 0))[0] for key in self.model.classes]
+        self._synthesis = self.model.classes.index("long_context")
         self._if_hard = [NEED.get(key, (0, 0))[1] for key in self.model.classes]
 
     @property
@@ -81,11 +84,13 @@ class LinearClassifier:
 
     def classify(self, features: Features, /) -> Classification:
         """Name the class; see the class's docstring for how."""
-        if features.declared is not None:
-            return declared(features.declared)
         model = self.model
-        zones = zones_of(features, self.model.segments)
+        if features.declared is not None:
+            return self._declared(features)
+        zones = zones_of(features, model.segments)
         parts, hardness = model.parts(zones)
+        if features.tokens <= SHORT:
+            parts[self._synthesis] = 0
         total, most = sum(parts), max(parts)
         confidence = most * MILLION // total
         if confidence < SURE and self._foreign(zones):
@@ -101,6 +106,22 @@ class LinearClassifier:
         """What speaks most for a class: zone, words and weight in logits. Quotes the step."""
         return self.model.evidence(zones_of(features, self.model.segments), task_class)
 
+    def _declared(self, features: Features) -> Classification:
+        """The author's class; only how hard the step is within it is still to be told."""
+        task_class = str(features.declared)
+        always, if_hard = NEED.get(task_class, (0, 0))
+        need = always * MILLION
+        if if_hard:
+            _, hardness = self.model.parts(zones_of(features, self.model.segments))
+            need += if_hard * self.model.share_of(hardness)
+        return Classification(
+            task_class=task_class,
+            confidence=1.0,
+            p_strong=need // 100 / MILLION,
+            declared=True,
+            evidence=(f"declared {task_class}",),
+        )
+
     def _foreign(self, zones: Zones) -> bool:
         """Most of the words are unknown: another language, or no language at all."""
         known, words = self.model.known(zones)
@@ -110,18 +131,6 @@ class LinearClassifier:
         """The p_strong that this share of a class's steps reach or exceed, as measured on the corpus's held-out steps."""
         spread = self.model.facts.get("spread", {}).get(task_class)
         return None if not spread else float(spread[round((1 - share) * (len(spread) - 1))])
-
-
-def declared(task_class: str) -> Classification:
-    """The classification of a step whose author named its class."""
-    always, if_hard = NEED.get(task_class, (0, 0))
-    return Classification(
-        task_class=task_class,
-        confidence=1.0,
-        p_strong=(2 * always + if_hard) / 200,
-        declared=True,
-        evidence=(f"declared {task_class}",),
-    )
 
 
 @cache

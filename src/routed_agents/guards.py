@@ -239,9 +239,9 @@ class Empathy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LowConfidence:
-    """Escalates when nobody can tell what kind of step this is."""
+    """Escalates when nobody can tell what kind of step this is: no class stands out, or the words are none the classifier knows."""
 
-    limit: float = 0.35
+    limit: float = 0.2
 
     def __call__(self, seen: Assessment, /) -> Verdict | None:
         confidence = seen.classification.confidence

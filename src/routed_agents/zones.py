@@ -42,7 +42,7 @@ class Zones:
 
 
 INSTRUCTION_ZONES: Final = ("system", "told", "opening", "closing", "told_under", "opening_under", "closing_under")
-BULK_ZONES: Final = ("system_rest", "body", "body_under", "before", "tools")
+BULK_ZONES: Final = ("system_rest", "body", "body_under", "rest", "rest_under", "before", "tools")
 TOLD: Final = 60
 """Words of segments that read like an instruction."""
 EDGE: Final = 4
@@ -66,11 +66,11 @@ def zones_of(features: Features, segment_weights: Mapping[str, int]) -> Zones:
         instruction.append(("system", system[:LEADING]))
         if len(system) > LEADING:
             bulk.append(("system_rest", system[LEADING:]))
-    told, rest = (asked, ()) if quoted and len(asked) <= TOLD else _told(own, segment_weights)
+    said, told, rest = (own, asked, ()) if quoted and len(asked) <= TOLD else _told(own, segment_weights, under)
     if told:
         instruction.append((f"told{under}", told))
         if rest:
-            bulk.append((f"body{under}", rest))
+            bulk.append((f"rest{under}", rest))
     else:
         told = asked
         instruction.append((f"opening{under}", asked[:OPENING]))
@@ -82,7 +82,7 @@ def zones_of(features: Features, segment_weights: Mapping[str, int]) -> Zones:
         bulk.append(("before", words_of("\n".join(features.before))))
     if features.tools:
         bulk.append(("tools", words_of(CAMEL.sub(" ", " ".join(features.tools)))))
-    signs = _signs(features, own, told, len(asked), len(system), quoted)
+    signs = _signs(features, said or own, told, len(asked), len(system), quoted)
     return Zones(instruction=tuple(instruction), bulk=tuple(bulk), signs=tuple(signs))
 
 
@@ -102,23 +102,24 @@ def segments_of(text: str) -> list[str]:
     return [segment for segment in found if segment and not segment.isspace()]
 
 
-def segment_names(segment: str, place: int, count: int) -> tuple[tuple[str, ...], str]:
+def segment_names(segment: str, place: int, count: int, under: str) -> tuple[tuple[str, ...], str]:
     """The words of a segment and the name of its place and form, as its weights are kept."""
     words = words_of(segment)
     where = "only" if count == 1 else "first" if place == 0 else "last" if place == count - 1 else "edge"
     end = segment[-1]
     form = "colon" if end in ":：" else "question" if end in "?？" else "stop" if end in ".!。！" else "open"
-    return words, f"={where} {form} {bisect(_SEGMENT_LENGTHS, len(words))}"
+    return words, f"={where}{under} {form} {bisect(_SEGMENT_LENGTHS, len(words))}"
 
 
 _SEGMENT_LENGTHS: Final = (2, 5, 10, 20, 40)
 SEGMENT_SHARE: Final = 8
 
 
-def _told(own: str, weights: Mapping[str, int]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The words of the segments that read like an instruction, and those of the others; nothing where none does."""
+def _told(own: str, weights: Mapping[str, int], under: str) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+    """The segments that read like an instruction, as text and as words, and the others' words; nothing is told where none does."""
     segments = segments_of(own)
     count = len(segments)
+    said: list[str] = []
     told: list[str] = []
     rest: list[str] = []
     weight = weights.get
@@ -126,13 +127,14 @@ def _told(own: str, weights: Mapping[str, int]) -> tuple[tuple[str, ...], tuple[
         if EDGE <= place < count - EDGE:
             rest += words_of(segment)
             continue
-        words, form = segment_names(segment, place, count)
+        words, form = segment_names(segment, place, count, under)
         score = weight(form, 0) + SEGMENT_SHARE * sum(map(weight, {*words}, repeat(0))) // (len(words) + SEGMENT_SHARE // 2)
         if score > 0 and len(told) < TOLD:
+            said.append(segment)
             told += words
         else:
             rest += words
-    return tuple(told[:TOLD]), tuple(rest)
+    return " ".join(said), tuple(told[:TOLD]), tuple(rest)
 
 
 CAMEL: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")
@@ -242,16 +244,15 @@ def _steps(name: str, bounds: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[s
 
 
 _LENGTH = _steps("words", (4, 9, 21, 61, 201))
-_TOLD = _steps("told", (4, 9, 21, 998))
+_TOLD = _steps("told", (4, 9, 21))
 _SYSTEM = _steps("system", (1, 15, 60, 200))
 _TURNS = _steps("turns", (2, 4, 7, 13))
 _TURNS_UNDER = _steps("turns_under", (2, 4, 7, 13))
 _TOOLS = _steps("tools", (1, 2, 5))
-_TOKENS = _steps("tokens", (5_000, 20_000, 50_001))
+_TOKENS = _steps("tokens", (50_001,))
 _LINES = _steps("lines", (1, 3, 10))
 _NUMBERS = _steps("numbers", (1, 2, 3, 6))
 _MARKS = _steps("marks", (2, 5, 10, 20))
-_QUOTES = _steps("quotes", (4, 10))
 _SELVES = _steps("self", (1, 2, 4))
 
 
@@ -260,12 +261,12 @@ def _signs(features: Features, own: str, told: tuple[str, ...], length: int, sys
     bounds, names = _TURNS_UNDER if system else _TURNS
     signs = [
         names[bisect(bounds, features.message_count)],
-        _LENGTH[1][bisect(_LENGTH[0], length)],
         _SYSTEM[1][bisect(_SYSTEM[0], system)],
         _TOOLS[1][bisect(_TOOLS[0], len(features.tools))],
         _TOKENS[1][bisect(_TOKENS[0], features.tokens)],
-        _LINES[1][bisect(_LINES[0], near.count("\n"))],
-        _TOLD[1][bisect(_TOLD[0], len(told) if len(told) < length else 999)],
+        _TOLD[1][bisect(_TOLD[0], len(told))]
+        if len(told) < length  # beside material, neither its length nor its lines are a sign
+        else f"{_LENGTH[1][bisect(_LENGTH[0], length)]} {_LINES[1][bisect(_LINES[0], near.count(chr(10)))]}",
         _NUMBERS[1][bisect(_NUMBERS[0], f" {' '.join(first)}".count(" 0"))],
         _MARKS[1][bisect(_MARKS[0], _density(near))],
         _SELVES[1][bisect(_SELVES[0], len(_SELF.intersection(first)))],
@@ -277,8 +278,8 @@ def _signs(features: Features, own: str, told: tuple[str, ...], length: int, sys
         signs.append("ends::")
     if "?" in near:
         signs.append("asks")
-    if quoted:  # what it says is nobody's instruction; that it is there, and whether it is code, is
-        signs.append(_QUOTES[1][bisect(_QUOTES[0], _density(quoted[:1500]))])
+    if quoted:  # that it is there tells something; what it says is nobody's instruction
+        signs.append("quotes")
     if features.open_loop:
         signs.append("open_loop")
     if features.last_role == "ai":

@@ -104,10 +104,8 @@ def _document(policy: Policy) -> dict[str, Any]:
 
 
 def _threshold(policy: Policy, key: str) -> float | None:
-    from routed_agents.policy import THRESHOLDS
-
-    disposition = policy.taxonomy.row(key).disposition
-    return policy.thresholds.get(key, THRESHOLDS[policy.stance].get(disposition)) if disposition in ("partial", "escalate_often") else None
+    row = policy.taxonomy.row(key)
+    return policy.threshold(row) if row.disposition != "escalate" else None
 
 
 def _lines(policy: Policy) -> list[str]:

@@ -160,9 +160,8 @@ class _Reading(Mistakes):
             place = ("thresholds", "p_strong", name)
             key = self.task_class(name, place, taxonomy)
             disposition = taxonomy.row(key).disposition
-            if disposition in ("route", "escalate"):
-                does = "always escalates" if disposition == "escalate" else "is always proposed cheap"
-                what = f'the threshold of "{key}" is never read: the class {does}'
+            if disposition == "escalate":
+                what = f'the threshold of "{key}" is never read: the class always escalates'
                 self.fail(what, place, f"Remove it, or change [taxonomy.{key}] disposition.")
             if key in found:
                 self.fail(f'"{key}" has two thresholds', place, "Keep one.")

@@ -40,7 +40,7 @@ DROPPED: Final = 0.15
 FOLDS: Final = 4
 SEEN_IN: Final = {"word": 3, "pair": 4, "bulk": 10, "stem": 4}
 """Skeletons a feature must occur in; what stands in fewer says more about its author than about the class."""
-STRENGTH: Final = {"word": 1.0, "pair": 0.7, "bulk": 0.7, "stem": 0.7, "cluster": 1.4, "sign": 1.0}
+STRENGTH: Final = {"word": 0.7, "pair": 0.7, "bulk": 1.2, "stem": 1.5, "cluster": 0.5, "sign": 1.0}
 """How freely each kind of feature may take weight."""
 POWERS: Final = 20 * SCALE
 MOST: Final = 127
@@ -228,7 +228,7 @@ def segment_weights(examples: Iterable[Example], clusters: Mapping[str, Sequence
     for example in examples:
         if not example.marked:
             continue
-        for row, share in _segments(example.marked, clusters):
+        for row, share in _segments(example.marked, clusters, "_under" if example.step.system else ""):
             rows.append(row)
             truth.append(share)
             for name in row:
@@ -255,7 +255,7 @@ def segment_weights(examples: Iterable[Example], clusters: Mapping[str, Sequence
     return {name: max(-MOST, min(MOST, weight)) for name, weight in whole.items() if weight}
 
 
-def _segments(marked: str, clusters: Mapping[str, Sequence[str]]) -> Iterator[tuple[dict[str, float], float]]:
+def _segments(marked: str, clusters: Mapping[str, Sequence[str]], under: str) -> Iterator[tuple[dict[str, float], float]]:
     """The segments of a marked message as features, and what share of each is instruction."""
     own = hard_split(marked)[0].strip()
     segments = segments_of(own)
@@ -268,7 +268,7 @@ def _segments(marked: str, clusters: Mapping[str, Sequence[str]]) -> Iterator[tu
         clean = segment.replace(OPEN, "").replace(SHUT, "").strip()
         if not clean or EDGE <= place < len(segments) - EDGE:
             continue
-        words, form = segment_names(clean, place, len(segments))
+        words, form = segment_names(clean, place, len(segments), under)
         value = SEGMENT_SHARE / (len(words) + SEGMENT_SHARE // 2)
         row: dict[str, float] = defaultdict(float)
         row[form] = 1.0
