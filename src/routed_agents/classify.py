@@ -87,7 +87,7 @@ class LinearClassifier:
         model = self.model
         if features.declared is not None:
             return self._declared(features)
-        zones = zones_of(features, model.segments)
+        zones = zones_of(features, model.segments, model.mended)
         parts, hardness = model.parts(zones)
         if features.tokens <= SHORT:
             parts[self._synthesis] = 0
@@ -104,7 +104,7 @@ class LinearClassifier:
 
     def explain(self, features: Features, task_class: str) -> list[tuple[str, str, float]]:
         """What speaks most for a class: zone, words and weight in logits. Quotes the step."""
-        return self.model.evidence(zones_of(features, self.model.segments), task_class)
+        return self.model.evidence(zones_of(features, self.model.segments, self.model.mended), task_class)
 
     def _declared(self, features: Features) -> Classification:
         """The author's class; only how hard the step is within it is still to be told."""
@@ -112,7 +112,7 @@ class LinearClassifier:
         always, if_hard = NEED.get(task_class, (0, 0))
         need = always * MILLION
         if if_hard:
-            _, hardness = self.model.parts(zones_of(features, self.model.segments))
+            _, hardness = self.model.parts(zones_of(features, self.model.segments, self.model.mended))
             need += if_hard * self.model.share_of(hardness)
         return Classification(
             task_class=task_class,

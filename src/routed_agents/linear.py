@@ -28,6 +28,10 @@ SCALE: Final = 32
 """Units in a logit."""
 STEM: Final = 5
 """Letters of an unknown word that may still be known."""
+SLIPPED: Final = 5
+"""Letters from which a word is looked at for a slip of the finger."""
+TELLING: Final = 16
+"""Weight, in 1/32, from which a word is worth recognising under a slip."""
 SHARED: Final = "instruction"
 """The table that all instruction zones share."""
 MAGIC: Final = b"RAWT1\n"
@@ -68,6 +72,39 @@ class LinearModel:
         return [powers[less] if (less := (top - lane) // STEPS) < last else powers[last] for lane in lanes[:count]], (
             lanes[count] - base
         ) // STEPS
+
+    def mended(self, words: tuple[str, ...]) -> tuple[str, ...]:
+        """The words with single slips put right: a letter lost, doubled, swapped or mistaken in a word that says something."""
+        known = self.tables[SHARED]
+        if not [word for word in words if word not in known]:
+            return words
+        return tuple([word if word in known or len(word) < SLIPPED else self._meant(word) for word in words])
+
+    def _meant(self, word: str) -> str:
+        slips, known = self._slips, self.tables[SHARED]
+        if word in slips:
+            return slips[word]
+        for place in range(1, len(word)):
+            shorter = word[:place] + word[place + 1 :]
+            if shorter in slips:
+                return slips[shorter]
+            if shorter in known and len(shorter) >= SLIPPED:
+                return shorter
+        return word
+
+    @cached_property
+    def _slips(self) -> dict[str, str]:
+        """Telling words with one letter left out, and which word it was; the first letter is seldom the one."""
+        found: dict[str, str] = {}
+        for word in sorted(self.tables[SHARED]):
+            if len(word) >= SLIPPED and word.isascii() and word.isalpha() and (self._tells(word) or word in self.segments):
+                for place in range(1, len(word)):
+                    found.setdefault(word[:place] + word[place + 1 :], word)
+        return {short: word for short, word in found.items() if short not in self.tables[SHARED]}
+
+    def _tells(self, word: str) -> bool:
+        packed = self.tables[SHARED][word]
+        return any(abs(_lane(packed, lane)) >= TELLING for lane in range(len(self.classes)))
 
     def known(self, zones: Zones) -> tuple[int, int]:
         """How many of the instruction's different words have a weight, and how many there are."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import string
 from bisect import bisect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Final
@@ -49,33 +49,42 @@ EDGE: Final = 4
 """Segments at the start and at the end of a message that may be its instruction."""
 
 
-def zones_of(features: Features, segment_weights: Mapping[str, int]) -> Zones:
+Words = tuple[str, ...]
+
+
+def as_typed(words: Words) -> Words:
+    """The words as they are."""
+    return words
+
+
+def zones_of(features: Features, segment_weights: Mapping[str, int], mend: Callable[[Words], Words] = as_typed) -> Zones:
     """Read a step's words place by place.
 
     Args:
         features: the step.
         segment_weights: how much each word speaks for its segment being an instruction.
+        mend: puts right what was mistyped in an instruction.
     """
-    own, quoted = hard_split(features.asked)
-    own = without_asides(own).strip()
+    own, quoted = hard_split(without_asides(features.asked))
+    own = own.strip()
     system, asked = words_of(hard_split(features.system)[0]), words_of(own)
     under = "_under" if system else ""
     instruction: list[tuple[str, tuple[str, ...]]] = []
     bulk: list[tuple[str, tuple[str, ...]]] = []
     if system:
-        instruction.append(("system", system[:LEADING]))
+        instruction.append(("system", mend(system[:LEADING])))
         if len(system) > LEADING:
             bulk.append(("system_rest", system[LEADING:]))
-    said, told, rest = (own, asked, ()) if quoted and len(asked) <= TOLD else _told(own, segment_weights, under)
+    said, told, rest = (own, asked, ()) if quoted and len(asked) <= TOLD else _told(own, segment_weights, under, mend)
     if told:
-        instruction.append((f"told{under}", told))
+        instruction.append((f"told{under}", mend(told)))
         if rest:
             bulk.append((f"rest{under}", rest))
     else:
         told = asked
-        instruction.append((f"opening{under}", asked[:OPENING]))
+        instruction.append((f"opening{under}", mend(asked[:OPENING])))
         if len(asked) > OPENING:
-            instruction.append((f"closing{under}", asked[max(OPENING, len(asked) - CLOSING) :]))
+            instruction.append((f"closing{under}", mend(asked[max(OPENING, len(asked) - CLOSING) :])))
             if len(asked) > OPENING + CLOSING:
                 bulk.append((f"body{under}", asked[OPENING:-CLOSING]))
     if features.before:
@@ -86,7 +95,10 @@ def zones_of(features: Features, segment_weights: Mapping[str, int]) -> Zones:
     return Zones(instruction=tuple(instruction), bulk=tuple(bulk), signs=tuple(signs))
 
 
-SEGMENT: Final = re.compile(r"\s*\n\s*|(?<=[.!?:])\s+|(?<=[。！？：])\s*|\s+(?:--?|—|–|\||=>)\s+")
+BREAKS: Final = (". ", "? ", "! ", ": ")
+DASHES: Final = (" - ", " -- ", " | ", " => ", " — ", " – ")
+WIDE_BREAKS: Final = ("。", "！", "？", "：")
+"""Where a segment ends, besides the end of a line. Told by plain replacement, some ten times quicker than by a pattern."""
 HEAD_READ: Final = 1_200
 TAIL_READ: Final = 800
 """Characters of a message that are cut into segments, at its start and its end."""
@@ -95,11 +107,22 @@ TAIL_READ: Final = 800
 def segments_of(text: str) -> list[str]:
     """A message's lines, sentences and the parts round colons and dashes; of a long message those of its start and end only."""
     if len(text) > HEAD_READ + TAIL_READ:
-        head, tail = SEGMENT.split(text[:HEAD_READ]), SEGMENT.split(text[-TAIL_READ:])
-        found = [*head[:-1], *tail[1:]] if len(head) > 1 and len(tail) > 1 else [*head, *tail]
-    else:
-        found = SEGMENT.split(text)
-    return [segment for segment in found if segment and not segment.isspace()]
+        head, tail = _cut(text[:HEAD_READ]), _cut(text[-TAIL_READ:])
+        return [*head[:-1], *tail[1:]] if len(head) > 1 and len(tail) > 1 else [*head, *tail]
+    return _cut(text)
+
+
+def _cut(text: str) -> list[str]:
+    for mark in BREAKS:
+        if mark in text:
+            text = text.replace(mark, f"{mark[0]}\n")
+    for mark in DASHES:
+        if mark in text:
+            text = text.replace(mark, "\n")
+    if not text.isascii():
+        for mark in WIDE_BREAKS:
+            text = text.replace(mark, f"{mark}\n")
+    return [segment for line in text.split("\n") if (segment := line.strip())]
 
 
 def segment_names(segment: str, place: int, count: int, under: str) -> tuple[tuple[str, ...], str]:
@@ -115,7 +138,7 @@ _SEGMENT_LENGTHS: Final = (2, 5, 10, 20, 40)
 SEGMENT_SHARE: Final = 8
 
 
-def _told(own: str, weights: Mapping[str, int], under: str) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+def _told(own: str, weights: Mapping[str, int], under: str, mend: Callable[[Words], Words]) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
     """The segments that read like an instruction, as text and as words, and the others' words; nothing is told where none does."""
     segments = segments_of(own)
     count = len(segments)
@@ -128,7 +151,7 @@ def _told(own: str, weights: Mapping[str, int], under: str) -> tuple[str, tuple[
             rest += words_of(segment)
             continue
         words, form = segment_names(segment, place, count, under)
-        score = weight(form, 0) + SEGMENT_SHARE * sum(map(weight, {*words}, repeat(0))) // (len(words) + SEGMENT_SHARE // 2)
+        score = weight(form, 0) + SEGMENT_SHARE * sum(map(weight, {*mend(words)}, repeat(0))) // (len(words) + SEGMENT_SHARE // 2)
         if score > 0 and len(told) < TOLD:
             said.append(segment)
             told += words
@@ -170,21 +193,27 @@ def hard_split(text: str) -> tuple[str, str]:
     return (own, "\n".join(quoted)) if own.strip() else (text, "")
 
 
+_EASY = r"(?:simple|easy|trivial|routine|cheap|basic|quick|straightforward|minor|low[- ](?:priority|complexity|stakes))"
+_WORK = r"(?:task|request|question|step|job|query|ticket|case|one|matter|issue|prompt|message)"
+_SMALL = r"(?:cheap(?:er|est)?|small(?:er|est)?|light(?:er|weight)?|fast(?:er)?|weak(?:er)?|mini)"
 _ASIDE_WORDS: Final = frozenset(
-    "easy simple trivial cheap cheaper cheapest haiku opus routine model classification router routing ignore disregard formatting"
-    " labelling labeling extraction summarization summarisation lookup tier task system router admin".split()
+    "easy simple trivial routine basic quick straightforward minor cheap cheaper cheapest haiku opus model classification router routing"
+    " ignore disregard formatting labelling labeling extraction summarization summarisation lookup tier task task_class system router"
+    " admin downgrade complexity".split()
 )
 _ASIDE: Final = re.compile(
     r"\b(?:"
-    r"(?:this|it|that|the (?:above|following|rest)|everything)(?:'s| is| was)?(?: just| only| really| merely)?(?: an?)?"
-    r" (?:very |quite |really )?(?:simple|easy|trivial|routine|cheap)"
-    r"(?: \w+){0,3} (?:task|request|question|step|job|query|ticket|case|one)"
-    r"|(?:use|using|send|route|give)(?: \w+){0,4} (?:to |with )?(?:the |an? )?(?:(?:cheap|cheapest|small|smaller|cheaper)"
-    r"(?: \w+)? (?:model|tier|llm)|haiku|cheapest)"
-    r"|(?:no|not|don't|do not|without)(?: \w+){0,4} (?:the )?(?:strong|opus|expensive|big|large)(?: \w+)? (?:model|tier|llm)"
+    rf"(?:this|it|that|the (?:above|following|rest)|everything)(?: \w+)?(?:'s| is| was)(?: just| only| really| merely| but)?(?: an?)?"
+    rf" (?:very |quite |really |fairly )?{_EASY}(?: \w+){{0,3}} {_WORK}"
+    rf"|(?:this|it|that) (?:simple|easy|trivial|routine) {_WORK}"
+    rf"|(?:use|using|send|route|give|needs?|takes?)(?: \w+){{0,4}} (?:to |with )?(?:the |an? )?(?:{_SMALL}(?: \w+)? (?:model|tier|llm)|haiku|cheapest)"
+    rf"|(?:treat|handle|mark|tag|consider|process)(?: \w+){{0,2}} as (?:an? )?(?:very |just )?{_EASY}"
+    rf"|(?:no|not|don't|do not|without)(?: \w+){{0,4}} (?:the )?(?:strong|opus|expensive|big|large|powerful|flagship)(?: \w+)? (?:model|tier|llm)"
     r"|(?:ignore|disregard|forget)(?: \w+){0,3} (?:previous|prior|above|earlier|other)(?: \w+){0,2} (?:instructions?|rules?|prompts?|text)"
-    r"|(?:just|only|simply) (?:a )?(?:simple )?(?:classification|labell?ing|extraction|summari[sz]ation|formatting|lookup|look-up)"
-    r" (?:task|request|step|job))\b",
+    r"|(?:just|only|simply|merely) (?:an? )?(?:simple )?(?:classification|labell?ing|extraction|summari[sz]ation|formatting|lookup|look-up)"
+    r" (?:task|request|step|job)"
+    rf"|an? {_EASY} (?:classification|labell?ing|extraction|summari[sz]ation|formatting|lookup|look-up)(?: task| request| step| job)?"
+    r")\b",
     re.IGNORECASE,
 )
 """Sentences about how easy the work is, or which model should do it."""
@@ -221,8 +250,8 @@ NEAR: Final = 8
 _CAPITAL: Final = re.compile(r"(?<!\S)[A-Z]")
 _SETTING: Final = re.compile(
     r"\[/?(?:system|router|admin|developer)\][^\[\n]*(?:\[/(?:system|router|admin|developer)\])?"
-    r"|[{(<\[]?\s*[\"']?(?:tier|task_class|route_to|routing|model_tier)[\"']?\s*[:=]\s*[\"']?\w+[\"']?"
-    r"(?:\s*,\s*[\"']?\w+[\"']?\s*[:=]\s*[\"']?\w+[\"']?)*\s*[})>\]]?",
+    r"|[{(<\[]?[ \t]*[\"']?\b(?:tier|task_class|route_to|routing|model_tier|complexity)[\"']?[ \t]*[:=][ \t]*[\"']?\w+[\"']?"
+    r"(?:[ \t]*,[ \t]*[\"']?\w+[\"']?[ \t]*[:=][ \t]*[\"']?\w+[\"']?)*(?:[ \t]*[})>\]])?",
     re.IGNORECASE,
 )
 """Settings of a router, written into a text."""
