@@ -43,6 +43,7 @@ class PhraseTable(Generic[Tag]):
             for prefix, whole in starts:
                 self._buckets.setdefault(prefix, []).append((tag, whole))
             for need in needed_by(phrase):
+                _NEEDS.add(need)
                 self._needed.setdefault(need, set()).update([(prefix, _first_word(prefix, whole)) for prefix, whole in starts])
 
     def find(self, text: str) -> Iterator[tuple[Tag, int, str]]:
@@ -73,10 +74,12 @@ class PhraseTable(Generic[Tag]):
         """The buckets of phrases whose start and rarest part both stand in the text; all of them beyond ASCII, where words are others."""
         if not text.isascii():
             return {*self._buckets}
-        beginnings, needed = beginnings_of(text), self._needed
+        needed = self._needed
         found: set[str] = set()
-        for need in needed.keys() & beginnings:
-            found.update([bucket for bucket, plain in needed[need] if plain in beginnings])
+        for need in needs_met(text, len(_NEEDS)):
+            if need in needed:
+                beginnings = beginnings_of(text)
+                found.update([bucket for bucket, plain in needed[need] if plain in beginnings])
         return found
 
     def first(self, text: str) -> str:
@@ -90,6 +93,16 @@ class PhraseTable(Generic[Tag]):
             rows = self._buckets[bucket]
             found = self._compiled[bucket] = (re.compile("|".join(f"({phrase})" for _, phrase in rows)), [tag for tag, _ in rows])
         return found
+
+
+_NEEDS: Final[set[str]] = set()
+"""What any table's phrases need, so that one look at a text serves all tables."""
+
+
+@lru_cache(maxsize=32)
+def needs_met(text: str, known: int) -> frozenset[str]:
+    """Which of the needs of all tables a text meets; `known` is how many needs there are, for tables may be added."""
+    return frozenset(_NEEDS & beginnings_of(text)) if known else frozenset()
 
 
 @lru_cache(maxsize=32)

@@ -31,11 +31,11 @@ MODES: Final[tuple[Mode, ...]] = ("enforce", "shadow", "off")
 THRESHOLDS: Final[Mapping[Stance, Mapping[str, float]]] = {
     # p_strong from which a step is sent to the top tier. For `partial` and `escalate_often` classes this is where a class has no share
     # of its own in the taxonomy; for `route` classes it is the point from which nobody can be sure that the step is of its cheap class.
-    "frugal": {"route": 0.6, "partial": 0.9, "escalate_often": 0.95},
-    "balanced": {"route": 0.45, "partial": 0.5, "escalate_often": 0.95},
-    "conservative": {"route": 0.3, "partial": 0.4, "escalate_often": 0.0},
+    "frugal": {"route": 0.65, "partial": 0.9, "escalate_often": 0.95},
+    "balanced": {"route": 0.5, "partial": 0.5, "escalate_often": 0.95},
+    "conservative": {"route": 0.45, "partial": 0.4, "escalate_often": 0.0},
 }
-SHARES: Final[Mapping[Stance, float]] = {"frugal": 0.5, "balanced": 1.0, "conservative": 1.5}
+SHARES: Final[Mapping[Stance, float]] = {"frugal": 0.5, "balanced": 1.0, "conservative": 1.2}
 """How the taxonomy's shares (conversation 14 %, knowledge 54 %, math 65 %: RouteLLM, at 95 % of the strong model's quality) are stretched."""
 
 

@@ -80,7 +80,7 @@ def _latin(found: re.Match[str]) -> str:
     if word.isascii():
         return word
     latin = word.translate(_LOOKALIKES)
-    return latin if latin.isascii() and any("a" <= character <= "z" for character in word.lower()) else word
+    return latin if max(latin) < "\u0370" and any("a" <= character <= "z" for character in word.lower()) else word
 
 
 def _other(text: str) -> list[str]:

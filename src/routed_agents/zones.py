@@ -75,9 +75,9 @@ def zones_of(features: Features, segment_weights: Mapping[str, int], mend: Calla
         instruction.append(("system", mend(system[:LEADING])))
         if len(system) > LEADING:
             bulk.append(("system_rest", system[LEADING:]))
-    said, told, rest = (own, asked, ()) if quoted and len(asked) <= TOLD else _told(own, segment_weights, under, mend)
+    said, told, rest = (own, mend(asked), ()) if quoted and len(asked) <= TOLD else _told(own, segment_weights, under, mend)
     if told:
-        instruction.append((f"told{under}", mend(told)))
+        instruction.append((f"told{under}", told))
         if rest:
             bulk.append((f"rest{under}", rest))
     else:
@@ -151,7 +151,8 @@ def _told(own: str, weights: Mapping[str, int], under: str, mend: Callable[[Word
             rest += words_of(segment)
             continue
         words, form = segment_names(segment, place, count, under)
-        score = weight(form, 0) + SEGMENT_SHARE * sum(map(weight, {*mend(words)}, repeat(0))) // (len(words) + SEGMENT_SHARE // 2)
+        words = mend(words)
+        score = weight(form, 0) + SEGMENT_SHARE * sum(map(weight, {*words}, repeat(0))) // (len(words) + SEGMENT_SHARE // 2)
         if score > 0 and len(told) < TOLD:
             said.append(segment)
             told += words
@@ -274,6 +275,7 @@ def _steps(name: str, bounds: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[s
 
 _LENGTH = _steps("words", (4, 9, 21, 61, 201))
 _TOLD = _steps("told", (4, 9, 21))
+_REST = _steps("rest", (8, 25, 80))
 _SYSTEM = _steps("system", (1, 15, 60, 200))
 _TURNS = _steps("turns", (2, 4, 7, 13))
 _TURNS_UNDER = _steps("turns_under", (2, 4, 7, 13))
@@ -307,6 +309,8 @@ def _signs(features: Features, own: str, told: tuple[str, ...], length: int, sys
         signs.append("ends::")
     if "?" in near:
         signs.append("asks")
+    if len(told) < length:
+        signs.append(_REST[1][bisect(_REST[0], length - len(told))])
     if quoted:  # that it is there tells something; what it says is nobody's instruction
         signs.append("quotes")
     if features.open_loop:

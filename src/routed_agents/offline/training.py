@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[np.float64]]
 
-EACH: Final = 8
+EACH: Final = 6
 """Steps grown from each skeleton."""
 PENALTY: Final = 2e-5
 """L2 on the weights, per unit of sample weight."""
@@ -44,6 +44,8 @@ STRENGTH: Final = {"word": 0.7, "pair": 0.7, "bulk": 1.2, "stem": 1.5, "cluster"
 """How freely each kind of feature may take weight."""
 POWERS: Final = 20 * SCALE
 MOST: Final = 127
+LEAST: Final = 3
+"""Weights below a tenth of a logit are left out of the file: they say little and have to be loaded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -308,7 +310,7 @@ def compiled(fitted: Fitted, clusters: Mapping[str, Sequence[str]]) -> dict[str,
             if zone == SHARED and " " not in word and len(word) > STEM:
                 row = row + index.get(f"stems|{word[:STEM]}", zero)
             whole = [int(number) for number in np.clip(np.rint(row * SCALE), -MOST, MOST)]
-            if any(whole) or (zone == SHARED and " " not in word) or (zone, word) == ("sign", "bias"):
+            if max(map(abs, whole)) >= LEAST or (zone == SHARED and " " not in word) or (zone, word) == ("sign", "bias"):
                 table[word] = whole
         tables[zone] = table
     return tables
