@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint bench quality train mutations clean
+.PHONY: demo test lint bench quality failures train mutations clean
 
 demo: $(VENV)/demo-ready  ## the main job: two graphs on the embedded provider, their cost tree and bill
 	$(BIN)/routed-agents demo $(if $(GRAPH),--graph $(GRAPH))
@@ -23,6 +23,9 @@ bench: $(VENV)/bench-ready  ## decision time and overheads, as ratios within one
 
 quality: $(VENV)/test-ready  ## decisions on labelled steps: make quality DATA=…/task_classes/dev.jsonl.gz
 	$(BIN)/python -m benchmarks quality --data $(DATA)
+
+failures: $(VENV)/test-ready  ## write benchmarks/FAILURES.md from the same steps
+	$(BIN)/python -m benchmarks quality --data $(DATA) --page benchmarks/FAILURES.md
 
 train: $(VENV)/train-ready  ## fit the classifier's weights to corpus/; the same bytes on every run
 	$(BIN)/python -m routed_agents.offline.training corpus src/routed_agents/weights.bin

@@ -27,12 +27,18 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which: {', '.join(BENCHMARKS)}, quality; all of the timed ones when none is named")
     parser.add_argument("--data", type=Path, metavar="FILE", help="labelled steps for quality (gzipped JSONL)")
     parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--page", type=Path, metavar="FILE", help="with quality: write what goes wrong as Markdown")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="with quality: draw reliability and risk–coverage; needs the bench extra")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     given = parser.parse_args()
     if "quality" in given.names:
         if given.data is None or not given.data.is_file():
             parser.error("quality needs labelled steps: --data FILE, like task_classes/dev.jsonl.gz of the reference data")
         quality.main(given.data, Console())
+        if given.page:
+            quality.page(given.data, given.page)
+        if given.picture:
+            quality.picture(given.data, given.picture)
         given.names.remove("quality")
         if not given.names:
             return

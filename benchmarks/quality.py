@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from routed_agents import Policy, Step
+from routed_agents.classify import shipped
 from routed_agents.offline.bounds import lower_bound, upper_bound
 from routed_agents.policy import Stance
 
@@ -31,6 +32,7 @@ class Judged:
     task_class: str
     strong: bool
     p_strong: float
+    confidence: float
     unsure: bool
 
     @property
@@ -61,6 +63,7 @@ def judge(rows: Iterable[Mapping[str, Any]], *, stance: Stance, tools: bool = Tr
                 task_class=decision.task_class,
                 strong=decision.rank != 0,
                 p_strong=decision.p_strong,
+                confidence=decision.confidence,
                 unsure=decision.unsure,
             )
         )
@@ -155,6 +158,96 @@ def main(data: Path, console: Console, *, details: bool = True) -> dict[str, dic
         console.print(_confusion(judged))
         console.print(_balanced_shares(sets["balanced"]))
     return summaries
+
+
+def page(data: Path, place: Path) -> None:
+    """Write what goes wrong, by class and source, and the misses of our own suite; of the reference data only names and figures."""
+    from tests.quality import suites
+
+    judged = judge(rows_of(data), stance="conservative")
+    figures = summary(judged)
+    lines = [
+        "# What the classifier gets wrong",
+        "",
+        f"Policy `{Policy.default(stance='conservative').hash}`, weights `{shipped().digest}`, stance `conservative`, classes undeclared. Written by",
+        "`make failures`; intervals are exact (Clopper and Pearson, 95 %). The reference steps come from public sources the weights never saw;",
+        "their texts are not shown here.",
+        "",
+        "| measure | figure |",
+        "|---|---|",
+        *[f"| {name} | {value:.3f} |" for name, value in figures.items()],
+        "",
+        "## Reference steps by class and source",
+        "",
+        "| class | source | rows | class right | strong kept strong | cheap kept cheap |",
+        "|---|---|---|---|---|---|",
+    ]
+    groups: dict[tuple[int, str, str], list[Judged]] = defaultdict(list)
+    for each in judged:
+        groups[(each.row["class_no"], each.row["task_class"], each.source)].append(each)
+    for (_, name, source), part in sorted(groups.items()):
+        strong = [each for each in part if each.wanted == "strong"]
+        cheap = [each for each in part if each.wanted == "cheap"]
+        right = share(part, lambda each: each.task_class == each.row["task_class"])
+        row = [name, source, str(len(part)), right, share(strong, lambda each: each.strong), share(cheap, lambda each: not each.strong)]
+        lines.append(f"| {' | '.join(row)} |")
+    lines += ["", "## Pairs of instructions over one payload (our own suite, laconic on purpose)", "", "| side | language | pairs | right |", "|---|---|---|---|"]
+    sides: dict[tuple[str, str], list[bool]] = defaultdict(list)
+    misses: list[str] = []
+    for case in suites.cases():
+        right_side = (suites.rank(case.step()) > 0) == case.strong
+        sides[("strong" if case.strong else "cheap", _language(case.ask + (case.system or "")))].append(right_side)
+        if not right_side:
+            text = " ".join(f"{case.system or ''} {case.ask}".split()).replace("|", "/")
+            misses.append(f"- {case.task_class}, sent {'cheap' if case.strong else 'strong'}: {text[:170]}")
+    for (side, language), found in sorted(sides.items()):
+        low, high = lower_bound(sum(found), len(found), confidence=0.975), upper_bound(sum(found), len(found), confidence=0.975)
+        lines.append(f"| {side} | {language} | {len(found)} | {sum(found) / len(found):.3f} ({low:.2f}–{high:.2f}) |")
+    lines += ["", f"The {len(misses)} misses:", "", *misses, ""]
+    place.write_text("\n".join(lines), encoding="utf-8")
+
+
+def _language(text: str) -> str:
+    """A rough guess for a table: the script, and a few words no other of these languages has."""
+    if any("\u3040" <= character <= "\u30ff" for character in text):
+        return "Japanese"
+    if any("\u4e00" <= character <= "\u9fff" for character in text):
+        return "Chinese"
+    words = {*text.lower().split()}
+    for language, marks in {
+        "German": {"der", "die", "das", "und", "ist", "diese", "bitte", "antworte", "eine"},
+        "French": {"le", "les", "des", "est", "une", "réponds", "pour", "dans", "ce"},
+        "Spanish": {"el", "los", "una", "del", "por", "responde", "con", "mensaje:"},
+    }.items():
+        if len(words & marks) >= 2:
+            return language
+    return "English"
+
+
+def picture(data: Path, place: Path) -> None:
+    """Draw the reliability of p_strong and the risk–coverage curve of the class; needs matplotlib."""
+    import matplotlib.pyplot as plt  # pyright: ignore[reportMissingImports]
+
+    judged = judge(rows_of(data), stance="conservative")
+    known = [each for each in judged if each.wanted in ("cheap", "strong") and each.row["approx_tokens"] <= LONG]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.5))
+    points = [[each for each in known if number / 10 <= each.p_strong < (number + 1) / 10 + (number == 9)] for number in range(10)]
+    told = [sum(each.p_strong for each in part) / len(part) for part in points if part]
+    true = [sum(each.wanted == "strong" for each in part) / len(part) for part in points if part]
+    left.plot([0, 1], [0, 1], color="grey", linewidth=1)
+    left.plot(told, true, marker="o")
+    for part, x, y in zip([part for part in points if part], told, true, strict=True):
+        left.annotate(str(len(part)), (x, y), textcoords="offset points", xytext=(6, -10), fontsize=8)
+    left.set(title=f"p_strong: expected calibration error {calibration_error(known):.3f}", xlabel="told", ylabel="share that must go strong")
+    ordered = sorted(judged, key=lambda each: -each.confidence)
+    wrong, risks = 0, []
+    for number, each in enumerate(ordered, start=1):
+        wrong += each.task_class != each.row["task_class"]
+        risks.append(wrong / number)
+    right.plot([number / len(ordered) for number in range(1, len(ordered) + 1)], risks)
+    right.set(title="risk and coverage of the class", xlabel="share of steps classified, surest first", ylabel="share of them wrong", ylim=(0, None))
+    figure.tight_layout()
+    figure.savefig(place, dpi=110)
 
 
 def _breakdown(title: str, judged: Sequence[Judged], key: Callable[[Judged], str] | None, f1: Mapping[str, float]) -> Table:

@@ -11,7 +11,7 @@ from typing import Final, Protocol, runtime_checkable
 
 from routed_agents.features import Features
 from routed_agents.linear import LinearModel, load
-from routed_agents.zones import zones_of
+from routed_agents.zones import split, zones_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +105,12 @@ class LinearClassifier:
     def explain(self, features: Features, task_class: str) -> list[tuple[str, str, float]]:
         """What speaks most for a class: zone, words and weight in logits. Quotes the step."""
         return self.model.evidence(zones_of(features, self.model.segments, self.model.mended), task_class)
+
+    def read(self, features: Features) -> list[tuple[str, str]]:
+        """What was read as instruction and what as material, for an explanation; quotes the step."""
+        instruction, material = split(features, self.model.segments, self.model.mended)
+        found = [("system", features.system)] if features.system else []
+        return [*found, ("told", instruction), *([("material", material)] if material else [])]
 
     def _declared(self, features: Features) -> Classification:
         """The author's class; only how hard the step is within it is still to be told."""

@@ -167,10 +167,11 @@ def _before(messages: Sequence[object], asked: object | None) -> tuple[str, ...]
     """The beginnings of the messages before the last one, newest first; the one that asks and system prompts are not among them."""
     found: list[str] = []
     for message in messages[-1 : -LOOKED_BACK - 3 : -1]:
-        if message is asked or _role(message) == "system":
+        if message is asked:
             continue
-        text = text_of(message)
-        if text:
+        content = content_of(message)
+        text = content if type(content) is str else text_of(message)
+        if text and _role(message) != "system":
             found.append(plain(text[: 2 * GLIMPSE])[:GLIMPSE])
             if len(found) == LOOKED_BACK:
                 break
@@ -313,7 +314,7 @@ def _tokens(step: Step) -> tuple[int, TokenSource]:
     messages = step.messages
     known, start = 0, 0
     last = len(messages) - 1
-    for position in range(last, max(-1, last - COUNTED_WITHIN), -1):
+    for position in range(last, max(-1, last - COUNTED_WITHIN), -1) if _may_report(messages[-COUNTED_WITHIN:]) else ():
         message = messages[position]
         known_fields = _fields(message)
         if "usage_metadata" not in known_fields and "usage" not in known_fields:
@@ -332,6 +333,13 @@ def _tokens(step: Step) -> tuple[int, TokenSource]:
         if step.system:
             total += len(step.system)
     return known + framing + upper_tokens(total, _sample(rest, sizes)), "reported" if start else "estimated"
+
+
+def _may_report(messages: Sequence[Any]) -> bool:
+    """Whether any of these messages could hold a count; plain dicts without one are told in C."""
+    if {*map(type, messages)} != {dict}:
+        return True
+    return any(map(dict.__contains__, messages, repeat("usage_metadata"))) or any(map(dict.__contains__, messages, repeat("usage")))
 
 
 COUNTED_WITHIN: Final = 24

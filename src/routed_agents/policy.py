@@ -377,6 +377,27 @@ class Policy:
             state=ThreadState(pins, facts) if pins or facts else EMPTY,
         )
 
+    def explain(self, decision: Decision) -> str:
+        """A decision in words, with what the classifier read as instruction, what spoke most for the class, and the class's threshold.
+
+        For a person: quotes the step.
+        """
+        row = self.taxonomy.row(decision.task_class)
+        if row.disposition == "escalate":
+            limit = "always at the top"
+        else:
+            limit = f"at the top from p_strong {self.threshold(row):.2f}"
+        lines = [decision.explain(), f"  threshold  {row.key} ({row.disposition}, {self.stance}): {limit}"]
+        read = getattr(self.classifier, "read", None)
+        spoke = getattr(self.classifier, "explain", None)
+        if read is not None:
+            for name, text in read(decision.features):
+                lines.append(f"  {name:<10} {_shortened(text)}")
+        if spoke is not None and not decision.classification.declared:
+            found = [f"{words} ({zone}, {weight:+.1f})" for zone, words, weight in spoke(decision.features, decision.task_class)]
+            lines.append(f"  spoke      {'; '.join(found) or 'nothing'}")
+        return "\n".join(lines)
+
     def resettle(self, decision: Decision, conditions: Conditions, *, at_least: int = 0, key: str | None = None) -> Decision:
         """Settle the same step again under other conditions, as after an outage; its verdicts and pins stay.
 
@@ -418,6 +439,15 @@ UNSURE: Final = frozenset(
 """Codes that mean nobody could tell; the decision is then `unsure`."""
 _STRICTNESS: Final = ("route", "partial", "escalate_often", "escalate")
 _UNKNOWN: Final = Classification(task_class="agentic_chain", confidence=0.0, p_strong=1.0, evidence=("unknown",))
+
+
+SHOWN: Final = 160
+"""Characters of a text shown in an explanation."""
+
+
+def _shortened(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= SHOWN else f"{line[: SHOWN - 1]}…"
 
 
 def _unsure(guard: str, code: str, evidence: str) -> Verdict:

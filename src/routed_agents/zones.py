@@ -95,6 +95,20 @@ def zones_of(features: Features, segment_weights: Mapping[str, int], mend: Calla
     return Zones(instruction=tuple(instruction), bulk=tuple(bulk), signs=tuple(signs))
 
 
+def split(features: Features, segment_weights: Mapping[str, int], mend: Callable[[Words], Words] = as_typed) -> tuple[str, str]:
+    """The message's instruction and its material, as `zones_of` takes them, for a person to read."""
+    own, quoted = hard_split(without_asides(features.asked))
+    own = own.strip()
+    if quoted and len(words_of(own)) <= TOLD:
+        return own, quoted
+    told, _, rest = _told(own, segment_weights, "_under" if features.system else "", mend)
+    if not told:
+        return own, quoted
+    segments = segments_of(own)
+    material = " ".join([segment for segment in segments if segment not in told]) if rest else ""
+    return told, "\n".join([part for part in (material, quoted) if part])
+
+
 BREAKS: Final = (". ", "? ", "! ", ": ")
 DASHES: Final = (" - ", " -- ", " | ", " => ", " — ", " – ")
 WIDE_BREAKS: Final = ("。", "！", "？", "：")
@@ -158,7 +172,7 @@ def _told(own: str, weights: Mapping[str, int], under: str, mend: Callable[[Word
             told += words
         else:
             rest += words
-    return " ".join(said), tuple(told[:TOLD]), tuple(rest)
+    return "\n".join(said), tuple(told[:TOLD]), tuple(rest)
 
 
 CAMEL: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")

@@ -40,11 +40,11 @@ def decide(args: argparse.Namespace) -> int:
                 complaints(number, f"cannot be decided: {type(error).__name__}: {error}")
                 continue
             if args.explain and not args.json:
-                sys.stdout.write(f"{decision.explain()}\n\n")
+                sys.stdout.write(f"{policy.explain(decision)}\n\n")
             else:
                 record = decision.to_record(evidence=args.explain or policy.capture_evidence)
                 if args.explain:
-                    record["explanation"] = decision.explain()
+                    record["explanation"] = policy.explain(decision)
                 sys.stdout.write(f"{json.dumps(record)}\n")
             if live:
                 sys.stdout.flush()

@@ -6,15 +6,19 @@ import hashlib
 import random
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Final
 
 from routed_agents.errors import ConfigurationError
 from routed_agents.steps import Step
 from routed_agents.taxonomy import Taxonomy
+from routed_agents.words import words_of
 
+COMMON_RUN: Final = 50
 CHOICE: Final = re.compile(r"<<([^<>]*\|[^<>]*)>>")
 SLOT: Final = re.compile(r"\{\{([a-z_]+)(#\d)?\}\}")
 KEYS: Final = frozenset({"class", "voice", "lang", "system", "ask", "turns", "tools", "tokens", "hard"})
@@ -101,6 +105,24 @@ class Corpus:
                     raise ConfigurationError(f"{where}: no slot {missing[0]!r}; known: {', '.join(sorted(slots))}")
                 skeletons.append(skeleton)
         return cls(tuple(skeletons), slots)
+
+    def near_duplicates(self, *, share: float = 0.6) -> list[tuple[str, str, float]]:
+        """Pairs of skeletons that share most of their runs of three words: their names and the shared part (Jaccard)."""
+        shingles = [{*zip(words, words[1:], words[2:], strict=False)} for each in self.skeletons if (words := words_of(each.text)) is not None]
+        holders: dict[tuple[str, str, str], list[int]] = {}
+        for number, own in enumerate(shingles):
+            for shingle in own:
+                holders.setdefault(shingle, []).append(number)
+        common: Counter[tuple[int, int]] = Counter()
+        for numbers in holders.values():
+            if len(numbers) <= COMMON_RUN:  # a run many use is a turn of speech
+                common.update(combinations(numbers, 2))
+        found: list[tuple[str, str, float]] = []
+        for (one, other), shared in common.items():
+            jaccard = shared / len(shingles[one] | shingles[other])
+            if jaccard >= share:
+                found.append((self.skeletons[one].name, self.skeletons[other].name, round(jaccard, 3)))
+        return sorted(found)
 
     def examples(self, *, each: int, seed: int = 0) -> Iterator[Example]:
         """Steps made of every skeleton, `each` of them, in a fixed order.
