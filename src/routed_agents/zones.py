@@ -183,10 +183,10 @@ _TAGGED: Final = re.compile(
     r"|constraint|requirement|criteria|thinking)([a-zA-Z][\w-]{1,40})(?:\s[^>]{0,200})?>.*?(?:</\1>|\Z)",
     re.DOTALL | re.IGNORECASE,
 )
-_TRIPLE: Final = re.compile(r"\"\"\".*?(?:\"\"\"|\Z)|'''.*?(?:'''|\Z)|^-{3,}\n.*?(?:^-{3,}\s*$|\Z)", re.DOTALL | re.MULTILINE)
+_TRIPLE: Final = re.compile(r"\"\"\".*?(?:\"\"\"|\Z)|'''.*?(?:'''|\Z)|^[ \t]*-{3,}[ \t]*\n.*?(?:^[ \t]*-{3,}\s*$|\Z)", re.DOTALL | re.MULTILINE)
 _QUOTED: Final = re.compile(r"^\s{0,3}>.*$", re.MULTILINE)
-_LONG_QUOTE: Final = re.compile(r"[\"“„«][^\"”“»]{60,}[\"”»]")
-_HINTS: Final = ("`", "<", ">", '"', "~~~", "---", "'''", "“", "„", "«")
+_LONG_QUOTE: Final = re.compile(r"\"(?:[^\"\s]+\s+){8,}[^\"]*\"")
+_HINTS: Final = ("`", "<", ">", '"', "~~~", "---", "'''")
 
 
 def hard_split(text: str) -> tuple[str, str]:
