@@ -24,11 +24,15 @@ BENCHMARKS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which: {', '.join(BENCHMARKS)}, quality; all of the timed ones when none is named")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"which: {', '.join(BENCHMARKS)}, quality; all of the timed ones when none is named"
+    )
     parser.add_argument("--data", type=Path, metavar="FILE", help="labelled steps for quality (gzipped JSONL)")
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--page", type=Path, metavar="FILE", help="with quality: write what goes wrong as Markdown")
-    parser.add_argument("--picture", type=Path, metavar="FILE", help="with quality: draw reliability and risk–coverage; needs the bench extra")
+    parser.add_argument(
+        "--picture", type=Path, metavar="FILE", help="with quality: draw reliability and risk–coverage; needs the bench extra"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     given = parser.parse_args()
     if "quality" in given.names:

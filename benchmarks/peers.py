@@ -40,13 +40,21 @@ def run(*, rounds: int = 30) -> list[Comparison]:
         loop.close()
 
 
-def _compared(title: str, loop: asyncio.AbstractEventLoop, text: Callable[[], str], history: list[dict[str, str]], rounds: int) -> Comparison:
+def _compared(
+    title: str, loop: asyncio.AbstractEventLoop, text: Callable[[], str], history: list[dict[str, str]], rounds: int
+) -> Comparison:
     cases = {
         "nemo-switchyard": _switchyard(loop, text, history),
         "langchain-model-router": _model_router(text, history),
         "routed-agents": _ours(text, history),
     }
-    return compare(f"decision, {title}", cases, rounds=rounds, calls=1, note="one call of each in turn; switchyard: stage router; model-router: heuristic, its fake model call included")
+    return compare(
+        f"decision, {title}",
+        cases,
+        rounds=rounds,
+        calls=1,
+        note="one call of each in turn; switchyard: stage router; model-router: heuristic, its fake model call included",
+    )
 
 
 def _ours(text: Callable[[], str], history: list[dict[str, str]]) -> Callable[[], object]:

@@ -113,9 +113,9 @@ def calibration_error(judged: Sequence[Judged], *, bins: int = 15) -> float:
     boxes: dict[int, list[Judged]] = defaultdict(list)
     for each in known:
         boxes[min(int(each.p_strong * bins), bins - 1)].append(each)
-    return sum(
-        abs(sum(each.p_strong for each in part) - sum(each.wanted == "strong" for each in part)) for part in boxes.values()
-    ) / max(len(known), 1)
+    return sum(abs(sum(each.p_strong for each in part) - sum(each.wanted == "strong" for each in part)) for part in boxes.values()) / max(
+        len(known), 1
+    )
 
 
 def summary(judged: Sequence[Judged]) -> dict[str, float]:
@@ -169,9 +169,9 @@ def page(data: Path, place: Path) -> None:
     lines = [
         "# What the classifier gets wrong",
         "",
-        f"Policy `{Policy.default(stance='conservative').hash}`, weights `{shipped().digest}`, stance `conservative`, classes undeclared. Written by",
-        "`make failures`; intervals are exact (Clopper and Pearson, 95 %). The reference steps come from public sources the weights never saw;",
-        "their texts are not shown here.",
+        f"Policy `{Policy.default(stance='conservative').hash}`, weights `{shipped().digest}`, stance `conservative`, classes undeclared.",
+        "Written by `make failures`; intervals are exact (Clopper and Pearson, 95 %). The reference steps come from public sources the",
+        "weights never saw; their texts are not shown here.",
         "",
         "| measure | figure |",
         "|---|---|",
@@ -191,7 +191,13 @@ def page(data: Path, place: Path) -> None:
         right = share(part, lambda each: each.task_class == each.row["task_class"])
         row = [name, source, str(len(part)), right, share(strong, lambda each: each.strong), share(cheap, lambda each: not each.strong)]
         lines.append(f"| {' | '.join(row)} |")
-    lines += ["", "## Pairs of instructions over one payload (our own suite, laconic on purpose)", "", "| side | language | pairs | right |", "|---|---|---|---|"]
+    lines += [
+        "",
+        "## Pairs of instructions over one payload (our own suite, laconic on purpose)",
+        "",
+        "| side | language | pairs | right |",
+        "|---|---|---|---|",
+    ]
     sides: dict[tuple[str, str], list[bool]] = defaultdict(list)
     misses: list[str] = []
     for case in suites.cases():
@@ -238,14 +244,21 @@ def picture(data: Path, place: Path) -> None:
     left.plot(told, true, marker="o")
     for part, x, y in zip([part for part in points if part], told, true, strict=True):
         left.annotate(str(len(part)), (x, y), textcoords="offset points", xytext=(6, -10), fontsize=8)
-    left.set(title=f"p_strong: expected calibration error {calibration_error(known):.3f}", xlabel="told", ylabel="share that must go strong")
+    left.set(
+        title=f"p_strong: expected calibration error {calibration_error(known):.3f}", xlabel="told", ylabel="share that must go strong"
+    )
     ordered = sorted(judged, key=lambda each: -each.confidence)
     wrong, risks = 0, []
     for number, each in enumerate(ordered, start=1):
         wrong += each.task_class != each.row["task_class"]
         risks.append(wrong / number)
     right.plot([number / len(ordered) for number in range(1, len(ordered) + 1)], risks)
-    right.set(title="risk and coverage of the class", xlabel="share of steps classified, surest first", ylabel="share of them wrong", ylim=(0, None))
+    right.set(
+        title="risk and coverage of the class",
+        xlabel="share of steps classified, surest first",
+        ylabel="share of them wrong",
+        ylim=(0, None),
+    )
     figure.tight_layout()
     figure.savefig(place, dpi=110)
 

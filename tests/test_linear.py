@@ -32,9 +32,7 @@ MODEL = load(dump(classes=CLASSES, weights=WEIGHTS, powers=POWERS, facts={"note"
 
 
 def zones(words: str, *, bulk: str = "", signs: tuple[str, ...] = ()) -> Zones:
-    return Zones(
-        instruction=(("opening", tuple(words.split())),), bulk=(("body", tuple(bulk.split())),) if bulk else (), signs=signs
-    )
+    return Zones(instruction=(("opening", tuple(words.split())),), bulk=(("body", tuple(bulk.split())),) if bulk else (), signs=signs)
 
 
 def logits(found: Zones) -> list[int]:
@@ -73,13 +71,18 @@ def test_signs_add_up() -> None:
 
 def test_training_counts_what_the_model_sums() -> None:
     """Every feature training counts for a real step, weighed by hand, gives the model's own sum."""
-    model, step = shipped(), Step.from_messages(["hm", ("ai", "yes"), "Classify the mood of: I waited for hours"], system="You label.", tools=["a_b"])
+    model, step = (
+        shipped(),
+        Step.from_messages(["hm", ("ai", "yes"), "Classify the mood of: I waited for hours"], system="You label.", tools=["a_b"]),
+    )
     found = zones_of(extract(step), model.segments)
     by_hand = [0.0] * 15
     for name, value in names_of(found, {}):
         zone, _, rest = name.partition("|")
         table = model.signs if zone == "sign" else model.tables[zone]
-        if zone == "stems" and any(word[:5] == rest and word in model.tables["instruction"] for _, run in found.instruction for word in run):
+        if zone == "stems" and any(
+            word[:5] == rest and word in model.tables["instruction"] for _, run in found.instruction for word in run
+        ):
             continue  # known words carry their beginning's weight already
         if packed := table.get(rest):
             by_hand = [total + value * (((packed >> (32 * lane)) & 0xFFFFFFFF) - 128) for lane, total in enumerate(by_hand)]

@@ -43,7 +43,11 @@ def tier_of(policy: Policy, task_class: str, p_strong: float) -> str | None:
 @pytest.mark.parametrize("key", DISPOSITIONS)
 def test_declared_classes_follow_their_disposition(key: str, stance: str) -> None:
     tier = TWO.replace(stance=stance).decide(Step.from_messages("do it", task_class=key)).tier
-    allowed = {"route": {"cheap"}, "escalate": {"strong"}, "escalate_often": {"strong"} if stance == "conservative" else {"cheap", "strong"}}
+    allowed = {
+        "route": {"cheap"},
+        "escalate": {"strong"},
+        "escalate_often": {"strong"} if stance == "conservative" else {"cheap", "strong"},
+    }
 
     assert tier in allowed.get(DISPOSITIONS[key], {"cheap", "strong"})
 
@@ -224,7 +228,7 @@ def test_narrowing_keeps_the_rules_and_counts_ranks_anew() -> None:
 def test_one_tier_alone_serves_everything() -> None:
     only = Policy(tiers=Tiers.of({"only": "claude-opus-5-5"}))
 
-    assert {only.decide(Step.from_messages("x", task_class=key)).tier for key in PROPOSALS} == {"only"}
+    assert {only.decide(Step.from_messages("x", task_class=key)).tier for key in DISPOSITIONS} == {"only"}
 
 
 # ---- settling again

@@ -11,7 +11,7 @@ from typing import Final, Protocol, runtime_checkable
 
 from routed_agents.features import Features
 from routed_agents.linear import LinearModel, load
-from routed_agents.zones import split, zones_of
+from routed_agents.zones import Zones, split, zones_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,5 +143,3 @@ class LinearClassifier:
 def shipped() -> LinearModel:
     """The weights that come with the package."""
     return load(files("routed_agents").joinpath("weights.bin").read_bytes())
-
-

@@ -339,9 +339,10 @@ def _may_report(messages: Sequence[Any]) -> bool:
     """Whether any of these messages could hold a count; plain dicts without one are told in C."""
     if {*map(type, messages)} != {dict}:
         return True
-    return any(map(dict.__contains__, messages, repeat("usage_metadata"))) or any(map(dict.__contains__, messages, repeat("usage")))
+    return any(map(HAS_KEY, messages, repeat("usage_metadata"))) or any(map(HAS_KEY, messages, repeat("usage")))
 
 
+HAS_KEY: Final[Callable[[Any, str], bool]] = cast("Any", dict).__contains__
 COUNTED_WITHIN: Final = 24
 """Messages looked through, from the last one back, for a reply with a count; without one the whole history is estimated."""
 SPARSEST: Final = 7
@@ -363,9 +364,9 @@ def _at_least(messages: Sequence[object]) -> int:
 def _sizes(messages: Sequence[object]) -> list[int]:
     """`length_of` each, quicker for messages that only speak: without a reported count the whole history passes here."""
     given: Sequence[Any] = messages
-    if {*map(type, given)} == {dict} and not any(map(dict.__contains__, given, repeat("tool_calls"))):
+    if {*map(type, given)} == {dict} and not any(map(HAS_KEY, given, repeat("tool_calls"))):
         try:  # plain dicts that only speak: counted in C
-            contents = list(map(itemgetter("content"), given))
+            contents: list[Any] = list(map(itemgetter("content"), given))
         except KeyError:
             contents = [None]
         if {*map(type, contents)} == {str}:

@@ -77,9 +77,7 @@ class Assessment:
     @property
     def person_facing(self) -> bool:
         """The person who asked reads the answer."""
-        return self.row.person_facing or bool(
-            REPLY_TO_PERSON.first(self.features.spoken) or REPLY_TO_PERSON.first(self.features.system)
-        )
+        return self.row.person_facing or bool(REPLY_TO_PERSON.first(self.features.spoken) or REPLY_TO_PERSON.first(self.features.system))
 
 
 @runtime_checkable

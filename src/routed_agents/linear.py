@@ -130,7 +130,7 @@ class LinearModel:
                 unknown = [word[:STEM] for word, weight in zip(seen, weights, strict=True) if weight is None and len(word) > STEM]
                 added += sum(filter(None, weights)) + sum(map(stems, unknown, repeat(0)))
             else:
-                added += sum(weights)
+                added += sum(filter(None, weights))
             seen.update(map("%s %s".__mod__, pairwise(words)))
             added += sum(map(own, seen, repeat(0)))
             seen.difference_update(words)
@@ -208,7 +208,9 @@ def _lane(packed: int, lane: int) -> int:
 # ---- the file ---------------------------------------------------------------------------------------------------------
 
 
-def dump(*, classes: Sequence[str], weights: Mapping[str, Mapping[str, Sequence[int]]], powers: Sequence[int], facts: Mapping[str, Any]) -> bytes:
+def dump(
+    *, classes: Sequence[str], weights: Mapping[str, Mapping[str, Sequence[int]]], powers: Sequence[int], facts: Mapping[str, Any]
+) -> bytes:
     """The weights as a file: a line of JSON, then each zone's words, then their weights, a byte each.
 
     Args:

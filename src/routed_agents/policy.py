@@ -36,7 +36,7 @@ THRESHOLDS: Final[Mapping[Stance, Mapping[str, float]]] = {
     "conservative": {"route": 0.45, "partial": 0.4, "escalate_often": 0.0},
 }
 SHARES: Final[Mapping[Stance, float]] = {"frugal": 0.5, "balanced": 1.0, "conservative": 1.2}
-"""How the taxonomy's shares (conversation 14 %, knowledge 54 %, math 65 %: RouteLLM, at 95 % of the strong model's quality) are stretched."""
+"""How the taxonomy's shares (conversation 14 %, knowledge 54 %, math 65 %: RouteLLM, at 95 % of the strong quality) are stretched."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -383,10 +383,7 @@ class Policy:
         For a person: quotes the step.
         """
         row = self.taxonomy.row(decision.task_class)
-        if row.disposition == "escalate":
-            limit = "always at the top"
-        else:
-            limit = f"at the top from p_strong {self.threshold(row):.2f}"
+        limit = "always at the top" if row.disposition == "escalate" else f"at the top from p_strong {self.threshold(row):.2f}"
         lines = [decision.explain(), f"  threshold  {row.key} ({row.disposition}, {self.stance}): {limit}"]
         read = getattr(self.classifier, "read", None)
         spoke = getattr(self.classifier, "explain", None)

@@ -833,12 +833,14 @@ BILLED_APART: Final = frozenset({"usage", "service_tier"})
 def _from_langchain(message: object, counted: Mapping[str, object], metadata: object) -> Usage | None:
     if counted.get("total_cost") == 0 and "total_cost" in counted:  # langchain-core's mark of an answer from its own cache
         return Usage()
-    if type(metadata) is dict and not BILLED_APART.intersection(cast("dict[str, object]", metadata)) and counted.keys() <= PLAIN_COUNTS:
+    told = cast("Mapping[str, object]", metadata) if isinstance(metadata, dict) else None
+    if told is not None and not BILLED_APART.intersection(told) and counted.keys() <= PLAIN_COUNTS:
         prompt, output = counted.get("input_tokens"), counted.get("output_tokens")  # nothing but two counts: nothing else to look for
         if type(prompt) is int and type(output) is int and prompt >= 0 and output >= 0 and (prompt or output):
             content = field_of(message, "content")
             if type(content) is str:
                 return Usage(input=prompt, output=output)
+    metadata = cast("object", metadata)
     raw = field_of(metadata, "usage")
     anthropic = field_of(metadata, "model_provider") == "anthropic" or _has(raw, "cache_read_input_tokens")
     if anthropic and _has(raw, "input_tokens") and not _has(raw, "total_tokens"):

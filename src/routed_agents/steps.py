@@ -230,8 +230,7 @@ def length_of(message: object) -> int:
 def content_of(message: object) -> object:
     """The raw content of a message: a string or a list of blocks."""
     if type(message) is dict:
-        plain: dict[str, object] = message  # pyright: ignore[reportAssignmentType]
-        return plain.get("content")
+        return cast("dict[str, object]", message).get("content")
     if isinstance(message, str):
         return message
     if isinstance(message, tuple):

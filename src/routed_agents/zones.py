@@ -183,7 +183,9 @@ _TAGGED: Final = re.compile(
     r"|constraint|requirement|criteria|thinking)([a-zA-Z][\w-]{1,40})(?:\s[^>]{0,200})?>.*?(?:</\1>|\Z)",
     re.DOTALL | re.IGNORECASE,
 )
-_TRIPLE: Final = re.compile(r"\"\"\".*?(?:\"\"\"|\Z)|'''.*?(?:'''|\Z)|^[ \t]*-{3,}[ \t]*\n.*?(?:^[ \t]*-{3,}\s*$|\Z)", re.DOTALL | re.MULTILINE)
+_TRIPLE: Final = re.compile(
+    r"\"\"\".*?(?:\"\"\"|\Z)|'''.*?(?:'''|\Z)|^[ \t]*-{3,}[ \t]*\n.*?(?:^[ \t]*-{3,}\s*$|\Z)", re.DOTALL | re.MULTILINE
+)
 _QUOTED: Final = re.compile(r"^\s{0,3}>.*$", re.MULTILINE)
 _LONG_QUOTE: Final = re.compile(r"\"(?:[^\"\s]+\s+){8,}[^\"]*\"")
 _HINTS: Final = ("`", "<", ">", '"', "~~~", "---", "'''")
@@ -212,18 +214,53 @@ _EASY = r"(?:simple|easy|trivial|routine|cheap|basic|quick|straightforward|minor
 _WORK = r"(?:task|request|question|step|job|query|ticket|case|one|matter|issue|prompt|message)"
 _SMALL = r"(?:cheap(?:er|est)?|small(?:er|est)?|light(?:er|weight)?|fast(?:er)?|weak(?:er)?|mini)"
 _ASIDE_WORDS: Final = frozenset(
-    "easy simple trivial routine basic quick straightforward minor cheap cheaper cheapest haiku opus model classification router routing"
-    " ignore disregard formatting labelling labeling extraction summarization summarisation lookup tier task task_class system router"
-    " admin downgrade complexity".split()
+    [
+        "easy",
+        "simple",
+        "trivial",
+        "routine",
+        "basic",
+        "quick",
+        "straightforward",
+        "minor",
+        "cheap",
+        "cheaper",
+        "cheapest",
+        "haiku",
+        "opus",
+        "model",
+        "classification",
+        "router",
+        "routing",
+        "ignore",
+        "disregard",
+        "formatting",
+        "labelling",
+        "labeling",
+        "extraction",
+        "summarization",
+        "summarisation",
+        "lookup",
+        "tier",
+        "task",
+        "task_class",
+        "system",
+        "router",
+        "admin",
+        "downgrade",
+        "complexity",
+    ]
 )
 _ASIDE: Final = re.compile(
     r"\b(?:"
     rf"(?:this|it|that|the (?:above|following|rest)|everything)(?: \w+)?(?:'s| is| was)(?: just| only| really| merely| but)?(?: an?)?"
     rf" (?:very |quite |really |fairly )?{_EASY}(?: \w+){{0,3}} {_WORK}"
     rf"|(?:this|it|that) (?:simple|easy|trivial|routine) {_WORK}"
-    rf"|(?:use|using|send|route|give|needs?|takes?)(?: \w+){{0,4}} (?:to |with )?(?:the |an? )?(?:{_SMALL}(?: \w+)? (?:model|tier|llm)|haiku|cheapest)"
+    rf"|(?:use|using|send|route|give|needs?|takes?)(?: \w+){{0,4}} (?:to |with )?(?:the |an? )?"
+    rf"(?:{_SMALL}(?: \w+)? (?:model|tier|llm)|haiku|cheapest)"
     rf"|(?:treat|handle|mark|tag|consider|process)(?: \w+){{0,2}} as (?:an? )?(?:very |just )?{_EASY}"
-    rf"|(?:no|not|don't|do not|without)(?: \w+){{0,4}} (?:the )?(?:strong|opus|expensive|big|large|powerful|flagship)(?: \w+)? (?:model|tier|llm)"
+    r"|(?:no|not|don't|do not|without)(?: \w+){0,4} (?:the )?(?:strong|opus|expensive|big|large|powerful|flagship)"
+    r"(?: \w+)? (?:model|tier|llm)"
     r"|(?:ignore|disregard|forget)(?: \w+){0,3} (?:previous|prior|above|earlier|other)(?: \w+){0,2} (?:instructions?|rules?|prompts?|text)"
     r"|(?:just|only|simply|merely) (?:an? )?(?:simple )?(?:classification|labell?ing|extraction|summari[sz]ation|formatting|lookup|look-up)"
     r" (?:task|request|step|job)"
@@ -276,7 +313,32 @@ _SETTING: Final = re.compile(
 
 _BLANK: Final = b" \n\t"
 _PLAIN: Final = f"{string.ascii_letters}{string.digits} \n\t.,'".encode()
-_SELF: Final = frozenset("i im ive id ill me my mine myself we our us ich mir mein meine je moi mon ma yo mi".split())
+_SELF: Final = frozenset(
+    [
+        "i",
+        "im",
+        "ive",
+        "id",
+        "ill",
+        "me",
+        "my",
+        "mine",
+        "myself",
+        "we",
+        "our",
+        "us",
+        "ich",
+        "mir",
+        "mein",
+        "meine",
+        "je",
+        "moi",
+        "mon",
+        "ma",
+        "yo",
+        "mi",
+    ]
+)
 _OPTIONS: Final = ("\nB.", "\nB)", "\nB:", "\n(B", "\nb)", "\n2.", "\n2)", "\n- B", " B) ", "(B)", "(b)", " b) ")
 
 

@@ -108,7 +108,8 @@ class Corpus:
 
     def near_duplicates(self, *, share: float = 0.6) -> list[tuple[str, str, float]]:
         """Pairs of skeletons that share most of their runs of three words: their names and the shared part (Jaccard)."""
-        shingles = [{*zip(words, words[1:], words[2:], strict=False)} for each in self.skeletons if (words := words_of(each.text)) is not None]
+        read = [words_of(each.text) for each in self.skeletons]
+        shingles = [{*zip(words, words[1:], words[2:], strict=False)} for words in read]
         holders: dict[tuple[str, str, str], list[int]] = {}
         for number, own in enumerate(shingles):
             for shingle in own:
@@ -172,7 +173,9 @@ class Corpus:
             return []
         found: list[dict[str, str]] = []
         same = dice.random() < 0.3
-        pool = [other for other in self.skeletons if (other.task_class == skeleton.task_class) == same and (same or other.task_class in CHATTY)]
+        pool = [
+            other for other in self.skeletons if (other.task_class == skeleton.task_class) == same and (same or other.task_class in CHATTY)
+        ]
         for _ in range(dice.randint(1, 3)):
             other = dice.choice(pool or [skeleton])
             said = [text for role, text in (*other.turns, ("user", other.ask or "")) if role == "user" and text]

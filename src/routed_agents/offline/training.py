@@ -1,5 +1,8 @@
 """Training fits the classifier's weights to the corpus; the same corpus gives the same bytes."""
 
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false, reportOptionalSubscript=false
+# scipy's sparse matrices carry no types
+
 from __future__ import annotations
 
 import hashlib
@@ -59,9 +62,7 @@ class Counted:
     authors: list[str]
 
 
-def count(
-    examples: Iterable[Example], clusters: Mapping[str, Sequence[str]], order: Sequence[str], segments: Mapping[str, int]
-) -> Counted:
+def count(examples: Iterable[Example], clusters: Mapping[str, Sequence[str]], order: Sequence[str], segments: Mapping[str, int]) -> Counted:
     """Read each step as the classifier will."""
     counted = Counted(rows=[], classes=[], hard=[], skeletons=[], authors=[])
     for example in examples:
@@ -81,7 +82,7 @@ def kind_of(name: str) -> str:
     zone, bar, rest = name.partition("|")
     if not bar:
         return "cluster"
-    if zone == "sign" or zone == "stems":
+    if zone in {"sign", "stems"}:
         return "sign" if zone == "sign" else "stem"
     if zone in BULK_ZONES:
         return "bulk"
@@ -205,9 +206,8 @@ def _sample_weights(counted: Counted, keep: Sequence[int]) -> Array:
     import numpy as np
 
     by_skeleton = Counter(counted.skeletons[number] for number in keep)
-    by_class = Counter()
-    for name, place in {(counted.skeletons[number], counted.classes[number]) for number in keep}:
-        del name
+    by_class: Counter[int] = Counter()
+    for _, place in {(counted.skeletons[number], counted.classes[number]) for number in keep}:
         by_class[place] += 1
     shares = [1.0 / by_skeleton[counted.skeletons[number]] / by_class[counted.classes[number]] for number in keep]
     return np.array(shares) / len(by_class)
@@ -377,7 +377,12 @@ def train(folder: str | Path, clusters: Mapping[str, Sequence[str]], *, each: in
         "temperature": temperature,
         "spread": _spread(held / temperature, counted.classes, order),
     }
-    data = dump(classes=order, weights={**compiled(fitted, clusters), "segments": {name: [weight] for name, weight in segments.items()}}, powers=powers(temperature), facts=facts)
+    data = dump(
+        classes=order,
+        weights={**compiled(fitted, clusters), "segments": {name: [weight] for name, weight in segments.items()}},
+        powers=powers(temperature),
+        facts=facts,
+    )
     return Trained(data=data, facts=facts)
 
 
@@ -412,8 +417,6 @@ def _fold(name: str) -> int:
     return hashlib.blake2b(name.encode(), digest_size=4).digest()[0] % FOLDS
 
 
-
-
 def clusters_of(file: str | Path) -> dict[str, tuple[str, ...]]:
     """Read a file of word clusters: for each word, the clusters it is in."""
     found: dict[str, list[str]] = defaultdict(list)
@@ -433,7 +436,6 @@ def main() -> None:
     except ConfigurationError as error:
         sys.exit(str(error))
     weights.write_bytes(trained.data)
-    print(f"{weights}: {len(trained.data):,} bytes, {hashlib.blake2b(trained.data, digest_size=8).hexdigest()}")
 
 
 if __name__ == "__main__":
