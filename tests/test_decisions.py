@@ -86,7 +86,7 @@ def test_a_decision_explains_itself() -> None:
         step s7: strong (claude-opus-5-5)
           class      multi_turn, confidence 1.00, p_strong {decision.p_strong:.2f} (declared)
           size       up to 44 tokens (estimated), 1 messages
-          proposed   cheap; wanted strong; floor or pin at strong
+          proposed   {POLICY.tiers[decision.settlement.proposed].name}; wanted strong; floor or pin at strong
           evidence   declared multi_turn
           guard      empathy: floor strong, notes distress; loss: "my husband died"
           policy     {POLICY.hash}""")

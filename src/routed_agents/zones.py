@@ -389,10 +389,6 @@ def _signs(features: Features, own: str, told: tuple[str, ...], length: int, sys
         signs.append(_REST[1][bisect(_REST[0], length - len(told))])
     if quoted:  # that it is there tells something; what it says is nobody's instruction
         signs.append("quotes")
-    if features.open_loop:
-        signs.append("open_loop")
-    if features.last_role == "ai":
-        signs.append("after_reply")
     if features.output_schema:
         signs.append("schema")
     if not near.isascii() and _WIDE.search(near):

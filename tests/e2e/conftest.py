@@ -18,3 +18,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.skip(reason="end to end: run with `pytest -m e2e` or RUN_E2E=1"))
+
+
+@pytest.fixture(scope="session")
+def reference_data() -> Path:
+    """The folder of reference data, beside the checkout or named in REFERENCE_DATA."""
+    data = Path(os.environ.get("REFERENCE_DATA") or ROOT.parent / "shared" / "data")
+    if not data.is_dir():
+        pytest.skip(f"no reference data at {data}; name the data's folder in REFERENCE_DATA")
+    return data
