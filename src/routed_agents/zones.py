@@ -282,7 +282,7 @@ def without_asides(text: str) -> str:
             continue
         begin = _begin(text, done, found.start())
         end = _STOP.search(text, found.end())
-        kept.append(text[done:begin])
+        kept.append(text[done:begin].rstrip(" \t"))
         done = (end.start() if end[0] == "\n" else end.end()) if end else len(text)
     left = _SETTING.sub("", "".join([*kept, text[done:]]))
     return left if left.strip() else text
@@ -301,7 +301,7 @@ NEAR: Final = 8
 """Words between a sentence's capital letter and its talk of how easy the work is."""
 _CAPITAL: Final = re.compile(r"(?<!\S)[A-Z]")
 _SETTING: Final = re.compile(
-    r"\[/?(?:system|router|admin|developer)\][^\[\n]*(?:\[/(?:system|router|admin|developer)\])?"
+    r"[ \t]*\[/?(?:system|router|admin|developer)\][^\[\n]*(?:\[/(?:system|router|admin|developer)\])?"
     r"|[{(<\[]?[ \t]*[\"']?\b(?:tier|task_class|route_to|routing|model_tier|complexity)[\"']?[ \t]*[:=][ \t]*[\"']?\w+[\"']?"
     r"(?:[ \t]*,[ \t]*[\"']?\w+[\"']?[ \t]*[:=][ \t]*[\"']?\w+[\"']?)*(?:[ \t]*[})>\]])?",
     re.IGNORECASE,

@@ -134,7 +134,7 @@ def test_an_unknown_provider_has_to_name_its_cheap_model():
 
 
 @pytest.mark.parametrize("wanted", [Mood, ToolStrategy(Mood)], ids=["auto", "tool"])
-@pytest.mark.parametrize(("config", "tier"), [({}, "cheap"), (HARD, "strong")])
+@pytest.mark.parametrize(("config", "tier"), [({"metadata": {"task_class": "classification"}}, "cheap"), (HARD, "strong")])
 def test_structured_answers_work_though_opus_refuses_a_forced_tool(config, tier, wanted, books, real):
     agent = create_agent(real(OPUS), [search], middleware=[RouterMiddleware(books.router, cheap=real(HAIKU))], response_format=wanted)
     result = agent.invoke(asked("Classify the mood: I am so happy with these boots!"), config)
