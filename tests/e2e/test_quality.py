@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from benchmarks.quality import calibration_error, cheap_recall, judge, macro_f1, rows_of, strong_recall
 
 pytestmark = pytest.mark.e2e
