@@ -133,10 +133,10 @@ MUTATIONS = (
     ),
     Mutation(
         6,
-        "ties fall as the hash seed does",
-        "classify.py",
-        "key=lambda key: (-scores[key], key))",
-        "key=lambda key: (-scores[key], hash(key)))",
+        "words weigh as the hash seed says",
+        "linear.py",
+        "            added += sum(map(own, seen, repeat(0)))\n",
+        "            added += sum(map(own, sorted(seen, key=hash)[: len(seen) // 2], repeat(0)))\n",
     ),
     Mutation(
         6,
@@ -187,7 +187,13 @@ MUTATIONS = (
     Mutation(
         8, "every reported count is believed", "features.py", "if counted * SPARSEST >= _at_least(messages[: position + 1]):", "if True:"
     ),
-    Mutation(8, "the payload decides the class", "features.py", "split_payload(window(text_of(asked)))", '(window(text_of(asked)), "")'),
+    Mutation(
+        8,
+        "the payload decides the class",
+        "zones.py",
+        'return (own, "\\n".join(quoted)) if own.strip() else (text, "")',
+        'return text, ""',
+    ),
 )
 
 
