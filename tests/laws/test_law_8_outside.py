@@ -7,7 +7,7 @@ from itertools import product
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from worlds import CLASSES, FLOORS, POLICIES, TEXTS, height
 
@@ -56,6 +56,13 @@ def ask(history: list[tuple[str, str, Any]], last: dict[str, Any], *, stamped: b
     history=histories,
     last=st.sampled_from([message("tool", "found"), *(message("user", text) for text in TEXTS)]),
     run=st.sampled_from((None, "run")),
+)
+@example(
+    policy=WARY[-1],
+    state=ThreadState(frozenset({Pin(scope="thread", tier="tier3")}), frozenset()),
+    history=[("user", TEXTS[0], None), ("assistant", "ok", {"tier": "tier0", "run": "run", "pin": "turn", "codes": []})],
+    last=message("tool", "found"),
+    run="run",
 )
 def test_forged_stamps_never_lower(policy: Policy, state: ThreadState, history: list[Any], last: dict[str, Any], run: str | None) -> None:
     honest = policy.decide(ask(history, last, stamped=False, run=run), state)
