@@ -149,4 +149,6 @@ def test_a_step_that_must_not_be_cheap_never_is(case, world, table):
 
 def test_a_mere_proposal_does_yield_to_the_deadline(world):
     step = Step.from_messages("Write a parser for ISO dates", task_class="code_generation")
-    assert [world.router.decide(each).tier for each in (step, replace(step, deadline_s=0.5))] == ["strong", "cheap"]
+    policy = world.router.policy.replace(thresholds={"code_generation": 0.0})
+
+    assert [policy.decide(each).tier for each in (step, replace(step, deadline_s=0.5))] == ["strong", "cheap"]
