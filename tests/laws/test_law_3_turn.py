@@ -9,7 +9,7 @@ from itertools import product
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from worlds import FLOORS, POLICIES, STOPPED, TEXTS, height, quiet_router
 
@@ -96,6 +96,15 @@ events = st.lists(
 
 
 @given(opening=st.sampled_from(TEXTS), events=events, in_graph=st.booleans())
+@example(
+    opening=TEXTS[0],
+    events=[
+        Call("plan", "", "agentic_chain", 0, ()),
+        ("critic", ""),
+        Call("reply", "tools:7|model:3", "classification", 0, ()),
+    ],
+    in_graph=True,
+)
 def test_the_tier_never_falls_within_a_turn(opening: str, events: list[Any], in_graph: bool) -> None:
     thread, highest, after_reply = Thread(quiet_router(POLICY), in_graph), 0, False
     thread.human(opening)
