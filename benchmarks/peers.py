@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import random
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Final
 
 from langchain_core.messages import HumanMessage
 
 from benchmarks.measure import Comparison, compare
 from routed_agents import Policy, Step
+from routed_agents.offline.corpus import Corpus
+from routed_agents.steps import text_of
 from routed_agents.testing import ScriptedChatModel
 
-BODY: Final = (
+SHORT: Final = (140, 260)
+"""Tokens of a short step, at about four characters a token."""
+CORPUS: Final = Path(__file__).parents[1] / "corpus"
+TURNS: Final = 200
+SENTENCE: Final = (
     "The parcel left the depot on Tuesday and has not arrived at my house in the old town, and the courier says it was handed to a "
     "neighbour who is away. "
-) * 5
-ASK: Final = "Classify the following support ticket {} by topic. Choose one of billing, shipping, returns or other; answer with one word."
-"""With the body some 200 tokens."""
-TURNS: Final = 200
-LONG: Final = BODY * 3
+)
+LONG: Final = SENTENCE * 15
 """Of each turn; all of them together are about 100,000 tokens."""
 
 
@@ -33,11 +38,20 @@ def run(*, rounds: int = 30) -> list[Comparison]:
     try:
         history = [{"role": ("user", "assistant")[number % 2], "content": LONG} for number in range(TURNS)]
         return [
-            _compared("200-token step", loop, lambda: f"{ASK.format(next(numbers))}\n\n{BODY}", [], rounds * 10),
+            _compared("steps of about 200 tokens", loop, _short_steps().__next__, [], rounds * 10),
             _compared("100,000 tokens", loop, lambda: f"Ticket {next(numbers)}: and what about my other parcel?", history, rounds * 4),
         ]
     finally:
         loop.close()
+
+
+def _short_steps() -> Iterator[str]:
+    """Asks of the project's own corpus, a new one each time: a text that comes again would be found in our caches."""
+    least, most = (4 * tokens for tokens in SHORT)
+    texts = [text_of(each.step.messages[-1]) for each in Corpus.load(CORPUS).examples(each=1) if not each.step.system]
+    found = sorted({text for text in texts if least <= len(text) <= most})
+    random.Random(0).shuffle(found)
+    return itertools.cycle(found)
 
 
 def _compared(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
 
-from routed_agents.features import HEAD, TAIL, Features, extract, split_payload, upper_tokens, window
+from routed_agents.features import HEAD, TAIL, Features, extract, upper_tokens, window
 from routed_agents.steps import Step
 
 
@@ -132,18 +132,20 @@ def test_the_loop_is_as_long_as_the_replies_of_its_turn() -> None:
     ],
 )
 def test_material_is_parted_from_the_instruction(text: str, material: str) -> None:
-    spoken, quoted = split_payload(text)
+    found = features(text)
 
-    assert (material in quoted, material in spoken, "Classify" in spoken) == (True, False, True)
+    assert (material in found.quoted, material in found.spoken, "Classify" in found.spoken) == (True, False, True)
 
 
 @pytest.mark.parametrize("text", ["```\nhelp me\n```", "> help me", "<note>help me</note>"])
 def test_a_message_that_is_nothing_but_material_speaks_for_itself(text: str) -> None:
-    assert split_payload(text) == (text, "")
+    found = features(text)
+
+    assert (found.spoken, found.quoted, found.marked) == (text, "", False)
 
 
 def test_plain_words_carry_no_payload() -> None:
-    assert features("Is 3 > 2? I'd say so.").payload is False
+    assert features("Is 3 > 2? I'd say so.").quoted == ""
 
 
 def test_of_a_long_text_head_and_tail_are_read() -> None:

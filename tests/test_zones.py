@@ -8,8 +8,9 @@ import pytest
 
 from routed_agents.classify import shipped
 from routed_agents.features import extract
+from routed_agents.material import hard_split, without_asides
 from routed_agents.steps import Step
-from routed_agents.zones import Zones, hard_split, without_asides, zones_of
+from routed_agents.zones import Zones, zones_of
 
 
 def zones(text: Any, **more: Any) -> Zones:

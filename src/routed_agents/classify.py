@@ -87,7 +87,7 @@ class LinearClassifier:
         model = self.model
         if features.declared is not None:
             return self._declared(features)
-        zones = zones_of(features, model.segments, model.mended)
+        zones = zones_of(features, model.segments, model.mistyped)
         parts, hardness = model.parts(zones)
         if features.tokens <= SHORT:
             parts[self._synthesis] = 0
@@ -104,11 +104,11 @@ class LinearClassifier:
 
     def explain(self, features: Features, task_class: str) -> list[tuple[str, str, float]]:
         """What speaks most for a class: zone, words and weight in logits. Quotes the step."""
-        return self.model.evidence(zones_of(features, self.model.segments, self.model.mended), task_class)
+        return self.model.evidence(zones_of(features, self.model.segments, self.model.mistyped), task_class)
 
     def read(self, features: Features) -> list[tuple[str, str]]:
         """What was read as instruction and what as material, for an explanation; quotes the step."""
-        instruction, material = split(features, self.model.segments, self.model.mended)
+        instruction, material = split(features, self.model.segments, self.model.mistyped)
         found = [("system", features.system)] if features.system else []
         return [*found, ("told", instruction), *([("material", material)] if material else [])]
 
@@ -118,7 +118,7 @@ class LinearClassifier:
         always, if_hard = NEED.get(task_class, (0, 0))
         need = always * MILLION
         if if_hard:
-            _, hardness = self.model.parts(zones_of(features, self.model.segments, self.model.mended))
+            _, hardness = self.model.parts(zones_of(features, self.model.segments, self.model.mistyped))
             need += if_hard * self.model.share_of(hardness)
         return Classification(
             task_class=task_class,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import string
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from operator import attrgetter, itemgetter
 from typing import Any, Final, Literal, cast
 
 from routed_agents.errors import StepError
+from routed_agents.material import hard_split, unlabelled, without_asides
 from routed_agents.steps import (
     NOTHING,
     STAMP,
@@ -66,11 +66,11 @@ class Features:
         declared_in: `call` when given with the call itself, `metadata` when it came along in metadata.
         forced: the tier asked for under `metadata["routed_agents"]["tier"]`.
         instruction: what the step is asked to do: the author's and the last person's own words.
-        payload: whether the last message carries quoted material (mail, document, code, JSON) besides its instruction.
-        spoken: a person's own words in the last human message, payload left out.
-        quoted: the payload's words; they may be a person's, yet they are not the instruction.
+        own: the last human message without material between unmistakable marks and without talk meant for a router.
+        spoken: a person's own words in it: what stands under a mere label (`Text: …`) is left out as well.
+        quoted: the words of the material; they may be a person's, yet they are not the instruction.
+        marked: some of it stands between marks (fences, tags, rules, quotation marks).
         system: the system prompt's own words.
-        asked: the last human message, payload and all.
         before: what was said just before it, newest first, a little of each message.
         open_loop: the last messages are tool results the model has yet to act on.
         loop_length: model replies since the turn began.
@@ -90,11 +90,11 @@ class Features:
     node: str | None = None
     instruction: str = ""
     system: str = ""
-    asked: str = ""
+    own: str = ""
     before: tuple[str, ...] = ()
     spoken: str = ""
     quoted: str = ""
-    payload: bool = False
+    marked: bool = False
     last_role: str = "human"
     message_count: int = 1
     tools: tuple[str, ...] = ()
@@ -117,8 +117,8 @@ def extract(step: Step) -> Features:
     messages = step.messages
     tokens, source = _tokens(step)
     system = window(plain(step.system if step.system is not None else _leading_system(messages)))
-    role, asked = turn.last_role, window(plain(text_of(turn.asked))) if turn.asked is not None else ""
-    spoken, quoted = split_payload(asked)
+    own, quoted = hard_split(without_asides(window(plain(text_of(turn.asked))))) if turn.asked is not None else ("", "")
+    spoken, labelled = unlabelled(own)
     forced, declared_here = _own_metadata(step.metadata)
     declared = step.task_class or declared_here
     return Features(
@@ -130,16 +130,16 @@ def extract(step: Step) -> Features:
         node=step.node,
         instruction=f"{system}\n{spoken}" if system else spoken,
         system=system,
-        asked=asked,
+        own=own,
         before=_before(messages, turn.asked) if len(messages) > 1 else (),
         spoken=spoken,
-        quoted=quoted,
-        payload=bool(quoted),
-        last_role=role,
+        quoted=f"{quoted}\n{labelled}" if quoted and labelled else quoted or labelled,
+        marked=bool(quoted),
+        last_role=turn.last_role,
         message_count=len(messages),
         tools=step.tools,
         output_schema=step.output_schema is not None,
-        open_loop=role == "tool",
+        open_loop=turn.last_role == "tool",
         loop_length=turn.replies,
         tool_errors=turn.errors,
         repeats=turn.repeats,
@@ -176,38 +176,6 @@ def _before(messages: Sequence[object], asked: object | None) -> tuple[str, ...]
             if len(found) == LOOKED_BACK:
                 break
     return tuple(found)
-
-
-FENCE: Final = re.compile(r"```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z)", re.DOTALL)
-TAGGED: Final = re.compile(r"<([a-zA-Z][\w-]{1,40})(?:\s[^>]{0,200})?>.*?(?:</\1>|\Z)", re.DOTALL)
-QUOTED: Final = re.compile(r"^\s{0,3}>.*$", re.MULTILINE)
-TRIPLE: Final = re.compile(r"\"\"\".*?(?:\"\"\"|\Z)|'''.*?(?:'''|\Z)|^-{3,}\n.*?(?:^-{3,}\s*$|\Z)", re.DOTALL | re.MULTILINE)
-LABELLED: Final = re.compile(
-    r"^(?:text|input|document|e-?mail|message|review|article|transcript|ticket|customer(?: message)?|code|data|passage|content|context)"
-    r"\s*:\s*(?:\n|(?=\S)).*",
-    re.IGNORECASE | re.MULTILINE | re.DOTALL,
-)
-HINTS: Final = ("`", "<", ">", '"', "~~~", "---", "'''", "“", "„", "«")
-"""Without any of these no pattern but `LABELLED` can match."""
-LONG_QUOTE: Final = re.compile(r"[\"“„«][^\"”“»]{60,}[\"”»]")
-PAYLOADS: Final = (FENCE, TAGGED, TRIPLE, QUOTED, LABELLED, LONG_QUOTE)
-
-
-def split_payload(text: str) -> tuple[str, str]:
-    """Part a message into its author's own words and the material it carries.
-
-    Fences, tags, quote marks at line starts, triple quotes, long quotations and labelled blocks (`Text: …`) count as material. A
-    message that is nothing but material keeps it as its own words: then it is what the author says.
-    """
-    if not any(mark in text for mark in HINTS) and (":" not in text or LABELLED.search(text) is None):
-        return text, ""
-    spoken, quoted = text, list[str]()
-    for pattern in PAYLOADS:
-        found = [match.group(0) for match in pattern.finditer(spoken)]
-        if found:
-            quoted += found
-            spoken = pattern.sub("\n", spoken)
-    return (spoken, "\n".join(quoted)) if spoken.strip() else (text, "")
 
 
 LOOSE: Final = f"{string.ascii_letters}{string.whitespace}.,'".encode()

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise, repeat
+from itertools import chain, pairwise, repeat
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,6 +32,8 @@ SLIPPED: Final = 5
 """Letters from which a word is looked at for a slip of the finger."""
 TELLING: Final = 16
 """Weight, in 1/32, from which a word is worth recognising under a slip."""
+REMEMBERED: Final = 20_000
+"""Unknown words whose meaning is kept."""
 SHARED: Final = "instruction"
 """The table that all instruction zones share."""
 MAGIC: Final = b"RAWT1\n"
@@ -73,14 +75,25 @@ class LinearModel:
             lanes[count] - base
         ) // STEPS
 
-    def mended(self, words: tuple[str, ...]) -> tuple[str, ...]:
-        """The words with single slips put right: a letter lost, doubled, swapped or mistaken in a word that says something."""
-        known = self.tables[SHARED]
-        if not [word for word in words if word not in known]:
-            return words
-        return tuple([word if word in known or len(word) < SLIPPED else self._meant(word) for word in words])
+    def mistyped(self, words: tuple[str, ...]) -> dict[str, str]:
+        """Words with a single slip in them (a letter lost, doubled, swapped or mistaken), and which telling word was meant."""
+        unknown = {*words}.difference(self.tables[SHARED])
+        return {word: meant for word in unknown if len(word) >= SLIPPED and (meant := self._meant(word)) != word}
 
     def _meant(self, word: str) -> str:
+        found = self._seen.get(word)
+        if found is None:
+            if len(self._seen) >= REMEMBERED:
+                self._seen.clear()
+            found = self._seen[word] = self._looked_up(word)
+        return found
+
+    @cached_property
+    def _seen(self) -> dict[str, str]:
+        """Unknown words met lately, and what they were taken for."""
+        return {}
+
+    def _looked_up(self, word: str) -> str:
         slips, known = self._slips, self.tables[SHARED]
         if word in slips:
             return slips[word]
@@ -108,8 +121,8 @@ class LinearModel:
 
     def known(self, zones: Zones) -> tuple[int, int]:
         """How many of the instruction's different words have a weight, and how many there are."""
-        words = {word for _, run in zones.instruction for word in run}
-        return len(words & self.tables[SHARED].keys()), len(words)
+        words = {*chain.from_iterable([run for _, run in zones.instruction])}
+        return len(words) - len(words.difference(self.tables[SHARED])), len(words)
 
     def share_of(self, logit: int) -> int:
         """A single logit as a probability, in parts of a million."""
@@ -131,7 +144,7 @@ class LinearModel:
                 added += sum(filter(None, weights)) + sum(map(stems, unknown, repeat(0)))
             else:
                 added += sum(filter(None, weights))
-            seen.update(map("%s %s".__mod__, pairwise(words)))
+            seen.update(map(" ".join, pairwise(words)))
             added += sum(map(own, seen, repeat(0)))
             seen.difference_update(words)
             added += sum(map(shared, seen, repeat(0)))
@@ -148,7 +161,7 @@ class LinearModel:
         lane = self.classes.index(task_class)
         found: list[tuple[int, str, str]] = []
         for zone, words in zones.instruction:
-            for name in {*words, *map("%s %s".__mod__, pairwise(words))}:
+            for name in {*words, *map(" ".join, pairwise(words))}:
                 weight = self._weight(zone, name, lane) + self._weight(SHARED, name, lane)
                 if weight > 0:
                     found.append((weight * STEPS, zone, name))
@@ -179,7 +192,7 @@ def names_of(zones: Zones, clusters: Mapping[str, Sequence[str]]) -> Iterator[tu
         yield f"sign|{sign}", 1.0
     for zone, words in zones.instruction:
         seen = {*words}
-        for name in (*seen, *map("%s %s".__mod__, {*pairwise(words)})):
+        for name in (*seen, *map(" ".join, {*pairwise(words)})):
             yield f"{zone}|{name}", 1.0
             yield f"{SHARED}|{name}", 1.0
         for word in seen:

@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Iterable, Iterator
 from functools import cache, lru_cache
 from importlib.resources import files
+from itertools import chain
 from typing import Any, Final, Generic, TypeVar
 
 from routed_agents.words import words_of
@@ -45,6 +46,8 @@ class PhraseTable(Generic[Tag]):
             for need in needed_by(phrase):
                 _NEEDS.add(need)
                 self._needed.setdefault(need, set()).update([(prefix, _first_word(prefix, whole)) for prefix, whole in starts])
+        _MET.clear()
+        needs_met.cache_clear()
 
     def find(self, text: str) -> Iterator[tuple[Tag, int, str]]:
         """Each phrase found, with its tag, where it starts and the words it matched."""
@@ -76,7 +79,7 @@ class PhraseTable(Generic[Tag]):
             return {*self._buckets}
         needed = self._needed
         found: set[str] = set()
-        for need in needs_met(text, len(_NEEDS)):
+        for need in needs_met(text):
             if need in needed:
                 beginnings = beginnings_of(text)
                 found.update([bucket for bucket, plain in needed[need] if plain in beginnings])
@@ -97,19 +100,28 @@ class PhraseTable(Generic[Tag]):
 
 _NEEDS: Final[set[str]] = set()
 """What any table's phrases need, so that one look at a text serves all tables."""
+_MET: Final[dict[str, tuple[str, ...]]] = {}
+"""Words met lately, and the needs each of them meets; mostly none."""
+REMEMBERED: Final = 20_000
+"""Words kept there."""
 
 
 @lru_cache(maxsize=32)
-def needs_met(text: str, known: int) -> frozenset[str]:
-    """Which of the needs of all tables a text meets; `known` is how many needs there are, for tables may be added."""
-    return frozenset(_NEEDS & beginnings_of(text)) if known else frozenset()
+def needs_met(text: str) -> frozenset[str]:
+    """Which of the needs of all tables a text meets."""
+    words = {*words_of(text)}
+    if new := words.difference(_MET):
+        if len(_MET) > REMEMBERED:
+            _MET.clear()
+            new = words
+        _MET.update([(word, tuple({word[:LETTERS], word[:MORE]} & _NEEDS)) for word in new])
+    return frozenset(chain.from_iterable([met for word in words if (met := _MET.get(word))]))
 
 
 @lru_cache(maxsize=32)
 def beginnings_of(text: str) -> frozenset[str]:
-    """How the words of a text begin: their first few letters, and of long words some more."""
-    words = {*words_of(text)}
-    return frozenset([word[:LETTERS] for word in words] + [word[:MORE] for word in words])
+    """The first letters of the words of a text."""
+    return frozenset([word[:LETTERS] for word in words_of(text)])
 
 
 def needed_by(phrase: str) -> set[str]:

@@ -7,11 +7,12 @@ import string
 from bisect import bisect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import chain, repeat
 from typing import Final
 
 from routed_agents.features import Features
-from routed_agents.words import words_of
+from routed_agents.material import hard_split
+from routed_agents.words import runs_of, words_of
 
 OPENING: Final = 25
 """Words at the start of the person's own text that are read as instruction."""
@@ -52,56 +53,61 @@ EDGE: Final = 4
 Words = tuple[str, ...]
 
 
-def as_typed(words: Words) -> Words:
-    """The words as they are."""
-    return words
+Slips = Callable[[Words], Mapping[str, str]]
+"""Tells which of some words were mistyped, and what was meant."""
 
 
-def zones_of(features: Features, segment_weights: Mapping[str, int], mend: Callable[[Words], Words] = as_typed) -> Zones:
+def none_mistyped(words: Words) -> Mapping[str, str]:
+    """Takes the words as they are."""
+    del words
+    return {}
+
+
+def zones_of(features: Features, segment_weights: Mapping[str, int], slips: Slips = none_mistyped) -> Zones:
     """Read a step's words place by place.
 
     Args:
         features: the step.
         segment_weights: how much each word speaks for its segment being an instruction.
-        mend: puts right what was mistyped in an instruction.
+        slips: tells what was mistyped in an instruction.
     """
-    own, quoted = hard_split(without_asides(features.asked))
-    own = own.strip()
+    own = features.own.strip()
     system, asked = words_of(hard_split(features.system)[0]), words_of(own)
     under = "_under" if system else ""
     instruction: list[tuple[str, tuple[str, ...]]] = []
     bulk: list[tuple[str, tuple[str, ...]]] = []
     if system:
-        instruction.append(("system", mend(system[:LEADING])))
+        instruction.append(("system", _mended(system[:LEADING], slips)))
         if len(system) > LEADING:
             bulk.append(("system_rest", system[LEADING:]))
-    said, told, rest = (own, mend(asked), ()) if quoted and len(asked) <= TOLD else _told(own, segment_weights, under, mend)
+    said, told, rest = (
+        (own, _mended(asked, slips), ()) if features.marked and len(asked) <= TOLD else _told(own, segment_weights, under, slips)
+    )
     if told:
         instruction.append((f"told{under}", told))
         if rest:
             bulk.append((f"rest{under}", rest))
     else:
         told = asked
-        instruction.append((f"opening{under}", mend(asked[:OPENING])))
+        instruction.append((f"opening{under}", _mended(asked[:OPENING], slips)))
         if len(asked) > OPENING:
-            instruction.append((f"closing{under}", mend(asked[max(OPENING, len(asked) - CLOSING) :])))
+            instruction.append((f"closing{under}", _mended(asked[max(OPENING, len(asked) - CLOSING) :], slips)))
             if len(asked) > OPENING + CLOSING:
                 bulk.append((f"body{under}", asked[OPENING:-CLOSING]))
     if features.before:
         bulk.append(("before", words_of("\n".join(features.before))))
     if features.tools:
         bulk.append(("tools", words_of(CAMEL.sub(" ", " ".join(features.tools)))))
-    signs = _signs(features, said or own, told, len(asked), len(system), quoted)
+    signs = _signs(features, said or own, told, len(asked), len(system))
     return Zones(instruction=tuple(instruction), bulk=tuple(bulk), signs=tuple(signs))
 
 
-def split(features: Features, segment_weights: Mapping[str, int], mend: Callable[[Words], Words] = as_typed) -> tuple[str, str]:
+def split(features: Features, segment_weights: Mapping[str, int], slips: Slips = none_mistyped) -> tuple[str, str]:
     """The message's instruction and its material, as `zones_of` takes them, for a person to read."""
-    own, quoted = hard_split(without_asides(features.asked))
-    own = own.strip()
+    own, quoted = features.own.strip(), features.quoted if features.marked else ""
     if quoted and len(words_of(own)) <= TOLD:
         return own, quoted
-    told, _, rest = _told(own, segment_weights, "_under" if features.system else "", mend)
+    told, _, rest = _told(own, segment_weights, "_under" if features.system else "", slips)
     if not told:
         return own, quoted
     segments = segments_of(own)
@@ -139,20 +145,35 @@ def _cut(text: str) -> list[str]:
     return [segment for line in text.split("\n") if (segment := line.strip())]
 
 
-def segment_names(segment: str, place: int, count: int, under: str) -> tuple[tuple[str, ...], str]:
+def segment_names(segment: str, place: int, count: int, under: str) -> tuple[Words, str]:
     """The words of a segment and the name of its place and form, as its weights are kept."""
     words = words_of(segment)
+    return words, _form(segment, place, count, under, len(words))
+
+
+def _form(segment: str, place: int, count: int, under: str, length: int) -> str:
     where = "only" if count == 1 else "first" if place == 0 else "last" if place == count - 1 else "edge"
-    end = segment[-1]
-    form = "colon" if end in ":：" else "question" if end in "?？" else "stop" if end in ".!。！" else "open"
-    return words, f"={where}{under} {form} {bisect(_SEGMENT_LENGTHS, len(words))}"
+    return _FORMS[where, under, _ENDS.get(segment[-1], "open"), bisect(_SEGMENT_LENGTHS, length)]
 
 
 _SEGMENT_LENGTHS: Final = (2, 5, 10, 20, 40)
+_ENDS: Final = {":": "colon", "：": "colon", "?": "question", "？": "question", **dict.fromkeys(".!。！", "stop")}
+_FORMS: Final = {
+    (where, under, end, size): f"={where}{under} {end} {size}"
+    for where in ("only", "first", "last", "edge")
+    for under in ("", "_under")
+    for end in ("colon", "question", "stop", "open")
+    for size in range(len(_SEGMENT_LENGTHS) + 1)
+}
 SEGMENT_SHARE: Final = 8
 
 
-def _told(own: str, weights: Mapping[str, int], under: str, mend: Callable[[Words], Words]) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+def _mended(words: Words, slips: Slips) -> Words:
+    mistyped = slips(words)
+    return tuple([mistyped.get(word, word) for word in words]) if mistyped else words
+
+
+def _told(own: str, weights: Mapping[str, int], under: str, slips: Slips) -> tuple[str, Words, Words]:
     """The segments that read like an instruction, as text and as words, and the others' words; nothing is told where none does."""
     segments = segments_of(own)
     count = len(segments)
@@ -160,154 +181,23 @@ def _told(own: str, weights: Mapping[str, int], under: str, mend: Callable[[Word
     told: list[str] = []
     rest: list[str] = []
     weight = weights.get
-    for place, segment in enumerate(segments):
-        if EDGE <= place < count - EDGE:
-            rest += words_of(segment)
-            continue
-        words, form = segment_names(segment, place, count, under)
-        words = mend(words)
-        score = weight(form, 0) + SEGMENT_SHARE * sum(map(weight, {*words}, repeat(0))) // (len(words) + SEGMENT_SHARE // 2)
-        if score > 0 and len(told) < TOLD:
-            said.append(segment)
-            told += words
-        else:
-            rest += words
+    runs = runs_of(segments)
+    edges = runs if count <= 2 * EDGE else [*runs[:EDGE], *runs[-EDGE:]]
+    mistyped = slips(tuple(chain.from_iterable(edges)))
+    for place, words in enumerate(runs):
+        if not EDGE <= place < count - EDGE and len(told) < TOLD:
+            meant = tuple([mistyped.get(word, word) for word in words]) if mistyped else words
+            score = weight(_form(segments[place], place, count, under, len(words)), 0)
+            score += SEGMENT_SHARE * sum(map(weight, {*meant}, repeat(0))) // (len(words) + SEGMENT_SHARE // 2)
+            if score > 0:
+                said.append(segments[place])
+                told += meant
+                continue
+        rest += words
     return "\n".join(said), tuple(told[:TOLD]), tuple(rest)
 
 
 CAMEL: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")
-
-_FENCE: Final = re.compile(r"```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z)", re.DOTALL)
-_TAGGED: Final = re.compile(
-    r"<(?!instruct|task|role|rule|goal|step|format|output|system|prompt|question|query|objective|guideline|request|policy|persona|identity"
-    r"|constraint|requirement|criteria|thinking)([a-zA-Z][\w-]{1,40})(?:\s[^>]{0,200})?>.*?(?:</\1>|\Z)",
-    re.DOTALL | re.IGNORECASE,
-)
-_TRIPLE: Final = re.compile(
-    r"\"\"\".*?(?:\"\"\"|\Z)|'''.*?(?:'''|\Z)|^[ \t]*-{3,}[ \t]*\n.*?(?:^[ \t]*-{3,}\s*$|\Z)", re.DOTALL | re.MULTILINE
-)
-_QUOTED: Final = re.compile(r"^\s{0,3}>.*$", re.MULTILINE)
-_LONG_QUOTE: Final = re.compile(r"\"(?:[^\"\s]+\s+){8,}[^\"]*\"")
-_HINTS: Final = ("`", "<", ">", '"', "~~~", "---", "'''")
-
-
-def hard_split(text: str) -> tuple[str, str]:
-    """Part a message into its author's words and what stands between unmistakable marks: fences, tags, rules, quotation marks.
-
-    Material under a mere label (`Text: …`) stays, for an instruction may follow it. A message that is nothing but material keeps it.
-    """
-    for mark in _HINTS:
-        if mark in text:
-            break
-    else:
-        return text, ""
-    own, quoted = text, list[str]()
-    for pattern in (_FENCE, _TAGGED, _TRIPLE, _QUOTED, _LONG_QUOTE):
-        found = [match[0] for match in pattern.finditer(own)]
-        if found:
-            quoted += found
-            own = pattern.sub("\n", own)
-    return (own, "\n".join(quoted)) if own.strip() else (text, "")
-
-
-_EASY = r"(?:simple|easy|trivial|routine|cheap|basic|quick|straightforward|minor|low[- ](?:priority|complexity|stakes))"
-_WORK = r"(?:task|request|question|step|job|query|ticket|case|one|matter|issue|prompt|message)"
-_SMALL = r"(?:cheap(?:er|est)?|small(?:er|est)?|light(?:er|weight)?|fast(?:er)?|weak(?:er)?|mini)"
-_ASIDE_WORDS: Final = frozenset(
-    [
-        "easy",
-        "simple",
-        "trivial",
-        "routine",
-        "basic",
-        "quick",
-        "straightforward",
-        "minor",
-        "cheap",
-        "cheaper",
-        "cheapest",
-        "haiku",
-        "opus",
-        "model",
-        "classification",
-        "router",
-        "routing",
-        "ignore",
-        "disregard",
-        "formatting",
-        "labelling",
-        "labeling",
-        "extraction",
-        "summarization",
-        "summarisation",
-        "lookup",
-        "tier",
-        "task",
-        "task_class",
-        "system",
-        "router",
-        "admin",
-        "downgrade",
-        "complexity",
-    ]
-)
-_ASIDE: Final = re.compile(
-    r"\b(?:"
-    rf"(?:this|it|that|the (?:above|following|rest)|everything)(?: \w+)?(?:'s| is| was)(?: just| only| really| merely| but)?(?: an?)?"
-    rf" (?:very |quite |really |fairly )?{_EASY}(?: \w+){{0,3}} {_WORK}"
-    rf"|(?:this|it|that) (?:simple|easy|trivial|routine) {_WORK}"
-    rf"|(?:use|using|send|route|give|needs?|takes?)(?: \w+){{0,4}} (?:to |with )?(?:the |an? )?"
-    rf"(?:{_SMALL}(?: \w+)? (?:model|tier|llm)|haiku|cheapest)"
-    rf"|(?:treat|handle|mark|tag|consider|process)(?: \w+){{0,2}} as (?:an? )?(?:very |just )?{_EASY}"
-    r"|(?:no|not|don't|do not|without)(?: \w+){0,4} (?:the )?(?:strong|opus|expensive|big|large|powerful|flagship)"
-    r"(?: \w+)? (?:model|tier|llm)"
-    r"|(?:ignore|disregard|forget)(?: \w+){0,3} (?:previous|prior|above|earlier|other)(?: \w+){0,2} (?:instructions?|rules?|prompts?|text)"
-    r"|(?:just|only|simply|merely) (?:an? )?(?:simple )?(?:classification|labell?ing|extraction|summari[sz]ation|formatting|lookup|look-up)"
-    r" (?:task|request|step|job)"
-    rf"|an? {_EASY} (?:classification|labell?ing|extraction|summari[sz]ation|formatting|lookup|look-up)(?: task| request| step| job)?"
-    r")\b",
-    re.IGNORECASE,
-)
-"""Sentences about how easy the work is, or which model should do it."""
-_STOP: Final = re.compile(r"[.!?\n]")
-
-
-def without_asides(text: str) -> str:
-    """The text without sentences that talk the work down: they say nothing about it, and whoever writes a payload may write them."""
-    if _ASIDE_WORDS.isdisjoint(words_of(text)):
-        return text
-    kept, done = list[str](), 0
-    for found in _ASIDE.finditer(text):
-        if found.start() < done:
-            continue
-        begin = _begin(text, done, found.start())
-        end = _STOP.search(text, found.end())
-        kept.append(text[done:begin].rstrip(" \t"))
-        done = (end.start() if end[0] == "\n" else end.end()) if end else len(text)
-    left = _SETTING.sub("", "".join([*kept, text[done:]]))
-    return left if left.strip() else text
-
-
-def _begin(text: str, least: int, place: int) -> int:
-    """Where the sentence round a place begins; one set into another's middle begins at its capital letter."""
-    begin = max(max(text.rfind(mark, least, place) for mark in ".!?\n") + 1, least)
-    if text[place].isupper():
-        return place
-    before = [match.start() for match in _CAPITAL.finditer(text, begin, place)]
-    return before[-1] if before and len(text[before[-1] : place].split()) <= NEAR else begin
-
-
-NEAR: Final = 8
-"""Words between a sentence's capital letter and its talk of how easy the work is."""
-_CAPITAL: Final = re.compile(r"(?<!\S)[A-Z]")
-_SETTING: Final = re.compile(
-    r"[ \t]*\[/?(?:system|router|admin|developer)\][^\[\n]*(?:\[/(?:system|router|admin|developer)\])?"
-    r"|[{(<\[]?[ \t]*[\"']?\b(?:tier|task_class|route_to|routing|model_tier|complexity)[\"']?[ \t]*[:=][ \t]*[\"']?\w+[\"']?"
-    r"(?:[ \t]*,[ \t]*[\"']?\w+[\"']?[ \t]*[:=][ \t]*[\"']?\w+[\"']?)*(?:[ \t]*[})>\]])?",
-    re.IGNORECASE,
-)
-"""Settings of a router, written into a text."""
-
 
 # ---- shape ------------------------------------------------------------------------------------------------------------
 
@@ -363,7 +253,7 @@ _MARKS = _steps("marks", (2, 5, 10, 20))
 _SELVES = _steps("self", (1, 2, 4))
 
 
-def _signs(features: Features, own: str, told: tuple[str, ...], length: int, system: int, quoted: str) -> list[str]:
+def _signs(features: Features, own: str, told: tuple[str, ...], length: int, system: int) -> list[str]:
     near, first = own[:1500], told[:80]
     bounds, names = _TURNS_UNDER if system else _TURNS
     signs = [
@@ -387,7 +277,7 @@ def _signs(features: Features, own: str, told: tuple[str, ...], length: int, sys
         signs.append("asks")
     if len(told) < length:
         signs.append(_REST[1][bisect(_REST[0], length - len(told))])
-    if quoted:  # that it is there tells something; what it says is nobody's instruction
+    if features.marked:  # that it is there tells something; what it says is nobody's instruction
         signs.append("quotes")
     if features.output_schema:
         signs.append("schema")

@@ -190,8 +190,8 @@ MUTATIONS = (
     Mutation(
         8,
         "the payload decides the class",
-        "zones.py",
-        'return (own, "\\n".join(quoted)) if own.strip() else (text, "")',
+        "material.py",
+        'return (own, "\\n".join(quoted)) if quoted and own.strip() else (text, "")',
         'return text, ""',
     ),
 )

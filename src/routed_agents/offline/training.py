@@ -20,10 +20,11 @@ from routed_agents.classify import NEED
 from routed_agents.errors import ConfigurationError
 from routed_agents.features import extract
 from routed_agents.linear import SCALE, SHARED, STEM, dump, names_of
+from routed_agents.material import hard_split
 from routed_agents.offline.corpus import OPEN, SHUT, Corpus, Example
 from routed_agents.taxonomy import Taxonomy
 from routed_agents.words import words_of
-from routed_agents.zones import BULK_ZONES, EDGE, SEGMENT_SHARE, hard_split, segment_names, segments_of, zones_of
+from routed_agents.zones import BULK_ZONES, EDGE, SEGMENT_SHARE, segment_names, segments_of, zones_of
 
 if TYPE_CHECKING:
     import numpy as np

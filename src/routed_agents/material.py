@@ -1,0 +1,170 @@
+"""Material is what a message carries besides its author's own words: quoted mail, documents, code, and talk meant for a router."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from routed_agents.words import words_of
+
+_FENCE: Final = re.compile(r"```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z)", re.DOTALL)
+_TAGGED: Final = re.compile(
+    r"<(?!instruct|task|role|rule|goal|step|format|output|system|prompt|question|query|objective|guideline|request|policy|persona|identity"
+    r"|constraint|requirement|criteria|thinking)([a-zA-Z][\w-]{1,40})(?:\s[^>]{0,200})?>.*?(?:</\1>|\Z)",
+    re.DOTALL | re.IGNORECASE,
+)
+_TRIPLE: Final = re.compile(
+    r"\"\"\".*?(?:\"\"\"|\Z)|'''.*?(?:'''|\Z)|^[ \t]*-{3,}[ \t]*\n.*?(?:^[ \t]*-{3,}\s*$|\Z)", re.DOTALL | re.MULTILINE
+)
+_QUOTED: Final = re.compile(r"^\s{0,3}>.*$", re.MULTILINE)
+_LONG_QUOTE: Final = re.compile(r"\"(?:[^\"\s]+\s+){8,}[^\"]*\"")
+_MARKS: Final = (
+    (_FENCE, ("```", "~~~")),
+    (_TAGGED, ("<",)),
+    (_TRIPLE, ('"""', "'''", "---")),
+    (_QUOTED, ("\n>", "\n >", "\n  >", "\n   >")),
+    (_LONG_QUOTE, ('"',)),
+)
+"""Patterns of material, each with what must stand in a text for it to be worth trying."""
+LABELLED: Final = re.compile(
+    r"^(?:text|input|document|e-?mail|message|review|article|transcript|ticket|customer(?: message)?|code|data|passage|content|context)"
+    r"\s*:\s*(?:\n|(?=\S)).*",
+    re.IGNORECASE | re.MULTILINE | re.DOTALL,
+)
+
+
+def hard_split(text: str) -> tuple[str, str]:
+    """Part a message into its author's words and what stands between unmistakable marks: fences, tags, rules, quotation marks.
+
+    Material under a mere label (`Text: …`) stays, for an instruction may follow it. A message that is nothing but material keeps it.
+    """
+    own, quoted = text, list[str]()
+    for pattern, hints in _MARKS:
+        for hint in hints:
+            if hint in own or (pattern is _QUOTED and own.lstrip(" ").startswith(">")):
+                break
+        else:
+            continue
+        found = [match[0] for match in pattern.finditer(own)]
+        if found:
+            quoted += found
+            own = pattern.sub("\n", own)
+    return (own, "\n".join(quoted)) if quoted and own.strip() else (text, "")
+
+
+def unlabelled(own: str) -> tuple[str, str]:
+    """Part an author's words into those spoken and those under a label (`Text: …`), which may be somebody else's."""
+    if ":" not in own or (found := LABELLED.search(own)) is None:
+        return own, ""
+    spoken = f"{own[: found.start()]}\n{own[found.end() :]}"
+    return (spoken, found[0]) if spoken.strip() else (own, "")
+
+
+_EASY = r"(?:simple|easy|trivial|routine|cheap|basic|quick|straightforward|minor|low[- ](?:priority|complexity|stakes))"
+_WORK = r"(?:task|request|question|step|job|query|ticket|case|one|matter|issue|prompt|message)"
+_SMALL = r"(?:cheap(?:er|est)?|small(?:er|est)?|light(?:er|weight)?|fast(?:er)?|weak(?:er)?|mini)"
+_EASY_WORDS: Final = frozenset(["simple", "easy", "trivial", "routine", "cheap", "basic", "quick", "straightforward", "minor", "low"])
+_SMALL_WORDS: Final = frozenset(
+    [
+        "cheap",
+        "cheaper",
+        "cheapest",
+        "small",
+        "smaller",
+        "smallest",
+        "light",
+        "lighter",
+        "lightweight",
+        "fast",
+        "faster",
+        "weak",
+        "weaker",
+        "mini",
+    ]
+)
+_STRONG_WORDS: Final = frozenset(["strong", "opus", "expensive", "big", "large", "powerful", "flagship"])
+_MODEL_WORDS: Final = frozenset(["model", "tier", "llm"])
+_KIND_WORDS: Final = frozenset(
+    ["classification", "labelling", "labeling", "extraction", "summarization", "summarisation", "formatting", "lookup", "look"]
+)
+_TELLTALES: Final = (
+    (
+        _EASY_WORDS,
+        frozenset(["task", "request", "question", "step", "job", "query", "ticket", "case", "one", "matter", "issue", "prompt", "message"]),
+    ),
+    (_EASY_WORDS, frozenset(["treat", "handle", "mark", "tag", "consider", "process"]) | _KIND_WORDS),
+    (frozenset(["haiku", "cheapest"]), frozenset(["use", "using", "send", "route", "give", "need", "needs", "take", "takes"])),
+    (_SMALL_WORDS, _MODEL_WORDS),
+    (_STRONG_WORDS, _MODEL_WORDS),
+    (
+        frozenset(["ignore", "disregard", "forget"]),
+        frozenset(["instruction", "instructions", "rule", "rules", "prompt", "prompts", "text"]),
+    ),
+    (frozenset(["just", "only", "simply", "merely"]), _KIND_WORDS),
+    (frozenset(["tier", "routing", "complexity"]),) * 2,
+    (frozenset(["task"]), frozenset(["class"])),
+    (frozenset(["route"]), frozenset(["to"])),
+)
+"""Of the two sets of each row a text must have a word, or no pattern below can match; tells most texts quickly."""
+_ASIDE: Final = re.compile(
+    r"\b(?:"
+    rf"(?:this|it|that|the (?:above|following|rest)|everything)(?: \w+)?(?:'s| is| was)(?: just| only| really| merely| but)?(?: an?)?"
+    rf" (?:very |quite |really |fairly )?{_EASY}(?: \w+){{0,3}} {_WORK}"
+    rf"|(?:this|it|that) (?:simple|easy|trivial|routine) {_WORK}"
+    rf"|(?:use|using|send|route|give|needs?|takes?)(?: \w+){{0,4}} (?:to |with )?(?:the |an? )?"
+    rf"(?:{_SMALL}(?: \w+)? (?:model|tier|llm)|haiku|cheapest)"
+    rf"|(?:treat|handle|mark|tag|consider|process)(?: \w+){{0,2}} as (?:an? )?(?:very |just )?{_EASY}"
+    r"|(?:no|not|don't|do not|without)(?: \w+){0,4} (?:the )?(?:strong|opus|expensive|big|large|powerful|flagship)"
+    r"(?: \w+)? (?:model|tier|llm)"
+    r"|(?:ignore|disregard|forget)(?: \w+){0,3} (?:previous|prior|above|earlier|other)(?: \w+){0,2} (?:instructions?|rules?|prompts?|text)"
+    r"|(?:just|only|simply|merely) (?:an? )?(?:simple )?(?:classification|labell?ing|extraction|summari[sz]ation|formatting|lookup|look-up)"
+    r" (?:task|request|step|job)"
+    rf"|an? {_EASY} (?:classification|labell?ing|extraction|summari[sz]ation|formatting|lookup|look-up)(?: task| request| step| job)?"
+    r")\b",
+    re.IGNORECASE,
+)
+"""Sentences about how easy the work is, or which model should do it."""
+_STOP: Final = re.compile(r"[.!?\n]")
+_BRACKETED: Final = frozenset(["system", "router", "admin", "developer"])
+
+
+def without_asides(text: str) -> str:
+    """The text without sentences that talk the work down: they say nothing about it, and whoever writes a payload may write them."""
+    seen = {*words_of(text)}
+    for one, other in _TELLTALES:
+        if not (one.isdisjoint(seen) or other.isdisjoint(seen)):
+            break
+    else:
+        if "[" not in text or _BRACKETED.isdisjoint(seen):
+            return text
+    kept, done = list[str](), 0
+    for found in _ASIDE.finditer(text):
+        if found.start() < done:
+            continue
+        begin = _begin(text, done, found.start())
+        end = _STOP.search(text, found.end())
+        kept.append(text[done:begin].rstrip(" \t"))
+        done = (end.start() if end[0] == "\n" else end.end()) if end else len(text)
+    left = _SETTING.sub("", "".join([*kept, text[done:]]))
+    return left if left.strip() else text
+
+
+def _begin(text: str, least: int, place: int) -> int:
+    """Where the sentence round a place begins; one set into another's middle begins at its capital letter."""
+    begin = max(max(text.rfind(mark, least, place) for mark in ".!?\n") + 1, least)
+    if text[place].isupper():
+        return place
+    before = [match.start() for match in _CAPITAL.finditer(text, begin, place)]
+    return before[-1] if before and len(text[before[-1] : place].split()) <= NEAR else begin
+
+
+NEAR: Final = 8
+"""Words between a sentence's capital letter and its talk of how easy the work is."""
+_CAPITAL: Final = re.compile(r"(?<!\S)[A-Z]")
+_SETTING: Final = re.compile(
+    r"[ \t]*\[/?(?:system|router|admin|developer)\][^\[\n]*(?:\[/(?:system|router|admin|developer)\])?"
+    r"|[{(<\[]?[ \t]*[\"']?\b(?:tier|task_class|route_to|routing|model_tier|complexity)[\"']?[ \t]*[:=][ \t]*[\"']?\w+[\"']?"
+    r"(?:[ \t]*,[ \t]*[\"']?\w+[\"']?[ \t]*[:=][ \t]*[\"']?\w+[\"']?)*(?:[ \t]*[})>\]])?",
+    re.IGNORECASE,
+)
+"""Settings of a router, written into a text."""
