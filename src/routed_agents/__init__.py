@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from routed_agents.errors import PolicyError, RoutedAgentsError, StepStopped
     from routed_agents.guards import Conditions, Verdict
     from routed_agents.integrations.agents import RouterMiddleware
-    from routed_agents.integrations.langchain import CostObserver, RoutedChatModel
+    from routed_agents.integrations.langchain import RoutedChatModel
     from routed_agents.integrations.langgraph import RouterNode
+    from routed_agents.integrations.observer import CostObserver
     from routed_agents.ledger import Bill, Ledger, cost_of
     from routed_agents.policy import Policy
     from routed_agents.pricing import Prices, Usage
@@ -25,7 +26,7 @@ _HOMES = {
     "Bill": "ledger",
     "Classification": "classify",
     "Conditions": "guards",
-    "CostObserver": "integrations.langchain",
+    "CostObserver": "integrations.observer",
     "Decision": "decisions",
     "Ledger": "ledger",
     "Policy": "policy",

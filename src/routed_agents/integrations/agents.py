@@ -15,8 +15,9 @@ from langgraph.types import Command
 from typing_extensions import override
 
 from routed_agents.errors import ConfigurationError
-from routed_agents.integrations.langchain import MARK, stamped
+from routed_agents.integrations.langchain import stamped
 from routed_agents.integrations.models import Models, deployment_of, is_simulated
+from routed_agents.integrations.observer import MARK
 from routed_agents.integrations.position import CHANNEL, Position, position_of
 from routed_agents.policy import Policy
 from routed_agents.repairs import repaired

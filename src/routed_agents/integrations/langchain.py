@@ -1,9 +1,8 @@
-"""A LangChain chat model that routes each call, and an observer that prices the calls of others."""
+"""A LangChain chat model that routes each call."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -13,19 +12,21 @@ from uuid import UUID
 from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager, Callbacks
 from langchain_core.exceptions import OutputParserException
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
+from langchain_core.language_models.chat_model_stream import AsyncChatModelStream, ChatModelStream
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult, LLMResult
 from langchain_core.prompt_values import PromptValue
 from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
 from langchain_core.utils.function_calling import convert_to_openai_tool
-from opentelemetry import context as otel_context
 from opentelemetry import trace
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from typing_extensions import override
 
 from routed_agents.errors import ConfigurationError, RoutedAgentsError
 from routed_agents.features import upper_tokens
+from routed_agents.integrations.events import Event, PassingEvents, astream_of, stream_of
 from routed_agents.integrations.models import Models, is_simulated, policy_for
+from routed_agents.integrations.observer import MARK, message_of
 from routed_agents.integrations.position import Position, position_of, send_state
 from routed_agents.policy import Policy
 from routed_agents.pricing import Usage, usage_of
@@ -36,8 +37,6 @@ from routed_agents.tiers import Tiers, card
 
 LATE: Final = "_routed_late"
 """The bound argument that carries `bind_tools` and `with_structured_output` until the tier is known."""
-MARK: Final = "routed_agents_tier"
-"""Metadata on the run of a routed attempt, so that an observer doesn't count it again."""
 NOT_CURRENT: Final = nullcontext()
 ANSWER_FAILURES: Final = (OutputParserException, ValidationError)
 
@@ -205,7 +204,8 @@ class RoutedChatModel(BaseChatModel):
                         passing.failed(error)
                     finally:
                         passing.ended()
-                    yield from passing.finish()
+                    passing.record()
+                yield from passing.rest()
             yield from going.last_words()
 
     @override
@@ -227,10 +227,66 @@ class RoutedChatModel(BaseChatModel):
                         passing.failed(error)
                     finally:
                         passing.ended()
-                    for ready in passing.finish():
-                        yield ready
+                    passing.record()
+                for ready in passing.rest():
+                    yield ready
             for ready in going.last_words():
                 yield ready
+
+    @override
+    def _chat_model_stream_v3(
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, *, stop: list[str] | None = None, **kwargs: Any
+    ) -> ChatModelStream:
+        _refuse_parsed(kwargs)
+        return stream_of(self._events(input, config, stop, kwargs))
+
+    @override
+    async def _achat_model_stream_v3(
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, *, stop: list[str] | None = None, **kwargs: Any
+    ) -> AsyncChatModelStream:
+        _refuse_parsed(kwargs)
+        return astream_of(self._aevents(input, config, stop, kwargs))
+
+    def _events(
+        self, input: LanguageModelInput, config: RunnableConfig | None, stop: list[str] | None, kwargs: dict[str, Any]
+    ) -> Iterator[Event]:
+        with self._open(input, config, kwargs) as going:
+            for attempt in going.call.attempts():
+                with attempt:
+                    target = going.target(self.models.get(attempt.deployment), attempt, stop, streaming=True)
+                    passing = PassingEvents(attempt, going.call, going.taking(attempt), hold=self.buffer)
+                    stream = target.runnable.stream_events(going.prompt, target.config, version="v3", **target.kwargs)
+                    try:
+                        for event in stream:
+                            yield from passing.take(event)
+                            if passing.refused:
+                                break
+                    finally:
+                        passing.ended()
+                    passing.record(stream.output_message if not passing.refused else None)
+                yield from passing.rest()
+
+    async def _aevents(
+        self, input: LanguageModelInput, config: RunnableConfig | None, stop: list[str] | None, kwargs: dict[str, Any]
+    ) -> AsyncIterator[Event]:
+        with self._open(input, config, kwargs) as going:
+            for attempt in going.call.attempts():
+                with attempt:
+                    target = going.target(await self._built(attempt), attempt, stop, streaming=True)
+                    passing = PassingEvents(attempt, going.call, going.taking(attempt), hold=self.buffer)
+                    stream = await target.runnable.astream_events(going.prompt, target.config, version="v3", **target.kwargs)
+                    try:
+                        async for event in stream:
+                            for ready in passing.take(event):
+                                yield ready
+                            if passing.refused:
+                                break
+                    finally:
+                        passing.ended()
+                        await stream.aclose()
+                    passing.record(stream.output_message if not passing.refused else None)
+                for ready in passing.rest():
+                    yield ready
 
     @override
     def generate(  # type: ignore[override]
@@ -398,6 +454,10 @@ class _Going:
         else:
             attempt.record(raw, validated=True if isinstance(parsed, BaseModel) else None)  # a dict was parsed, but held against no schema
 
+    def taking(self, attempt: Attempt) -> Callable[[AIMessage | None], None]:
+        """`take` for one attempt."""
+        return lambda message: self.take(attempt, message)
+
     def parse_failure(self, error: BaseException) -> None:
         """Keep the error of a parser: the model has answered, so the answer is judged before the error surfaces."""
         if not self.structured or self._capture is None or self._capture.message is None:
@@ -482,14 +542,17 @@ class _Passing:
         elif bound:
             self._attempt.partial(Usage(input=self._going.call.decision.features.tokens, output=bound, source="estimated"))
 
-    def finish(self) -> Iterator[Any]:
-        """Record the whole; give out what was held back, if it stands."""
+    def record(self) -> None:
+        """The whole is there: have it judged."""
         self._going.take(self._attempt, self._sum)
-        if self._attempt.follow_up is None and not self._attempt.alarmed:
-            yield from self._held
-        else:
+        if self._attempt.follow_up is not None or self._attempt.alarmed:
+            self._held = []
             self._going.reset()
-        self._held = []
+
+    def rest(self) -> list[Any]:
+        """What was held back; to be given out when the attempt is over, so that a reader who leaves now leaves it accepted."""
+        held, self._held = self._held, []
+        return held
 
 
 class _Capture(BaseCallbackHandler):
@@ -502,162 +565,14 @@ class _Capture(BaseCallbackHandler):
 
     @override
     def on_llm_end(self, response: LLMResult, **kwargs: Any) -> None:
-        self.message = _message_of(response)
+        self.message = message_of(response)
 
 
-@dataclass(slots=True)
-class _Watched:
-    """A call an observer has seen begin."""
-
-    model: str
-    messages: Sequence[BaseMessage]
-    metadata: Mapping[str, Any]
-    tags: Sequence[str]
-    started_ns: int
-    parent: object
-    above: tuple[UUID, ...]
-    within: UUID | None
-    first_chunk_ns: int | None = None
-
-
-@dataclass(slots=True)
-class _Expected:
-    """What a router decided for a node; the first call made there is that step, and further ones are steps of their own."""
-
-    decision: Any
-    context: object
-    calls: int = 0
-
-    def step_id(self) -> str:
-        self.calls += 1
-        return str(self.decision.id) if self.calls == 1 else f"{self.decision.id}.{self.calls}"
-
-
-class CostObserver(BaseCallbackHandler):
-    """Prices the model calls that nobody routed, among them those of plain models behind a `RouterNode`.
-
-    Pass it once, and it sees every model call below: `graph.compile().with_config(callbacks=[CostObserver(router)])`. It never chooses
-    a model; calls made through `RoutedChatModel` are left alone, for they keep their own books.
-    """
-
-    run_inline = True
-
-    def __init__(self, router: Router | Policy | str | None = None) -> None:
-        self.router = Router.of(router)
-        self._open: dict[UUID, _Watched] = {}
-        self._parents: dict[UUID, UUID | None] = {}
-        self._expected: dict[UUID, dict[str, list[_Expected]]] = {}
-
-    def expect(self, run: UUID | None, node: str, decision: Any, context: object) -> None:
-        """Remember what the router node with this run decided for a node beside it; the calls made there are recorded under it."""
-        graph = self._parents.get(run) if run is not None else None
-        if graph is not None:
-            self._expected.setdefault(graph, {}).setdefault(node, []).append(_Expected(decision=decision, context=context))
-
-    @override
-    def on_chain_start(self, serialized: Any, inputs: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any) -> None:
-        self._parents[run_id] = parent_run_id
-
-    @override
-    def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
-        self._forget(run_id)
-
-    @override
-    def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
-        for call in [call for call, seen in list(self._open.items()) if seen.within == run_id]:
-            self._close(call, None, asyncio.CancelledError())  # a cancelled call never says itself that it is over
-        self._forget(run_id)
-
-    @override
-    def on_chat_model_start(
-        self,
-        serialized: Any,
-        messages: list[list[BaseMessage]],
-        *,
-        run_id: UUID,
-        parent_run_id: UUID | None = None,
-        tags: list[str] | None = None,
-        metadata: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        known = metadata or {}
-        if MARK in known:
-            return
-        parameters = cast("Mapping[str, Any]", kwargs.get("invocation_params") or {})
-        model = known.get("ls_model_name") or parameters.get("model") or parameters.get("model_name") or "unknown"
-        self._open[run_id] = _Watched(
-            model=str(model),
-            messages=messages[0] if messages else (),
-            metadata=known,
-            tags=tags or (),
-            started_ns=time.time_ns(),
-            parent=otel_context.get_current(),
-            above=self._above(parent_run_id),
-            within=parent_run_id,
-        )
-
-    @override
-    def on_llm_new_token(self, token: Any, *, run_id: UUID, **kwargs: Any) -> None:
-        seen = self._open.get(run_id)
-        if seen is not None and seen.first_chunk_ns is None:
-            seen.first_chunk_ns = time.time_ns()
-
-    @override
-    def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
-        self._close(run_id, _message_of(response), None)
-
-    @override
-    def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
-        response = kwargs.get("response")
-        self._close(run_id, _message_of(response) if isinstance(response, LLMResult) else None, error)
-
-    def _close(self, run_id: UUID, message: BaseMessage | None, error: BaseException | None) -> None:
-        seen = self._open.pop(run_id, None)
-        if seen is None:
-            return
-        node = seen.metadata.get("langgraph_node")
-        expected = self._expected_for(seen.above, str(node))
-        decision = expected.decision if expected is not None else None
-        position = position_of({"metadata": seen.metadata})
-        step = Step.from_messages(
-            seen.messages or ("",),
-            node=position.node,
-            metadata=dict(seen.metadata),
-            run=position.run,
-            id=expected.step_id() if expected is not None else str(run_id),
-        )
-        self.router.watch(
-            model=seen.model,
-            reply=message,
-            step=step,
-            decision=decision,
-            thread=position.thread,
-            labels=labels_from_tags(self.router.policy.labels, seen.tags),
-            key=decision.key if decision is not None else position.node or "",
-            started_ns=seen.started_ns,
-            first_chunk_ns=seen.first_chunk_ns,
-            error=error,
-            parent=expected.context if expected is not None else seen.parent,
-        )
-
-    def _forget(self, run_id: UUID) -> None:
-        self._parents.pop(run_id, None)
-        self._expected.pop(run_id, None)
-
-    def _above(self, run_id: UUID | None) -> tuple[UUID, ...]:
-        """The runs a call is made in, innermost first."""
-        found: list[UUID] = []
-        while run_id is not None and run_id not in found:
-            found.append(run_id)
-            run_id = self._parents.get(run_id)
-        return tuple(found)
-
-    def _expected_for(self, above: tuple[UUID, ...], node: str) -> _Expected | None:
-        """The decision a call at this node belongs to: of several made side by side, the first that has no call yet."""
-        waiting = next((found for run in above if (found := self._expected.get(run, {}).get(node))), None)
-        if waiting is None:
-            return None
-        return next((each for each in waiting if not each.calls), waiting[-1])
+def _refuse_parsed(kwargs: Mapping[str, Any]) -> None:
+    """Parsed output has no events, as little as on a bare model."""
+    late: Late | None = kwargs.get(LATE)
+    if late is not None and late.method == "with_structured_output":
+        raise NotImplementedError("structured output has no v3 event stream; use stream or invoke, or stream_events without the schema")
 
 
 def _tool_name(tool: Any) -> str:
@@ -739,11 +654,6 @@ def _with_handler(callbacks: Callbacks, handler: BaseCallbackHandler) -> Callbac
         copied.add_handler(handler, inherit=True)
         return copied
     return [*callbacks, handler]
-
-
-def _message_of(response: LLMResult) -> BaseMessage | None:
-    generation = response.generations[0][0] if response.generations and response.generations[0] else None
-    return generation.message if isinstance(generation, ChatGeneration) else None
 
 
 def _config(

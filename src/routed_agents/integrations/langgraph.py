@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from routed_agents.decisions import Decision
 from routed_agents.errors import ConfigurationError, StateError, StepStopped
-from routed_agents.integrations.langchain import CostObserver
+from routed_agents.integrations.observer import CostObserver
 from routed_agents.integrations.position import CHANNEL, READ, Position, position_of, send_state
 from routed_agents.policy import Policy
 from routed_agents.router import RoutedCall, Router

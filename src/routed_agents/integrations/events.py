@@ -1,0 +1,142 @@
+"""Event streams (LangChain's v3) of a routed call: each attempt's own events, passed on once they may be shown."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from typing import Any, Final
+
+from langchain_core.language_models.chat_model_stream import AsyncChatModelStream, ChatModelStream
+from langchain_core.messages import AIMessage
+
+from routed_agents.features import upper_tokens
+from routed_agents.pricing import Usage
+from routed_agents.router import Attempt, RoutedCall
+from routed_agents.steps import STAMP
+
+Event = Mapping[str, Any]
+FINISH: Final = "message-finish"
+
+
+class PassingEvents:
+    """Events of one attempt on their way to the caller, held back until there is something to show and it may be shown.
+
+    Args:
+        attempt: the attempt they are of.
+        call: the step it is made for.
+        record: takes the whole message once it is there.
+        hold: keep all of them until the reply has been judged.
+    """
+
+    __slots__ = ("_attempt", "_call", "_finish", "_held", "_hold", "_open", "_record", "_seen", "_start", "refused", "stands")
+
+    def __init__(self, attempt: Attempt, call: RoutedCall, record: Callable[[AIMessage | None], None], *, hold: bool) -> None:
+        self._attempt = attempt
+        self._call = call
+        self._record = record
+        self._hold = hold
+        self._held: list[Event] = []
+        self._finish: Event | None = None
+        self._start: Event = {}
+        self._seen: list[str] = []
+        self._open = False
+        self.refused = False
+        self.stands = False
+
+    def take(self, event: Event) -> Iterator[Event]:
+        """Take an event from the model; give out what may be shown. The last one waits for the judgement, which it carries."""
+        self._attempt.first_chunk()
+        kind = event.get("event")
+        if kind == FINISH:
+            self._finish = event
+            return
+        if kind == "message-start":
+            self._start = event.get("metadata") or {}
+        words = _words(event)
+        self._seen.append(words)
+        if self._open:
+            yield event
+            return
+        self._held.append(event)
+        if self._hold or not words:
+            return
+        if self._attempt.served_below_floor(AIMessage("", response_metadata={"model_name": self._start.get("model")})):
+            self.refused = True
+            return
+        self._open = True
+        self._attempt.commit()
+        held, self._held = self._held, []
+        yield from held
+
+    def ended(self) -> None:
+        """The stream is over, or was broken off: keep what it has used at least."""
+        text = "".join(self._seen)
+        if self._attempt.outcome is None and (bound := upper_tokens(len(text), text[:400])):
+            self._attempt.partial(Usage(input=self._call.decision.features.tokens, output=bound, source="estimated"))
+
+    def record(self, message: AIMessage | None) -> None:
+        """The whole is there, as far as it will be: have it judged."""
+        self._record(message)
+        self.stands = self._attempt.follow_up is None and not self._attempt.alarmed
+
+    def rest(self) -> Iterator[Event]:
+        """What was held back, and the end with the decision in it; to be given out when the attempt is over, if its reply stands."""
+        if self.stands:
+            yield from self._held
+            if self._finish is not None:
+                yield {**self._finish, "metadata": {**(self._finish.get("metadata") or {}), STAMP: self._call.stamp()}}
+
+
+def _words(event: Event) -> str:
+    """What of an event a reader would see: words of text, a tool's name, its arguments."""
+    part: Event = event.get("delta") or {} if event.get("event") == "content-block-delta" else {}
+    if event.get("event") == "content-block-start":
+        part = event.get("content") or {}
+    return str(part.get("text") or part.get("args") or part.get("name") or "")
+
+
+def stream_of(events: Iterator[Event]) -> ChatModelStream:
+    """A stream that is pulled by its reader, one event at a time."""
+    stream = ChatModelStream()
+
+    def pump() -> bool:
+        try:
+            stream.dispatch(next(events))
+            if stream.done:  # nobody will pull again, so the call is closed now
+                for _ in events:
+                    pass
+        except StopIteration:
+            if not stream.done:
+                stream.fail(RuntimeError("the model ended its stream without a message"))
+            return False
+        except BaseException as error:
+            stream.fail(error)
+            return False
+        return True
+
+    stream.bind_pump(pump)
+    return stream
+
+
+def astream_of(events: AsyncIterator[Event]) -> AsyncChatModelStream:
+    """A stream that a task of its own fills, begun when somebody first looks at it."""
+    stream = AsyncChatModelStream()
+
+    async def produce() -> None:
+        try:
+            async for event in events:
+                stream.dispatch(event)
+            if not stream.done:
+                stream.fail(RuntimeError("the model ended its stream without a message"))
+        except asyncio.CancelledError as error:
+            stream.fail(error)
+            raise
+        except BaseException as error:
+            stream.fail(error)
+
+    async def start() -> None:
+        if stream._producer_task is None:  # pyright: ignore[reportPrivateUsage]
+            stream._producer_task = asyncio.get_running_loop().create_task(produce())  # pyright: ignore[reportPrivateUsage]
+
+    stream.set_start(start)
+    return stream

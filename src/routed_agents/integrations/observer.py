@@ -1,0 +1,184 @@
+"""An observer prices the model calls that nobody routed."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, cast
+from uuid import UUID
+
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.messages import BaseMessage
+from langchain_core.outputs import ChatGeneration, LLMResult
+from opentelemetry import context as otel_context
+from typing_extensions import override
+
+from routed_agents.integrations.position import position_of
+from routed_agents.policy import Policy
+from routed_agents.router import Router, labels_from_tags
+from routed_agents.steps import Step
+
+MARK: Final = "routed_agents_tier"
+"""Metadata on the run of a routed attempt, so that an observer doesn't count it again."""
+
+
+@dataclass(slots=True)
+class _Watched:
+    """A call an observer has seen begin."""
+
+    model: str
+    messages: Sequence[BaseMessage]
+    metadata: Mapping[str, Any]
+    tags: Sequence[str]
+    started_ns: int
+    parent: object
+    above: tuple[UUID, ...]
+    within: UUID | None
+    first_chunk_ns: int | None = None
+
+
+@dataclass(slots=True)
+class _Expected:
+    """What a router decided for a node; the first call made there is that step, and further ones are steps of their own."""
+
+    decision: Any
+    context: object
+    calls: int = 0
+
+    def step_id(self) -> str:
+        self.calls += 1
+        return str(self.decision.id) if self.calls == 1 else f"{self.decision.id}.{self.calls}"
+
+
+class CostObserver(BaseCallbackHandler):
+    """Prices the model calls that nobody routed, among them those of plain models behind a `RouterNode`.
+
+    Pass it once, and it sees every model call below: `graph.compile().with_config(callbacks=[CostObserver(router)])`. It never chooses
+    a model; calls made through `RoutedChatModel` are left alone, for they keep their own books.
+    """
+
+    run_inline = True
+
+    def __init__(self, router: Router | Policy | str | None = None) -> None:
+        self.router = Router.of(router)
+        self._open: dict[UUID, _Watched] = {}
+        self._parents: dict[UUID, UUID | None] = {}
+        self._expected: dict[UUID, dict[str, list[_Expected]]] = {}
+
+    def expect(self, run: UUID | None, node: str, decision: Any, context: object) -> None:
+        """Remember what the router node with this run decided for a node beside it; the calls made there are recorded under it."""
+        graph = self._parents.get(run) if run is not None else None
+        if graph is not None:
+            self._expected.setdefault(graph, {}).setdefault(node, []).append(_Expected(decision=decision, context=context))
+
+    @override
+    def on_chain_start(self, serialized: Any, inputs: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any) -> None:
+        self._parents[run_id] = parent_run_id
+
+    @override
+    def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        self._forget(run_id)
+
+    @override
+    def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        for call in [call for call, seen in list(self._open.items()) if seen.within == run_id]:
+            self._close(call, None, asyncio.CancelledError())  # a cancelled call never says itself that it is over
+        self._forget(run_id)
+
+    @override
+    def on_chat_model_start(
+        self,
+        serialized: Any,
+        messages: list[list[BaseMessage]],
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: list[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        known = metadata or {}
+        if MARK in known:
+            return
+        parameters = cast("Mapping[str, Any]", kwargs.get("invocation_params") or {})
+        model = known.get("ls_model_name") or parameters.get("model") or parameters.get("model_name") or "unknown"
+        self._open[run_id] = _Watched(
+            model=str(model),
+            messages=messages[0] if messages else (),
+            metadata=known,
+            tags=tags or (),
+            started_ns=time.time_ns(),
+            parent=otel_context.get_current(),
+            above=self._above(parent_run_id),
+            within=parent_run_id,
+        )
+
+    @override
+    def on_llm_new_token(self, token: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        seen = self._open.get(run_id)
+        if seen is not None and seen.first_chunk_ns is None:
+            seen.first_chunk_ns = time.time_ns()
+
+    @override
+    def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
+        self._close(run_id, message_of(response), None)
+
+    @override
+    def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        response = kwargs.get("response")
+        self._close(run_id, message_of(response) if isinstance(response, LLMResult) else None, error)
+
+    def _close(self, run_id: UUID, message: BaseMessage | None, error: BaseException | None) -> None:
+        seen = self._open.pop(run_id, None)
+        if seen is None:
+            return
+        node = seen.metadata.get("langgraph_node")
+        expected = self._expected_for(seen.above, str(node))
+        decision = expected.decision if expected is not None else None
+        position = position_of({"metadata": seen.metadata})
+        step = Step.from_messages(
+            seen.messages or ("",),
+            node=position.node,
+            metadata=dict(seen.metadata),
+            run=position.run,
+            id=expected.step_id() if expected is not None else str(run_id),
+        )
+        self.router.watch(
+            model=seen.model,
+            reply=message,
+            step=step,
+            decision=decision,
+            thread=position.thread,
+            labels=labels_from_tags(self.router.policy.labels, seen.tags),
+            key=decision.key if decision is not None else position.node or "",
+            started_ns=seen.started_ns,
+            first_chunk_ns=seen.first_chunk_ns,
+            error=error,
+            parent=expected.context if expected is not None else seen.parent,
+        )
+
+    def _forget(self, run_id: UUID) -> None:
+        self._parents.pop(run_id, None)
+        self._expected.pop(run_id, None)
+
+    def _above(self, run_id: UUID | None) -> tuple[UUID, ...]:
+        """The runs a call is made in, innermost first."""
+        found: list[UUID] = []
+        while run_id is not None and run_id not in found:
+            found.append(run_id)
+            run_id = self._parents.get(run_id)
+        return tuple(found)
+
+    def _expected_for(self, above: tuple[UUID, ...], node: str) -> _Expected | None:
+        """The decision a call at this node belongs to: of several made side by side, the first that has no call yet."""
+        waiting = next((found for run in above if (found := self._expected.get(run, {}).get(node))), None)
+        if waiting is None:
+            return None
+        return next((each for each in waiting if not each.calls), waiting[-1])
+
+
+def message_of(response: LLMResult) -> BaseMessage | None:
+    generation = response.generations[0][0] if response.generations and response.generations[0] else None
+    return generation.message if isinstance(generation, ChatGeneration) else None
