@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler
 from types import MappingProxyType
 from typing import Any, cast
 
-from routed_agents.embedded import anthropic_wire, openai_wire, responses_wire, solvers
+from routed_agents.embedded import anthropic_wire, openai_wire, responses_wire, solvers, strict
 from routed_agents.embedded.bad_requests import BadRequest, invalid, not_found, unauthenticated
 from routed_agents.embedded.conversation import Reply, Usage
 from routed_agents.embedded.faults import HEADER, Effect, Failure, Fault, FaultPlan, from_header
@@ -60,8 +60,18 @@ class Served:
 class Desk:
     """Everything the connections share: rows, faults, cache, records."""
 
-    def __init__(self, *, seed: int, time_scale: float, faults: FaultPlan, clock: Callable[[], float], catalogue: Catalogue) -> None:
+    def __init__(
+        self,
+        *,
+        seed: int,
+        time_scale: float,
+        faults: FaultPlan,
+        clock: Callable[[], float],
+        catalogue: Catalogue,
+        strict: bool = False,
+    ) -> None:
         self.seed = seed
+        self.strict = strict
         self.time_scale = time_scale
         self.faults = faults
         self.clock = clock
@@ -222,6 +232,8 @@ class _Connection(BaseHTTPRequestHandler):
         desk = self._desk
         prompt = wire.read(body, desk.catalogue)
         model, stream = prompt.conversation.model, flag(body, "stream")
+        if desk.strict:
+            strict.check(path, body, model)
         fault = self._fault(text(body, "model"), body)
         effect = fault.effect if fault else Effect()
         asked = Served(
@@ -238,7 +250,7 @@ class _Connection(BaseHTTPRequestHandler):
             self._record(asked)
             self._send_failure(wire, effect.failure)
             return
-        answer, mistaken = self._solve(wire, body, prompt, effect)
+        answer, mistaken = self._solve(wire, path, body, prompt, effect)
         self._record(replace(asked, usage=answer.usage, mistaken=mistaken))
         if stream:
             self._send_stream(wire.stream(answer), effect, model.latency, answer.usage.output)
@@ -246,10 +258,12 @@ class _Connection(BaseHTTPRequestHandler):
             desk.wait(desk.time_scale * model.latency.total_s(answer.usage.output))
             self._send_json(200, wire.write(answer), effect)
 
-    def _solve(self, wire: Wire, body: JsonObject, prompt: Prompt, effect: Effect) -> tuple[Answer, bool]:
+    def _solve(self, wire: Wire, path: str, body: JsonObject, prompt: Prompt, effect: Effect) -> tuple[Answer, bool]:
         desk, conversation = self._desk, prompt.conversation
         mistaken = solvers.is_mistaken(conversation, desk.seed)
         reply: Reply = solvers.solve(conversation, mistaken=mistaken)
+        if desk.strict:
+            reply = strict.thoughtful(reply, body, conversation.model, path)
         if effect.reshape is not None:
             reply = effect.reshape(reply)
         serial = uuid.uuid4().hex[:20]
