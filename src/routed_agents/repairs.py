@@ -74,7 +74,7 @@ def limits(model: ModelCard, profile: Mapping[str, Any] | None) -> ModelCard:
     elif in_place and not model.mid_system:
         found["mid_system"] = True
     if model.window is None and profile.get("reasoning_output") is True and profile.get("temperature") is False:
-        found["stop"] = model.provider == "anthropic" or str(model.name).startswith("claude")
+        found["reasoning"] = True
     return replace(model, **found) if found else model
 
 
@@ -84,7 +84,13 @@ def dialect_of(provider: str | None) -> str | None:
 
 
 def repaired(
-    parameters: Mapping[str, Any], model: ModelCard, *, provider: str | None = None, own: Own = PLAIN, thinks: bool = False
+    parameters: Mapping[str, Any],
+    model: ModelCard,
+    *,
+    provider: str | None = None,
+    own: Own = PLAIN,
+    thinks: bool = False,
+    responses: bool = False,
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The parameters a model takes, and the names of those that were dropped or changed.
 
@@ -98,15 +104,15 @@ def repaired(
         provider: whose client gets them; the card's when not given.
         own: what the chat model was built with.
         thinks: another part of the call makes the model think.
+        responses: it goes by OpenAI's Responses format.
     """
     if not parameters:
         return {}, ()
     kept, changed = dict(parameters), list[str]()
-    _translate(kept, changed, dialect_of(provider or model.provider))
-    if not model.sampling:
-        for name in SAMPLING:
-            if kept.pop(name, None) is not None:
-                changed.append(name)
+    dialect = dialect_of(provider or model.provider)
+    _translate(kept, changed, dialect)
+    _drop(kept, changed, SAMPLING if not model.sampling else ())
+    _drop(kept, changed, _not_taken(model, dialect, responses=responses))
     _fit_limits(kept, changed, model)
     _fit_effort(kept, changed, model)
     _fit_thinking(kept, changed, model, own)
@@ -115,7 +121,7 @@ def repaired(
     if not model.forced_tool_choice and _forces(kept.get("tool_choice")):
         kept["tool_choice"] = "auto"
         changed.append("tool_choice")
-    _fit_stops(kept, changed, model, dialect_of(provider or model.provider))
+    _fit_stops(kept, changed, dialect)
     return kept, tuple(dict.fromkeys(changed))
 
 
@@ -210,8 +216,18 @@ def _translate(kept: dict[str, Any], changed: list[str], dialect: str | None) ->
             kept.setdefault("reasoning_effort", effort)
     for name, other in known.items():
         if name != dialect:
-            foreign = sorted(other.only & kept.keys())
-            changed += [parameter for parameter in foreign if kept.pop(parameter) is not None]
+            _drop(kept, changed, sorted(other.only & kept.keys()))
+
+
+def _drop(kept: dict[str, Any], changed: list[str], parameters: Iterable[str]) -> None:
+    changed += [name for name in parameters if kept.pop(name, None) is not None]
+
+
+def _not_taken(model: ModelCard, dialect: str | None, *, responses: bool) -> list[str]:
+    known = dialects().get(dialect or "")
+    if known is None or not (model.reasoning or responses):
+        return []
+    return sorted((known.not_reasoning if model.reasoning else frozenset[str]()) | (known.not_responses if responses else frozenset[str]()))
 
 
 def _from_output_config(kept: dict[str, Any], config: Mapping[str, Any]) -> None:
@@ -312,13 +328,13 @@ def _fit_to_thinking(kept: dict[str, Any], changed: list[str], model: ModelCard,
             changed.append(name)
 
 
-def _fit_stops(kept: dict[str, Any], changed: list[str], model: ModelCard, dialect: str | None) -> None:
+def _fit_stops(kept: dict[str, Any], changed: list[str], dialect: str | None) -> None:
     stop: Any = kept.get("stop")
     if stop is None:
         return
     marks = [stop] if isinstance(stop, str) else [str(each) for each in cast("Iterable[object]", stop)]
     fitting = [mark for mark in marks if mark.strip()] if dialect == "anthropic" else marks
-    fitting = fitting[: MOST_STOPS.get(dialect or "", len(fitting))] if model.stop else []
+    fitting = fitting[: MOST_STOPS.get(dialect or "", len(fitting))]
     if fitting != marks:
         changed.append("stop")
         del kept["stop"]

@@ -31,8 +31,8 @@ class ModelCard:
         efforts: the effort levels it takes; None when unknown, empty when it has none.
         structured_output: answers in a schema without calling a tool for it.
         mid_system: takes system messages in the middle of a conversation.
-        images: looks at pictures; `tool_images` where they come with a tool's result.
-        stop: takes stop sequences.
+        images: looks at pictures.
+        reasoning: a reasoning model of OpenAI, which takes neither stop sequences nor penalties, log probabilities or several choices.
         first_token_s: seconds to its first token, best observed; None when nobody measured it.
     """
 
@@ -49,8 +49,7 @@ class ModelCard:
     structured_output: bool = True
     mid_system: bool = False
     images: bool = True
-    tool_images: bool = True
-    stop: bool = True
+    reasoning: bool = False
     first_token_s: float | None = None
 
 
@@ -212,11 +211,15 @@ class Dialect:
     Attributes:
         only: parameters that no other provider's client takes.
         renamed: the name it has for another provider's parameter.
+        not_reasoning: parameters its reasoning models refuse.
+        not_responses: parameters that its second format (OpenAI's Responses) lacks.
         longest_call_id: most characters of a tool call's id; None when there is no limit.
     """
 
     only: frozenset[str] = frozenset()
     renamed: Mapping[str, str] = field(default_factory=dict[str, str])
+    not_reasoning: frozenset[str] = frozenset()
+    not_responses: frozenset[str] = frozenset()
     longest_call_id: int | None = None
 
 
@@ -225,7 +228,13 @@ def dialects() -> Mapping[str, Dialect]:
     """The providers whose parameters are known, by name."""
     rows: Mapping[str, Mapping[str, Any]] = _shipped()["dialects"]
     return {
-        name: Dialect(only=frozenset(row["only"]), renamed=dict(row["renamed"]), longest_call_id=row.get("longest_call_id"))
+        name: Dialect(
+            only=frozenset(row["only"]),
+            renamed=dict(row["renamed"]),
+            not_reasoning=frozenset(row.get("not_reasoning", ())),
+            not_responses=frozenset(row.get("not_responses", ())),
+            longest_call_id=row.get("longest_call_id"),
+        )
         for name, row in rows.items()
     }
 

@@ -73,16 +73,17 @@ def fitted(
     given = dict(options or {})
     _refuse_lacking(deployment, takes, provider, messages, [*tools, *(kwargs.get("tools") or ())], {**kwargs, **given})
     own = _own(model)
-    fits, changed = repaired(kwargs, takes, provider=provider, own=own)
+    responses = _goes_by_responses(model, kwargs, bound=method == "bind_tools", tools=tools)
+    fits, changed = repaired(kwargs, takes, provider=provider, own=own, responses=responses)
     thinks = thinking_in(fits, takes, own)
-    bound, more = repaired(given, takes, provider=provider, own=own, thinks=thinks)
+    bound, more = repaired(given, takes, provider=provider, own=own, thinks=thinks, responses=responses)
     changed = (*changed, *more)
     if method == "with_structured_output":
         way = structured_method(given.get("method"), takes, provider=provider, thinks=thinks)
         if way is not None:
             bound["method"] = way
             changed = (*changed, "structured_output_method")
-    history, names = fitted_history(messages, takes, provider)
+    history, names = fitted_history(messages, takes, provider, responses=responses)
     changed = (*changed, *names)
     if _thinks_with_budget(fits, own) and (_resumes_unthought(history or messages) or _budget_too_large(fits, own)):
         if fits.pop("thinking", None) is None:
@@ -92,7 +93,7 @@ def fitted(
 
 
 def fitted_history(
-    messages: Sequence[BaseMessage], takes: ModelCard, provider: str | None
+    messages: Sequence[BaseMessage], takes: ModelCard, provider: str | None, *, responses: bool = False
 ) -> tuple[list[BaseMessage] | None, tuple[str, ...]]:
     """A history as a model can read it, or None when it can as it is; and what was changed, by name.
 
@@ -103,7 +104,7 @@ def fitted_history(
     dialect = dialect_of(provider)
     names: dict[str, None] = {}
     written = [_readable(message, takes, dialect, names) for message in messages]
-    if dialect == "openai" and not takes.tool_images:
+    if dialect == "openai" and not responses:
         written = _with_pictures_apart(written, names)
     written = _with_system_in_place(written, takes, dialect, names)
     if dialect == "anthropic" and (first := next((m for m in written if m.type != "system"), None)) is not None and first.type == "ai":
@@ -160,7 +161,7 @@ def _portable(blocks: list[Any], names: dict[str, None], *, whole: bool) -> Any:
     kept: list[Any] = []
     lost = False
     for block in blocks:
-        kind = None if isinstance(block, str) else block.get("type")
+        kind = _kind(block)
         if isinstance(block, str):
             kept.append(block)
         elif kind in ("text", "output_text", "refusal"):
@@ -180,7 +181,7 @@ def _portable(blocks: list[Any], names: dict[str, None], *, whole: bool) -> Any:
 
 def _without_thinking(blocks: list[Any], names: dict[str, None]) -> Any:
     """Blocks of a sibling model without its thinking, whose signatures only it accepts."""
-    kept = [block for block in blocks if isinstance(block, str) or block.get("type") not in THINKING]
+    kept = [block for block in blocks if _kind(block) not in THINKING]
     if len(kept) == len(blocks):
         return blocks
     names["thinking_history"] = None
@@ -302,7 +303,12 @@ def _shows_pictures(message: BaseMessage) -> bool:
 
 
 def _kind(block: Any) -> Any:
-    return cast("dict[str, Any]", block).get("type") if isinstance(block, dict) else None
+    """What a block is; LangChain's v1 form keeps a provider's own blocks, redacted thinking among them, in a wrapping."""
+    if not isinstance(block, dict):
+        return None
+    held = cast("dict[str, Any]", block)
+    inner: Any = held.get("value") if held.get("type") == "non_standard" else None
+    return cast("dict[str, Any]", inner).get("type") if isinstance(inner, dict) else held.get("type")
 
 
 def _wants_schema(parameters: Mapping[str, Any]) -> bool:
@@ -320,6 +326,15 @@ def _own(model: Any) -> Own:
         max_tokens=limit if isinstance(limit, int) else None,
         sampling=tuple([name for name in ("temperature", "top_p", "top_k") if getattr(model, name, None) not in (None, 1, 1.0)]),
     )
+
+
+def _goes_by_responses(model: Any, kwargs: Mapping[str, Any], *, bound: bool, tools: Iterable[object]) -> bool:
+    """Whether ChatOpenAI will send this call in the Responses format; it decides by the model, its settings and the tools."""
+    ask = getattr(model, "_use_responses_api", None)
+    if ask is None:
+        return False
+    typed = [cast("dict[str, Any]", tool) if isinstance(tool, dict) and "type" in tool else {"type": "function"} for tool in tools if bound]
+    return bool(ask({**kwargs, **({"tools": typed} if typed else {})}))
 
 
 def _thinks_with_budget(kwargs: Mapping[str, Any], own: Own) -> bool:
@@ -340,4 +355,4 @@ def _resumes_unthought(messages: Sequence[BaseMessage]) -> bool:
         return False
     last = next((each for each in reversed(messages) if each.type in ("ai", "AIMessageChunk")), None)
     content: Any = last.content if last is not None else ""
-    return not isinstance(content, list) or not content or _kind(content[0]) not in ("thinking", "redacted_thinking")
+    return not isinstance(content, list) or not content or _kind(content[0]) not in THINKING
