@@ -92,7 +92,8 @@ EFFECTS: Mapping[str, Effect] = MappingProxyType({
 class Fault:
     """One kind of trouble, and which requests it is for.
 
-    Of the requests that match `model` and `contains`, it meets `times` in a row, beginning with the `nth`.
+    Of the requests that match `model` and `contains`, it meets `times` in a row, beginning with the `nth`. `served` names the model that
+    answers in place of the asked one (kind `wrong_model`).
     """
 
     kind: str
@@ -103,10 +104,13 @@ class Fault:
     contains: str | None = None
     after_s: float | None = None
     retry_after_s: float | None = None
+    served: str | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in EFFECTS:
             raise ConfigurationError(f"unknown fault {self.kind!r}; known kinds: {', '.join(EFFECTS)}.")
+        if self.served is not None and self.kind != "wrong_model":
+            raise ConfigurationError(f"fault {self.kind!r}: served goes with the kind wrong_model only.")
         if self.times < 1 or (self.nth is not None and self.nth < 1):
             raise ConfigurationError(f"fault {self.kind!r}: nth and times count from 1, got nth={self.nth}, times={self.times}.")
 
@@ -118,6 +122,8 @@ class Fault:
             effect = replace(effect, failure=replace(effect.failure, retry_after_s=self.retry_after_s))
         if self.after_s is not None:
             effect = replace(effect, drip_s=self.after_s) if effect.drip_s else replace(effect, hold_s=self.after_s)
+        if self.served is not None:
+            effect = replace(effect, reshape=lambda reply: replace(reply, served_model=self.served))
         return effect
 
     def meets(self, model: str, body: object) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, Final, cast
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
@@ -86,7 +87,8 @@ def fitted(
     history, names = fitted_history(messages, takes, provider, responses=responses)
     changed = (*changed, *names)
     if _thinks_with_budget(fits, own) and (_resumes_unthought(history or messages) or _budget_too_large(fits, own)):
-        if fits.pop("thinking", None) is None:
+        fits.pop("thinking", None)
+        if own.thinking is not None:  # it would win over the call's
             model = model.model_copy(update={"thinking": None})
         changed = (*changed, "thinking")
     return Fit(model=model, kwargs=fits, options=bound, messages=history, changed=tuple(dict.fromkeys(changed)))
@@ -351,8 +353,10 @@ def _budget_too_large(kwargs: Mapping[str, Any], own: Own) -> bool:
 
 def _resumes_unthought(messages: Sequence[BaseMessage]) -> bool:
     """A tool loop goes on whose last assistant message has no thinking in front: with a thinking budget Anthropic refuses that."""
-    if not messages or messages[-1].type not in ("tool", "system") or all(each.type != "tool" for each in messages[-2:]):
+    answers = ("ai", "AIMessageChunk")
+    since = list(takewhile(lambda each: each.type not in answers, reversed(messages)))
+    if all(each.type != "tool" for each in since):
         return False
-    last = next((each for each in reversed(messages) if each.type in ("ai", "AIMessageChunk")), None)
+    last = next((each for each in reversed(messages) if each.type in answers), None)
     content: Any = last.content if last is not None else ""
     return not isinstance(content, list) or not content or _kind(content[0]) not in THINKING
