@@ -245,13 +245,14 @@ class _Connection(BaseHTTPRequestHandler):
             tools=tuple(tool.name for tool in prompt.conversation.tools),
             body=body,
         )
-        desk.wait(effect.hold_s)
         if effect.failure is not None:
             self._record(asked)
+            desk.wait(effect.hold_s)
             self._send_failure(wire, effect.failure)
             return
         answer, mistaken = self._solve(wire, path, body, prompt, effect)
-        self._record(replace(asked, usage=answer.usage, mistaken=mistaken))
+        self._record(replace(asked, usage=answer.usage, mistaken=mistaken))  # before the wait: who gives up has still asked
+        desk.wait(effect.hold_s)
         if stream:
             self._send_stream(wire.stream(answer), effect, model.latency, answer.usage.output)
         else:
