@@ -116,7 +116,7 @@ def repaired(
     _fit_limits(kept, changed, model)
     _fit_effort(kept, changed, model)
     _fit_thinking(kept, changed, model, own)
-    if thinks or thinking_in(kept, model, own):
+    if thinks or thinking_in(kept, model, own, provider=dialect):
         _fit_to_thinking(kept, changed, model, own)
     if not model.forced_tool_choice and _forces(kept.get("tool_choice")):
         kept["tool_choice"] = "auto"
@@ -125,9 +125,9 @@ def repaired(
     return kept, tuple(dict.fromkeys(changed))
 
 
-def thinking_in(parameters: Mapping[str, Any], model: ModelCard, own: Own = PLAIN) -> bool:
+def thinking_in(parameters: Mapping[str, Any], model: ModelCard, own: Own = PLAIN, *, provider: str | None = None) -> bool:
     """Whether a call makes the model think before it answers, in a way that rules out a forced tool call (Anthropic)."""
-    if dialect_of(model.provider) not in ("anthropic", None):
+    if dialect_of(provider or model.provider) != "anthropic":
         return False
     setting = own.thinking if own.thinking is not None else parameters.get("thinking")
     if isinstance(setting, Mapping):

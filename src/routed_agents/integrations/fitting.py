@@ -76,7 +76,7 @@ def fitted(
     own = _own(model)
     responses = _goes_by_responses(model, kwargs, bound=method == "bind_tools", tools=tools)
     fits, changed = repaired(kwargs, takes, provider=provider, own=own, responses=responses)
-    thinks = thinking_in(fits, takes, own)
+    thinks = thinking_in(fits, takes, own, provider=provider)
     bound, more = repaired(given, takes, provider=provider, own=own, thinks=thinks, responses=responses)
     changed = (*changed, *more)
     if method == "with_structured_output":
