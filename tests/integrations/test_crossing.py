@@ -17,6 +17,7 @@ from langchain_openai import ChatOpenAI
 from pydantic import BaseModel
 
 from routed_agents import RoutedChatModel, decision_of, embedded
+from routed_agents.telemetry import names
 
 from .conftest import FLAWLESS, Books, whole
 
@@ -183,6 +184,12 @@ class Talk:
             options["parallel_tool_calls"] = False
         asked = self.model.bind_tools(offered, **options) if offered else self.model
         kwargs, config = self.parameters(), self.config()
+        before = [message.model_dump() for message in self.messages]
+        reply = self.answer(asked, config, kwargs)
+        assert [message.model_dump() for message in self.messages] == before  # only copies are fitted
+        return reply
+
+    def answer(self, asked: Any, config: Any, kwargs: dict[str, Any]) -> Any:
         match self.draw.choice(["invoke", "stream", "ainvoke", "astream"]):
             case "invoke":
                 return asked.invoke(self.messages, config, **kwargs)
@@ -240,6 +247,12 @@ def talk(number: int, kind: str, books: Books, known: dict[tuple[str, int], Any]
 
 
 KINDS = tuple(PAIRS)
+EXPECTED = {
+    *("cheap", "strong"),
+    *("temperature", "top_p", "top_k", "thinking", "reasoning_effort", "stop", "frequency_penalty", "cache_control"),
+    *("system_message", "thinking_history"),
+}
+"""Tiers and repairs that each share of twenty conversations must have met, else it proved little."""
 
 
 @pytest.mark.parametrize("part", range(10))
@@ -255,4 +268,6 @@ def test_generated_conversations_cross_models_without_a_refusal(part, provider, 
         refused = [(served.status, served.body) for served in provider.requests if served.status >= 400]
         assert not refused, f"conversation {number}"
         seen.update(going.tiers)
-    assert set(seen) == {"cheap", "strong"}
+        for leaf in books.leaves:
+            seen.update(leaf.attributes.get(names.REPAIRS, ()))
+    assert seen.keys() >= EXPECTED

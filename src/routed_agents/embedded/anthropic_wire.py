@@ -366,6 +366,11 @@ def error(failure: Failure, request_id: str) -> JsonObject:
     return {"type": "error", "error": {"type": failure.anthropic_type, "message": failure.message}, "request_id": request_id}
 
 
+def stream_error(failure: Failure, request_id: str) -> bytes:
+    """The event of an error in the middle of a stream."""
+    return _event("error", error(failure, request_id))
+
+
 def model_info(model: Model) -> JsonObject:
     """One entry of the model list."""
     return {

@@ -188,3 +188,9 @@ def _pieces(said: str) -> Iterator[str]:
 def error(failure: Failure, request_id: str) -> JsonObject:
     """The body of an error."""
     return openai_wire.error(failure, request_id)
+
+
+def stream_error(failure: Failure, request_id: str) -> bytes:
+    """The event of an error in the middle of a stream."""
+    fields = {"type": "error", "sequence_number": 0, "code": failure.openai_code, "message": failure.message, "param": failure.param}
+    return f"event: error\ndata: {json.dumps(fields)}\n\n".encode()

@@ -245,7 +245,7 @@ class _Connection(BaseHTTPRequestHandler):
             tools=tuple(tool.name for tool in prompt.conversation.tools),
             body=body,
         )
-        if effect.failure is not None:
+        if effect.failure is not None and not (effect.late and stream):
             self._record(asked)
             desk.wait(effect.hold_s)
             self._send_failure(wire, effect.failure)
@@ -254,7 +254,10 @@ class _Connection(BaseHTTPRequestHandler):
         self._record(replace(asked, usage=answer.usage, mistaken=mistaken))  # before the wait: who gives up has still asked
         desk.wait(effect.hold_s)
         if stream:
-            self._send_stream(wire.stream(answer), effect, model.latency, answer.usage.output)
+            events = list(wire.stream(answer))
+            if effect.failure is not None:
+                events = [*events[: len(events) // 2], wire.stream_error(effect.failure, self._request_id)]
+            self._send_stream(events, effect, model.latency, answer.usage.output)
         else:
             desk.wait(desk.time_scale * model.latency.total_s(answer.usage.output))
             self._send_json(200, wire.write(answer), effect)

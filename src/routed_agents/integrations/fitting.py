@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
 from routed_agents.errors import ConfigurationError
-from routed_agents.repairs import Own, dialect_of, lacking, limits, repaired, structured_method, thinking_in
+from routed_agents.repairs import PLAIN, SAMPLING, Own, dialect_of, lacking, limits, repaired, structured_method, thinking_in
 from routed_agents.tiers import Deployment, ModelCard, card, dialects, same_model
 
 THINKING: Final = frozenset({"thinking", "redacted_thinking", "reasoning", "reasoning_content"})
@@ -69,12 +69,13 @@ def fitted(
     Raises:
         ConfigurationError: the call asks for what no repair can give on this model; nothing was sent.
     """
-    takes = limits(card(deployment.price_key), getattr(model, "profile", None))
+    fields = cast("Mapping[str, Any]", getattr(model, "__dict__", {}))  # a missing attribute costs pydantic 5 us, a field here 50 ns
+    takes = limits(card(deployment.price_key), fields.get("profile"))
     provider = deployment.provider or takes.provider
-    given = dict(options or {})
+    given = dict(options) if options else {}
     _refuse_lacking(deployment, takes, provider, messages, [*tools, *(kwargs.get("tools") or ())], {**kwargs, **given})
-    own = _own(model)
-    responses = _goes_by_responses(model, kwargs, bound=method == "bind_tools", tools=tools)
+    own = _own(fields)
+    responses = dialect_of(provider) == "openai" and _goes_by_responses(model, kwargs, bound=method == "bind_tools", tools=tools)
     fits, changed = repaired(kwargs, takes, provider=provider, own=own, responses=responses)
     thinks = thinking_in(fits, takes, own, provider=provider)
     bound, more = repaired(given, takes, provider=provider, own=own, thinks=thinks, responses=responses)
@@ -126,6 +127,9 @@ def _readable(message: BaseMessage, takes: ModelCard, dialect: str | None, names
 
 def _answer(message: AIMessage, takes: ModelCard, dialect: str | None, names: dict[str, None]) -> AIMessage:
     """An assistant message in words its reader understands."""
+    plain = type(message.content) is str and message.content and not message.tool_calls and not message.additional_kwargs
+    if plain and (dialect != "anthropic" or not str(message.content).isspace()):
+        return message
     told = message.response_metadata
     writer = told.get("model_name") or told.get("model")
     maker = dialect_of(told.get("model_provider")) or _maker(message.content)
@@ -291,6 +295,8 @@ def _refuse_lacking(
     tools: Sequence[object],
     parameters: Mapping[str, Any],
 ) -> None:
+    if not tools and takes.images and takes.structured_output:
+        return
     pictures = not takes.images and any(_shows_pictures(message) for message in messages)
     schema = not takes.structured_output and _wants_schema(parameters)
     missing = lacking(takes, provider=provider, tools=tools, images=pictures, schema=schema)
@@ -320,13 +326,16 @@ def _wants_schema(parameters: Mapping[str, Any]) -> bool:
     )
 
 
-def _own(model: Any) -> Own:
-    thinking, limit = getattr(model, "thinking", None), getattr(model, "max_tokens", None)
+def _own(fields: Mapping[str, Any]) -> Own:
+    thinking, effort, limit = fields.get("thinking"), fields.get("reasoning_effort"), fields.get("max_tokens")
+    sampling = tuple([name for name in SAMPLING if fields.get(name) not in (None, 1, 1.0)])
+    if thinking is None and effort is None and limit is None and not sampling:
+        return PLAIN
     return Own(
         thinking=cast("Mapping[str, Any]", thinking) if isinstance(thinking, Mapping) else None,
-        effort=effort if isinstance(effort := getattr(model, "reasoning_effort", None), str) else None,
+        effort=effort if isinstance(effort, str) else None,
         max_tokens=limit if isinstance(limit, int) else None,
-        sampling=tuple([name for name in ("temperature", "top_p", "top_k") if getattr(model, name, None) not in (None, 1, 1.0)]),
+        sampling=sampling,
     )
 
 
