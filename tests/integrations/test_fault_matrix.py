@@ -54,7 +54,8 @@ class Seen:
 
     @property
     def text(self) -> str:
-        return self.message.text if self.message is not None else "".join(chunk.text for chunk in self.chunks)
+        shown = (chunk if isinstance(chunk, str) else chunk.text for chunk in self.chunks)
+        return self.message.text if self.message is not None else "".join(shown)
 
 
 def invoke(model: Any, asked: str, config: Any) -> Seen:
@@ -97,7 +98,39 @@ def astream(model: Any, asked: str, config: Any) -> Seen:
     return LOOP.run_until_complete(run())
 
 
-WAYS: dict[str, Callable[[Any, str, Any], Seen]] = {"invoke": invoke, "ainvoke": ainvoke, "stream": stream, "astream": astream}
+def event_stream(model: Any, asked: str, config: Any) -> Seen:
+    words: list[str] = []
+    try:
+        events = model.stream_events(asked, config, version="v3")
+        for word in events.text:
+            words.append(word)  # noqa: PERF402 what came before an error counts
+        return Seen(message=events.output, chunks=tuple(words))
+    except Exception as error:
+        return Seen(error=error, chunks=tuple(words))
+
+
+def event_astream(model: Any, asked: str, config: Any) -> Seen:
+    async def run() -> Seen:
+        words: list[str] = []
+        try:
+            events = await model.astream_events(asked, config, version="v3")
+            async for word in events.text:
+                words.append(word)  # noqa: PERF401 what came before an error counts
+            return Seen(message=await events.output, chunks=tuple(words))
+        except Exception as error:
+            return Seen(error=error, chunks=tuple(words))
+
+    return LOOP.run_until_complete(run())
+
+
+WAYS: dict[str, Callable[[Any, str, Any], Seen]] = {
+    "invoke": invoke,
+    "ainvoke": ainvoke,
+    "stream": stream,
+    "astream": astream,
+    "event_stream": event_stream,
+    "event_astream": event_astream,
+}
 LOOP = asyncio.new_event_loop()
 
 
@@ -106,6 +139,16 @@ def loop() -> Iterator[None]:
     yield
     LOOP.run_until_complete(LOOP.shutdown_asyncgens())
     LOOP.close()
+
+
+pytestmark = pytest.mark.filterwarnings("ignore::langchain_core._api.LangChainBetaWarning")
+
+
+@pytest.fixture(autouse=True)
+def event_streams_are_missing(request: pytest.FixtureRequest) -> None:
+    """RoutedChatModel has no `stream_events(version="v3")` yet; take this fixture away when it has."""
+    way = getattr(request.node, "callspec", None) and request.node.callspec.params.get("way")
+    known_bug(request, "RoutedChatModel does not delegate stream_events(version='v3')", when=str(way).startswith("event_"))
 
 
 class World:
@@ -382,40 +425,6 @@ def test_a_pinned_step_takes_what_the_top_tier_gives(kind, wire, way, provider):
     asked = world.model.bind_tools([get_order]) if kind == "malformed_tool_call" else world.model
     seen = WAYS[way](asked, ORDER, HARD)
     assert (seen.error, world.books.story) == (None, [("strong", "accepted")])
-    world.check(provider)
-
-
-# ---- event streams (v3) ------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.xfail(strict=True, raises=NotImplementedError, reason="RoutedChatModel does not delegate stream_events(version='v3') yet")
-@pytest.mark.filterwarnings("ignore::langchain_core._api.LangChainBetaWarning")
-@pytest.mark.parametrize("kind", [*HTTP, *SMALL])
-@pytest.mark.parametrize("wire", WIRES)
-def test_an_event_stream_goes_up_like_any_other_call(wire, kind, provider):
-    world = World(wire, buffer=True)
-    provider.faults.add(planned(kind, world.cheap))
-    reply = world.model.stream_events(TELL, CHEAP, version="v3").output
-    assert "French Revolution" in reply.text
-    assert world.books.story[-1] == ("strong", "accepted")
-    world.check(provider)
-
-
-@pytest.mark.xfail(strict=True, raises=NotImplementedError, reason="RoutedChatModel does not delegate astream_events(version='v3') yet")
-@pytest.mark.filterwarnings("ignore::langchain_core._api.LangChainBetaWarning")
-@pytest.mark.parametrize("kind", [*HTTP, *SMALL])
-@pytest.mark.parametrize("wire", WIRES)
-def test_an_async_event_stream_goes_up_like_any_other_call(wire, kind, provider):
-    world = World(wire, buffer=True)
-    provider.faults.add(planned(kind, world.cheap))
-
-    async def run() -> Any:
-        events = await world.model.astream_events(TELL, CHEAP, version="v3")
-        return await events.output
-
-    reply = LOOP.run_until_complete(run())
-    assert "French Revolution" in reply.text
-    assert world.books.story[-1] == ("strong", "accepted")
     world.check(provider)
 
 
