@@ -7,6 +7,7 @@ from langchain_anthropic import ChatAnthropic
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 
 from routed_agents import RoutedAgentsError, RoutedChatModel
+from routed_agents.errors import ConfigurationError
 from routed_agents.integrations.fitting import OPENING, fitted, fitted_history
 from routed_agents.telemetry import names
 from routed_agents.tiers import Deployment, card
@@ -139,14 +140,35 @@ def test_a_thinking_budget_is_left_out_where_the_tool_loop_began_without_thinkin
     assert (fit.model.thinking, fit.changed, model.thinking is not None) == (None, ("thinking",), True)
 
 
+SEARCH = {"type": "web_search_20250305", "name": "web_search"}
+
+
+@pytest.mark.parametrize("config", [{}, HARD], ids=["cheap", "strong"])
 @pytest.mark.parametrize("way", ["invoke", "stream"])
-def test_a_server_tool_is_refused_before_a_token_is_spent_where_nobody_runs_it(way, books: Books, real, provider):
-    model = RoutedChatModel(cheap=real(MINI), strong=real(OPUS), router=books.router)
-    bound = model.bind_tools([{"type": "web_search_20250305", "name": "web_search"}])
-    with pytest.raises(RoutedAgentsError, match=r'"gpt-4o-mini" \(openai\) cannot do what the call asks for: tool web_search_20250305'):
-        list(getattr(bound, way)(EASY))
+def test_a_server_tool_is_refused_before_a_token_is_spent_where_nobody_runs_it(way, config, books: Books, real, provider):
+    bound = RoutedChatModel(cheap=real(MINI), strong=real("gpt-4o"), router=books.router).bind_tools([SEARCH])
+    with pytest.raises(RoutedAgentsError):
+        list(getattr(bound, way)(EASY, config))
     assert provider.requests == []
-    bound.invoke(EASY, HARD)
+
+
+def test_the_refusal_says_what_is_lacking_and_where():
+    with pytest.raises(
+        ConfigurationError, match=r'"gpt-4o-mini" \(openai\) cannot do .*: tool web_search_20250305; give that tier a model'
+    ):
+        fitted(None, Deployment.parse(f"openai:{MINI}"), [ASKED], kwargs={}, method="bind_tools", tools=[SEARCH])
+
+
+def test_a_server_tool_works_on_the_tier_that_has_it(books: Books, real, provider):
+    RoutedChatModel(cheap=real(MINI), strong=real(OPUS), router=books.router).bind_tools([SEARCH]).invoke(EASY, HARD)
+    assert [served.model for served in provider.requests] == [OPUS]
+
+
+@pytest.mark.xfail(
+    strict=True, raises=ConfigurationError, reason="RoutedChatModel._open does not pass repairs.unusable to the decision yet"
+)
+def test_a_server_tool_sends_the_step_up_to_the_tier_that_has_it(books: Books, real, provider):
+    RoutedChatModel(cheap=real(MINI), strong=real(OPUS), router=books.router).bind_tools([SEARCH]).invoke(EASY)
     assert [served.model for served in provider.requests] == [OPUS]
 
 
