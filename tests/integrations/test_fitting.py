@@ -62,6 +62,12 @@ def test_words_and_calls_alone_are_left_to_langchains_converter():
     assert sent([ASKED, spoken, ToolMessage("1", tool_call_id="call_1")], MINI)[1] == ()
 
 
+@pytest.mark.parametrize("model", [OPUS47, OPUS, MINI])
+def test_the_empty_string_a_stream_may_begin_with_goes(model):
+    found, _ = sent([ASKED, by(OPUS47, "anthropic", "", {"type": "text", "text": "7"}), ASKED], model)
+    assert found[1].content == [{"type": "text", "text": "7"}]
+
+
 def test_items_only_openai_resolves_stay_there():
     told = by(
         MINI, "openai", {"type": "text", "text": "a"}, {"type": "refusal", "refusal": "no"}, {"type": "web_search_call", "id": "ws_1"}

@@ -141,13 +141,13 @@ def _answer(message: AIMessage, takes: ModelCard, dialect: str | None, names: di
         foreign = maker is not None and dialect is not None and maker != dialect
         if foreign or (dialect == "openai" and not same):
             content = _portable(blocks, names, whole=not foreign)
-        elif not same:
-            content = _without_thinking(blocks, names)
+        else:
+            content = _without_blanks(blocks if same else _without_thinking(blocks, names), names)
         if content is not blocks:
             update["content"] = content
     elif dialect == "anthropic" and content and not content.strip() and not message.tool_calls:
         update["content"] = ""  # LangChain leaves an empty message out; words of blanks are refused
-        names["blank_message"] = None
+        names["blank_text"] = None
     if (not same or maker != dialect) and message.additional_kwargs.keys() & OPENAI_EXTRAS:
         update["additional_kwargs"] = {key: value for key, value in message.additional_kwargs.items() if key not in OPENAI_EXTRAS}
         names["thinking_history"] = None
@@ -169,7 +169,9 @@ def _portable(blocks: list[Any], names: dict[str, None], *, whole: bool) -> Any:
     for block in blocks:
         kind = _kind(block)
         if isinstance(block, str):
-            kept.append(block)
+            lost = True
+            if block.strip():
+                kept.append({"type": "text", "text": block})
         elif kind in ("text", "output_text", "refusal"):
             said = block.get("refusal" if kind == "refusal" else "text") or ""
             lost = lost or kind != "text"
@@ -192,6 +194,14 @@ def _without_thinking(blocks: list[Any], names: dict[str, None]) -> Any:
         return blocks
     names["thinking_history"] = None
     return kept or ""
+
+
+def _without_blanks(content: Any, names: dict[str, None]) -> Any:
+    """Content without the empty string a stream of blocks may begin with (a chunk of "" and one of blocks add up to that)."""
+    if isinstance(content, str) or all(not isinstance(block, str) or block.strip() for block in content):
+        return content
+    names["blank_text"] = None
+    return [block for block in content if not isinstance(block, str) or block.strip()] or ""
 
 
 def _maker(content: object) -> str | None:
