@@ -29,7 +29,7 @@ WIRES = {
     "responses": ("gpt-4o-mini", "gpt-4o", {"stream_usage": True, "use_responses_api": True}),
 }
 HTTP, HANGING, SMALL = ("rate_limit", "overloaded", "server_error"), ("timeout",), ("refusal", "empty_reply")
-CLIENT_TIMEOUT_S, HELD_S = 0.3, 0.7
+CLIENT_TIMEOUT_S, HELD_S = 0.4, 0.9
 
 
 @tool
@@ -491,7 +491,7 @@ def test_a_cancelled_task_is_booked(way, wire, tier, provider):
     async def run() -> None:
         call = world.model.ainvoke(TELL, STEPS[tier]) if way == "ainvoke" else drain()
         task = asyncio.create_task(call)
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.4)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
