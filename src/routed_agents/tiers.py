@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cache, lru_cache
 from importlib.resources import files
@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from routed_agents.errors import PolicyError
 
-Thinking = Literal["none", "budget", "adaptive", "always"]
+Thinking = Literal["none", "budget", "adaptive", "always", "any"]
 ROLES = ("cheap", "mid", "strong")
 
 
@@ -27,7 +27,12 @@ class ModelCard:
         tokenizer: tokens for the same text, relative to Claude Haiku 4.5; None when nobody knows.
         sampling: accepts temperature, top_p and top_k.
         forced_tool_choice: accepts a tool choice other than auto and none.
-        thinking: how its thinking is controlled.
+        thinking: how its thinking is controlled; "any" when nobody knows, so that nothing is taken away.
+        efforts: the effort levels it takes; None when unknown, empty when it has none.
+        structured_output: answers in a schema without calling a tool for it.
+        mid_system: takes system messages in the middle of a conversation.
+        images: looks at pictures.
+        reasoning: a reasoning model of OpenAI, which takes neither stop sequences nor penalties, log probabilities or several choices.
         first_token_s: seconds to its first token, best observed; None when nobody measured it.
     """
 
@@ -39,7 +44,12 @@ class ModelCard:
     sampling: bool = True
     forced_tool_choice: bool = True
     tools: bool = True
-    thinking: Thinking = "none"
+    thinking: Thinking = "any"
+    efforts: tuple[str, ...] | None = None
+    structured_output: bool = True
+    mid_system: bool = False
+    images: bool = True
+    reasoning: bool = False
     first_token_s: float | None = None
 
 
@@ -194,6 +204,41 @@ PROVIDERS = frozenset(
 """Prefixes that `init_chat_model` understands; anything else before a colon is part of the model id."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialect:
+    """What only one provider understands.
+
+    Attributes:
+        only: parameters that no other provider's client takes.
+        renamed: the name it has for another provider's parameter.
+        not_reasoning: parameters its reasoning models refuse.
+        not_responses: parameters that its second format (OpenAI's Responses) lacks.
+        longest_call_id: most characters of a tool call's id; None when there is no limit.
+    """
+
+    only: frozenset[str] = frozenset()
+    renamed: Mapping[str, str] = field(default_factory=dict[str, str])
+    not_reasoning: frozenset[str] = frozenset()
+    not_responses: frozenset[str] = frozenset()
+    longest_call_id: int | None = None
+
+
+@cache
+def dialects() -> Mapping[str, Dialect]:
+    """The providers whose parameters are known, by name."""
+    rows: Mapping[str, Mapping[str, Any]] = _shipped()["dialects"]
+    return {
+        name: Dialect(
+            only=frozenset(row["only"]),
+            renamed=dict(row["renamed"]),
+            not_reasoning=frozenset(row.get("not_reasoning", ())),
+            not_responses=frozenset(row.get("not_responses", ())),
+            longest_call_id=row.get("longest_call_id"),
+        )
+        for name, row in rows.items()
+    }
+
+
 BEDROCK_PREFIX = re.compile(r"^(?:[a-z]{2,6}\.)?anthropic\.")
 BEDROCK_VERSION = re.compile(r"-v\d+(?::\d+)?$")
 VERSION_DOT = re.compile(r"(?<=\d)\.(?=\d)")
@@ -206,7 +251,7 @@ def card(model: str) -> ModelCard:
     key = next((row for row in rows if same_model(row, model)), None)
     if key is None:
         return ModelCard(name=model)
-    row = {name: value for name, value in rows[key].items() if name != "tokenizer"}
+    row: dict[str, Any] = {name: tuple(value) if name == "efforts" else value for name, value in rows[key].items() if name != "tokenizer"}
     return ModelCard(name=key, tokenizer=Fraction(str(rows[key]["tokenizer"])), **row)
 
 

@@ -62,14 +62,18 @@ def serve(
     clock: Callable[[], float] = time.time,
     error_rates: Mapping[str, float] | None = None,
     port: int = 0,
+    strict: bool = False,
 ) -> Generator[Provider]:
     """Runs an embedded provider on the loopback interface for as long as the block lasts.
 
     `time_scale` multiplies the published latencies (0 answers at once, 1 is life-like), `clock` is what the prompt cache
-    goes by, and `error_rates` replaces the share of wrong answers per model.
+    goes by, and `error_rates` replaces the share of wrong answers per model. `strict` also refuses what the real APIs are documented to
+    refuse for a model, and answers with thinking blocks that only their own model accepts again.
     """
     catalogue = models.load().with_error_rates(error_rates or {})
-    desk = Desk(seed=seed, time_scale=time_scale, faults=FaultPlan() if faults is None else faults, clock=clock, catalogue=catalogue)
+    desk = Desk(
+        seed=seed, time_scale=time_scale, faults=FaultPlan() if faults is None else faults, clock=clock, catalogue=catalogue, strict=strict
+    )
     server = Server(desk, port)
     server.start()
     provider = Provider(desk, server.port)

@@ -8,7 +8,7 @@ from itertools import groupby, pairwise
 from typing import cast
 
 from routed_agents.embedded.bad_requests import invalid, not_found
-from routed_agents.embedded.conversation import Choice, Conversation, Image, Part, Text, Tool, ToolCall, ToolResult, Turn, Usage
+from routed_agents.embedded.conversation import Choice, Conversation, Image, Part, Reply, Text, Tool, ToolCall, ToolResult, Turn, Usage
 from routed_agents.embedded.faults import Failure
 from routed_agents.embedded.json_fields import (
     JsonObject,
@@ -93,7 +93,7 @@ def _check_parameters(body: JsonObject, model: Model) -> None:
                 raise invalid(f"`{name}` is not supported for this model.")
     thinking = member(body, "thinking")
     kind = text(thinking, "type")
-    if kind == "enabled" and model.thinking != "budget":
+    if kind == "enabled" and model.thinking not in ("budget", "both"):
         raise invalid('"thinking.type.enabled" is not supported for this model. Use "thinking.type.adaptive" and "output_config.effort".')
     if kind == "enabled" and integer(thinking, "budget_tokens") >= integer(body, "max_tokens"):
         raise invalid("`max_tokens` must be greater than `thinking.budget_tokens`.")
@@ -290,7 +290,8 @@ def usage_fields(usage: Usage) -> JsonObject:
 def write(answer: Answer) -> JsonObject:
     """The body of a reply that is not streamed."""
     reply = answer.reply
-    content: list[object] = [{"type": "text", "text": reply.text}] if reply.text else []
+    content: list[object] = [*thoughts(reply)]
+    content += [{"type": "text", "text": reply.text}] if reply.text else []
     content += [{"type": "tool_use", "id": call.id, "name": call.name, "input": call.arguments} for call in reply.calls]
     return {
         "id": f"msg_sim_{answer.serial}",
@@ -305,6 +306,14 @@ def write(answer: Answer) -> JsonObject:
     }
 
 
+def thoughts(reply: Reply) -> Iterator[JsonObject]:
+    """The thinking blocks of a reply."""
+    if reply.thinking is not None:
+        yield {"type": "thinking", "thinking": reply.thinking, "signature": reply.signature}
+    if reply.redacted is not None:
+        yield {"type": "redacted_thinking", "data": reply.redacted}
+
+
 def stream(answer: Answer) -> Iterator[bytes]:
     """A reply as server-sent events, one at a time."""
     reply, usage, whole = answer.reply, answer.usage, write(answer)
@@ -313,6 +322,17 @@ def stream(answer: Answer) -> Iterator[bytes]:
     yield _event("message_start", {"message": opening})
     yield _event("ping", {})
     index = 0
+    for block in thoughts(reply):
+        thinks = block["type"] == "thinking"
+        yield _event(
+            "content_block_start", {"index": index, "content_block": {**block, "thinking": "", "signature": ""} if thinks else block}
+        )
+        for piece in _pieces(text(block, "thinking")):
+            yield _event("content_block_delta", {"index": index, "delta": {"type": "thinking_delta", "thinking": piece}})
+        if thinks:
+            yield _event("content_block_delta", {"index": index, "delta": {"type": "signature_delta", "signature": reply.signature}})
+        yield _event("content_block_stop", {"index": index})
+        index += 1
     if reply.text:
         yield _event("content_block_start", {"index": index, "content_block": {"type": "text", "text": ""}})
         for piece in _pieces(reply.text):
@@ -344,6 +364,11 @@ def _event(name: str, fields: JsonObject) -> bytes:
 def error(failure: Failure, request_id: str) -> JsonObject:
     """The body of an error."""
     return {"type": "error", "error": {"type": failure.anthropic_type, "message": failure.message}, "request_id": request_id}
+
+
+def stream_error(failure: Failure, request_id: str) -> bytes:
+    """The event of an error in the middle of a stream."""
+    return _event("error", error(failure, request_id))
 
 
 def model_info(model: Model) -> JsonObject:

@@ -93,6 +93,9 @@ class Reply:
     stop: Stop = "end"
     stop_sequence: str | None = None
     served_model: str | None = None  # a gateway that quietly answers with another model
+    thinking: str | None = None  # strict mode only; empty where it is left out of the reply
+    signature: str = ""
+    redacted: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, replace
+from functools import partial
 from types import MappingProxyType
 
 from routed_agents.embedded.conversation import Reply
@@ -36,6 +37,7 @@ class Effect:
     reshape: Callable[[Reply], Reply] | None = None
     cut: bool = False  # hang up in the middle of the reply
     drip_s: float = 0.0  # wait this long before every piece of the reply
+    late: bool = False  # a stream begins well, and the failure comes in its middle; a reply in one piece fails at once
 
 
 def _refuse(reply: Reply) -> Reply:
@@ -56,8 +58,8 @@ def _garble(reply: Reply) -> Reply:
     return replace(reply, calls=tuple(replace(call, arguments=empty, raw_arguments='{"unfinished": ') for call in reply.calls))
 
 
-def _another_model(reply: Reply) -> Reply:
-    return replace(reply, served_model="another-model-sim")
+def _served_by(model: str, reply: Reply) -> Reply:
+    return replace(reply, served_model=model)
 
 
 EFFECTS: Mapping[str, Effect] = MappingProxyType({
@@ -77,12 +79,16 @@ EFFECTS: Mapping[str, Effect] = MappingProxyType({
     "server_error": Effect(
         failure=Failure(status=500, message="Internal server error", anthropic_type="api_error", openai_type="server_error")
     ),
+    "stream_error": Effect(
+        failure=Failure(status=529, message="Overloaded", anthropic_type="overloaded_error", openai_type="server_error", openai_code="overloaded"),  # noqa: E501
+        late=True,
+    ),
     "timeout": Effect(hold_s=30.0),
     "refusal": Effect(reshape=_refuse),
     "max_tokens": Effect(reshape=_truncate),
     "empty_reply": Effect(reshape=_empty),
     "malformed_tool_call": Effect(reshape=_garble),
-    "wrong_model": Effect(reshape=_another_model),
+    "wrong_model": Effect(reshape=partial(_served_by, "another-model-sim")),
     "cut_stream": Effect(cut=True),
     "slow_loris": Effect(drip_s=0.2),
 })  # fmt: skip
@@ -92,7 +98,8 @@ EFFECTS: Mapping[str, Effect] = MappingProxyType({
 class Fault:
     """One kind of trouble, and which requests it is for.
 
-    Of the requests that match `model` and `contains`, it meets `times` in a row, beginning with the `nth`.
+    Of the requests that match `model` and `contains`, it meets `times` in a row, beginning with the `nth`. `served` names the model that
+    answers in place of the asked one (kind `wrong_model`).
     """
 
     kind: str
@@ -103,10 +110,13 @@ class Fault:
     contains: str | None = None
     after_s: float | None = None
     retry_after_s: float | None = None
+    served: str | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in EFFECTS:
             raise ConfigurationError(f"unknown fault {self.kind!r}; known kinds: {', '.join(EFFECTS)}.")
+        if self.served is not None and self.kind != "wrong_model":
+            raise ConfigurationError(f"fault {self.kind!r}: served goes with the kind wrong_model only.")
         if self.times < 1 or (self.nth is not None and self.nth < 1):
             raise ConfigurationError(f"fault {self.kind!r}: nth and times count from 1, got nth={self.nth}, times={self.times}.")
 
@@ -118,6 +128,8 @@ class Fault:
             effect = replace(effect, failure=replace(effect.failure, retry_after_s=self.retry_after_s))
         if self.after_s is not None:
             effect = replace(effect, drip_s=self.after_s) if effect.drip_s else replace(effect, hold_s=self.after_s)
+        if self.served is not None:
+            effect = replace(effect, reshape=partial(_served_by, self.served))
         return effect
 
     def meets(self, model: str, body: object) -> bool:

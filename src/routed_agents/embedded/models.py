@@ -10,7 +10,7 @@ from datetime import date
 from functools import cache
 from pathlib import Path
 
-from routed_agents.embedded.json_fields import JsonObject, flag, integer, member, number, objects, text
+from routed_agents.embedded.json_fields import JsonObject, flag, integer, member, number, objects, strings, text
 from routed_agents.errors import ConfigurationError
 
 _DATED = re.compile(r"-(?:\d{8}|\d{4}-\d{2}-\d{2}|latest)$")
@@ -51,6 +51,10 @@ class Model:
     prefill: bool
     mid_system: bool
     reports_cache_writes: bool
+    efforts: tuple[str, ...] = ()
+    structured_output: bool = True
+    images: bool = True
+    reasoning: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +105,10 @@ def _model(row: JsonObject, latencies: Mapping[str, Latency]) -> Model:
         prefill=flag(row, "prefill"),
         mid_system=flag(row, "mid_system"),
         reports_cache_writes=flag(row, "reports_cache_writes"),
+        efforts=tuple(strings(row, "efforts")),
+        structured_output=flag(row, "structured_output", default=True),
+        images=flag(row, "images", default=True),
+        reasoning=flag(row, "reasoning"),
     )
 
 

@@ -309,6 +309,11 @@ def error(failure: Failure, request_id: str) -> JsonObject:
     return {"error": fields}
 
 
+def stream_error(failure: Failure, request_id: str) -> bytes:
+    """The event of an error in the middle of a stream."""
+    return _event(error(failure, request_id))
+
+
 def model_info(model: Model) -> JsonObject:
     """One entry of the model list."""
     created = int(datetime(model.released.year, model.released.month, model.released.day, tzinfo=UTC).timestamp())

@@ -13,7 +13,7 @@ _PER_CALL = 8  # tokens for the marks around a tool call
 
 def output_tokens(reply: Reply, factor: float) -> int:
     """Tokens of a reply as its model bills them; an empty reply still costs one."""
-    base = count_tokens(reply.text) + sum(
+    base = count_tokens(reply.text + (reply.thinking or "")) + sum(
         count_tokens(compact(call.arguments)) + count_tokens(call.name) + _PER_CALL for call in reply.calls
     )
     return max(1, scaled(base, factor))

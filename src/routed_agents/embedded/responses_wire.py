@@ -77,6 +77,11 @@ def _turn(index: int, entry: JsonObject) -> Turn:
 def _output(answer: Answer, status: str = "completed") -> list[JsonObject]:
     reply, output = answer.reply, list[JsonObject]()
     refused = reply.stop == "refusal"
+    mark = ""
+    if reply.thinking is not None:
+        mark = "r"
+        summary: list[object] = [{"type": "summary_text", "text": reply.thinking}]
+        output.append({"type": "reasoning", "id": f"rs_sim_{reply.signature}{answer.serial}", "summary": summary})
     if reply.text or refused or not reply.calls:
         content: JsonObject = (
             {"type": "refusal", "refusal": openai_wire.REFUSAL}
@@ -86,7 +91,7 @@ def _output(answer: Answer, status: str = "completed") -> list[JsonObject]:
         output.append({"type": "message", "id": f"msg_sim_{answer.serial}", "role": "assistant", "status": status, "content": [content]})
     for index, call in enumerate(reply.calls):
         said = call.raw_arguments or json.dumps(call.arguments)
-        identity = {"type": "function_call", "id": f"fc_sim_{answer.serial}{index}", "call_id": call.id}
+        identity = {"type": "function_call", "id": f"fc_sim_{mark}{answer.serial}{index}", "call_id": call.id}
         output.append({**identity, "name": call.name, "arguments": said, "status": status})
     return output
 
@@ -144,7 +149,16 @@ def _events(answer: Answer) -> Iterator[tuple[str, JsonObject]]:
     yield "response.in_progress", {"response": _head(answer)}
     for index, entry in enumerate(_output(answer)):
         place: JsonObject = {"output_index": index, "item_id": entry["id"]}
-        if entry["type"] == "function_call":
+        if entry["type"] == "reasoning":
+            yield "response.output_item.added", {"output_index": index, "item": {**entry, "summary": []}}
+            part = objects(entry, "summary")[0]
+            summed: JsonObject = {**place, "summary_index": 0}
+            yield "response.reasoning_summary_part.added", {**summed, "part": {**part, "text": ""}}
+            for piece in _pieces(text(part, "text")):
+                yield "response.reasoning_summary_text.delta", {**summed, "delta": piece}
+            yield "response.reasoning_summary_text.done", {**summed, "text": part["text"]}
+            yield "response.reasoning_summary_part.done", {**summed, "part": part}
+        elif entry["type"] == "function_call":
             yield "response.output_item.added", {"output_index": index, "item": {**entry, "arguments": "", "status": "in_progress"}}
             said = text(entry, "arguments")
             for piece in _pieces(said):
@@ -174,3 +188,9 @@ def _pieces(said: str) -> Iterator[str]:
 def error(failure: Failure, request_id: str) -> JsonObject:
     """The body of an error."""
     return openai_wire.error(failure, request_id)
+
+
+def stream_error(failure: Failure, request_id: str) -> bytes:
+    """The event of an error in the middle of a stream."""
+    fields = {"type": "error", "sequence_number": 0, "code": failure.openai_code, "message": failure.message, "param": failure.param}
+    return f"event: error\ndata: {json.dumps(fields)}\n\n".encode()

@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler
 from types import MappingProxyType
 from typing import Any, cast
 
-from routed_agents.embedded import anthropic_wire, openai_wire, responses_wire, solvers
+from routed_agents.embedded import anthropic_wire, openai_wire, responses_wire, solvers, strict
 from routed_agents.embedded.bad_requests import BadRequest, invalid, not_found, unauthenticated
 from routed_agents.embedded.conversation import Reply, Usage
 from routed_agents.embedded.faults import HEADER, Effect, Failure, Fault, FaultPlan, from_header
@@ -60,8 +60,18 @@ class Served:
 class Desk:
     """Everything the connections share: rows, faults, cache, records."""
 
-    def __init__(self, *, seed: int, time_scale: float, faults: FaultPlan, clock: Callable[[], float], catalogue: Catalogue) -> None:
+    def __init__(
+        self,
+        *,
+        seed: int,
+        time_scale: float,
+        faults: FaultPlan,
+        clock: Callable[[], float],
+        catalogue: Catalogue,
+        strict: bool = False,
+    ) -> None:
         self.seed = seed
+        self.strict = strict
         self.time_scale = time_scale
         self.faults = faults
         self.clock = clock
@@ -222,6 +232,8 @@ class _Connection(BaseHTTPRequestHandler):
         desk = self._desk
         prompt = wire.read(body, desk.catalogue)
         model, stream = prompt.conversation.model, flag(body, "stream")
+        if desk.strict:
+            strict.check(path, body, model)
         fault = self._fault(text(body, "model"), body)
         effect = fault.effect if fault else Effect()
         asked = Served(
@@ -233,23 +245,29 @@ class _Connection(BaseHTTPRequestHandler):
             tools=tuple(tool.name for tool in prompt.conversation.tools),
             body=body,
         )
-        desk.wait(effect.hold_s)
-        if effect.failure is not None:
+        if effect.failure is not None and not (effect.late and stream):
             self._record(asked)
+            desk.wait(effect.hold_s)
             self._send_failure(wire, effect.failure)
             return
-        answer, mistaken = self._solve(wire, body, prompt, effect)
-        self._record(replace(asked, usage=answer.usage, mistaken=mistaken))
+        answer, mistaken = self._solve(wire, path, body, prompt, effect)
+        self._record(replace(asked, usage=answer.usage, mistaken=mistaken))  # before the wait: who gives up has still asked
+        desk.wait(effect.hold_s)
         if stream:
-            self._send_stream(wire.stream(answer), effect, model.latency, answer.usage.output)
+            events = list(wire.stream(answer))
+            if effect.failure is not None:
+                events = [*events[: len(events) // 2], wire.stream_error(effect.failure, self._request_id)]
+            self._send_stream(events, effect, model.latency, answer.usage.output)
         else:
             desk.wait(desk.time_scale * model.latency.total_s(answer.usage.output))
             self._send_json(200, wire.write(answer), effect)
 
-    def _solve(self, wire: Wire, body: JsonObject, prompt: Prompt, effect: Effect) -> tuple[Answer, bool]:
+    def _solve(self, wire: Wire, path: str, body: JsonObject, prompt: Prompt, effect: Effect) -> tuple[Answer, bool]:
         desk, conversation = self._desk, prompt.conversation
         mistaken = solvers.is_mistaken(conversation, desk.seed)
         reply: Reply = solvers.solve(conversation, mistaken=mistaken)
+        if desk.strict:
+            reply = strict.thoughtful(reply, body, conversation.model, path)
         if effect.reshape is not None:
             reply = effect.reshape(reply)
         serial = uuid.uuid4().hex[:20]

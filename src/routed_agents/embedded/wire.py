@@ -50,6 +50,10 @@ class Wire(Protocol):
         """The server-sent events of an answer."""
         ...
 
+    def stream_error(self, failure: Failure, request_id: str) -> bytes:
+        """The event of an error in the middle of a stream."""
+        ...
+
     def error(self, failure: Failure, request_id: str) -> JsonObject:
         """The body of an error."""
         ...

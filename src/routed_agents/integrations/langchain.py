@@ -15,7 +15,7 @@ from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.language_models.chat_model_stream import AsyncChatModelStream, ChatModelStream
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult, LLMResult
-from langchain_core.prompt_values import PromptValue
+from langchain_core.prompt_values import ChatPromptValue, PromptValue
 from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from opentelemetry import trace
@@ -25,15 +25,15 @@ from typing_extensions import override
 from routed_agents.errors import ConfigurationError, RoutedAgentsError
 from routed_agents.features import upper_tokens
 from routed_agents.integrations.events import Event, PassingEvents, astream_of, stream_of
+from routed_agents.integrations.fitting import fitted
 from routed_agents.integrations.models import Models, is_simulated, policy_for
 from routed_agents.integrations.observer import MARK, message_of
 from routed_agents.integrations.position import Position, position_of, send_state
 from routed_agents.policy import Policy
 from routed_agents.pricing import Usage, usage_of
-from routed_agents.repairs import repaired
 from routed_agents.router import Attempt, RoutedCall, Router, labels_from_context, labels_from_tags
 from routed_agents.steps import STAMP, Step, tool_name
-from routed_agents.tiers import Tiers, card
+from routed_agents.tiers import Tiers
 
 LATE: Final = "_routed_late"
 """The bound argument that carries `bind_tools` and `with_structured_output` until the tier is known."""
@@ -413,21 +413,23 @@ class _Going:
 
     def target(self, model: BaseChatModel, attempt: Attempt, stop: list[str] | None, *, streaming: bool = False) -> _Target:
         """The tier's model with tools bound and parameters repaired for it."""
-        limits = card(attempt.deployment.price_key)
-        kwargs, changed = repaired(self._kwargs, limits)
-        runnable: Any = model
-        if self._late is not None:
-            options, more = repaired(self._late.options, limits)
-            changed = (*changed, *more)
-            if self.structured and not limits.forced_tool_choice and "method" not in options:
-                options["method"] = "json_schema"  # the default forces a tool call, which this model refuses
-                changed = (*changed, "structured_output_method")
-            runnable = getattr(model, self._late.method)(self._late.subject, **options)
-        if changed:
-            attempt.repaired(changed)
+        late, messages = self._late, cast("Sequence[BaseMessage]", self.call.step.messages)
+        fit = fitted(
+            model,
+            attempt.deployment,
+            messages,
+            kwargs=self._kwargs if stop is None else {**self._kwargs, "stop": stop},
+            method=late.method if late is not None else "",
+            options=late.options if late is not None else None,
+            tools=late.subject if late is not None and late.method == "bind_tools" else (),
+        )
+        kwargs = fit.kwargs
+        runnable: Any = fit.model if late is None else getattr(fit.model, late.method)(late.subject, **fit.options)
+        if fit.messages is not None or attempt.number > 1:
+            self.prompt = ChatPromptValue(messages=fit.messages if fit.messages is not None else list(messages))
+        if fit.changed:
+            attempt.repaired(fit.changed)
         attempt.simulated = is_simulated(model)
-        if stop is not None:
-            kwargs["stop"] = stop
         if streaming and getattr(model, "stream_usage", True) is None:
             kwargs.setdefault("stream_usage", True)
         config: RunnableConfig = {**self._config, "metadata": {**(self._config.get("metadata") or {}), MARK: attempt.tier}}
@@ -623,7 +625,7 @@ def _shows(chunk: Any) -> bool:
     """Whether a chunk holds anything a reader would see."""
     if not isinstance(chunk, AIMessageChunk):
         return True
-    return bool(chunk.content) or bool(chunk.tool_call_chunks)
+    return bool(chunk.text) or bool(chunk.tool_call_chunks)
 
 
 def _at_least(usage: Usage, output: int) -> Usage:
