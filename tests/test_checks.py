@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import anthropic.types as claude
 import pytest
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, AIMessageChunk
 from openai.types import chat, responses
 
 from routed_agents.checks import (
@@ -258,3 +259,35 @@ def test_a_check_that_fails_lets_the_reply_pass(check: Any) -> None:
 
 def test_a_good_reply_passes_every_shipped_check() -> None:
     assert inspect(DEFAULT, STEP, Reply(text="yes", stop_reason="end_turn")) is None
+
+
+def test_arguments_that_do_not_fit_the_tools_schema_are_rejected() -> None:
+    call = {"name": "get_order", "args": {}, "id": "1"}
+    schema = {"type": "object", "properties": {"order_id": {"type": "string"}}, "required": ["order_id"]}
+    read = replace(reply_of({"content": "", "tool_calls": [call]}), tool_schemas={"get_order": schema})
+
+    found = InvalidToolCall()(Step.from_messages("go", tools=["get_order"]), read)
+
+    assert found is not None
+    assert (found.code, found.evidence) == ("arguments_mismatch", "get_order lacks order_id")
+
+
+def test_a_streamed_call_that_adding_chunks_mended_is_read_as_it_came() -> None:
+    whole = AIMessageChunk("", tool_call_chunks=[{"name": "get_order", "args": '{"order', "id": "1", "index": 0}])
+
+    assert reply_of(whole).unreadable_calls == ("get_order",)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        AIMessage("half a", response_metadata={"incomplete_details": {"reason": "max_output_tokens"}}),
+        AIMessage("half a", response_metadata={"stop_reason": "max_tokens"}),
+    ],
+)
+def test_a_reply_cut_off_is_truncated_on_every_wire(message: AIMessage) -> None:
+    assert Truncation()(STEP, reply_of(message)) is not None
+
+
+def test_a_refusal_in_a_block_is_a_refusal() -> None:
+    assert reply_of(AIMessage([{"type": "refusal", "refusal": "I can't help with that."}])).refused

@@ -30,6 +30,7 @@ class Reply:
         obligation: the lowest rank that may answer this step.
         forced_tools: the caller demanded a tool call, so words alone are no answer.
         validated: whether the caller's own parser took the structured output; None when nobody parsed it.
+        tool_schemas: the JSON Schemas of the offered tools' arguments, by name, as far as they are known.
     """
 
     text: str = ""
@@ -43,6 +44,7 @@ class Reply:
     obligation: int = 0
     forced_tools: bool = False
     validated: bool | None = None
+    tool_schemas: Mapping[str, Mapping[str, Any]] | None = None
 
 
 class Known(TypedDict, total=False):
@@ -109,7 +111,7 @@ class Empty:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InvalidToolCall:
-    """Rejects a call of a tool that was not offered, or one whose arguments are not JSON."""
+    """Rejects a call of a tool that was not offered, or one whose arguments are not JSON or don't fit the tool's schema."""
 
     def __call__(self, step: Step, reply: Reply, /) -> Rejection | None:
         if reply.unreadable_calls:
@@ -119,6 +121,12 @@ class InvalidToolCall:
         unknown = [call.name for call in reply.tool_calls if step.tools and call.name not in step.tools]
         if unknown:
             return Rejection(check="invalid_tool_call", code="unknown_tool", evidence=", ".join(unknown))
+        schemas = reply.tool_schemas or {}
+        for call in reply.tool_calls if schemas else ():
+            schema = schemas.get(call.name)
+            wrong = mismatch(json.loads(call.arguments), schema, where=call.name) if schema else ""
+            if wrong:
+                return Rejection(check="invalid_tool_call", code="arguments_mismatch", evidence=wrong)
         return None
 
 
@@ -185,20 +193,53 @@ def reply_of(raw: object, **known: Unpack[Known]) -> Reply:
         return _from_openai(cast("Sequence[object]", choices)[0], known)
     metadata = field_of(raw, "response_metadata")
     told: Mapping[str, object] = cast("Mapping[str, object]", metadata) if isinstance(metadata, Mapping) else MappingProxyType({})
-    reason = field_of(raw, "stop_reason") or told.get("stop_reason") or told.get("finish_reason")
-    extra = field_of(raw, "additional_kwargs")
-    refusal = field_of(extra, "refusal") if extra else None
-    broken = field_of(raw, "invalid_tool_calls")
-    calls = [call for call in tool_calls_of(raw) if "__unreadable__" not in call.arguments]
-    unreadable = [str(field_of(call, "name")) for call in cast("Sequence[object]", broken)] if isinstance(broken, Sequence) else []
+    reason = field_of(raw, "stop_reason") or _reason(told)
+    refusal = _refusal(field_of(raw, "additional_kwargs"), field_of(raw, "content"))
     return Reply(
-        text=text_of(raw) or (refusal if isinstance(refusal, str) else ""),
-        tool_calls=tuple(calls),
-        unreadable_calls=tuple(unreadable),
+        text=text_of(raw) or refusal,
+        tool_calls=tuple([call for call in tool_calls_of(raw) if "__unreadable__" not in call.arguments]),
+        unreadable_calls=tuple(dict.fromkeys([*_invalid(raw), *_torn(raw)])),
         stop_reason=reason if isinstance(reason, str) else None,
         refused=reason in ("refusal", "content_filter") or bool(refusal),
         **known,
     )
+
+
+def _reason(told: Mapping[str, object]) -> object:
+    """Why a LangChain message ended; one of the Responses API says so only where it is incomplete."""
+    reason = told.get("stop_reason") or told.get("finish_reason")
+    return reason or (field_of(details, "reason") if (details := told.get("incomplete_details")) else None)
+
+
+def _refusal(extra: object, content: object) -> str:
+    """The words of a refusal, where a provider sets them apart."""
+    refusal = field_of(extra, "refusal") if extra else None
+    if isinstance(refusal, str):
+        return refusal
+    if not isinstance(content, list):
+        return ""
+    blocks = cast("list[object]", content)
+    inner = [field_of(block, "value") if field_of(block, "type") == "non_standard" else block for block in blocks]
+    return "".join([text for block in inner if isinstance(text := field_of(block, "refusal"), str)])
+
+
+def _invalid(raw: object) -> list[str]:
+    broken = field_of(raw, "invalid_tool_calls")
+    return [str(field_of(call, "name")) for call in cast("Sequence[object]", broken)] if isinstance(broken, Sequence) else []
+
+
+def _torn(raw: object) -> list[str]:
+    """Tools of a streamed reply whose arguments are not JSON: adding chunks mends `{"a": ` to `{}`, which nobody said."""
+    chunks = field_of(raw, "tool_call_chunks")
+    found: list[str] = []
+    for chunk in cast("Sequence[object]", chunks) if isinstance(chunks, Sequence) else ():
+        arguments = field_of(chunk, "args")
+        if isinstance(arguments, str) and arguments:
+            try:
+                json.loads(arguments)
+            except ValueError:
+                found.append(str(field_of(chunk, "name")))
+    return found
 
 
 def inspect(checks: Sequence[Check], step: Step, reply: Reply) -> Rejection | None:
@@ -280,7 +321,7 @@ def _from_message(own: Mapping[str, Any], known: Known) -> Reply:
     """A LangChain message that only speaks, the common case."""
     told: Mapping[str, Any] = own.get("response_metadata") or {}
     extra: Mapping[str, Any] = own.get("additional_kwargs") or {}
-    reason, refusal = told.get("stop_reason") or told.get("finish_reason"), extra.get("refusal")
+    reason, refusal = told.get("stop_reason") or _reason(told), extra.get("refusal")
     broken = own.get("invalid_tool_calls")
     return Reply(
         text=own["content"] or refusal or "",

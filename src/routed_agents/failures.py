@@ -39,6 +39,16 @@ BY_NAME: Final[dict[str, Trouble]] = {
     "ModelNotFoundError": "model_not_found",
     "ContextOverflowError": "context_overflow",
 }
+BY_TYPE: Final[dict[str, Trouble]] = {
+    "overloaded_error": "overloaded",
+    "overloaded": "overloaded",
+    "rate_limit_error": "rate_limit",
+    "rate_limit_exceeded": "rate_limit",
+    "api_error": "server_error",
+    "server_error": "server_error",
+    "timeout_error": "timeout",
+}
+"""What providers call their troubles in error events."""
 UNCONNECTED: Final = frozenset({"ConnectError", "ConnectTimeout", "ConnectionRefusedError", "gaierror"})
 TOO_LONG: Final = ("prompt is too long", "maximum context length", "context_length_exceeded", "context window")
 
@@ -84,11 +94,24 @@ def failure_of(error: BaseException) -> Failure | None:
         trouble = "server_error"
     if trouble is None:
         trouble = next((BY_NAME[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in BY_NAME), None)
+    if trouble is None and (code is None or code < 400):
+        trouble = _midstream(error)
     if (code == 400 or code is None) and any(phrase in str(error).lower() for phrase in TOO_LONG):
         trouble = trouble or _overflow(code)
     if trouble is None:
         return None
     return Failure(trouble=trouble, status=code, retry_after_s=_retry_after(error))
+
+
+def _midstream(error: Exception) -> Trouble | None:
+    """The trouble an error event in the middle of a stream tells of: its connection began well, so it has no status of its own."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if "APIError" in names or "APIStatusError" in names:
+        body = field_of(error, "body")
+        said = field_of(field_of(body, "error") or body, "type") or field_of(error, "type") or field_of(error, "code")
+        return BY_TYPE.get(said, "server_error") if isinstance(said, str) else "server_error"
+    # langchain-openai raises a bare ValueError("code: message") for the Responses API's error event
+    return BY_TYPE.get(str(error).partition(":")[0].strip()) if type(error) is ValueError else None
 
 
 def _overflow(status: int | None) -> Trouble | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import replace
 from fractions import Fraction
 from functools import cache, lru_cache
@@ -120,6 +120,7 @@ class Router:
         memory: str | None = None,
         conditions: Conditions | None = None,
         forced_tools: bool = False,
+        tool_schemas: Callable[[], Mapping[str, Mapping[str, Any]]] | None = None,
     ) -> RoutedCall:
         """Open a step; use it with `with` or `async with`, and make its attempts inside.
 
@@ -135,6 +136,7 @@ class Router:
                 write, as the task of a graph node does when the node is retried.
             conditions: what changes with the moment.
             forced_tools: the caller demands a tool call.
+            tool_schemas: gives the JSON Schemas of the tools' arguments by name; asked when a reply calls one.
         """
         key = lineage if lineage is not None else lineage_key(node=step.node, namespace=namespace, branch=branch)
         if labels:  # a floor of the policy file may ask for a label, wherever it was given
@@ -149,6 +151,7 @@ class Router:
             memory=memory,
             conditions=conditions or NOTHING_SPECIAL,
             forced_tools=forced_tools,
+            tool_schemas=tool_schemas,
         )
 
     def decide(self, step: Step, *, thread: str | None = None, namespace: str = "", state: ThreadState | None = None) -> Decision:
@@ -287,6 +290,7 @@ class RoutedCall:
         memory: str | None,
         conditions: Conditions,
         forced_tools: bool,
+        tool_schemas: Callable[[], Mapping[str, Mapping[str, Any]]] | None = None,
     ) -> None:
         self.router = router
         self.step = step
@@ -295,6 +299,7 @@ class RoutedCall:
         self.key = key
         self.conditions = conditions
         self.forced_tools = forced_tools
+        self.tool_schemas = tool_schemas
         self.entries: list[Entry] = []
         self.reply: object = None
         self.alarms: list[Rejection] = []
@@ -636,6 +641,8 @@ class Attempt:
         except Exception:
             log.exception("a reply of step %s cannot be read; it is not judged", call.step.id)
             return None
+        if read.tool_calls and call.tool_schemas is not None:
+            read = replace(read, tool_schemas=call.tool_schemas())
         found = inspect(call.router.policy.checks, call.step, read)
         return found if found is not None and (found.alarm or not only_alarms) else None
 

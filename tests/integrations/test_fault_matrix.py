@@ -169,25 +169,6 @@ class World:
         assert all(leaf.parent is not None and leaf.parent.span_id == routes[0].context.span_id for leaf in leaves)
 
 
-BLOCKS = "a Responses stream opens with an empty block, which `_shows` in integrations/langchain.py takes for words: nothing may follow it"
-INCOMPLETE = "checks.reply_of reads neither `incomplete_details` nor a refusal block of a Responses message"
-HEALED = (
-    "adding chunks heals broken arguments to {}: a streamed malformed call passes for a good one (checks.reply_of sees `tool_calls` only)"
-)
-
-
-MIDSTREAM = (
-    "failures.failure_of does not know the error event of a stream: anthropic.APIStatusError with status 200 and type overloaded_error, "
-    "openai.APIError without a status, ValueError('overloaded: …') of langchain-openai's Responses stream"
-)
-
-
-def known_bug(request: pytest.FixtureRequest, reason: str, *, when: bool) -> None:
-    """Mark a case that fails for a reason that is not the matrix's to mend; it must be unmarked when it is mended."""
-    if when:
-        request.applymarker(pytest.mark.xfail(strict=True, raises=AssertionError, reason=reason))
-
-
 def planned(kind: str, model: str, *, times: int = 1) -> Fault:
     after = {"timeout": HELD_S, "slow_loris": 0.002}.get(kind)
     return Fault(kind, model=model, after_s=after, times=times)
@@ -215,8 +196,7 @@ def test_a_cheap_step_that_fails_goes_up_and_is_answered(kind, wire, way, provid
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("wire", WIRES)
 @pytest.mark.parametrize("kind", SMALL)
-def test_a_poor_cheap_reply_without_a_word_escalates(kind, wire, way, provider, request):
-    known_bug(request, BLOCKS, when=wire == "responses" and "stream" in way)
+def test_a_poor_cheap_reply_without_a_word_escalates(kind, wire, way, provider):
     world = World(wire)
     provider.faults.add(planned(kind, world.cheap))
     seen = WAYS[way](world.model, TELL, CHEAP)
@@ -228,8 +208,7 @@ def test_a_poor_cheap_reply_without_a_word_escalates(kind, wire, way, provider, 
 @pytest.mark.parametrize("buffer", [False, True], ids=["open", "buffered"])
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("wire", WIRES)
-def test_a_truncated_cheap_reply_escalates_unless_its_words_were_shown(wire, way, buffer, provider, request):
-    known_bug(request, INCOMPLETE, when=wire == "responses" and (buffer or "stream" not in way))
+def test_a_truncated_cheap_reply_escalates_unless_its_words_were_shown(wire, way, buffer, provider):
     world = World(wire, buffer=buffer)
     provider.faults.add(planned("max_tokens", world.cheap))
     seen = WAYS[way](world.model, TELL, CHEAP)
@@ -243,15 +222,13 @@ def test_a_truncated_cheap_reply_escalates_unless_its_words_were_shown(wire, way
 @pytest.mark.parametrize("buffer", [False, True], ids=["open", "buffered"])
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("wire", WIRES)
-def test_a_malformed_call_escalates_where_the_wire_can_carry_one(wire, way, buffer, provider, request):
-    known_bug(request, HEALED, when=buffer and "stream" in way)
+def test_a_malformed_call_escalates_unless_it_was_shown(wire, way, buffer, provider):
     world = World(wire, buffer=buffer)
     provider.faults.add(planned("malformed_tool_call", world.cheap))
     seen = WAYS[way](world.model.bind_tools([get_order]), ORDER, CHEAP)
     shown = "stream" in way and not buffer
-    whole_json = wire == "anthropic" and "stream" not in way  # arguments travel as JSON, so all a model can do is leave them out
-    assert world.books.story == ([("cheap", "accepted")] if shown or whole_json else [("cheap", "rejected"), ("strong", "accepted")])
-    if not shown and not whole_json:
+    assert world.books.story == ([("cheap", "accepted")] if shown else [("cheap", "rejected"), ("strong", "accepted")])
+    if not shown:
         assert (seen.message.invalid_tool_calls, seen.message.tool_calls[0]["args"]) == ([], {"order_id": "A-10423"})
     world.check(provider)
 
@@ -278,8 +255,7 @@ def test_a_cut_reply_goes_up_unless_its_words_were_shown(wire, way, buffer, prov
 @pytest.mark.parametrize("buffer", [False, True], ids=["open", "buffered"])
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("wire", WIRES)
-def test_an_error_in_the_middle_of_a_reply_goes_up_unless_its_words_were_shown(wire, way, buffer, provider, request):
-    known_bug(request, MIDSTREAM, when=buffer and "stream" in way)
+def test_an_error_in_the_middle_of_a_reply_goes_up_unless_its_words_were_shown(wire, way, buffer, provider):
     world = World(wire, buffer=buffer)
     provider.faults.add(planned("stream_error", world.cheap))
     seen = WAYS[way](world.model, TELL, CHEAP)
@@ -296,8 +272,7 @@ def test_an_error_in_the_middle_of_a_reply_goes_up_unless_its_words_were_shown(w
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("wire", WIRES)
-def test_a_pinned_steps_buffered_stream_that_breaks_goes_to_its_rank(wire, way, provider, request):
-    known_bug(request, MIDSTREAM, when="stream" in way)
+def test_a_pinned_steps_buffered_stream_that_breaks_goes_to_its_rank(wire, way, provider):
     world = World(wire, strong=2, buffer=True)
     provider.faults.add(planned("stream_error", world.top))
     seen = WAYS[way](world.model, TELL, HARD)
@@ -363,8 +338,7 @@ def test_a_pinned_step_with_nobody_left_ends_in_the_providers_error(kind, wire, 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("wire", WIRES)
 @pytest.mark.parametrize("kind", [*SMALL, "max_tokens"])
-def test_a_poor_reply_of_the_top_tier_is_given_and_noted(kind, wire, way, provider, request):
-    known_bug(request, INCOMPLETE, when=wire == "responses" and kind != "empty_reply")
+def test_a_poor_reply_of_the_top_tier_is_given_and_noted(kind, wire, way, provider):
     world = World(wire, strong=2)
     provider.faults.add(planned(kind, world.top))
     seen = WAYS[way](world.model, TELL, HARD)

@@ -170,9 +170,6 @@ def test_a_server_tool_works_on_the_tier_that_has_it(books: Books, real, provide
     assert [served.model for served in provider.requests] == [OPUS]
 
 
-@pytest.mark.xfail(
-    strict=True, raises=ConfigurationError, reason="RoutedChatModel._open does not pass repairs.unusable to the decision yet"
-)
 def test_a_server_tool_sends_the_step_up_to_the_tier_that_has_it(books: Books, real, provider):
     RoutedChatModel(cheap=real(MINI), strong=real(OPUS), router=books.router).bind_tools([SEARCH]).invoke(EASY)
     assert [served.model for served in provider.requests] == [OPUS]

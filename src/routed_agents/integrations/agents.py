@@ -15,12 +15,12 @@ from langgraph.types import Command
 from typing_extensions import override
 
 from routed_agents.errors import ConfigurationError
-from routed_agents.integrations.langchain import stamped
+from routed_agents.integrations.fitting import fitted
+from routed_agents.integrations.langchain import reachable, schemas_of, stamped
 from routed_agents.integrations.models import Models, deployment_of, is_simulated
 from routed_agents.integrations.observer import MARK
 from routed_agents.integrations.position import CHANNEL, Position, position_of
 from routed_agents.policy import Policy
-from routed_agents.repairs import repaired
 from routed_agents.router import Attempt, RoutedCall, Router, labels_from_context
 from routed_agents.state import join
 from routed_agents.steps import Step, field_of, text_of, tool_name
@@ -133,24 +133,38 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
             branch=position.branch,
             state=position.state,
             memory=f"task:{position.namespace}" if position.state is not None else None,
+            tool_schemas=lambda: schemas_of(request.tools),
+            conditions=reachable(router.policy.tiers, request.tools),
         )
 
 
 def _tiered(request: ModelRequest[Any], models: Models, attempt: Attempt) -> ModelRequest[Any]:
     """The request for the attempt's model, its settings repaired."""
-    limits = card(attempt.deployment.price_key)
-    settings, changed = repaired({**request.model_settings, "tool_choice": request.tool_choice}, limits)
-    choice = settings.pop("tool_choice", None)
+    model, limits = models.get(attempt.deployment), card(attempt.deployment.price_key)
+    history = [request.system_message, *request.messages] if request.system_message is not None else list(request.messages)
+    fit = fitted(
+        model,
+        attempt.deployment,
+        history,
+        kwargs=request.model_settings,
+        method="bind_tools",
+        options={"tool_choice": request.tool_choice},
+        tools=request.tools,
+    )
+    changed, choice = fit.changed, fit.options.get("tool_choice")
     answer_as: Any = request.response_format
     if not limits.forced_tool_choice and len(_answer_specs(answer_as)) == 1 and not isinstance(cast("object", answer_as), AutoStrategy):
         answer_as = ProviderStrategy[Any](schema=answer_as.schema)  # the tool would be forced, which this model refuses
         changed = (*changed, "response_format")
     if changed:
         attempt.repaired(changed)
-    attempt.simulated = is_simulated(models.get(attempt.deployment))
-    marked = models.get(attempt.deployment)
-    marked = marked.model_copy(update={"metadata": {**(marked.metadata or {}), MARK: attempt.tier}})
-    return request.override(model=marked, model_settings=settings, tool_choice=choice, response_format=answer_as)
+    attempt.simulated = is_simulated(model)
+    told: dict[str, Any] = {}
+    if fit.messages is not None:
+        leading = fit.messages[0] if fit.messages and fit.messages[0].type == "system" else None
+        told = {"system_message": leading, "messages": fit.messages[1:] if leading is not None else fit.messages}
+    marked = fit.model.model_copy(update={"metadata": {**(fit.model.metadata or {}), MARK: attempt.tier}})
+    return request.override(model=marked, model_settings=fit.kwargs, tool_choice=choice, response_format=answer_as, **told)
 
 
 def _answer_specs(wanted: object) -> list[Any]:

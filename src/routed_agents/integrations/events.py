@@ -60,7 +60,7 @@ class PassingEvents:
         self._held.append(event)
         if self._hold or not words:
             return
-        if self._attempt.served_below_floor(AIMessage("", response_metadata={"model_name": self._start.get("model")})):
+        if self._attempt.served_below_floor(self._so_far()):
             self.refused = True
             return
         self._open = True
@@ -75,9 +75,12 @@ class PassingEvents:
             self._attempt.partial(Usage(input=self._call.decision.features.tokens, output=bound, source="estimated"))
 
     def record(self, message: AIMessage | None) -> None:
-        """The whole is there, as far as it will be: have it judged."""
-        self._record(message)
+        """The whole is there, or as much as was taken of a refused one: have it judged."""
+        self._record(self._so_far() if self.refused else message)
         self.stands = self._attempt.follow_up is None and not self._attempt.alarmed
+
+    def _so_far(self) -> AIMessage:
+        return AIMessage("".join(self._seen), response_metadata={"model_name": self._start.get("model")})
 
     def rest(self) -> Iterator[Event]:
         """What was held back, and the end with the decision in it; to be given out when the attempt is over, if its reply stands."""

@@ -24,6 +24,7 @@ from typing_extensions import override
 
 from routed_agents.errors import ConfigurationError, RoutedAgentsError
 from routed_agents.features import upper_tokens
+from routed_agents.guards import Conditions
 from routed_agents.integrations.events import Event, PassingEvents, astream_of, stream_of
 from routed_agents.integrations.fitting import fitted
 from routed_agents.integrations.models import Models, is_simulated, policy_for
@@ -31,7 +32,8 @@ from routed_agents.integrations.observer import MARK, message_of
 from routed_agents.integrations.position import Position, position_of, send_state
 from routed_agents.policy import Policy
 from routed_agents.pricing import Usage, usage_of
-from routed_agents.router import Attempt, RoutedCall, Router, labels_from_context, labels_from_tags
+from routed_agents.repairs import unusable
+from routed_agents.router import NOTHING_SPECIAL, Attempt, RoutedCall, Router, labels_from_context, labels_from_tags
 from routed_agents.steps import STAMP, Step, tool_name
 from routed_agents.tiers import Tiers
 
@@ -50,6 +52,15 @@ class Late:
     options: Mapping[str, Any]
     tools: tuple[str, ...] = ()
     schema: Mapping[str, object] | None = None
+
+    @property
+    def served(self) -> bool:
+        """Some of the tools are run by the provider, so another provider's tier cannot take the call."""
+        return self.method == "bind_tools" and any(isinstance(tool, dict) and "type" in tool for tool in self.subject)
+
+    def schemas(self) -> dict[str, Mapping[str, Any]]:
+        """The JSON Schemas of the tools' arguments, by name."""
+        return schemas_of(self.subject)
 
 
 class RoutedChatModel(BaseChatModel):
@@ -192,9 +203,9 @@ class RoutedChatModel(BaseChatModel):
     ) -> Iterator[Any]:
         with self._open(input, config, kwargs) as going:
             for attempt in going.call.attempts():
+                passing = _Passing(attempt, going, hold=self.buffer or going.must_be_sure)
                 with attempt:
                     target = going.target(self.models.get(attempt.deployment), attempt, stop, streaming=True)
-                    passing = _Passing(attempt, going, hold=self.buffer or going.must_be_sure)
                     try:
                         for chunk in target.runnable.stream(going.prompt, target.config, **target.kwargs):
                             yield from passing.take(chunk)
@@ -214,9 +225,9 @@ class RoutedChatModel(BaseChatModel):
     ) -> AsyncIterator[Any]:
         with self._open(input, config, kwargs) as going:
             for attempt in going.call.attempts():
+                passing = _Passing(attempt, going, hold=self.buffer or going.must_be_sure)
                 with attempt:
                     target = going.target(await self._built(attempt), attempt, stop, streaming=True)
-                    passing = _Passing(attempt, going, hold=self.buffer or going.must_be_sure)
                     try:
                         async for chunk in target.runnable.astream(going.prompt, target.config, **target.kwargs):
                             for ready in passing.take(chunk):
@@ -252,9 +263,9 @@ class RoutedChatModel(BaseChatModel):
     ) -> Iterator[Event]:
         with self._open(input, config, kwargs) as going:
             for attempt in going.call.attempts():
+                passing = PassingEvents(attempt, going.call, going.taking(attempt), hold=self.buffer)
                 with attempt:
                     target = going.target(self.models.get(attempt.deployment), attempt, stop, streaming=True)
-                    passing = PassingEvents(attempt, going.call, going.taking(attempt), hold=self.buffer)
                     stream = target.runnable.stream_events(going.prompt, target.config, version="v3", **target.kwargs)
                     try:
                         for event in stream:
@@ -263,7 +274,7 @@ class RoutedChatModel(BaseChatModel):
                                 break
                     finally:
                         passing.ended()
-                    passing.record(stream.output_message if not passing.refused else None)
+                    passing.record(stream.output_message)
                 yield from passing.rest()
 
     async def _aevents(
@@ -271,9 +282,9 @@ class RoutedChatModel(BaseChatModel):
     ) -> AsyncIterator[Event]:
         with self._open(input, config, kwargs) as going:
             for attempt in going.call.attempts():
+                passing = PassingEvents(attempt, going.call, going.taking(attempt), hold=self.buffer)
                 with attempt:
                     target = going.target(await self._built(attempt), attempt, stop, streaming=True)
-                    passing = PassingEvents(attempt, going.call, going.taking(attempt), hold=self.buffer)
                     stream = await target.runnable.astream_events(going.prompt, target.config, version="v3", **target.kwargs)
                     try:
                         async for event in stream:
@@ -284,7 +295,7 @@ class RoutedChatModel(BaseChatModel):
                     finally:
                         passing.ended()
                         await stream.aclose()
-                    passing.record(stream.output_message if not passing.refused else None)
+                    passing.record(stream.output_message)
                 for ready in passing.rest():
                     yield ready
 
@@ -362,6 +373,8 @@ class RoutedChatModel(BaseChatModel):
             state=position.state,
             memory=f"task:{position.namespace}" if position.state is not None else None,
             forced_tools=late is not None and late.method == "bind_tools" and _demands_tool(late.options.get("tool_choice")),
+            tool_schemas=late.schemas if late is not None and late.method == "bind_tools" else None,
+            conditions=reachable(router.policy.tiers, late.subject) if late is not None and late.served else None,
         )
         return _Going(call=call, prompt=prompt, config=config, late=late, kwargs=kwargs, in_channel=position.state is not None)
 
@@ -497,7 +510,7 @@ class _Going:
 class _Passing:
     """Chunks of one attempt on their way to the caller: held back until there is something to show and it may be shown."""
 
-    __slots__ = ("_attempt", "_going", "_held", "_hold", "_open", "_sum", "refused")
+    __slots__ = ("_attempt", "_going", "_held", "_hold", "_open", "_stands", "_sum", "refused")
 
     def __init__(self, attempt: Attempt, going: _Going, *, hold: bool) -> None:
         self._attempt = attempt
@@ -506,6 +519,7 @@ class _Passing:
         self._held: list[Any] = []
         self._sum: Any = None
         self._open = False
+        self._stands = False
         self.refused = False
 
     def take(self, chunk: Any) -> Iterator[Any]:
@@ -547,14 +561,14 @@ class _Passing:
     def record(self) -> None:
         """The whole is there: have it judged."""
         self._going.take(self._attempt, self._sum)
-        if self._attempt.follow_up is not None or self._attempt.alarmed:
-            self._held = []
+        self._stands = self._attempt.follow_up is None and not self._attempt.alarmed
+        if not self._stands:
             self._going.reset()
 
     def rest(self) -> list[Any]:
-        """What was held back; to be given out when the attempt is over, so that a reader who leaves now leaves it accepted."""
+        """What was held back, if the reply stands; given out after the attempt, which a reader who leaves now leaves accepted."""
         held, self._held = self._held, []
-        return held
+        return held if self._stands else []
 
 
 class _Capture(BaseCallbackHandler):
@@ -568,6 +582,25 @@ class _Capture(BaseCallbackHandler):
     @override
     def on_llm_end(self, response: LLMResult, **kwargs: Any) -> None:
         self.message = message_of(response)
+
+
+def schemas_of(tools: Sequence[Any]) -> dict[str, Mapping[str, Any]]:
+    """The JSON Schemas of tools' arguments, by name; of tools that a provider runs there are none."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for tool in tools:
+        try:
+            function = convert_to_openai_tool(tool)["function"]
+        except (KeyError, TypeError, ValueError):
+            continue
+        found[str(function["name"])] = function.get("parameters", {})
+    return found
+
+
+def reachable(tiers: Tiers, tools: Sequence[Any]) -> Conditions:
+    """Which tiers can run these tools: a step whose tier cannot goes up."""
+    if not any(isinstance(tool, dict) for tool in tools):
+        return NOTHING_SPECIAL
+    return Conditions(unusable=unusable(tiers, tools=tools))
 
 
 def _refuse_parsed(kwargs: Mapping[str, Any]) -> None:
