@@ -21,6 +21,7 @@ from routed_agents.errors import ConfigurationError, StepStopped
 from routed_agents.failures import Failure, failure_of, refused
 from routed_agents.features import upper_tokens
 from routed_agents.guards import Conditions
+from routed_agents.health import Health
 from routed_agents.ledger import Entry, Ledger
 from routed_agents.policy import MODES, Mode, Policy
 from routed_agents.pricing import Cost, Prices, Usage, served_model_of, usage_of
@@ -45,6 +46,7 @@ class Router:
         prices: what tokens cost; the project's table and genai-prices when not given.
         telemetry: spans and metrics, through whatever OpenTelemetry providers are set; `Telemetry.off()` for none.
         store: where pins and facts live for threads without a graph channel; this process's memory when not given.
+        health: which deployments are in trouble; a breaker of its own when not given.
     """
 
     def __init__(
@@ -55,12 +57,14 @@ class Router:
         prices: Prices | None = None,
         telemetry: Telemetry | None = None,
         store: StateStore | None = None,
+        health: Health | None = None,
     ) -> None:
         self.policy = policy if policy is not None else Policy.default()
         self.ledger = ledger if ledger is not None else Ledger.memory()
         self.prices = prices if prices is not None else Prices()
         self.telemetry = telemetry if telemetry is not None else Telemetry()
         self.store = store if store is not None else MemoryStateStore()
+        self.health = health if health is not None else Health()
         self._warned: set[str] = set()
         self._prepare_prices()
 
@@ -92,13 +96,14 @@ class Router:
         return cls(policy, ledger=Ledger.sqlite(ledger) if ledger else None)
 
     def replace(self, **changes: Any) -> Router:
-        """A router with another policy, ledger, prices, telemetry or store; the rest is shared."""
+        """A router with another policy, ledger, prices, telemetry, store or health; the rest is shared."""
         parts: dict[str, Any] = {
             "policy": self.policy,
             "ledger": self.ledger,
             "prices": self.prices,
             "telemetry": self.telemetry,
             "store": self.store,
+            "health": self.health,
         }
         if unknown := [name for name in changes if name not in parts]:
             raise ConfigurationError(f"unknown part of a router: {', '.join(unknown)}; known parts: {', '.join(parts)}")
@@ -318,11 +323,22 @@ class RoutedCall:
             state = self._given_state.join(state)
         if not self.conditions.now_s:
             self.conditions = replace(self.conditions, now_s=int(time.time())) if self.conditions is not NOTHING_SPECIAL else _now()
-        self.decision = router.policy.decide(self.step, state, self.conditions, key=self.key)
+        self.decision = self._decide(state)
         self.decision_ns = time.perf_counter_ns() - began
         router.remember(self._memory, self.decision.state)
         self._span = router.telemetry.open_route(self.decision, self)
         return self
+
+    def _decide(self, state: ThreadState) -> Decision:
+        """Decide, leaving resting deployments alone; where nothing else may answer they are asked after all."""
+        policy, plain = self.router.policy, self.conditions
+        if resting := self.router.health.resting():
+            self.conditions = replace(plain, unavailable=plain.unavailable | resting)
+            decision = policy.decide(self.step, state, self.conditions, key=self.key)
+            if not decision.stopped:
+                return decision
+            self.conditions = plain
+        return policy.decide(self.step, state, plain, key=self.key)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._close(error)
@@ -583,6 +599,7 @@ class Attempt:
             validated: whether the caller's own parser took its structured output; None when there is none.
         """
         call = self._call
+        call.router.health.answered(self.deployment.name)
         self._reply = reply
         self._usage = usage if usage is not None else _usage_in(reply) or self._usage
         call.reply = reply
@@ -668,6 +685,8 @@ class Attempt:
             self._usage = self._usage or Usage()
         if failure is None:
             return False
+        if self._call.router.health.failed(self.deployment.name, failure):
+            self._call.note(f"{self.deployment.name}: rests")
         if failure.trouble in ("denied", "model_not_found"):
             self._call.router.warn_once(
                 f'"{self.model}" of tier {self.row.name}: {words(failure.trouble)} ({failure.status}); mend its key or name'

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final, Literal, cast
 from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager, Callbacks
@@ -25,6 +25,7 @@ from typing_extensions import override
 from routed_agents.errors import ConfigurationError, RoutedAgentsError
 from routed_agents.features import upper_tokens
 from routed_agents.guards import Conditions
+from routed_agents.integrations.caching import with_caching
 from routed_agents.integrations.events import Event, PassingEvents, astream_of, stream_of
 from routed_agents.integrations.fitting import fitted
 from routed_agents.integrations.models import Models, is_simulated, policy_for
@@ -81,6 +82,7 @@ class RoutedChatModel(BaseChatModel):
         task_class: the class of every call made through this model, when its author knows it.
         node: names the caller outside a graph.
         buffer: hold a stream back until its end, so that a rejected reply is never seen and can be escalated.
+        prompt_cache: how long Anthropic keeps the prompt of a tool loop, "5m" or "1h"; None marks nothing.
         options: constructor options for models built from strings; each model gets those it takes.
 
     Raises:
@@ -97,6 +99,7 @@ class RoutedChatModel(BaseChatModel):
     task_class: str | None = None
     node: str | None = None
     buffer: bool = False
+    prompt_cache: Literal["5m", "1h"] | None = "5m"
     options: dict[str, Any] = Field(default_factory=dict)
     models: Any = Field(default=None, exclude=True, repr=False)
     """The chat models behind the tiers, filled in here; a plain field, for reading a private one takes pydantic 2 us."""
@@ -107,7 +110,9 @@ class RoutedChatModel(BaseChatModel):
         except ValidationError as error:  # pydantic wraps every ValueError, and a PolicyError is one
             unknown = [str(each["loc"][0]) for each in error.errors() if each["type"] == "extra_forbidden"]
             if unknown:
-                wanted = "cheap, mid, strong, tiers, router, task_class, node, buffer, options and what every chat model takes"
+                wanted = (
+                    "cheap, mid, strong, tiers, router, task_class, node, buffer, prompt_cache, options and what every chat model takes"
+                )
                 told = f"RoutedChatModel has no {', '.join(unknown)}; known: {wanted}. Parameters of the tiers' models go into options"
                 raise ConfigurationError(told) from None
             found = [(each.get("ctx") or {}).get("error") for each in error.errors()]
@@ -376,6 +381,8 @@ class RoutedChatModel(BaseChatModel):
             tool_schemas=late.schemas if late is not None and late.method == "bind_tools" else None,
             conditions=reachable(router.policy.tiers, late.subject) if late is not None and late.served else None,
         )
+        if self.prompt_cache is not None:
+            kwargs = with_caching(kwargs, self.prompt_cache, messages)
         return _Going(call=call, prompt=prompt, config=config, late=late, kwargs=kwargs, in_channel=position.state is not None)
 
 
