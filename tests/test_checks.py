@@ -14,6 +14,7 @@ from routed_agents.checks import (
     DEFAULT,
     Empty,
     InvalidToolCall,
+    LowLogprob,
     Refusal,
     Rejection,
     Reply,
@@ -291,3 +292,10 @@ def test_a_reply_cut_off_is_truncated_on_every_wire(message: AIMessage) -> None:
 
 def test_a_refusal_in_a_block_is_a_refusal() -> None:
     assert reply_of(AIMessage([{"type": "refusal", "refusal": "I can't help with that."}])).refused
+
+
+@pytest.mark.parametrize(("logprobs", "rejected"), [([-0.1, -0.2], False), ([-3.0, -0.5], True), (None, False)])
+def test_words_the_model_itself_found_unlikely_are_rejected(logprobs: list[float] | None, rejected: bool) -> None:
+    told = {"logprobs": {"content": [{"token": "x", "logprob": each} for each in logprobs]}} if logprobs else {}
+
+    assert (LowLogprob(limit=-1.0)(STEP, reply_of(AIMessage("fine", response_metadata=told))) is not None) is rejected

@@ -117,6 +117,14 @@ class RoutedChatModel(BaseChatModel):
                 raise ConfigurationError(told) from None
             found = [(each.get("ctx") or {}).get("error") for each in error.errors()]
             raise next((each for each in found if isinstance(each, RoutedAgentsError)), error) from None
+        if self.profile is None:
+            vars(self).pop("profile")  # found out when first asked for: it takes building the models
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "profile" and (models := vars(self).get("models")) is not None:
+            found = vars(self)["profile"] = models.profile()
+            return found
+        return super().__getattr__(name)  # type: ignore[misc]
 
     @override
     def model_post_init(self, context: Any, /) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from routed_agents.errors import ConfigurationError, PolicyError
@@ -64,6 +64,15 @@ class Models:
         """The deployment's chat model, if it exists already."""
         return self._built.get(deployment.name)
 
+    def profile(self) -> dict[str, Any] | None:
+        """What every tier's model can do: of limits the smallest, of abilities those all have, of lists what is common to all.
+
+        None when a model says nothing about itself. Builds the models.
+        """
+        found = [self.get(each).profile for tier in self.policy.tiers for each in tier.deployments[:1]]
+        known = [dict(profile) for profile in found if profile]
+        return common(known) if len(known) == len(found) else None
+
     def _build(self, deployment: Deployment) -> BaseChatModel:
         options, _ = repaired(self._options, card(deployment.price_key))
         if deployment.provider in EXTRAS:
@@ -83,6 +92,26 @@ class Models:
             wanted = f'tier model "{deployment.name}" needs langchain to be built from a string'
             raise ConfigurationError(f'{wanted}; pip install "routed-agents[agents]", or pass a chat model') from None
         return cast("BaseChatModel", init_chat_model(deployment.name, **options))
+
+
+def common(profiles: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The intersection of model profiles; a key that one of them lacks, or that tells them apart, is left out."""
+    first, *others = profiles
+    shared = {key: _least([first[key], *[each[key] for each in others]]) for key in first if all(key in each for each in others)}
+    return {key: value for key, value in shared.items() if value is not None}
+
+
+def _least(values: Sequence[Any]) -> Any:
+    first = values[0]
+    if all(isinstance(value, bool) for value in values):
+        return all(values)
+    if all(isinstance(value, (int, float)) for value in values):
+        return min(values)
+    if all(isinstance(value, (list, tuple)) for value in values):
+        return [each for each in first if all(each in value for value in values)]
+    if all(isinstance(value, Mapping) for value in values):
+        return common(values)
+    return first if all(value == first for value in values) else None
 
 
 def is_simulated(model: object) -> bool:
