@@ -525,38 +525,42 @@ class _Going:
 class _Passing:
     """Chunks of one attempt on their way to the caller: held back until there is something to show and it may be shown."""
 
-    __slots__ = ("_attempt", "_going", "_held", "_hold", "_open", "_stands", "_sum", "refused")
+    __slots__ = ("_attempt", "_going", "_held", "_hold", "_open", "_stands", "_taken", "refused")
 
     def __init__(self, attempt: Attempt, going: _Going, *, hold: bool) -> None:
         self._attempt = attempt
         self._going = going
         self._hold = hold
         self._held: list[Any] = []
-        self._sum: Any = None
+        self._taken: list[Any] = []
         self._open = False
         self._stands = False
         self.refused = False
 
-    def take(self, chunk: Any) -> Iterator[Any]:
+    def take(self, chunk: Any) -> Sequence[Any]:
         """Take a chunk from the model; give out what may be shown."""
-        self._attempt.first_chunk()
-        if isinstance(chunk, AIMessageChunk):
-            self._sum = chunk if self._sum is None else self._sum + chunk
-        else:
-            self._sum = chunk
+        self._taken.append(chunk)
         if self._open:
-            yield chunk
-            return
+            return (chunk,)
+        self._attempt.first_chunk()
         self._held.append(chunk)
         if self._hold or not _shows(chunk):
-            return
-        if isinstance(self._sum, AIMessageChunk) and self._attempt.served_below_floor(self._sum):
+            return ()
+        if isinstance(beginning := self._sum(), AIMessageChunk) and self._attempt.served_below_floor(beginning):
             self.refused = True
-            return
+            return ()
         self._open = True
         self._attempt.commit()
         held, self._held = self._held, []
-        yield from held
+        return held
+
+    def _sum(self) -> Any:
+        """What came so far in one piece: chunks of a message added up at once, for adding each in turn takes longer every time."""
+        taken = self._taken
+        if len(taken) > 1:
+            first, *others = taken
+            self._taken = [first + others if all(type(chunk) is AIMessageChunk for chunk in taken) else taken[-1]]
+        return self._taken[0] if self._taken else None
 
     def failed(self, error: BaseException) -> None:
         """A parser gave up on the stream."""
@@ -564,9 +568,9 @@ class _Passing:
 
     def ended(self) -> None:
         """The stream is over, or was broken off: keep what it has used."""
-        if not isinstance(self._sum, AIMessageChunk) or self._attempt.outcome is not None:
+        if self._attempt.outcome is not None or not isinstance(whole := self._sum(), AIMessageChunk):
             return
-        reported, text = usage_of(self._sum), self._sum.text
+        reported, text = usage_of(whole), whole.text
         bound = upper_tokens(len(text), text[:400])
         if reported is not None:
             self._attempt.partial(_at_least(reported, bound))
@@ -575,7 +579,7 @@ class _Passing:
 
     def record(self) -> None:
         """The whole is there: have it judged."""
-        self._going.take(self._attempt, self._sum)
+        self._going.take(self._attempt, self._sum())
         self._stands = self._attempt.follow_up is None and not self._attempt.alarmed
         if not self._stands:
             self._going.reset()
