@@ -1,4 +1,4 @@
-"""Runs the standard suites and prints, for each subject, how many tests passed, failed and were skipped: `python -m tests.standard.table`."""
+"""Runs the standard suites and prints how many tests each subject passed, failed and skipped: `python -m tests.standard.table`."""
 
 from __future__ import annotations
 
