@@ -34,8 +34,6 @@ BY_FAMILY: Final = {
     "routed": {
         "test_stream": "the chunk with the stamp comes after the one that says it is the last",
         "test_astream": "the chunk with the stamp comes after the one that says it is the last",
-        "test_stream_events_v3": "RoutedChatModel leaves v3 events to _stream, which it has not",
-        "test_astream_events_v3": "RoutedChatModel leaves v3 events to _stream, which it has not",
         "test_standard_params_model_override": "RoutedChatModel._get_ls_params takes no notice of a model named for one call",
     },
 }
