@@ -1,4 +1,4 @@
-"""One embedded provider and one event loop per module, and the failures that are expected."""
+"""One strict embedded provider and one event loop per module, and the failures that are expected."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[embedded.Provider]:
-    with embedded.serve(error_rates=FLAWLESS) as running:
+    with embedded.serve(error_rates=FLAWLESS, strict=True) as running:
         yield running
 
 

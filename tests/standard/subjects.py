@@ -37,6 +37,7 @@ class Subject:
         make: makes one, from any chat model's parameters.
         answers: the provider's model that has to answer, in every test.
         override: the model to ask for by `model=`, where that is a thing to do.
+        steps_in: the model that answers where the first one fails.
     """
 
     family: str
@@ -45,6 +46,7 @@ class Subject:
     make: Callable[..., Any]
     answers: str
     override: str | None = None
+    steps_in: str | None = None
 
     def __call__(self, **params: Any) -> Any:
         return self.make(**params)
@@ -104,7 +106,13 @@ def fallbacks() -> list[Subject]:
             return plain(pair[0], **params).with_fallbacks([plain(pair[1], **params)])
 
         return Subject(
-            family="fallbacks", label="+".join(pair), kind=RunnableWithFallbacks, make=make, answers=pair[0], override=OLDER[pair[0]]
+            family="fallbacks",
+            label="+".join(pair),
+            kind=RunnableWithFallbacks,
+            make=make,
+            answers=pair[0],
+            override=OLDER[pair[0]],
+            steps_in=pair[1],
         )
 
     return [subject(pair) for pair in PAIRS]

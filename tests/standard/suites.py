@@ -49,7 +49,7 @@ class Settings:
     def answered(self, provider: Any) -> Any:
         """Whatever was asked was asked of the model this subject is there to test."""
         yield
-        assert {served.model for served in provider.requests} <= {self.subject.answers, self.subject.override}
+        assert {served.model for served in provider.requests} <= {self.subject.answers, self.subject.override, self.subject.steps_in}
 
 
 def suites(subjects: Iterable[Subject]) -> dict[str, type]:
