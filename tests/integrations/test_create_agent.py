@@ -162,14 +162,12 @@ def test_the_providers_way_works_on_a_cheap_tier_that_has_it(books, real, provid
     assert books.story == [("cheap", "accepted")]
 
 
-@pytest.mark.xfail(strict=True, reason="a proposed tier that lacks what the call asks for is an error, not a reason to go up")
 def test_the_providers_way_goes_to_the_tier_that_has_it(books, real):
     model = RoutedChatModel(cheap=real(HAIKU), strong=real(OPUS), router=books.router, task_class="classification")
     result = create_agent(model, [], response_format=ProviderStrategy(Mood)).invoke(asked(FEEL))
     assert (result["structured_response"], books.story) == (Mood(mood="positive"), [("strong", "accepted")])
 
 
-@pytest.mark.xfail(strict=True, reason="RoutedChatModel._resolve_model_profile returns None")
 def test_auto_takes_the_providers_way_only_where_every_tier_has_it(books, real, provider):
     for names in ((HAIKU, OPUS), ("gpt-6-luna", OPUS)):
         model = RoutedChatModel(cheap=real(names[0]), strong=real(names[1]), router=books.router, task_class="agentic_chain")
@@ -206,7 +204,6 @@ def test_summarization_by_reported_tokens_knows_whose_they_are(sides):
     assert told(routed) == told(bare)
 
 
-@pytest.mark.xfail(strict=True, reason="RoutedChatModel._resolve_model_profile returns None")
 def test_summarization_by_a_share_of_the_window_works(sides):
     routed, bare = sides.both(long_talk, middleware=lambda model: summaries(model, trigger=("fraction", 0.0005), keep=("fraction", 0.0002)))
     assert told(routed["messages"]) == told(bare["messages"])

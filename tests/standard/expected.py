@@ -33,11 +33,7 @@ BY_FAMILY: Final = {
     "bare": {"test_serdes": SNAPSHOT},
     "fallbacks": {"test_serdes": SNAPSHOT, "test_bind_tool_pydantic": BOUND, **V3_TESTS},
     "ChatRouter": V3_TESTS,
-    "routed": {
-        "test_stream": "the chunk with the stamp comes after the one that says it is the last",
-        "test_astream": "the chunk with the stamp comes after the one that says it is the last",
-        "test_standard_params_model_override": "RoutedChatModel._get_ls_params takes no notice of a model named for one call",
-    },
+    "routed": {},
 }
 STREAMS: Final = dict.fromkeys(("test_stream", "test_astream"), THOUGHT)
 ON_OPUS: Final = {
@@ -46,7 +42,6 @@ ON_OPUS: Final = {
     "routed": {
         **STREAMS,
         "test_tool_choice": GREETED,
-        "test_structured_output_pydantic_2_v1": "the repair picks json_schema, which takes no class of pydantic 1",
     },
 }
 ON_GPT: Final = {"bare": {"test_stop_sequence": STOPS}, "ChatRouter": {"test_stop_sequence": STOPS}}

@@ -137,7 +137,9 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
             state=position.state,
             memory=f"task:{position.namespace}" if position.state is not None else None,
             tool_schemas=lambda: schemas_of(request.tools),
-            conditions=reachable(router.policy.tiers, request.tools),
+            conditions=reachable(
+                router.policy.tiers, request.tools, schema=isinstance(request.response_format, ProviderStrategy), messages=request.messages
+            ),
         )
 
 

@@ -25,10 +25,14 @@ class Models:
         given: chat models or strings by tier; each stands in for the first of that tier's deployments. A tier left out keeps its own, so
             the top tier is never lost by naming only a cheap one.
         options: constructor options for models built from strings, repaired for each.
+        handed_on: settings of every chat model (`cache`, `rate_limiter`, …) for the models that have none of their own.
     """
 
-    def __init__(self, policy: Policy, given: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    def __init__(
+        self, policy: Policy, given: Mapping[str, Any], options: Mapping[str, Any], handed_on: Mapping[str, Any] | None = None
+    ) -> None:
         self._options = dict(options)
+        self._handed_on = dict(handed_on or {})
         self._built: dict[str, BaseChatModel] = {}
         self._lock = threading.Lock()
         roles: dict[str, tuple[Deployment, ...]] = {}
@@ -41,7 +45,7 @@ class Models:
             others = tier.deployments[1:] if same_model(deployment.price_key, first.price_key) else ()
             roles[tier.name] = (deployment, *others)
             if not isinstance(model, str):
-                self._built[deployment.name] = model
+                self._built[deployment.name] = self._with_settings(model)
         self.policy = policy.replace(tiers=Tiers.of(roles, preset=policy.tiers.preset)) if given else policy
 
     def __deepcopy__(self, memo: object) -> Models:
@@ -56,7 +60,7 @@ class Models:
         found = self._built.get(deployment.name)
         if found is None:
             with self._lock:
-                found = self._built.get(deployment.name) or self._build(deployment)
+                found = self._built.get(deployment.name) or self._with_settings(self._build(deployment))
                 self._built[deployment.name] = found
         return found
 
@@ -64,12 +68,20 @@ class Models:
         """The deployment's chat model, if it exists already."""
         return self._built.get(deployment.name)
 
+    def _with_settings(self, model: Any) -> Any:
+        lacking = {
+            name: value
+            for name, value in self._handed_on.items()
+            if getattr(model, name, None) is (False if name == "disable_streaming" else None)
+        }
+        return model.model_copy(update=lacking) if lacking else model
+
     def profile(self) -> dict[str, Any] | None:
         """What every tier's model can do: of limits the smallest, of abilities those all have, of lists what is common to all.
 
         None when a model says nothing about itself. Builds the models.
         """
-        found = [self.get(each).profile for tier in self.policy.tiers for each in tier.deployments[:1]]
+        found = [self.get(each).profile for tier in self.policy.tiers for each in tier.deployments]
         known = [dict(profile) for profile in found if profile]
         return common(known) if len(known) == len(found) else None
 
