@@ -26,7 +26,7 @@ from routed_agents.ledger import Entry, Ledger
 from routed_agents.policy import MODES, Mode, Policy
 from routed_agents.pricing import Cost, Prices, Usage, served_model_of, usage_of
 from routed_agents.state import EMPTY, MemoryStateStore, StateStore, ThreadState, lineage_key
-from routed_agents.steps import Step, field_of, stamp_of, text_of
+from routed_agents.steps import STAMP, Step, field_of, stamp_of, text_of
 from routed_agents.telemetry import RouteSpan, Telemetry
 from routed_agents.tiers import Deployment, Tier, card, same_model
 
@@ -188,6 +188,7 @@ class Router:
         *,
         model: str,
         reply: object,
+        usage: Usage | None = None,
         step: Step | None = None,
         decision: Decision | None = None,
         thread: str | None = None,
@@ -198,7 +199,10 @@ class Router:
         error: BaseException | None = None,
         parent: object = None,
     ) -> Entry:
-        """Record a call somebody else made and chose the model of: it is priced, never routed."""
+        """Record a call somebody else made and chose the model of: it is priced, never routed.
+
+        `usage` is given where the reply doesn't hold it, as after a stream that was broken off.
+        """
         rank = self.policy.tiers.rank_of_model(model)
         tier = self.policy.tiers[rank] if rank is not None else None
         deployment = (
@@ -221,6 +225,7 @@ class Router:
             tier=tier,
             deployment=deployment,
             reply=reply,
+            usage=usage,
             started_ns=started_ns,
             first_chunk_ns=first_chunk_ns,
             error=error,
@@ -457,6 +462,7 @@ class RoutedCall:
         tier: Tier | None,
         deployment: Deployment,
         reply: object,
+        usage: Usage | None,
         started_ns: int,
         first_chunk_ns: int | None,
         error: BaseException | None,
@@ -469,7 +475,7 @@ class RoutedCall:
             self.decision = self.router.policy.decide(self.step, self.router.state_of(self.thread), key=self.key)
         attempt = Attempt(call=self, number=1, tier=tier or UNKNOWN_TIER, deployment=deployment, watched=True)
         attempt.first_chunk_ns = first_chunk_ns
-        attempt.settle_watched(reply=reply, started_ns=started_ns, error=error, parent=parent)
+        attempt.settle_watched(reply=reply, usage=usage, started_ns=started_ns, error=error, parent=parent)
         return self.entries[-1]
 
     def stopped_message(self, code: str) -> str:
@@ -630,11 +636,11 @@ class Attempt:
         self._write(error)
         return handled
 
-    def settle_watched(self, *, reply: object, started_ns: int, error: BaseException | None, parent: object) -> None:
+    def settle_watched(self, *, reply: object, usage: Usage | None, started_ns: int, error: BaseException | None, parent: object) -> None:
         """Write the entry of a call that was only watched."""
         self._started_ns = started_ns
         self._reply = reply
-        self._usage = _usage_in(reply) if reply is not None else None
+        self._usage = usage if usage is not None else _usage_in(reply) if reply is not None else None
         self.outcome = "failed" if error is not None and isinstance(error, Exception) else "abandoned" if error is not None else "watched"
         self.error = type(error).__name__ if error is not None else None
         if error is not None and refused(error):
@@ -824,9 +830,14 @@ def labels_from_context(allowed: Iterable[str], context: object) -> dict[str, st
 
 
 def decision_of(message: object) -> dict[str, Any] | None:
-    """The decision a routed reply carries, or None for any other message."""
-    stamp = stamp_of(message)
-    return dict(stamp) if stamp is not None else None
+    """The decision a routed reply carries, or None for any other message.
+
+    Reads LangChain messages, replies of the routed SDK clients, and their streams once they have been read.
+    """
+    stamp: object = stamp_of(message)
+    if stamp is None:
+        stamp = field_of(message, STAMP) or field_of(field_of(message, "_raw_stream"), STAMP)
+    return dict(cast("Mapping[str, Any]", stamp)) if isinstance(stamp, Mapping) else None
 
 
 NOTHING_SPECIAL: Final = Conditions()
