@@ -33,7 +33,7 @@ leaf span here it is left out, request by request; `sdk_span=True` keeps it.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, TypeVar, cast
@@ -67,16 +67,21 @@ OTHER_HOSTS: Final = (
 
 
 def routed_anthropic(
-    client: Client, router: Given = None, *, named: Mapping[str, Given] | None = None, provider: str | None = None, buffer: bool = False,
+    client: Client,
+    router: Given = None,
+    *,
+    named: Mapping[str, Given] | None = None,
+    provider: str | Sequence[str] | None = None,
+    buffer: bool = False,
     sdk_span: bool = False,
-) -> Client:  # fmt: skip
+) -> Client:
     """An `anthropic.Anthropic` or `AsyncAnthropic` client that routes `model="auto"` and watches every other model.
 
     Args:
         client: the SDK's client; it stays as it is.
         router: a router, a policy or the path of a policy file; today's Claude pair when not given.
         named: further routers or policies, for `model="auto:name"`; policies share the router's ledger and telemetry.
-        provider: who answers behind the client's address, where its class doesn't tell; tiers of that provider can be called.
+        provider: who answers behind the client's address, where its class doesn't tell: tiers of these providers can be called.
         buffer: hold a stream back until its end, so that a rejected reply is never seen and can be escalated.
         sdk_span: keep the SDK's own OpenTelemetry span beside ours; backends that price tokens then count the call twice.
 
@@ -88,16 +93,21 @@ def routed_anthropic(
 
 
 def routed_openai(
-    client: Client, router: Given = None, *, named: Mapping[str, Given] | None = None, provider: str | None = None, buffer: bool = False,
+    client: Client,
+    router: Given = None,
+    *,
+    named: Mapping[str, Given] | None = None,
+    provider: str | Sequence[str] | None = None,
+    buffer: bool = False,
     ask_usage: bool = True,
-) -> Client:  # fmt: skip
+) -> Client:
     """An `openai.OpenAI` or `AsyncOpenAI` client that routes `model="auto"` and watches every other model.
 
     Args:
         client: the SDK's client; it stays as it is.
         router: a router, a policy or the path of a policy file; today's GPT pair when not given.
         named: further routers or policies, for `model="auto:name"`; policies share the router's ledger and telemetry.
-        provider: who answers behind the client's address, where its class doesn't tell; tiers of that provider can be called.
+        provider: who answers behind the client's address, where its class doesn't tell: tiers of these providers can be called.
         buffer: hold a stream back until its end, so that a rejected reply is never seen and can be escalated.
         ask_usage: ask chat streams for their usage where the caller did not, and keep the extra chunk from the caller; False for
             gateways that refuse `stream_options`, whose streamed usage is then estimated.
@@ -125,7 +135,12 @@ def about(client: Client, **said: Any) -> Client:
 
 
 def _routed(
-    family: Family, client: Client, given: Given, named: Mapping[str, Given] | None, provider: str | None, **options: bool
+    family: Family,
+    client: Client,
+    given: Given,
+    named: Mapping[str, Given] | None,
+    provider: str | Sequence[str] | None,
+    **options: Any,
 ) -> Client:
     sdk: Any = object.__getattribute__(client, "_sdk") if issubclass(type(client), Proxy) else client
     if not any(kind.__module__.partition(".")[0] == family for kind in type(sdk).__mro__) or not hasattr(sdk, "post"):
@@ -142,14 +157,14 @@ def _routed(
         named={name: _reachable(each, family, providers) for name, each in others.items()},
         **options,
     )
-    kind = AsyncProxy if inspect.iscoroutinefunction(type(sdk).post) else SyncProxy
+    kind = AsyncProxy if inspect.iscoroutinefunction(cast("Any", type(sdk)).post) else SyncProxy
     return cast("Client", kind(sdk, desk, About()))
 
 
-def _providers_of(family: Family, sdk: object, named: str | None) -> frozenset[str | None]:
+def _providers_of(family: Family, sdk: object, named: str | Sequence[str] | None) -> frozenset[str | None]:
     """The providers whose tiers a client can call; a deployment that names none is taken at its word."""
     if named is not None:
-        return frozenset({None, named})
+        return frozenset({None, *((named,) if isinstance(named, str) else named)})
     kind = type(sdk).__name__
     return frozenset({None, family, *next((names for part, names in OTHER_HOSTS if part in kind), ())})
 

@@ -23,7 +23,7 @@ from routed_agents.repairs import repaired
 from routed_agents.router import Attempt, RoutedCall, Router
 from routed_agents.state import lineage_key
 from routed_agents.steps import STAMP, Step, field_of
-from routed_agents.tiers import card
+from routed_agents.tiers import Deployment, card
 
 log: Final = logging.getLogger("routed_agents")
 
@@ -98,14 +98,11 @@ class Going:
 
     def sent(self, attempt: Attempt) -> dict[str, Any]:
         """What to post for an attempt: the tier's model, and parameters it takes."""
-        request, limits = self.request, card(attempt.deployment.price_key)
-        body, changed = repaired(request.body, limits)
-        body["model"] = attempt.model
-        if request.api == "messages" and isinstance(body.get("tool_choice"), str):
-            body["tool_choice"] = {"type": body["tool_choice"]}
+        request = self.request
+        body, changed = fitted(request.api, request.body, attempt.deployment)
         options = request.plain_options()
         if (extra := options.get("extra_json")) is not None:
-            options["extra_json"], more = repaired(extra, limits)
+            options["extra_json"], more = repaired(extra, card(attempt.deployment.price_key))
             changed = (*changed, *more)
         if attempt.number > 1:
             options.pop("idempotency_key", None)
@@ -254,6 +251,15 @@ class BatchResults:
         except Exception:
             log.exception("a result of a batch could not be written down")
             self._router.telemetry.dropped(1)
+
+
+def fitted(api: Api, body: Mapping[str, Any], deployment: Deployment) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """A request's body for one deployment: its model, and parameters it takes; with the names of those that were changed."""
+    sent, changed = repaired(body, card(deployment.price_key))
+    sent["model"] = deployment.model
+    if api == "messages" and isinstance(sent.get("tool_choice"), str):  # Anthropic's own format says it in an object
+        sent["tool_choice"] = {"type": sent["tool_choice"]}
+    return sent, changed
 
 
 def stamped(reply: Any, stamp: dict[str, Any]) -> Any:

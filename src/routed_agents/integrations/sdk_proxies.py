@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
 from routed_agents.errors import ConfigurationError
-from routed_agents.integrations.sdk_calls import BatchResults, Going, Request, WatchedPassing, Watching, current, readable
+from routed_agents.integrations.sdk_calls import BatchResults, Going, Request, WatchedPassing, Watching, current, fitted, readable
 from routed_agents.integrations.sdk_requests import About, Api, given_only
 from routed_agents.integrations.sdk_stand_ins import OPENED, AsyncStream, Now, SyncStream, stand_in
 from routed_agents.integrations.sdk_streams import Passing, gathering
@@ -128,7 +128,8 @@ class Proxy:
         asked = asked_in(body)
         if asked is not None:
             if path == COUNTING:
-                given["body"] = {**body, "model": _top_model(desk.router_for(asked))}
+                tiers = desk.router_for(asked).policy.tiers
+                given["body"], _ = fitted("messages", body, tiers[tiers.top].deployments[0])
                 return None
             if why := refusal_in(path, api, body, options):
                 raise ConfigurationError(f'model="{asked}" is not routed through {why}: {NOT_ROUTED[why]}; name a model there')
@@ -428,8 +429,3 @@ def _connecting(connect: Callable[..., Any]) -> Callable[..., Any]:
         return connect(*args, **kwargs)
 
     return connected
-
-
-def _top_model(router: Router) -> str:
-    tiers = router.policy.tiers
-    return tiers[tiers.top].model

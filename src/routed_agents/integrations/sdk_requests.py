@@ -102,9 +102,12 @@ def step_of(api: Api, body: Body, about: About) -> Step:
 def demands_tool(body: Body) -> bool:
     """Whether the caller wants a tool call and nothing else."""
     choice: Any = body.get("tool_choice")
-    kind: object = field_of(choice, "type") if isinstance(choice, Mapping) else choice
+    if not isinstance(choice, Mapping):
+        return choice not in FREE
+    asked = cast("Mapping[str, object]", choice)
+    kind = asked.get("type")
     if kind == "allowed_tools":
-        kind = field_of(choice, "mode") or field_of(field_of(choice, "allowed_tools"), "mode")
+        kind = asked.get("mode") or field_of(asked.get("allowed_tools"), "mode")
     return kind not in FREE
 
 

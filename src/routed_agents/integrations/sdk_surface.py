@@ -108,5 +108,7 @@ def refusal_in(path: str, api: Api | None, body: Mapping[str, Any], options: Map
 def raw_mode(options: Mapping[str, Any]) -> str | None:
     """How the caller wants the HTTP response, if at all: "raw", "true" or "stream"."""
     headers = options.get("headers")
-    given = cast("Mapping[str, Any]", headers) if isinstance(headers, Mapping) else {}
+    if not isinstance(headers, Mapping):
+        return None
+    given = cast("Mapping[str, object]", headers)
     return next((str(value) for name, value in given.items() if name.lower() == RAW_HEADER), None)
