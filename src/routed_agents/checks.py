@@ -373,7 +373,7 @@ def _from_responses(raw: object, output: Sequence[object], known: Known) -> Repl
         for block in cast("Sequence[object]", field_of(item, "content") or ())
     ]
     refusals = [text for block in said if isinstance(text := field_of(block, "refusal"), str)]
-    calls = tool_calls_of({"tool_calls": [item for item in output if field_of(item, "type") == "function_call"]})
+    calls = tool_calls_of({"tool_calls": [item for item in output if field_of(item, "type") in ("function_call", "custom_tool_call")]})
     details = field_of(raw, "incomplete_details")
     reason = field_of(details, "reason") if details is not None else None
     return Reply(

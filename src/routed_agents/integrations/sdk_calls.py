@@ -13,9 +13,8 @@ from typing import Any, Final
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 
-from routed_agents.checks import reply_of
 from routed_agents.errors import StepError
-from routed_agents.integrations.sdk_requests import About, Api, demands_tool, loop_named, loop_of, step_of
+from routed_agents.integrations.sdk_requests import About, Api, demands_tool, first_call_of, loop_named, loop_of, step_of
 from routed_agents.integrations.sdk_streams import Gathering, gathering, only_usage, usage_so_far
 from routed_agents.integrations.sdk_surface import raw_mode
 from routed_agents.pricing import usage_of
@@ -132,12 +131,12 @@ class Going:
         if call.thread is not None or self._loop is not None or call.reply is None:
             return
         try:
-            calls = reply_of(call.reply).tool_calls
+            first = first_call_of(self.request.api, call.reply)
         except Exception:
             log.exception("the tool calls of step %s cannot be read; its pins end here", call.step.id)
             return
-        if calls:
-            call.router.remember(loop_named(calls[0].id), call.decision.state)
+        if first is not None:
+            call.router.remember(loop_named(first), call.decision.state)
 
 
 class Watching:

@@ -12,7 +12,7 @@ from routed_agents.integrations.sdk_calls import BatchResults, Going, Request, W
 from routed_agents.integrations.sdk_requests import About, Api, given_only
 from routed_agents.integrations.sdk_stand_ins import OPENED, AsyncStream, Now, SyncStream, stand_in
 from routed_agents.integrations.sdk_streams import Passing, gathering
-from routed_agents.integrations.sdk_surface import COUNTING, NOT_ROUTED, WATCHED, Family, asked_in, is_auto, raw_mode, refusal_in
+from routed_agents.integrations.sdk_surface import COUNTING, NOT_ROUTED, WATCHED, Family, asked_in, is_auto, is_beta, raw_mode, refusal_in
 from routed_agents.router import Attempt, Router
 from routed_agents.steps import field_of
 from routed_agents.tiers import SIMULATED_URLS
@@ -124,14 +124,15 @@ class Proxy:
         body = given_only(cast("Mapping[str, Any]", sent))
         given["body"] = body
         desk, options = self._desk, cast("Mapping[str, Any]", given.get("options") or {})
-        api = WATCHED[desk.family].get(path)
+        place, beta = path.partition("?")[0], is_beta(given.get("cast_to"))
+        api = WATCHED[desk.family].get(place)
         asked = asked_in(body)
         if asked is not None:
-            if path == COUNTING:
+            if place == COUNTING and not beta:
                 tiers = desk.router_for(asked).policy.tiers
                 given["body"], _ = fitted("messages", body, tiers[tiers.top].deployments[0])
                 return None
-            if why := refusal_in(path, api, body, options):
+            if why := refusal_in(place, body, options, api=api, beta=beta):
                 raise ConfigurationError(f'model="{asked}" is not routed through {why}: {NOT_ROUTED[why]}; name a model there')
         elif api is None or not isinstance(body.get("model"), str):
             return None

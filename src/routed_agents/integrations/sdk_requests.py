@@ -13,6 +13,7 @@ from routed_agents.steps import STAMP, Step, field_of, role_of, tool_calls_of
 Api = Literal["messages", "chat", "responses", "completions"]
 Body = Mapping[str, Any]
 FREE: Final = ("auto", "none", None, False)
+CALLS: Final = ("function_call", "custom_tool_call")
 UNSET: Final = frozenset({"Omit", "NotGiven"})
 """What the SDKs call an argument nobody gave."""
 NO_LABELS: Final[Mapping[str, str]] = MappingProxyType({})
@@ -129,6 +130,18 @@ def loop_of(step: Step) -> str | None:
     return loop_named(first)
 
 
+def first_call_of(api: Api, reply: object) -> str | None:
+    """The id of a reply's first tool call, as the next step's history will hold it."""
+    if api == "responses":
+        items = cast("Sequence[object]", field_of(reply, "output") or ())
+        return next((str(field_of(item, "call_id")) for item in items if field_of(item, "type") in CALLS), None)
+    if api == "chat":
+        choices = cast("Sequence[object]", field_of(reply, "choices") or ())
+        reply = field_of(choices[0], "message") if choices else None
+    calls = tool_calls_of(reply)
+    return calls[0].id if calls else None
+
+
 def loop_named(call_id: str | None) -> str | None:
     """The key under which pins of a tool loop are kept where no thread is given."""
     return f"loop:{call_id}" if call_id else None
@@ -160,7 +173,7 @@ def _message(item: object) -> object:
     if kind == "message":
         role = field_of(item, "role")
         return {"role": role if isinstance(role, str) else "assistant", "content": field_of(item, "content")}
-    if kind in ("function_call", "custom_tool_call"):
+    if kind in CALLS:
         arguments = field_of(item, "arguments") or field_of(item, "input") or ""
         call = {"name": field_of(item, "name"), "arguments": arguments, "id": field_of(item, "call_id")}
         return {"role": "assistant", "content": "", "tool_calls": [call]}

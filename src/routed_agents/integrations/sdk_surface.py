@@ -49,7 +49,7 @@ UNSEEN: Final[Mapping[str, str]] = MappingProxyType(
 
 WATCHED: Final[Mapping[Family, Mapping[str, Api]]] = MappingProxyType(
     {
-        "anthropic": MappingProxyType({"/v1/messages": "messages", "/v1/messages?beta=true": "messages"}),
+        "anthropic": MappingProxyType({"/v1/messages": "messages"}),
         "openai": MappingProxyType({"/chat/completions": "chat", "/responses": "responses", "/completions": "completions"}),
     }
 )
@@ -58,10 +58,7 @@ WATCHED: Final[Mapping[Family, Mapping[str, Api]]] = MappingProxyType(
 
 UNROUTED: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "/v1/messages?beta=true": "beta.messages",
-        "/v1/messages/count_tokens?beta=true": "beta.messages",
         "/v1/messages/batches": "messages.batches",
-        "/v1/messages/batches?beta=true": "messages.batches",
         "/completions": "completions",
     }
 )
@@ -85,10 +82,17 @@ def asked_in(body: Mapping[str, Any]) -> str | None:
     return next((cast("str", model) for place in places if place is not None and is_auto(model := field_of(place, "model"))), None)
 
 
-def refusal_in(path: str, api: Api | None, body: Mapping[str, Any], options: Mapping[str, Any]) -> str | None:
+def is_beta(cast_to: object) -> bool:
+    """Whether a request is made through the `beta` resources of an SDK, as the type of its reply tells."""
+    return ".beta" in str(getattr(cast_to, "__module__", ""))
+
+
+def refusal_in(path: str, body: Mapping[str, Any], options: Mapping[str, Any], *, api: Api | None, beta: bool) -> str | None:
     """Where a request asks for routing in vain, by its name in `NOT_ROUTED`."""
     if path in UNROUTED:
         return UNROUTED[path]
+    if beta:
+        return "beta.messages" if path in (*WATCHED["anthropic"], COUNTING) else "this endpoint"
     if api is None:
         return "this endpoint"
     if raw := raw_mode(options):
