@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from routed_agents.guards import Conditions, Verdict
     from routed_agents.integrations.agents import RouterMiddleware
     from routed_agents.integrations.clients import routed_anthropic, routed_openai
-    from routed_agents.integrations.langchain import CostObserver, RoutedChatModel
     from routed_agents.integrations.langchain import RoutedChatModel
     from routed_agents.integrations.langgraph import RouterNode
     from routed_agents.integrations.observer import CostObserver
