@@ -14,15 +14,27 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 
 from routed_agents.errors import StepError
-from routed_agents.integrations.sdk_requests import About, Api, demands_tool, first_call_of, loop_named, loop_of, step_of
+from routed_agents.guards import Conditions
+from routed_agents.integrations.sdk_histories import Writers
+from routed_agents.integrations.sdk_requests import (
+    About,
+    Api,
+    demands_tool,
+    first_call_of,
+    loop_named,
+    loop_of,
+    shows_pictures,
+    step_of,
+    tool_schemas,
+)
 from routed_agents.integrations.sdk_streams import Gathering, gathering, only_usage, usage_so_far
 from routed_agents.integrations.sdk_surface import raw_mode
 from routed_agents.pricing import usage_of
-from routed_agents.repairs import repaired
+from routed_agents.repairs import dialect_of, repaired, unusable
 from routed_agents.router import Attempt, RoutedCall, Router
 from routed_agents.state import lineage_key
 from routed_agents.steps import STAMP, Step, field_of
-from routed_agents.tiers import Deployment, card
+from routed_agents.tiers import Deployment, card, dialects
 
 log: Final = logging.getLogger("routed_agents")
 
@@ -39,6 +51,7 @@ class Request:
     rest: Mapping[str, Any]
     about: About
     router: Router
+    writers: Writers
     streamed: bool
     quiet_usage: bool
     """The caller did not ask for a stream's usage; we did."""
@@ -78,7 +91,9 @@ class Going:
             thread=request.about.thread,
             labels=request.about.labels or None,
             memory=self._loop,
+            conditions=_conditions(request, step),
             forced_tools=demands_tool(request.body),
+            tool_schemas=lambda: tool_schemas(request.body),
         )
 
     def __enter__(self) -> Going:
@@ -86,7 +101,7 @@ class Going:
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        self._remember_loop()
+        self._remember()
         self.call.__exit__(*exception)
         self.closed = True
 
@@ -99,9 +114,10 @@ class Going:
         """What to post for an attempt: the tier's model, and parameters it takes."""
         request = self.request
         body, changed = fitted(request.api, request.body, attempt.deployment)
+        changed = (*changed, *request.writers.fitted(request.api, body, attempt.model))
         options = request.plain_options()
         if (extra := options.get("extra_json")) is not None:
-            options["extra_json"], more = repaired(extra, card(attempt.deployment.price_key))
+            options["extra_json"], more = parameters_for(request.api, extra, attempt.deployment)
             changed = (*changed, *more)
         if attempt.number > 1:
             options.pop("idempotency_key", None)
@@ -125,15 +141,16 @@ class Going:
             raise self._error
         return stamped(self._reply, self.call.stamp())
 
-    def _remember_loop(self) -> None:
-        """Keep the pins of a tool loop that begins here, for the steps that will come back with its tool calls."""
-        call = self.call
-        if call.thread is not None or self._loop is not None or call.reply is None:
+    def _remember(self) -> None:
+        """Keep what the next steps have to know: who thought what, and, without a thread, the pins of a tool loop that begins here."""
+        call, request = self.call, self.request
+        if call.reply is None or not call.entries:
             return
         try:
-            first = first_call_of(self.request.api, call.reply)
+            request.writers.note(request.api, call.reply, call.entries[-1].model)
+            first = first_call_of(request.api, call.reply) if call.thread is None and self._loop is None else None
         except Exception:
-            log.exception("the tool calls of step %s cannot be read; its pins end here", call.step.id)
+            log.exception("the reply of step %s cannot be read; its pins and thoughts end here", call.step.id)
             return
         if first is not None:
             call.router.remember(loop_named(first), call.decision.state)
@@ -166,6 +183,8 @@ class Watching:
         """Write the call down."""
         request = self._request
         try:
+            if error is None:
+                request.writers.note(request.api, reply, request.model)
             usage = None
             if gathered is not None and error is not None:
                 usage = usage_so_far(gathered, request.router.decide(self._step).features.tokens if self._step is not None else 0)
@@ -252,12 +271,36 @@ class BatchResults:
             self._router.telemetry.dropped(1)
 
 
+def _conditions(request: Request, step: Step) -> Conditions | None:
+    """Which tiers lack what the request asks for: a step whose tier cannot do it goes up."""
+    lacking = unusable(
+        request.router.policy.tiers,
+        tools=request.body.get("tools") or (),
+        images=shows_pictures(step),
+        schema=step.output_schema is not None,
+    )
+    return Conditions(unusable=lacking) if lacking else None
+
+
 def fitted(api: Api, body: Mapping[str, Any], deployment: Deployment) -> tuple[dict[str, Any], tuple[str, ...]]:
     """A request's body for one deployment: its model, and parameters it takes; with the names of those that were changed."""
-    sent, changed = repaired(body, card(deployment.price_key))
+    sent, changed = parameters_for(api, body, deployment)
     sent["model"] = deployment.model
-    if api == "messages" and isinstance(sent.get("tool_choice"), str):  # Anthropic's own format says it in an object
-        sent["tool_choice"] = {"type": sent["tool_choice"]}
+    return sent, changed
+
+
+def parameters_for(api: Api, given: Mapping[str, Any], deployment: Deployment) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Parameters a deployment takes, in the format of its API; repairs speak LangChain's names, which differ for Anthropic."""
+    family = "anthropic" if api == "messages" else "openai"
+    foreign = dialect_of(deployment.provider) in dialects()  # a gateway takes the words of its client, whoever answers behind it
+    sent, changed = repaired(
+        given, card(deployment.price_key), provider=family if foreign else deployment.provider, responses=api == "responses"
+    )
+    if api == "messages":
+        if isinstance(sent.get("tool_choice"), str):
+            sent["tool_choice"] = {"type": sent["tool_choice"]}
+        if "stop" in sent:
+            sent["stop_sequences"] = sent.pop("stop")
     return sent, changed
 
 

@@ -9,6 +9,7 @@ from typing import Any, Final, cast
 
 from routed_agents.errors import ConfigurationError
 from routed_agents.integrations.sdk_calls import BatchResults, Going, Request, WatchedPassing, Watching, current, fitted, readable
+from routed_agents.integrations.sdk_histories import Writers
 from routed_agents.integrations.sdk_requests import About, Api, given_only
 from routed_agents.integrations.sdk_stand_ins import OPENED, AsyncStream, Now, SyncStream, stand_in
 from routed_agents.integrations.sdk_streams import Passing, gathering
@@ -37,6 +38,7 @@ class Desk:
     buffer: bool = False
     sdk_span: bool = True
     ask_usage: bool = False
+    writers: Writers = field(default_factory=Writers)
     batches: dict[str, int] = field(default_factory=dict[str, int])
     """How many results of each batch are written down already."""
 
@@ -152,6 +154,7 @@ class Proxy:
             rest={name: value for name, value in given.items() if name not in ("body", "options")},
             about=self._said,
             router=desk.router if asked is None else desk.router_for(asked),
+            writers=desk.writers,
             streamed=streamed,
             quiet_usage=quiet,
         )

@@ -8,11 +8,12 @@ from types import MappingProxyType
 from typing import Any, Final, Literal, cast
 
 from routed_agents.errors import ConfigurationError, StepError
-from routed_agents.steps import STAMP, Step, field_of, role_of, tool_calls_of
+from routed_agents.steps import STAMP, Step, content_of, field_of, role_of, tool_calls_of
 
 Api = Literal["messages", "chat", "responses", "completions"]
 Body = Mapping[str, Any]
 FREE: Final = ("auto", "none", None, False)
+PICTURES: Final = ("image", "image_url", "input_image")
 CALLS: Final = ("function_call", "custom_tool_call")
 UNSET: Final = frozenset({"Omit", "NotGiven"})
 """What the SDKs call an argument nobody gave."""
@@ -110,6 +111,26 @@ def demands_tool(body: Body) -> bool:
     if kind == "allowed_tools":
         kind = asked.get("mode") or field_of(asked.get("allowed_tools"), "mode")
     return kind not in FREE
+
+
+def shows_pictures(step: Step) -> bool:
+    """Whether anybody sends pictures in this step."""
+    for message in step.messages:
+        content = content_of(message)
+        if isinstance(content, (list, tuple)) and any(field_of(block, "type") in PICTURES for block in cast("Sequence[object]", content)):
+            return True
+    return False
+
+
+def tool_schemas(body: Body) -> dict[str, Mapping[str, Any]]:
+    """The JSON Schemas of the tools' arguments, by name; of tools that the provider runs or that take free text there are none."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for tool in cast("Sequence[object]", body.get("tools") or ()):
+        function = field_of(tool, "function") or tool
+        schema = field_of(function, "input_schema") or field_of(function, "parameters")
+        if isinstance(name := field_of(function, "name"), str) and isinstance(schema, Mapping):
+            found[name] = cast("Mapping[str, Any]", schema)
+    return found
 
 
 def loop_of(step: Step) -> str | None:

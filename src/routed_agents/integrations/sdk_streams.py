@@ -68,7 +68,7 @@ class MessagesGathering:
         kind = field_of(event, "type")
         if kind == "content_block_start":
             return field_of(event.content_block, "type") not in ("text", "thinking")
-        return kind == "content_block_delta"
+        return kind == "content_block_delta" and field_of(event.delta, "type") != "signature_delta"
 
     def reply(self) -> Any:
         blocks = [self._blocks[index] for index in sorted(self._blocks)]
@@ -76,11 +76,11 @@ class MessagesGathering:
         return {**self._head, "content": blocks, "usage": self._usage, "invalid_tool_calls": broken}
 
     def _add_delta(self, block: dict[str, Any], delta: Any) -> None:
-        for name, key in (("text", "text"), ("partial_json", "input"), ("thinking", "thinking")):
+        for name, key in (("text", "text"), ("partial_json", "input"), ("thinking", "thinking"), ("signature", "signature")):
             piece = field_of(delta, name)
             if isinstance(piece, str):
                 block[key] = f"{block.get(key) or ''}{piece}"
-                self.text += piece
+                self.text += piece if name != "signature" else ""
 
 
 class ChatGathering:
