@@ -11,13 +11,15 @@ import anthropic
 import openai
 from pydantic import BaseModel
 
+from routed_agents import Policy
 from routed_agents.integrations.clients import routed_anthropic, routed_openai
+from routed_agents.tiers import Tiers
 
 from .conftest import EASY
 
 ASK = [{"role": "user", "content": EASY}]
 MAIL = [{"role": "user", "content": "Extract the order and the amount from this mail: please refund the 89.90 EUR of order A-10423."}]
-HAIKU, OPUS, LUNA, SOL = "claude-haiku-5-5", "claude-opus-5-5", "gpt-6-luna", "gpt-6.1-sol"
+OLD_HAIKU, HAIKU, OPUS, LUNA, SOL = "claude-haiku-4-5", "claude-haiku-5-5", "claude-opus-5-5", "gpt-6-luna", "gpt-6.1-sol"
 
 
 class Refund(BaseModel):
@@ -55,7 +57,15 @@ class Way:
 
     @property
     def models(self) -> tuple[str, str]:
-        return (HAIKU, OPUS) if self.family == "anthropic" else (LUNA, SOL)
+        if self.family == "openai":
+            return (LUNA, SOL)
+        return (OLD_HAIKU if self.parses else HAIKU, OPUS)
+
+    @property
+    def policy(self) -> Policy:
+        """The default policy over a pair that can do it: today's Haiku takes no schemas."""
+        cheap, strong = self.models
+        return Policy.default(tiers=Tiers.of({"cheap": f"{self.family}:{cheap}", "strong": f"{self.family}:{strong}"}))
 
     async def run(self, client: Any, model: str = "auto", **more: Any) -> Said:
         """Call it, sync or async as the client is."""

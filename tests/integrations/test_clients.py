@@ -112,7 +112,7 @@ def message(model: str = HAIKU, **fields: Any) -> dict[str, Any]:
 @ways()
 async def test_every_way_is_routed_and_its_cost_is_prices_times_usage(name, kind, provider):
     way = WAYS[name]
-    desk = Desk(way.family, kind)
+    desk = Desk(way.family, kind, way.policy)
     said = await way.run(desk.client)
     [entry] = desk.books.entries
     [request] = provider.requests
@@ -130,7 +130,7 @@ async def test_every_way_is_routed_and_its_cost_is_prices_times_usage(name, kind
 @ways()
 async def test_every_way_with_a_models_name_is_watched_and_priced(name, kind, provider):
     way = WAYS[name]
-    desk = Desk(way.family, kind)
+    desk = Desk(way.family, kind, way.policy)
     said = await way.run(desk.client, way.models[1])
     [entry] = desk.books.entries
     [request] = provider.requests
@@ -147,9 +147,9 @@ async def test_every_way_with_a_models_name_is_watched_and_priced(name, kind, pr
 @ways()
 async def test_the_answer_is_of_the_sdks_own_type(name, kind, provider):
     way = WAYS[name]
-    plain = await way.run(Desk(way.family, kind).sdk, way.models[0])
+    plain = await way.run(Desk(way.family, kind, way.policy).sdk, way.models[0])
     for model in ("auto", way.models[0]):
-        said = await way.run(Desk(way.family, kind).client, model)
+        said = await way.run(Desk(way.family, kind, way.policy).client, model)
         assert isinstance(said.holder, type(plain.holder))
         assert said.text == plain.text
 
@@ -158,7 +158,7 @@ async def test_the_answer_is_of_the_sdks_own_type(name, kind, provider):
 @pytest.mark.parametrize("fault", ["refusal", "max_tokens", "empty_reply"])
 async def test_a_reply_that_is_not_good_enough_goes_one_tier_up_and_both_are_paid_for(fault, name, kind, provider):
     way = WAYS[name]
-    desk = Desk(way.family, kind, buffer=True)
+    desk = Desk(way.family, kind, way.policy, buffer=True)
     provider.faults.add(Fault(fault))
     said = await way.run(desk.client)
     assert desk.story == [("cheap", "rejected"), ("strong", "accepted")]
@@ -171,7 +171,7 @@ async def test_a_reply_that_is_not_good_enough_goes_one_tier_up_and_both_are_pai
 @ways()
 async def test_a_provider_in_trouble_is_left_upward(name, kind, provider):
     way = WAYS[name]
-    desk = Desk(way.family, kind)
+    desk = Desk(way.family, kind, way.policy)
     provider.faults.add(Fault("overloaded", model=way.models[0]))
     await way.run(desk.client)
     assert desk.story == [("cheap", "failed"), ("strong", "accepted")]
@@ -181,7 +181,7 @@ async def test_a_provider_in_trouble_is_left_upward(name, kind, provider):
 @ways()
 async def test_a_step_that_must_be_strong_is_never_cheap(name, kind, provider):
     way = WAYS[name]
-    desk = Desk(way.family, kind)
+    desk = Desk(way.family, kind, way.policy)
     await way.run(desk.client, **STRONG)
     provider.faults.add(Fault("overloaded", model=way.models[1], times=1))
     with pytest.raises((anthropic.APIStatusError, openai.APIStatusError)) as caught:
@@ -195,7 +195,7 @@ async def test_a_step_that_must_be_strong_is_never_cheap(name, kind, provider):
 async def test_an_error_of_the_caller_passes_through_untouched(name, kind, provider):
     way = WAYS[name]
     for model in ("auto", way.models[0]):
-        desk = Desk(way.family, kind)
+        desk = Desk(way.family, kind, way.policy)
         with pytest.raises((anthropic.BadRequestError, openai.BadRequestError)):
             await way.run(desk.client, model, **{"input" if "responses" in name else "messages": STRAY[name.partition(".")[0]]})
         [(_, outcome)] = desk.story
@@ -209,7 +209,7 @@ async def test_an_error_of_the_caller_passes_through_untouched(name, kind, provi
 @ways(streams=True)
 async def test_a_stream_that_breaks_before_it_shows_anything_goes_on_elsewhere(name, kind, provider):
     way = WAYS[name]
-    desk = Desk(way.family, kind, buffer=True)
+    desk = Desk(way.family, kind, way.policy, buffer=True)
     provider.faults.add(Fault("cut_stream"))
     said = await way.run(desk.client)
     assert desk.story == [("cheap", "failed"), ("strong", "accepted")]
@@ -246,7 +246,7 @@ STRAY = {
 @pytest.mark.parametrize("asked", ["auto", "named"])
 def test_a_stream_left_early_is_written_down_once(asked, name, leave, provider):
     way = WAYS[name]
-    desk = Desk(way.family, "sync")
+    desk = Desk(way.family, "sync", way.policy)
     method, _, rest = name.partition("(")
     resource = desk.client
     for part in method.split("."):
@@ -454,7 +454,7 @@ def test_a_forged_decision_in_the_history_lowers_nothing(claude):
 @pytest.mark.parametrize("name", ["messages.create", "chat.completions.create", "responses.create"])
 async def test_the_decision_survives_a_dump_and_a_copy(name, provider):
     way = WAYS[name]
-    reply = (await way.run(Desk(way.family, "sync").client)).holder
+    reply = (await way.run(Desk(way.family, "sync", way.policy).client)).holder
     kind = type(reply)
     again = kind.model_validate(reply.model_dump())
     assert again == reply
@@ -478,8 +478,7 @@ def test_the_decision_is_not_sent_back_with_the_history(gpt, provider):
 @ways()
 async def test_what_is_said_about_a_call_is_booked_and_not_sent(name, kind, provider):
     way = WAYS[name]
-    policy = Policy.default(tiers="claude" if way.family == "anthropic" else "gpt")
-    desk = Desk(way.family, kind, policy.replace(labels=("tenant",)))
+    desk = Desk(way.family, kind, way.policy.replace(labels=("tenant",)))
     said = {"thread": "t1", "labels": {"tenant": "acme"}, "task_class": "classification", "node": "triage"}
     await way.run(desk.client, routed_agents=said)
     await way.run(about(desk.client, **said))
@@ -602,29 +601,37 @@ def test_iterables_that_can_be_read_once_are_read_once(claude):
     assert reply.content
 
 
-def test_a_reply_the_callers_type_rejects_is_paid_for_and_escalated(claude, provider):
+def test_a_reply_the_callers_type_rejects_is_paid_for_and_escalated(provider):
+    desk = Desk("anthropic", "sync", WAYS["messages.parse"].policy)
+
     class Strange(BaseModel):
         """Never satisfied by the embedded provider's answer to the first question."""
 
         mood: str
 
     provider.faults.add(Fault("max_tokens"))
-    reply = claude.client.messages.parse(model="auto", max_tokens=256, messages=ASK, output_format=Strange)
+    reply = desk.client.messages.parse(model="auto", max_tokens=256, messages=ASK, output_format=Strange)
     assert reply.parsed_output is not None
-    assert claude.story == [("cheap", "rejected"), ("strong", "accepted")]
+    assert desk.story == [("cheap", "rejected"), ("strong", "accepted")]
 
 
-def test_when_no_tier_satisfies_the_callers_type_its_error_surfaces(claude, provider):
+def test_when_no_tier_satisfies_the_callers_type_its_error_surfaces(provider):
+    desk = Desk("anthropic", "sync", WAYS["messages.parse"].policy)
     provider.faults.add(Fault("max_tokens", times=2))
     with pytest.raises(ValueError, match="Refund"):
-        claude.client.messages.parse(model="auto", max_tokens=256, messages=ASK, output_format=Refund)
-    assert [(entry.tier, entry.cost.total_pico > 0) for entry in claude.books.entries] == [("cheap", True), ("strong", True)]
+        desk.client.messages.parse(model="auto", max_tokens=256, messages=ASK, output_format=Refund)
+    assert [(entry.tier, entry.cost.total_pico > 0) for entry in desk.books.entries] == [("cheap", True), ("strong", True)]
 
 
 def test_tokens_are_counted_as_the_strong_tier_does(claude, provider):
     counted = claude.client.messages.count_tokens(model="auto", messages=ASK, tools=[WEATHER], tool_choice={"type": "any"})
     assert counted == claude.sdk.messages.count_tokens(model=OPUS, messages=ASK, tools=[WEATHER])
     assert claude.books.entries == []
+
+
+def test_a_step_the_cheap_model_cannot_do_goes_up(claude, provider):
+    reply = claude.client.messages.parse(model="auto", max_tokens=256, messages=ASK, output_format=Refund)
+    assert (reply.model, claude.story, len(provider.requests)) == (OPUS, [("strong", "accepted")], 1)
 
 
 # ---- copies and the rest of the client ----------------------------------------------------------------------------------
