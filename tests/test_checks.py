@@ -299,3 +299,15 @@ def test_words_the_model_itself_found_unlikely_are_rejected(logprobs: list[float
     told = {"logprobs": {"content": [{"token": "x", "logprob": each} for each in logprobs]}} if logprobs else {}
 
     assert (LowLogprob(limit=-1.0)(STEP, reply_of(AIMessage("fine", response_metadata=told))) is not None) is rejected
+
+
+def test_a_call_of_a_tool_that_takes_free_text_is_a_tool_call():
+    item = {"type": "custom_tool_call", "call_id": "c1", "name": "run_sql", "input": "select 1"}
+    chat = {"id": "c1", "type": "custom", "custom": {"name": "run_sql", "input": "select 1"}}
+    for raw in (
+        {"object": "response", "output": [item]},
+        {"choices": [{"finish_reason": "tool_calls", "message": {"content": None, "tool_calls": [chat]}}]},
+    ):
+        reply = reply_of(raw)
+        assert [(call.name, call.arguments) for call in reply.tool_calls] == [("run_sql", '"select 1"')]
+        assert not reply.unreadable_calls

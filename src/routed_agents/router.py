@@ -26,7 +26,7 @@ from routed_agents.ledger import Entry, Ledger
 from routed_agents.policy import MODES, Mode, Policy
 from routed_agents.pricing import Cost, Prices, Usage, served_model_of, usage_of
 from routed_agents.state import EMPTY, MemoryStateStore, StateStore, ThreadState, lineage_key
-from routed_agents.steps import STAMP, Step, field_of, stamp_of, text_of
+from routed_agents.steps import Step, carried_stamp, field_of, text_of
 from routed_agents.telemetry import RouteSpan, Telemetry
 from routed_agents.tiers import Deployment, Tier, card, same_model
 
@@ -834,10 +834,8 @@ def decision_of(message: object) -> dict[str, Any] | None:
 
     Reads LangChain messages, replies of the routed SDK clients, and their streams once they have been read.
     """
-    stamp: object = stamp_of(message)
-    if stamp is None:
-        stamp = field_of(message, STAMP) or field_of(field_of(message, "_raw_stream"), STAMP)
-    return dict(cast("Mapping[str, Any]", stamp)) if isinstance(stamp, Mapping) else None
+    stamp = carried_stamp(message)
+    return dict(stamp) if stamp is not None else None
 
 
 NOTHING_SPECIAL: Final = Conditions()

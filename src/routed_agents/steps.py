@@ -266,6 +266,14 @@ def stamp_of(message: object) -> Mapping[str, object] | None:
     return cast("Mapping[str, object]", stamp) if isinstance(stamp, Mapping) else None
 
 
+def carried_stamp(reply: object) -> Mapping[str, object] | None:
+    """The decision a reply brings its caller: a LangChain message's, or that of a routed SDK client's reply or stream."""
+    stamp: object = stamp_of(reply)
+    if stamp is None:
+        stamp = field_of(reply, STAMP) or field_of(field_of(reply, "_raw_stream"), STAMP)
+    return cast("Mapping[str, object]", stamp) if isinstance(stamp, Mapping) else None
+
+
 def reported_tokens(message: object) -> int | None:
     """Prompt plus reply tokens the provider counted for a reply: exact for all messages up to and including it."""
     usage = field_of(message, "usage_metadata") or field_of(message, "usage")

@@ -50,7 +50,7 @@ def answered(client: Any, history: list[Any], tier: str, *, stream: bool = False
     """One turn of a tool loop on one tier; the history grows, and the last decision's tier comes back."""
     said = {"routed_agents": {"tier": tier}} if model == "auto" else {}
     while True:
-        given: dict[str, Any] = {"model": model, "max_tokens": 4096, "tools": [WEATHER], "messages": history, **sent, **said}
+        given: dict[str, Any] = {"model": model, "max_tokens": 4096, "tools": [WEATHER], "messages": history, **said, **sent}
         if stream:
             with client.messages.stream(**given) as running:
                 reply = running.get_final_message()
@@ -180,6 +180,15 @@ def test_arguments_that_do_not_fit_the_tools_schema_are_rejected(claude):
         == tool_schemas({"tools": [{"type": "function", "function": TOOL}]})
         == {"get_weather": TOOL["parameters"]}
     )
+
+
+def test_the_prompt_of_a_tool_loop_is_cached_unless_the_caller_says_how(claude, provider):
+    client, _ = claude
+    marked = [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral", "ttl": "1h"}}]
+    for more in ({}, {"system": marked}, {"model": OPUS}):
+        answered(client, [KIEL], "strong", **more)
+    found = [request.body.get("cache_control") for request in provider.requests]
+    assert found == [None, {"type": "ephemeral"}, None, None, None, None]
 
 
 def _thoughts(body: Any) -> int:

@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from pydantic import BaseModel
 
-from routed_agents import Policy, Prices, Router, StepStopped, Usage, Verdict, decision_of, embedded
+from routed_agents import Policy, Prices, Router, StepStopped, Usage, Verdict, cost_of, decision_of, embedded
 from routed_agents.embedded import Fault
 from routed_agents.errors import ConfigurationError, StepError
 from routed_agents.guards import named
@@ -294,6 +294,17 @@ async def test_a_cancelled_reader_closes_its_call(model, provider):
         await task
     assert desk.story == [("cheap", "abandoned")]
     assert len(desk.books.leaves) == 1
+
+
+@pytest.mark.parametrize("model", ["auto", HAIKU])
+async def test_an_async_stream_nobody_reads_on_is_written_down(model, provider):
+    desk = Desk("anthropic", "async")
+    stream = await desk.client.messages.create(model=model, stream=True, max_tokens=900, messages=LONG)
+    assert (await anext(stream)).type == "message_start"
+    del stream
+    gc.collect()
+    await asyncio.sleep(0.05)  # the loop closes what was dropped
+    assert desk.story == [("cheap", "abandoned")]
 
 
 @pytest.mark.parametrize("model", ["auto", HAIKU])
@@ -825,6 +836,13 @@ def test_a_batch_passes_and_its_results_are_priced_once_at_the_batch_price():
     assert (entry.outcome, entry.tier) == ("watched", "cheap")
 
 
+async def test_an_async_batch_is_priced_as_well():
+    sdk = anthropic.AsyncAnthropic(api_key="none", http_client=httpx2.AsyncClient(transport=httpx2.MockTransport(batch_results)))
+    desk = Desk("anthropic", "async", sdk=sdk)
+    found = [row.custom_id async for row in await desk.client.messages.batches.results("msgbatch_1")]
+    assert (found, len(desk.books.entries)) == (["a", "b"], 1)
+
+
 # ---- spans --------------------------------------------------------------------------------------------------------------
 
 
@@ -878,7 +896,8 @@ def test_our_own_trouble_never_breaks_the_call(claude, monkeypatch, caplog):
 def test_the_ledger_sums_what_the_replies_say(claude, provider):
     provider.faults.add(Fault("refusal"))
     replies = [claude.client.messages.create(model="auto", **SENT) for _ in range(3)]
-    assert sum(decision_of(reply)["cost_pico"] for reply in replies) == sum(entry.cost.total_pico for entry in claude.books.entries)
+    assert cost_of(replies).cost_pico == sum(entry.cost.total_pico for entry in claude.books.entries)
+    assert cost_of(replies).steps == 3
 
 
 async def test_many_calls_at_once_are_each_booked_once(provider):

@@ -36,7 +36,7 @@ import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, Literal, TypeVar, cast
 
 from routed_agents.errors import ConfigurationError
 from routed_agents.integrations.sdk_proxies import AsyncProxy, Desk, Proxy, SyncProxy
@@ -74,6 +74,7 @@ def routed_anthropic(
     provider: str | Sequence[str] | None = None,
     buffer: bool = False,
     sdk_span: bool = False,
+    prompt_cache: Literal["5m", "1h"] | None = "5m",
 ) -> Client:
     """An `anthropic.Anthropic` or `AsyncAnthropic` client that routes `model="auto"` and watches every other model.
 
@@ -83,13 +84,14 @@ def routed_anthropic(
         named: further routers or policies, for `model="auto:name"`; policies share the router's ledger and telemetry.
         provider: who answers behind the client's address, where its class doesn't tell: tiers of these providers can be called.
         buffer: hold a stream back until its end, so that a rejected reply is never seen and can be escalated.
+        prompt_cache: ask for the prompt of a routed tool loop to be kept this long, unless the caller set marks; None never does.
         sdk_span: keep the SDK's own OpenTelemetry span beside ours; backends that price tokens then count the call twice.
 
     Raises:
         ConfigurationError: this is no such client, or it cannot call one of the tiers.
         PolicyError: a policy file cannot be used.
     """
-    return _routed("anthropic", client, router, named, provider, buffer=buffer, sdk_span=sdk_span)
+    return _routed("anthropic", client, router, named, provider, buffer=buffer, sdk_span=sdk_span, prompt_cache=prompt_cache)
 
 
 def routed_openai(

@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, cast
+from typing import Any, Final, Literal, cast
 
 from routed_agents.errors import ConfigurationError
 from routed_agents.integrations.sdk_calls import BatchResults, Going, Request, WatchedPassing, Watching, current, fitted, readable
 from routed_agents.integrations.sdk_histories import Writers
-from routed_agents.integrations.sdk_requests import About, Api, given_only
+from routed_agents.integrations.sdk_requests import About, Api, given_only, with_caching
 from routed_agents.integrations.sdk_stand_ins import OPENED, AsyncStream, Now, SyncStream, stand_in
 from routed_agents.integrations.sdk_streams import Passing, gathering
 from routed_agents.integrations.sdk_surface import COUNTING, NOT_ROUTED, WATCHED, Family, asked_in, is_auto, is_beta, raw_mode, refusal_in
@@ -38,6 +38,7 @@ class Desk:
     buffer: bool = False
     sdk_span: bool = True
     ask_usage: bool = False
+    prompt_cache: Literal["5m", "1h"] | None = None
     writers: Writers = field(default_factory=Writers)
     batches: dict[str, int] = field(default_factory=dict[str, int])
     """How many results of each batch are written down already."""
@@ -144,6 +145,8 @@ class Proxy:
         quiet = streamed and api == "chat" and desk.ask_usage and not field_of(body.get("stream_options"), "include_usage")
         if quiet:
             body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
+        if asked is not None and api == "messages":
+            with_caching(body, desk.prompt_cache)
         given["options"] = options
         return Request(
             path=path,

@@ -13,6 +13,7 @@ from routed_agents.steps import STAMP, Step, content_of, field_of, role_of, tool
 Api = Literal["messages", "chat", "responses", "completions"]
 Body = Mapping[str, Any]
 FREE: Final = ("auto", "none", None, False)
+CACHE: Final = "cache_control"
 PICTURES: Final = ("image", "image_url", "input_image")
 CALLS: Final = ("function_call", "custom_tool_call")
 UNSET: Final = frozenset({"Omit", "NotGiven"})
@@ -101,6 +102,29 @@ def step_of(api: Api, body: Body, about: About) -> Step:
     )
 
 
+def with_caching(body: dict[str, Any], ttl: Literal["5m", "1h"] | None) -> None:
+    """Ask Anthropic to cache the prompt of a call in a tool loop, which repeats it whole; where the caller set marks nothing is added."""
+    messages = cast("Sequence[Any]", body.get("messages") or ())
+    if ttl is None or CACHE in body or not messages or _role(messages[-1]) != "tool":
+        return
+    parts: list[Any] = [*messages, *(body.get("tools") or ())]
+    parts += [{"content": body.get("system")}]
+    if not any(field_of(block, CACHE) for part in parts for block in (part, *_blocks(part))):
+        body[CACHE] = {"type": "ephemeral", **({"ttl": ttl} if ttl != "5m" else {})}
+
+
+def _blocks(part: object) -> Sequence[object]:
+    content = field_of(part, "content")
+    return cast("Sequence[object]", content) if isinstance(content, (list, tuple)) else ()
+
+
+def _role(message: object) -> str:
+    try:
+        return role_of(message)
+    except StepError:
+        return "ai"
+
+
 def demands_tool(body: Body) -> bool:
     """Whether the caller wants a tool call and nothing else."""
     choice: Any = body.get("tool_choice")
@@ -140,10 +164,7 @@ def loop_of(step: Step) -> str | None:
     """
     first: str | None = None
     for message in reversed(step.messages):
-        try:
-            role = role_of(message)
-        except StepError:
-            role = "ai"
+        role = _role(message)
         if role == "human":
             break
         calls = tool_calls_of(message) if role == "ai" else ()
