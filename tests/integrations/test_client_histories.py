@@ -12,6 +12,7 @@ import pytest
 from routed_agents import Policy, decision_of, embedded
 from routed_agents.integrations.clients import routed_anthropic, routed_openai
 from routed_agents.integrations.sdk_histories import Writers
+from routed_agents.integrations.sdk_requests import tool_schemas
 from routed_agents.telemetry import names
 
 from .conftest import FLAWLESS, Books
@@ -169,9 +170,7 @@ def test_openai_parameters_pass_on_every_tier(gpt, provider):
     assert [request.body.get("max_completion_tokens", request.body.get("max_output_tokens")) for request in provider.requests] == [500] * 4
 
 
-def test_arguments_that_do_not_fit_the_tools_schema_are_rejected(claude):
-    from routed_agents.integrations.sdk_requests import tool_schemas
-
+def test_the_schemas_of_a_tools_arguments_are_read_from_each_format():
     assert tool_schemas({"tools": [WEATHER, {"type": "web_search_20250305", "name": "web_search"}]}) == {
         "get_weather": WEATHER["input_schema"]
     }

@@ -634,6 +634,18 @@ def test_when_no_tier_satisfies_the_callers_type_its_error_surfaces(provider):
     assert [(entry.tier, entry.cost.total_pico > 0) for entry in desk.books.entries] == [("cheap", True), ("strong", True)]
 
 
+def test_arguments_that_do_not_fit_the_tools_schema_go_one_tier_up():
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        model = json.loads(request.content)["model"]
+        call = {"type": "tool_use", "id": "toolu_1", "name": "get_weather", "input": {} if model == HAIKU else {"city": "Kiel"}}
+        return httpx2.Response(200, json=message(model, content=[call], stop_reason="tool_use"))
+
+    desk = Desk("anthropic", "sync", sdk=answering(answer))
+    reply = desk.client.messages.create(model="auto", **SENT, tools=[WEATHER], routed_agents={"task_class": "classification"})
+    assert (reply.content[0].input, desk.story) == ({"city": "Kiel"}, [("cheap", "rejected"), ("strong", "accepted")])
+    assert "check:arguments_mismatch" in desk.books.entries[0].codes
+
+
 def test_tokens_are_counted_as_the_strong_tier_does(claude, provider):
     counted = claude.client.messages.count_tokens(model="auto", messages=ASK, tools=[WEATHER], tool_choice={"type": "any"})
     assert counted == claude.sdk.messages.count_tokens(model=OPUS, messages=ASK, tools=[WEATHER])

@@ -23,6 +23,10 @@ Copies made by `with_options`, `copy` and `with_middleware` stay routed. What is
 into `about(client, thread=…)`. Bare messages carry no decision back, so pins outlive a step by the thread, and without one through a tool
 loop, by the ids of its tool calls.
 
+Parameters are fitted to the tier that gets a call, and so is the history: thinking and reasoning items another model signed are left out
+of what is sent, as far as this process knows who signed them. A tier that lacks what the request asks for (schemas, pictures) is passed
+over, upward. The prompt of a routed tool loop is marked for Anthropic's cache unless the caller set marks (`prompt_cache`).
+
 A reply carries its decision as `routed_agents`, plain JSON beside the provider's fields, on a copy; `decision_of` reads it from a reply and
 from a stream that has been read. It is never sent back, and a forged one in a history lowers nothing.
 
