@@ -276,8 +276,6 @@ def served(request: pytest.FixtureRequest) -> Iterator[embedded.Provider]:
 @pytest.mark.parametrize("name", PROGRAMS)
 async def test_a_program_does_the_same_on_a_routed_client(name: str, provider: embedded.Provider, request: pytest.FixtureRequest) -> None:
     strict = "strict" in request.node.name
-    if strict and name == "openai_chat_tools":
-        pytest.skip("strict mode refuses the annotations of a ChatCompletionMessage that is sent back as the SDK's own guide does")
     plain, routed, books = clients(name)
     program = PROGRAMS[name]
     outcomes = []
