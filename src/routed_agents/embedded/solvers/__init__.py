@@ -10,12 +10,13 @@ from dataclasses import replace
 
 from routed_agents.embedded.conversation import Conversation, Reply, ToolCall
 from routed_agents.embedded.json_fields import compact
-from routed_agents.embedded.solvers import arithmetic, articles, customer_reply, labels, plan, schema, summary, tool_use
+from routed_agents.embedded.solvers import arithmetic, articles, customer_reply, labels, plan, rewriting, schema, summary, tool_use
 from routed_agents.embedded.solvers.reading import Brief, brief
 from routed_agents.embedded.solvers.words import joined, shortened
 
 # Asked in this order; the first that knows the kind of work answers.
 KINDS: tuple[Callable[[Brief], str | None], ...] = (
+    rewriting.answer,
     customer_reply.answer,
     labels.answer,
     summary.answer,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from routed_agents.embedded.json_fields import JsonObject, as_list, as_object, compact, flag, integer, items, member, number, strings, text
-from routed_agents.embedded.solvers import arithmetic, entities, lexicon
+from routed_agents.embedded.solvers import arithmetic, entities, grading, lexicon
 from routed_agents.embedded.solvers.reading import Brief
 from routed_agents.embedded.solvers.words import sentences, shortened, stems, words
 
@@ -384,7 +384,10 @@ class _Filler:
             for word in own.split()
             if word not in ("is", "has", "needs", "need", "requires", "should", "wants", "contains", "mentions", "requested", "required")
         )
-        if "default" in schema and isinstance(schema["default"], bool) and lexicon.weight(named, "", focus) < 1:
+        judged = grading.verdict(self.brief, own)
+        if judged is not None:
+            found = judged
+        elif "default" in schema and isinstance(schema["default"], bool) and lexicon.weight(named, "", focus) < 1:
             found = schema["default"]
         elif _GOOD_UNLESS_SHOWN.search(own):
             found = lexicon.weight("no", "", focus) < 3
