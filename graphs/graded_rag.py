@@ -2,8 +2,8 @@
 
 Each passage found is graded in a branch of its own (`Send`), cheaply; when nothing fits, the question is rewritten and the search made
 again; the answer is graded too. A loop alone is no reason to pay for a strong model, so graders and rewriter declare their class at
-their nodes. The answer's class is known only at run time, from a cheap verdict on the question, so it is passed along with the call: a
-look-up stays cheap, a question that takes calculating or weighing goes strong.
+their nodes. The answer's class is known only at run time, from a cheap verdict on the question, so the node picks among models that each
+declare their class: a look-up stays cheap, a question that takes calculating or weighing goes strong.
 
     routed-agents run graphs/graded_rag.py --input graphs/graded_rag.jsonl
 """
@@ -28,6 +28,10 @@ from routed_agents.integrations.langgraph import observed
 
 router = Router.from_env()
 model = RoutedChatModel(router=router, options={"max_tokens": 1024})
+answering = {
+    "lookup": RoutedChatModel(router=router, task_class="rag_lookup", options={"max_tokens": 1024}),
+    "reasoning": RoutedChatModel(router=router, task_class="math_reasoning", options={"max_tokens": 2048}),
+}
 NOTES: list[dict[str, str]] = tomllib.loads(Path(__file__).with_name("huts.toml").read_text(encoding="utf-8"))["note"]
 FOUND = 3
 """Passages looked at in each search."""
@@ -60,7 +64,7 @@ class Ask(MessagesState):
     """One question; `grades` collects what the branches found, each with the search it belongs to."""
 
     routing: Annotated[dict[str, Any], join]
-    task_class: str
+    takes: Literal["lookup", "reasoning"]
     query: str
     searches: int
     passages: list[dict[str, str]]
@@ -80,8 +84,7 @@ class Branch(TypedDict):
 def sort(state: Ask) -> dict[str, Any]:
     """Say what the question takes; this decides the class of its answer."""
     asked = [SystemMessage("Classify the question by what it takes."), HumanMessage(f"<text>\n{question_of(state)}\n</text>")]
-    takes = model.with_structured_output(Question).invoke(asked).takes
-    return {"task_class": "math_reasoning" if takes == "reasoning" else "rag_lookup"}
+    return {"takes": model.with_structured_output(Question).invoke(asked).takes}
 
 
 def retrieve(state: Ask) -> dict[str, Any]:
@@ -116,7 +119,7 @@ def generate(state: Ask) -> dict[str, Any]:
         SystemMessage("Answer the question from the passages, and say so when they do not answer it."),
         HumanMessage(f"<passages>\n{passages}\n</passages>\n\nQuestion: {question_of(state)}"),
     ]
-    return {"draft": str(model.invoke(asked, {"metadata": {"task_class": state["task_class"]}}).text)}
+    return {"draft": str(answering[state["takes"]].invoke(asked).text)}
 
 
 def check(state: Ask) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import re
 
 from routed_agents.embedded.solvers import lexicon
 from routed_agents.embedded.solvers.reading import Brief
-from routed_agents.embedded.solvers.words import sentences, stem, stems
+from routed_agents.embedded.solvers.words import sentences, stems
 
 _RELEVANT = re.compile(r"\b(relevant|relevance|helpful|useful|on topic)\b")
 _GROUNDED = re.compile(r"\b(grounded|supported|faithful|hallucinat\w*)\b")
@@ -28,8 +28,7 @@ def verdict(brief: Brief, named: str) -> bool | None:
 def bears_on(brief: Brief) -> bool:
     """Whether the sources share enough with the question, in its own words or in words akin to them."""
     asked, said = stems(brief.instruction), stems(" ".join(f"{title} {text}" for title, text in brief.documents))
-    akin = lexicon.load().synonyms
-    shared = {word for word in asked if word in said or any(stem(near) in said for near in akin.get(word, ()))}
+    shared = {word for word in asked if word in said or lexicon.akin({word}) & said}
     return len(shared) >= 2 and len(shared) >= 0.3 * len(asked)
 
 

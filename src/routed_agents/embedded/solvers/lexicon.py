@@ -50,6 +50,12 @@ def load() -> Lexicon:
     )
 
 
+def akin(asked: set[str]) -> set[str]:
+    """Stems of the words a text may use for these, beyond these themselves."""
+    synonyms = load().synonyms
+    return {stem(near) for word in asked for near in synonyms.get(word, ())} - asked
+
+
 def weight(label: str, description: str, text: str) -> float:
     """How strongly a text speaks for a label, by the lexicon, by the label's own words and by its description."""
     folded = f" {text.lower().replace('’', chr(39))} "
