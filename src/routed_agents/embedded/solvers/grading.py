@@ -39,4 +39,4 @@ def is_grounded(brief: Brief) -> bool:
     if set(_FIGURE.findall(brief.material)) - set(_FIGURE.findall(sources)):
         return False
     claims = _QUOTE.findall(brief.material) or sentences(brief.material)
-    return bool(claims) and all(len(stems(claim) & said) >= 0.6 * len(stems(claim)) for claim in claims)
+    return bool(claims) and all(len(stems(claim) & said) >= 0.85 * len(stems(claim)) for claim in claims)

@@ -305,7 +305,7 @@ class _Filler:
         if re.search(r"\b(reason|reasoning|rationale|why|explanation|justification|thought|thinking|because|comment)\b", own):
             return [f"The text says: “{shortened(max(sentences(focus), key=len, default=focus), 120)}”"]
         if re.search(r"\b(title|subject|headline|label|heading)\b", own):
-            return [shortened(next(iter(sentences(focus)), focus), 60)]
+            return [shortened(next(iter(sentences(re.sub(r"</?\w[^<>]*>", " ", focus))), focus), 60)]
         if re.search(r"\b(summary|gist|tldr|recap|abstract|overview|issue|problem|concern)\b", own):
             return [self.say(self.brief, "summary") if focus == self.brief.material else shortened(focus, 160)]
         if re.search(r"\b(reply|response|answer|message|body|draft|output|result|content|email|letter|conclusion|final)\b", own):
