@@ -13,6 +13,7 @@ from routed_agents.embedded.json_fields import compact
 from routed_agents.embedded.solvers import (
     arithmetic,
     articles,
+    coding,
     copywriting,
     customer_reply,
     delegation,
@@ -60,7 +61,7 @@ def solve(conversation: Conversation, *, mistaken: bool = False) -> Reply:
         called = _call(conversation, read, mistaken=mistaken)
         if called:
             return Reply(calls=called, stop="tool")
-    concluded = tool_use.conclusion(conversation, read, mistaken=mistaken)
+    concluded = coding.conclusion(conversation) or tool_use.conclusion(conversation, read, mistaken=mistaken)
     if conversation.schema is not None and (order := delegation.order(conversation, mistaken=mistaken)) is not None:
         return Reply(text=json.dumps(order, ensure_ascii=False))
     if conversation.schema is not None:
@@ -89,7 +90,8 @@ def _call(conversation: Conversation, read: Brief, *, mistaken: bool) -> tuple[T
     if conversation.tool_choice == "tool" or (conversation.tool_choice == "any" and len(conversation.tools) == 1):
         known = _with_results(read, tool_use.conclusion(conversation, read))
         return (tool_use.forced_call(conversation, known, say, mistaken=mistaken),)
-    calls = tool_use.next_calls(conversation, read, say, mistaken=mistaken)
+    coded = coding.next_calls(conversation, read)
+    calls = tool_use.next_calls(conversation, read, say, mistaken=mistaken) if coded is None else coded
     if calls or conversation.tool_choice != "any":
         return calls
     known = _with_results(read, tool_use.conclusion(conversation, read))
