@@ -1,7 +1,8 @@
 """A document desk: short papers are read cheaply, a year of diary goes strong because it is long, and nobody had to say so.
 
-triage tells extraction from reading. What is to be read goes through `RouterNode.edge`, a router on a conditional edge: it measures the
-step behind it and picks the node, so the same request about one page goes to `summarize`, and about a year of pages to `synthesize`.
+triage tells extraction from reading. What is to be read is shown to a `RouterNode` on a conditional edge (`decide`): it measures the step
+that would come next and names its tier, so the same request about one page goes to `summarize`, and about a year of pages to `synthesize`.
+Neither node declares a class: the call each makes is measured again, and recorded, by its own routed model.
 
     routed-agents run graphs/document_desk.py --input graphs/document_desk.jsonl
 """
@@ -11,7 +12,6 @@ from __future__ import annotations
 import random
 import re
 import tomllib
-from collections.abc import Hashable
 from datetime import date, timedelta
 from functools import cache
 from pathlib import Path
@@ -23,11 +23,9 @@ from pydantic import BaseModel, Field
 
 from routed_agents import RoutedChatModel, Router, RouterNode, Step, join
 from routed_agents.integrations.langgraph import observed
-from routed_agents.integrations.models import Models
 
 router = Router.from_env()
 model = RoutedChatModel(router=router, options={"max_tokens": 1024})
-plain = Models(router.policy, {}, {"max_tokens": 2048})
 DIARY: dict[str, Any] = tomllib.loads(Path(__file__).with_name("site_diary.toml").read_text(encoding="utf-8"))
 DIARY_OF = re.compile(r"\bdiary (?:of|for|from) (20\d\d)\b", re.IGNORECASE)
 PAPER = re.compile(r"<document>.*</document>", re.DOTALL)
@@ -76,22 +74,19 @@ def extract(state: Desk) -> dict[str, Any]:
 
 
 def reading(state: Desk) -> Step:
-    """The step behind the router: the system prompt and the text that the next node will send."""
-    return Step.from_messages(prompt(state)[1:], system=str(prompt(state)[0].text), node="read")
+    """The step that comes next: the system prompt and the text that either node would send."""
+    system, text = prompt(state)
+    return Step.from_messages([text], system=str(system.text), node="read")
 
 
 def summarize(state: Desk) -> dict[str, Any]:
-    """A short paper, with the cheap tier's plain model."""
-    return {"messages": [answer(state, "cheap")]}
+    """Say what a short paper says."""
+    return {"messages": [model.invoke(prompt(state))]}
 
 
 def synthesize(state: Desk) -> dict[str, Any]:
-    """Many pages, with the strong tier's plain model."""
-    return {"messages": [answer(state, "strong")]}
-
-
-def answer(state: Desk, tier: str) -> AIMessage:
-    return plain.get(router.policy.tiers.named(tier).deployments[0]).invoke(prompt(state))
+    """Answer a question from many pages."""
+    return {"messages": [model.invoke(prompt(state))]}
 
 
 def prompt(state: Desk) -> list[Any]:
@@ -136,9 +131,9 @@ def _entry(day: date, drawn: random.Random) -> str:
 to_reading = RouterNode(router, to={"cheap": "summarize", "strong": "synthesize"}, select=reading)
 
 
-def after_triage(state: Desk) -> Hashable:
-    """Extraction, or whatever the router says of the reading."""
-    return "extract" if state["job"] == "extract" else to_reading.edge(state)
+def after_triage(state: Desk) -> str:
+    """Extraction, or what the router says of the reading."""
+    return "extract" if state["job"] == "extract" else to_reading.to[to_reading.decide(state).tier]
 
 
 builder = StateGraph(Desk)
