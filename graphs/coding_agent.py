@@ -32,8 +32,7 @@ from routed_agents.integrations.langgraph import observed
 router = Router.from_env()
 model = RoutedChatModel(router=router, options={"max_tokens": 1024})
 REPOSITORY: dict[str, str] = {
-    file["path"]: file["text"]
-    for file in tomllib.loads(Path(__file__).with_name("repository.toml").read_text(encoding="utf-8"))["file"]
+    file["path"]: file["text"] for file in tomllib.loads(Path(__file__).with_name("repository.toml").read_text(encoding="utf-8"))["file"]
 }
 MOST_CALLS = 14
 """Model calls after which a loop gives up."""

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from routed_agents import Policy
+from routed_agents import Policy, Step
 from routed_agents.cli.conversation import messages_of
 from routed_agents.cli.graphs import load_graph
 from routed_agents.cli.runner import Input, Result, run_inputs
@@ -63,7 +63,9 @@ def ran(name: str) -> Ran:
 
     async def run() -> None:
         loaded = await load_graph(str(GRAPHS / f"{name}.py"))
-        chosen = [Input(id=each["id"], line=number, record=each) for number, each in enumerate(records(name)) if each["id"] in HANDFUL[name]]
+        chosen = [
+            Input(id=each["id"], line=number, record=each) for number, each in enumerate(records(name)) if each["id"] in HANDFUL[name]
+        ]
         await run_inputs(loaded, chosen, lambda result: done.results.update({result.id: result}), concurrency=2)
         assert loaded.router is not None
         for entry in loaded.router.ledger.entries():
@@ -173,13 +175,12 @@ def test_the_diary_is_long_enough_to_need_the_strong_tier_and_always_the_same():
     assert len(desk.diary(2025)) > 150_000
 
 
-def test_a_supervisors_pin_is_why_the_workers_that_declare_nothing_are_strong():
-    builder = imported_builder("supervisor")
-    declared = {name: (node.metadata or {}).get("task_class") for name, node in builder.nodes.items()}
-
-    assert (declared["analyst"], declared["reviewer"]) == (None, None)
-
-
-def imported_builder(name: str) -> Any:
+def test_a_worker_on_the_supervisors_history_is_strong_only_by_its_pin():
+    task = "Task for the analyst: What are the sales figures of the Marmot stove?"
     with workspace(provider="embedded", policy=Policy.default(tiers="embedded")):
-        return imported(name).builder
+        team = imported("supervisor")
+    alone = team.router.decide(
+        Step.from_messages(task, system=f"You are the analyst. Answer the task from the facts.\n\n{team.facts_about(task)}")
+    )
+
+    assert (alone.tier, ran("supervisor").tiers["analyst"]) == ("cheap", {"strong"})

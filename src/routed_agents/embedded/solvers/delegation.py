@@ -25,11 +25,9 @@ def order(conversation: Conversation, *, mistaken: bool = False) -> JsonObject |
     finish = next(option for option in options if _DONE.match(option))
     request, called = _request(conversation), _called(conversation, field)
     meanings = told(options, conversation.system)
-    wanted = [
-        option
-        for option in options
-        if option != finish and lexicon.weight(option, meanings.get(option, ""), request) >= _CLEAR
-    ] or [option for option in options if option != finish][:1]
+    wanted = [option for option in options if option != finish and lexicon.weight(option, meanings.get(option, ""), request) >= _CLEAR] or [
+        option for option in options if option != finish
+    ][:1]
     left = [option for option in wanted if option not in called]
     chosen = (finish if mistaken and called else left[0]) if left else finish
     task = "Nothing is left to do." if chosen == finish else shortened(request, 300)

@@ -50,7 +50,10 @@ def _actions(goal: str) -> list[str]:
     return [part for part in parts if _VERB.match(part)]
 
 
-_COMPARING = {stem(word) for word in ("compare", "which", "cheaper", "easier", "better", "against", "between", "does", "would", "should", "somebody")}
+_COMPARING = stems("compare which cheaper easier better against between does would should somebody")
+"""Words of a question that compare and are no subject."""
+    stem(word) for word in ("compare", "which", "cheaper", "easier", "better", "against", "between", "does", "would", "should", "somebody")
+}
 
 
 def _own_steps(brief: Brief) -> list[str]:

@@ -23,9 +23,11 @@ def answer(conversation: Conversation, brief: Brief) -> str | None:
     if not claims:
         return "There is no text to check yet."
     wrong = [claim for claim in claims if not grading.is_grounded(replace(brief, material=claim))]
+    checked = f"Checked {len(claims)} {'claim' if len(claims) == 1 else 'claims'} against the facts"
     if not wrong:
-        return f"Checked {len(claims)} {'claim' if len(claims) == 1 else 'claims'} against the facts: all of them hold."
-    return f"Checked {len(claims)} {'claim' if len(claims) == 1 else 'claims'}; these do not stand in the facts: " + " ".join(f"“{shortened(claim, 160)}”" for claim in wrong)
+        return f"{checked}: all of them hold."
+    quoted = " ".join(f"“{shortened(claim, 160)}”" for claim in wrong)
+    return f"{checked}; these do not stand in the facts: {quoted}"
 
 
 def _claims(conversation: Conversation) -> list[str]:
