@@ -52,8 +52,6 @@ def _actions(goal: str) -> list[str]:
 
 _COMPARING = stems("compare which cheaper easier better against between does would should somebody")
 """Words of a question that compare and are no subject."""
-    stem(word) for word in ("compare", "which", "cheaper", "easier", "better", "against", "between", "does", "would", "should", "somebody")
-}
 
 
 def _own_steps(brief: Brief) -> list[str]:
