@@ -149,8 +149,10 @@ def debug(state: Coding) -> dict[str, Any]:
 def tidy(state: Coding) -> dict[str, Any]:
     """Take the next step towards a clean linter; what was debugged is tidied as well."""
     system = SystemMessage("You tidy Python code. Run the linter, read the file, edit what it finds, and run it again until it is clean.")
-    opening = [] if state.get("tidying") else [HumanMessage(f"Lint {', '.join(paths_of(state))} and fix what the linter finds.")]
-    reply = model.bind_tools(TIDYING).invoke([system, *state.get("tidying", []), *opening])
+    before = state.get("tidying", [])
+    begun = bool(before) and before[-1].type == "tool"
+    opening = [] if begun else [HumanMessage(f"Lint {', '.join(paths_of(state))} and fix what the linter finds.")]
+    reply = model.bind_tools(TIDYING).invoke([system, *before, *opening])
     return {"tidying": [*opening, reply]}
 
 
@@ -172,7 +174,9 @@ def after_tidy(state: Coding) -> Literal["tidy_tools", "finish"]:
 
 def _goes_on(history: list[AnyMessage]) -> bool:
     last = history[-1]
-    return isinstance(last, AIMessage) and bool(last.tool_calls) and sum(each.type == "ai" for each in history) < MOST_CALLS
+    kinds = [each.type for each in history]
+    calls = kinds[::-1].index("human") if "human" in kinds else len(kinds)
+    return isinstance(last, AIMessage) and bool(last.tool_calls) and calls < 2 * MOST_CALLS  # each call with its results
 
 
 def request_of(state: Coding) -> str:
@@ -181,10 +185,9 @@ def request_of(state: Coding) -> str:
 
 
 def paths_of(state: Coding) -> list[str]:
-    """The files to tidy: those edited, else those the request names."""
+    """The files to tidy: those the request names or whose tests it names, else those edited, else all."""
     named = [path.removeprefix("test_") for path in re.findall(r"\w+\.py", request_of(state))]
-    edited = [path for path, _, _ in state.get("edits", [])]
-    known = [path for path in edited or named if path in REPOSITORY]
+    known = [path for path in named if path in REPOSITORY] or [path for path, _, _ in state.get("edits", [])]
     return list(dict.fromkeys(known)) or [path for path in REPOSITORY if not path.startswith("test_")]
 
 

@@ -11,7 +11,6 @@ declare their class: a look-up stays cheap, a question that takes calculating or
 from __future__ import annotations
 
 import math
-import operator
 import re
 import tomllib
 from collections import Counter
@@ -60,6 +59,11 @@ class Support(BaseModel):
     grounded: bool = Field(description="everything the answer claims stands in the passages")
 
 
+def gathered(before: list[tuple[int, str]], more: list[tuple[int, str]] | None) -> list[tuple[int, str]]:
+    """Adds what a branch found; None begins anew, for the next question on the thread."""
+    return [] if more is None else [*before, *more]
+
+
 class Ask(MessagesState):
     """One question; `grades` collects what the branches found, each with the search it belongs to."""
 
@@ -68,7 +72,7 @@ class Ask(MessagesState):
     query: str
     searches: int
     passages: list[dict[str, str]]
-    grades: Annotated[list[tuple[int, str]], operator.add]
+    grades: Annotated[list[tuple[int, str]], gathered]
     draft: str
     grounded: bool
 
@@ -84,7 +88,8 @@ class Branch(TypedDict):
 def sort(state: Ask) -> dict[str, Any]:
     """Say what the question takes; this decides the class of its answer."""
     asked = [SystemMessage("Classify the question by what it takes."), HumanMessage(f"<text>\n{question_of(state)}\n</text>")]
-    return {"takes": model.with_structured_output(Question).invoke(asked).takes}
+    takes = model.with_structured_output(Question).invoke(asked).takes
+    return {"takes": takes, "query": "", "searches": 0, "grades": None, "grounded": False}
 
 
 def retrieve(state: Ask) -> dict[str, Any]:

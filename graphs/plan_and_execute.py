@@ -40,12 +40,17 @@ class Plan(BaseModel):
     steps: list[str] = Field(description="the steps, in order, each one thing to find out; empty when everything is known")
 
 
+def gathered(before: list[tuple[str, str]], more: list[tuple[str, str]] | None) -> list[tuple[str, str]]:
+    """Adds a finding; None begins anew, for the next question on the thread."""
+    return [] if more is None else [*before, *more]
+
+
 class Research(MessagesState):
     """One question; `findings` holds each step done with its result."""
 
     routing: Annotated[dict[str, Any], join]
     plan: list[str]
-    findings: Annotated[list[tuple[str, str]], operator.add]
+    findings: Annotated[list[tuple[str, str]], gathered]
 
 
 @tool
@@ -96,12 +101,12 @@ executor = create_agent(
 def plan(state: Research) -> dict[str, Any]:
     """Break the question into things to find out."""
     asked = [SystemMessage("You plan research. Break the question down into steps."), HumanMessage(f"Question: {question_of(state)}")]
-    return {"plan": model.with_structured_output(Plan).invoke(asked).steps}
+    return {"plan": model.with_structured_output(Plan).invoke(asked).steps, "findings": None}
 
 
 def execute(state: Research) -> dict[str, Any]:
     """Carry out the next step; the agent starts afresh, with nothing but the step."""
-    step = state["plan"][0]
+    step = state["plan"][0] if state["plan"] else question_of(state)
     done = executor.invoke({"messages": [HumanMessage(step)]})
     return {"findings": [(step, done["messages"][-1].text)]}
 

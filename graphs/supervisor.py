@@ -42,10 +42,9 @@ class Next(BaseModel):
 
 
 class Team(MessagesState):
-    """What all of them read and write; `tasks` counts what was handed out."""
+    """What all of them read and write."""
 
     routing: Annotated[dict[str, Any], join]
-    tasks: int
 
 
 def supervisor(state: Team) -> Command[Literal["analyst", "copywriter", "reviewer", "__end__"]]:
@@ -55,10 +54,10 @@ def supervisor(state: Team) -> Command[Literal["analyst", "copywriter", "reviewe
     if chosen["parsing_error"] is not None:
         raise chosen["parsing_error"]
     order: Next = chosen["parsed"]
-    if order.next == "finish" or state.get("tasks", 0) >= MOST_TASKS:
+    if order.next == "finish" or handed_out(state) >= MOST_TASKS:
         return Command(goto="__end__")
     task = HumanMessage(f"Task for the {order.next}: {order.task}", name="supervisor")
-    return Command(goto=order.next, update={"messages": [chosen["raw"], task], "tasks": state.get("tasks", 0) + 1})
+    return Command(goto=order.next, update={"messages": [chosen["raw"], task]})
 
 
 def analyst(state: Team) -> Command[Literal["supervisor"]]:
@@ -93,6 +92,12 @@ def report(name: str, reply: AIMessage) -> Command[Literal["supervisor"]]:
 def asked(state: Team) -> str:
     """What the team was asked for last, by a person and not by the supervisor."""
     return next((str(each.text) for each in reversed(state["messages"]) if each.type == "human" and each.name != "supervisor"), "")
+
+
+def handed_out(state: Team) -> int:
+    """Tasks since a person last spoke."""
+    own = [each.name == "supervisor" for each in state["messages"] if each.type == "human"]
+    return own[::-1].index(False) if False in own else len(own)
 
 
 def facts_about(request: str) -> str:

@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from langgraph.checkpoint.memory import InMemorySaver
 
 from routed_agents import Policy, Step
 from routed_agents.cli.conversation import messages_of
@@ -184,3 +185,24 @@ def test_a_worker_on_the_supervisors_history_is_strong_only_by_its_pin():
     )
 
     assert (alone.tier, ran("supervisor").tiers["analyst"]) == ("cheap", {"strong"})
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "second", "wanted"),
+    [
+        ("coding_agent", "code-02", "code-01", "Mended fees.py"),
+        ("document_desk", "doc-01", "doc-04", "RM-3391"),
+        ("graded_rag", "ask-01", "ask-18", "token of 3 euros"),
+        ("supervisor", "team-02", "team-03", "Meet the Kestrel tent!"),
+        ("plan_and_execute", "plan-09", "plan-06", "goods lift"),
+    ],
+)
+def test_the_next_question_on_a_thread_is_answered_by_itself(name, first, second, wanted):
+    rows = {each["id"]: each for each in records(name)}
+    with workspace(provider="embedded", policy=Policy.default(tiers="embedded")):
+        graph = imported(name).builder.compile(checkpointer=InMemorySaver())
+        config = {"configurable": {"thread_id": "one"}}
+        for each in (first, second):
+            state = graph.invoke({"messages": messages_of(rows[each])}, config)
+
+    assert wanted in state["messages"][-1].text

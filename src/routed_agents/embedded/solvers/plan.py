@@ -17,10 +17,10 @@ _VERB = re.compile(
     r"^(?:buy|book|find|compare|check|calculate|compute|write|send|order|research|analy[sz]e|migrate|test|deploy|build|create|design|review|summari[sz]e|choose|collect|gather|invite|prepare|move|train|measure|cook|visit|rent|hire|call|ask|update|remove|add|fix|launch|organi[sz]e|schedule|draft|pay|list|identify|decide|set|get|make|read|translate|interview|pick|answer|look)\b",
     re.IGNORECASE,
 )
-
-
 _QUESTION = re.compile(r"\s*question:\s*(.+)", re.DOTALL | re.IGNORECASE)
 _REMAINING = re.compile(r"<remaining>(.*?)</remaining>", re.DOTALL | re.IGNORECASE)
+_COMPARING = stems("compare which cheaper easier better against between does would should somebody")
+"""Words of a question that compare and are no subject."""
 _NAME = re.compile(r"(?<![.?!:] )(?<!^)\b(?:the )?([A-Z][a-z]{3,}(?: [A-Z][a-z]+)*)\b")
 
 
@@ -48,10 +48,6 @@ def _to_find_out(question: str) -> list[str]:
 def _actions(goal: str) -> list[str]:
     parts = [part.strip(" .,") for sentence in sentences(goal) for part in _AND.split(sentence.split(": ")[-1].rstrip(".?!"))]
     return [part for part in parts if _VERB.match(part)]
-
-
-_COMPARING = stems("compare which cheaper easier better against between does would should somebody")
-"""Words of a question that compare and are no subject."""
 
 
 def _own_steps(brief: Brief) -> list[str]:
