@@ -17,7 +17,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult, LLMResult
 from langchain_core.prompt_values import ChatPromptValue, PromptValue
 from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
-from langchain_core.runnables.config import merge_configs
+from langchain_core.runnables.config import merge_configs, var_child_runnable_config
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from langchain_core.utils.pydantic import is_pydantic_v1_subclass
 from opentelemetry import trace
@@ -377,7 +377,7 @@ class RoutedChatModel(BaseChatModel):
                 f"RoutedChatModel was asked for model={kwargs['model']!r}, but the router chooses the model; "
                 'to force a tier, call it with metadata {"routed_agents": {"tier": "strong"}}'
             )
-        config = self._configured(ensure_config(config))
+        config = self._configured(_with_inherited(ensure_config(config)))
         prompt = self._convert_input(input)
         messages = prompt.to_messages()
         late: Late | None = kwargs.pop(LATE, None)
@@ -675,6 +675,18 @@ def _tool_name(tool: Any) -> str:
 def _demands_tool(choice: object) -> bool:
     kind = cast("Mapping[str, Any]", choice).get("type") if isinstance(choice, Mapping) else choice
     return kind not in ("auto", "none", None, False)
+
+
+def _with_inherited(config: RunnableConfig) -> RunnableConfig:
+    """The config of a call with what it inherits from the node it is made in.
+
+    Metadata given with a call replaces the inherited for LangChain, and with it the node and its pins would be lost.
+    """
+    ambient = var_child_runnable_config.get()
+    inherited = ambient.get("metadata") if ambient is not None else None
+    if not inherited:
+        return config
+    return {**config, "metadata": {**inherited, **(config.get("metadata") or {})}}
 
 
 def _labels(policy: Policy, config: RunnableConfig, position: Position) -> dict[str, str]:
