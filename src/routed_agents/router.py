@@ -428,10 +428,18 @@ class RoutedCall:
             "policy_hash": decision.policy_hash,
             "mode": self.mode,
             "attempts": len(self.entries),
+            "rejected": self.rejected,
             "cost_pico": sum(known) if len(known) == len(costs) else None,
             "baseline_pico": last.baseline_pico if last is not None else None,
             "simulated": any(entry.simulated for entry in self.entries),
         }
+
+    @property
+    def rejected(self) -> list[str]:
+        """Codes of the answers the checks turned down; an alarm is the provider's doing, and no answer failed."""
+        alarms = {alarm.code for alarm in self.alarms}
+        codes = [code.removeprefix("check:") for entry in self.entries for code in entry.codes if code.startswith("check:")]
+        return [code for code in codes if code not in alarms]
 
     def record_watched(
         self,
@@ -466,6 +474,12 @@ class RoutedCall:
             or "no reason"
         )
         tried = f"; tried: {'; '.join(self._history)}" if self._history else ""
+        if any(verdict.stop and verdict.code == code for verdict in decision.verdicts):
+            evidence = next(verdict.evidence for verdict in decision.verdicts if verdict.code == code) or "a guard said so"
+            return (
+                f"step {self.step.id} ({decision.task_class}) stopped, {words(code)}: {evidence}{tried}. "
+                "Look at what the workflow is stuck on, or set on_stop to hand the step off"
+            )
         return (
             f"step {self.step.id} ({decision.task_class}) stopped, {words(code)}: it must not go below tier {floor} ({reasons}){tried}. "
             "Make a deployment of that tier available, or set on_stop to hand the step off"
