@@ -256,11 +256,12 @@ class Simulation:
         elif shape == "agent_as_tool":
             yield from self._loop("model", "model", declared)
             self.tasks += 1
-            child = f"child#{self.tasks}"
+            tool = self.tasks
             for _ in range(random.randrange(1, 3)):
+                asked = random.choice(("extraction", "knowledge_qa"))
                 yield replace(
-                    self._planned("model", child, task_class=random.choice(("extraction", "knowledge_qa")), shared=False, text="Look up the fare"),
-                    outer=f"tools:{self.tasks}",
+                    self._planned("model", f"child#{tool}", task_class=asked, shared=False, text="Look up the fare"),
+                    outer=f"tools:{tool}",
                     own_state=True,
                 )
             yield self._planned("model", "model", task_class=declared)
@@ -292,32 +293,26 @@ class Simulation:
             self._trim(thread, middle=True)
 
     def _restart(self, thread: Thread) -> None:
-        """A new process: the checkpoint survives where there is one; else only the store, and the history comes back as bare text."""
+        """A new process with the stored states of the threads; without a checkpoint the history comes back as bare text."""
         self.report.seen("restarts")
-        store = MemoryStateStore()
         if thread.channel is None:
-            kept = json.loads(json.dumps(self.router.store.load(thread.name).to_json()))
             for message in thread.messages:
                 message.pop("response_metadata", None)
             thread.ranks = [None] * len(thread.ranks)
-            store.add(thread.name, ThreadState.from_json(kept))
         else:
             thread.channel = json.loads(json.dumps(thread.channel))
-        for other in (each for each in self._alive(thread) if each != thread.name):
-            store.add(other, self.router.store.load(other))
-        ledger = self.router.ledger
-        self.router = self._router(store).replace(ledger=ledger)
-
-    def _alive(self, thread: Thread) -> list[str]:
-        number = int(thread.name[1:])
-        return [f"t{each}" for each in range(max(1, number - 4), number + 5)]
+        store = MemoryStateStore()
+        for name in (f"t{number}" for number in range(max(1, self.number - 3), self.number + 1)):
+            store.add(name, ThreadState.from_json(json.loads(json.dumps(self.router.store.load(name).to_json()))))
+        self.router = self._router(store).replace(ledger=self.router.ledger)
 
     def _trim(self, thread: Thread, *, middle: bool) -> None:
         """Messages are cut off; in the middle of a turn a summary written as a person's message takes the place of all but tool results."""
         self.report.seen("summaries in mid-turn" if middle else "trims between turns")
         if middle:
             thread.messages, thread.ranks = [], []
-            thread.say({"role": "user", "content": "Summary so far: the request is being worked on.", "additional_kwargs": {"lc_source": "summarization"}})
+            summary = "Summary so far: the request is being worked on."
+            thread.say({"role": "user", "content": summary, "additional_kwargs": {"lc_source": "summarization"}})
             thread.tokens = 300
         else:
             keep = self.random.randrange(0, 4)
@@ -341,7 +336,7 @@ class Simulation:
 
     def _call(self, thread: Thread, planned: Planned, task: int, fan: list[dict[str, Any]], *, lost: bool) -> bool:
         self.report.steps += 1
-        messages = list(thread.messages) if planned.shared else [{"role": "user", "content": planned.text, "id": "own"}]
+        messages = list(thread.messages) if planned.shared else [{"role": "user", "content": f"{planned.text} (case {thread.run})"}]
         tokens = thread.tokens if planned.shared else 300
         run = f"run{thread.run}" if thread.in_graph else None  # the same names in every thread
         step = Step.from_messages(messages, node=planned.node, task_class=planned.task_class, tokens=tokens, run=run, tools=("look",))
@@ -395,14 +390,15 @@ class Simulation:
         if planned.shared:
             thread.say({**reply, "response_metadata": {"routed_agents": stamp}}, (thread.run, rank))
             if planned.calls is not None:
-                thread.say({"role": "tool", "content": "found", "tool_call_id": f"c{task}", "status": "error" if planned.failing else "success"})
+                status = "error" if planned.failing else "success"
+                thread.say({"role": "tool", "content": "found", "tool_call_id": f"c{task}", "status": status})
         return True
 
     def _judge(self, thread: Thread, planned: Planned, rank: int | None, pins: Sequence[Any], floor: int, step: Step) -> None:
         """Hold a decision against the book; a stop is above everything."""
         place = (planned.lineage, thread.run)
         for pin in pins:
-            ours = any(tier == pin.tier and run == thread.run for _, tier, run in thread.pinned)
+            ours = (pin.key, pin.tier, thread.run) in thread.pinned
             shown = planned.shared and self.policy.tiers.rank_of_pin(pin.tier) <= thread.shown
             if not ours and not shown:
                 self.report.leaked_to_threads += 1
@@ -421,11 +417,13 @@ class Simulation:
 
     def _compare(self, thread: Thread, planned: Planned, step: Step, rank: int, tokens: int) -> None:
         """The same call under the other ways of choosing; each pays for the answers that were rejected on the cheap tier."""
-        plain = replace(step, messages=tuple([{key: value for key, value in each.items() if key != "response_metadata"} for each in step.messages]))  # type: ignore[attr-defined]
-        alone = self.policy.decide(plain, EMPTY).rank
+        history: list[dict[str, Any]] = [dict(each) for each in step.messages]  # type: ignore[call-overload]
+        for message in history:
+            message.pop("response_metadata", None)
+        alone = self.policy.decide(replace(step, messages=tuple(history)), EMPTY).rank
         top = self.policy.tiers.top
         flip = top if alone is None else alone
-        thread.sticky = max(thread.sticky, flip)
+        thread.sticky = max(thread.sticky, top if planned.rejected else flip)
         chosen = {"all strong": top, "all cheap": 0, "per-step flip": flip, "sticky by thread": thread.sticky}
         for name, given in chosen.items():
             self._usage(name, thread, planned, given, tokens)
