@@ -26,9 +26,14 @@ BENCHMARKS = {
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"which: {', '.join(BENCHMARKS)}, quality, turns, trajectories; all of the timed ones when none is named"
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help=f"which: {', '.join(BENCHMARKS)}, quality, turns, trajectories; all of the timed ones when none is named",
     )
-    parser.add_argument("--data", type=Path, metavar="PATH", help="labelled steps for quality (gzipped JSONL); the folder of outcome data for trajectories")
+    parser.add_argument(
+        "--data", type=Path, metavar="PATH", help="labelled steps for quality (gzipped JSONL); the folder of outcome data for trajectories"
+    )
     parser.add_argument("--turns", type=int, default=20_000, help="how many turns to simulate")
     parser.add_argument("--seed", type=int, default=7, help="of the simulation and of resampling")
     parser.add_argument("--rounds", type=int, default=30)

@@ -408,7 +408,11 @@ class Simulation:
             self.report.downgrades += 1
         elif rank < floor:
             self.report.lost_pins += 1
-        if DISTRESS in thread.facts and not planned.own_state and self.policy.taxonomy.row(planned.task_class or "extraction").person_facing:
+        if (
+            DISTRESS in thread.facts
+            and not planned.own_state
+            and self.policy.taxonomy.row(planned.task_class or "extraction").person_facing
+        ):
             self.report.lost_pins += rank < self.policy.tiers.top
         if not planned.shared:
             alone = self.policy.decide(step, ThreadState(facts=frozenset(thread.facts) if not planned.own_state else frozenset()))

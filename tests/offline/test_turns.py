@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-
 from benchmarks.turns import Report, simulate
+
 from routed_agents import features, router
 from routed_agents.state import EMPTY, MemoryStateStore, ThreadState
 
@@ -28,7 +28,11 @@ def test_the_ledger_says_what_the_calls_cost_whatever_was_restarted(report: Repo
 def test_everything_that_may_happen_to_a_turn_happened(report: Report) -> None:
     wanted = {"interrupts and retries", "restarts", "summaries in mid-turn", "trims between turns", "long context"}
 
-    assert (report.turns >= 1_500, {name for name, count in report.events.items() if count > 10}, report.stalled > 0) == (True, wanted, True)
+    assert (report.turns >= 1_500, {name for name, count in report.events.items() if count > 10}, report.stalled > 0) == (
+        True,
+        wanted,
+        True,
+    )
 
 
 def test_fewer_calls_are_strong_than_where_a_thread_sticks(report: Report) -> None:
