@@ -19,6 +19,9 @@ from routed_agents.tiers import Tiers, card
 TOP: Final = 1_000_000
 """A floor no tier is above: the highest there is, however many there are."""
 
+STALLED: Final = "stalled"
+"""The code of the stop where the top tier gets nowhere."""
+
 DISTRESS: Final = "distress"
 """The fact that a person in this thread is in distress, complains, threatens or mourns."""
 
@@ -282,7 +285,7 @@ class Stall:
         found = [signal for signal in signals if signal[1] >= max(signal[2], 1)]
         for _, count, limit, at_top, evidence in found:
             if min(count - limit, at_top) >= max(self.max_repeats, 1):
-                return Verdict(guard="stall", code="stalled", evidence=f"{evidence}, {at_top} at the top tier", floor=TOP, stop=True)
+                return Verdict(guard="stall", code=STALLED, evidence=f"{evidence}, {at_top} at the top tier", floor=TOP, stop=True)
         if found:
             return Verdict(guard="stall", code=found[0][0], evidence=found[0][4], floor=TOP, pin="turn")
         if seen.row.key in LABELS or not features.before:

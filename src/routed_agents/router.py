@@ -20,7 +20,7 @@ from routed_agents.economics import baseline, factor_between
 from routed_agents.errors import ConfigurationError, StepStopped
 from routed_agents.failures import Failure, failure_of, refused
 from routed_agents.features import upper_tokens
-from routed_agents.guards import Conditions
+from routed_agents.guards import STALLED, Conditions
 from routed_agents.ledger import Entry, Ledger
 from routed_agents.policy import MODES, Mode, Policy
 from routed_agents.pricing import Cost, Prices, Usage, served_model_of, usage_of
@@ -474,10 +474,10 @@ class RoutedCall:
             or "no reason"
         )
         tried = f"; tried: {'; '.join(self._history)}" if self._history else ""
-        if any(verdict.stop and verdict.code == code for verdict in decision.verdicts):
-            evidence = next(verdict.evidence for verdict in decision.verdicts if verdict.code == code) or "a guard said so"
+        if code == STALLED:  # its evidence is counts, which quote nobody
+            counts = next((verdict.evidence for verdict in decision.verdicts if verdict.code == code), "")
             return (
-                f"step {self.step.id} ({decision.task_class}) stopped, {words(code)}: {evidence}{tried}. "
+                f"step {self.step.id} ({decision.task_class}) stopped, {words(code)}: {counts}{tried}. "
                 "Look at what the workflow is stuck on, or set on_stop to hand the step off"
             )
         return (
