@@ -85,9 +85,8 @@ def read_trajectory(row: Mapping[str, Any]) -> Trajectory:
     """
     steps: object = row.get("steps")
     if not isinstance(steps, list) or not steps:
-        raise StepError(
-            f'"steps" is {"empty" if steps == [] else type(row.get("steps")).__name__}; wanted a list of {{"role", "content"}} objects, as in a recorded run'
-        )
+        seen = "empty" if steps == [] else type(row.get("steps")).__name__
+        raise StepError(f'"steps" is {seen}; wanted a list of {{"role", "content"}} objects, as in a recorded run')
     given = cast("Sequence[Message]", steps)
     group = "mistake_step" in row or any("name" in step for step in given)
     messages = tuple([_of_group(step, at) if group else _of_assistant(step) for at, step in enumerate(given)])
