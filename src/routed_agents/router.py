@@ -20,7 +20,7 @@ from routed_agents.economics import baseline, factor_between
 from routed_agents.errors import ConfigurationError, StepStopped
 from routed_agents.failures import Failure, failure_of, refused
 from routed_agents.features import upper_tokens
-from routed_agents.guards import Conditions
+from routed_agents.guards import STALLED, Conditions
 from routed_agents.health import Health
 from routed_agents.ledger import Entry, Ledger
 from routed_agents.policy import MODES, Mode, Policy
@@ -449,10 +449,18 @@ class RoutedCall:
             "policy_hash": decision.policy_hash,
             "mode": self.mode,
             "attempts": len(self.entries),
+            "rejected": self.rejected,
             "cost_pico": sum(known) if len(known) == len(costs) else None,
             "baseline_pico": last.baseline_pico if last is not None else None,
             "simulated": any(entry.simulated for entry in self.entries),
         }
+
+    @property
+    def rejected(self) -> list[str]:
+        """Codes of the answers the checks turned down; an alarm is the provider's doing, and no answer failed."""
+        alarms = {alarm.code for alarm in self.alarms}
+        codes = [code.removeprefix("check:") for entry in self.entries for code in entry.codes if code.startswith("check:")]
+        return [code for code in codes if code not in alarms]
 
     def record_watched(
         self,
@@ -488,6 +496,12 @@ class RoutedCall:
             or "no reason"
         )
         tried = f"; tried: {'; '.join(self._history)}" if self._history else ""
+        if code == STALLED:  # its evidence is counts, which quote nobody
+            counts = next((verdict.evidence for verdict in decision.verdicts if verdict.code == code), "")
+            return (
+                f"step {self.step.id} ({decision.task_class}) stopped, {words(code)}: {counts}{tried}. "
+                "Look at what the workflow is stuck on, or set on_stop to hand the step off"
+            )
         return (
             f"step {self.step.id} ({decision.task_class}) stopped, {words(code)}: it must not go below tier {floor} ({reasons}){tried}. "
             "Make a deployment of that tier available, or set on_stop to hand the step off"
