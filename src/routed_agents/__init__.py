@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from routed_agents.integrations.langchain import RoutedChatModel
     from routed_agents.integrations.langgraph import RouterNode
     from routed_agents.integrations.observer import CostObserver
+    from routed_agents.integrations.watching import watch
     from routed_agents.ledger import Bill, Ledger, cost_of
     from routed_agents.policy import Policy
     from routed_agents.pricing import Prices, Usage
@@ -46,6 +47,7 @@ _HOMES = {
     "cost_of": "ledger",
     "decision_of": "router",
     "join": "state",
+    "watch": "integrations.watching",
 }
 
 __all__ = [
@@ -72,6 +74,7 @@ __all__ = [
     "cost_of",
     "decision_of",
     "join",
+    "watch",
 ]
 
 

@@ -22,14 +22,15 @@ from opentelemetry import trace
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from typing_extensions import override
 
-from routed_agents.errors import ConfigurationError, RoutedAgentsError
+from routed_agents.errors import ConfigurationError, RoutedAgentsError, StepStopped
 from routed_agents.features import upper_tokens
 from routed_agents.guards import Conditions
 from routed_agents.integrations.events import Event, PassingEvents, astream_of, stream_of
 from routed_agents.integrations.fitting import fitted
 from routed_agents.integrations.models import Models, is_simulated, policy_for
-from routed_agents.integrations.observer import MARK, message_of
+from routed_agents.integrations.observer import AGAIN, MARK, message_of
 from routed_agents.integrations.position import Position, position_of, send_state
+from routed_agents.integrations.stopping import can_hand_off, hand_off
 from routed_agents.policy import Policy
 from routed_agents.pricing import Usage, usage_of
 from routed_agents.repairs import unusable
@@ -180,6 +181,7 @@ class RoutedChatModel(BaseChatModel):
                             _or_failure(going, lambda target=target: target.runnable.invoke(going.prompt, target.config, **target.kwargs)),
                         )
             return going.result()
+        return going.instead()
 
     @override
     async def ainvoke(
@@ -196,6 +198,7 @@ class RoutedChatModel(BaseChatModel):
                             answer = going.parse_failure(error)
                     going.take(attempt, answer)
             return going.result()
+        return going.instead()
 
     @override
     def stream(  # type: ignore[override]
@@ -218,6 +221,8 @@ class RoutedChatModel(BaseChatModel):
                     passing.record()
                 yield from passing.rest()
             yield from going.last_words()
+            return
+        yield going.instead(chunk=True)
 
     @override
     async def astream(  # type: ignore[override]
@@ -243,6 +248,8 @@ class RoutedChatModel(BaseChatModel):
                     yield ready
             for ready in going.last_words():
                 yield ready
+            return
+        yield going.instead(chunk=True)
 
     @override
     def _chat_model_stream_v3(
@@ -276,6 +283,8 @@ class RoutedChatModel(BaseChatModel):
                         passing.ended()
                     passing.record(stream.output_message)
                 yield from passing.rest()
+            return
+        going.refuse_instead()
 
     async def _aevents(
         self, input: LanguageModelInput, config: RunnableConfig | None, stop: list[str] | None, kwargs: dict[str, Any]
@@ -298,6 +307,8 @@ class RoutedChatModel(BaseChatModel):
                     passing.record(stream.output_message)
                 for ready in passing.rest():
                     yield ready
+            return
+        going.refuse_instead()
 
     @override
     def generate(  # type: ignore[override]
@@ -361,6 +372,7 @@ class RoutedChatModel(BaseChatModel):
             output_schema=late.schema if late is not None else None,
             metadata=metadata,
             run=position.run,
+            downstream=position.downstream,
         )
         router: Router = self.router
         labels = _labels(router.policy, config, position)
@@ -375,8 +387,10 @@ class RoutedChatModel(BaseChatModel):
             forced_tools=late is not None and late.method == "bind_tools" and _demands_tool(late.options.get("tool_choice")),
             tool_schemas=late.schemas if late is not None and late.method == "bind_tools" else None,
             conditions=reachable(router.policy.tiers, late.subject) if late is not None and late.served else None,
+            parent=position.parent,
         )
-        return _Going(call=call, prompt=prompt, config=config, late=late, kwargs=kwargs, in_channel=position.state is not None)
+        call.handed_off = can_hand_off(router.policy.on_stop, position)
+        return _Going(call=call, prompt=prompt, config=config, late=late, kwargs=kwargs, position=position)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -391,17 +405,25 @@ class _Target:
 class _Going:
     """One routed call while it goes on: its messages, its settings and the answer so far."""
 
-    __slots__ = ("_answer", "_capture", "_config", "_error", "_in_channel", "_kwargs", "_late", "call", "prompt")
+    __slots__ = ("_answer", "_capture", "_config", "_error", "_kwargs", "_late", "_position", "_stop", "call", "prompt")
 
     def __init__(
-        self, *, call: RoutedCall, prompt: PromptValue, config: RunnableConfig, late: Late | None, kwargs: dict[str, Any], in_channel: bool
+        self,
+        *,
+        call: RoutedCall,
+        prompt: PromptValue,
+        config: RunnableConfig,
+        late: Late | None,
+        kwargs: dict[str, Any],
+        position: Position,
     ) -> None:
         self.call = call
         self.prompt = prompt
         self._config = config
         self._late = late
         self._kwargs = kwargs
-        self._in_channel = in_channel
+        self._position = position
+        self._stop: StepStopped | None = None
         self._answer: Any = None
         self._error: BaseException | None = None
         self._capture: _Capture | None = None
@@ -410,10 +432,27 @@ class _Going:
         self.call.__enter__()
         return self
 
-    def __exit__(self, *exception: Any) -> None:
-        if self._in_channel:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> bool:
+        if self._position.state is not None:
             send_state(cast("Mapping[str, Any]", self._config), self.call.decision.state)
-        self.call.__exit__(*exception)
+        self.call.__exit__(kind, error, trace)
+        self._stop = error if isinstance(error, StepStopped) and self.call.handed_off else None
+        return self._stop is not None
+
+    def instead(self, *, chunk: bool = False) -> Any:
+        """What stands for the reply of a stopped step; most ways of handing off leave the node, and nothing comes back."""
+        stop = cast("StepStopped", self._stop)
+        answer = hand_off(stop, self.call, self._position, cast("Mapping[str, Any]", self._config))
+        if self.structured:
+            raise stop  # a person's answer is no parsed object
+        if not chunk or isinstance(answer, AIMessageChunk):
+            return answer
+        return AIMessageChunk(content=answer.content, response_metadata=answer.response_metadata, id=answer.id)  # pyright: ignore
+
+    def refuse_instead(self) -> None:
+        """Hand a stopped step off where a person's answer has no way back."""
+        self.instead()
+        raise cast("StepStopped", self._stop)
 
     @property
     def structured(self) -> bool:
@@ -448,6 +487,7 @@ class _Going:
         config: RunnableConfig = {**self._config, "metadata": {**(self._config.get("metadata") or {}), MARK: attempt.tier}}
         if attempt.number > 1:
             config.pop("run_id", None)
+            config["metadata"] = {**(config.get("metadata") or {}), AGAIN: True}
         self.reset()
         self._capture = None
         if self.structured:
