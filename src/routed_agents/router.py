@@ -316,6 +316,10 @@ class RoutedCall:
         self._span: RouteSpan | None = None
         self._history: list[str] = []
 
+    def hold(self, state: ThreadState | None) -> None:
+        """Give the pins and facts of the thread after all, before the step is entered; the store's hold where None is given."""
+        self._given_state = state
+
     def __enter__(self) -> RoutedCall:
         began = time.perf_counter_ns()
         router = self.router

@@ -15,6 +15,7 @@ from langgraph.types import Command
 from typing_extensions import override
 
 from routed_agents.errors import ConfigurationError, StepStopped
+from routed_agents.integrations import shelf
 from routed_agents.integrations.fitting import fitted
 from routed_agents.integrations.langchain import reachable, schemas_of, stamped
 from routed_agents.integrations.models import Models, deployment_of, is_simulated
@@ -64,9 +65,11 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
     @override
     def wrap_model_call(self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]) -> Any:
         router, models = self._for(request.model)
-        call = self._open(router, request)
+        call, position = self._open(router, request)
+        call.hold(shelf.load(router, position))
         try:
             with call:
+                shelf.keep(router, position, call.decision.state)
                 response: ModelResponse[Any] | None = None
                 for attempt in call.attempts():
                     with attempt:
@@ -81,9 +84,11 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
     ) -> Any:
         router, models = self._for(request.model)
-        call = self._open(router, request)
+        call, position = self._open(router, request)
+        call.hold(await shelf.aload(router, position))
         try:
             async with call:
+                await shelf.akeep(router, position, call.decision.state)
                 response: ModelResponse[Any] | None = None
                 for attempt in call.attempts():
                     with attempt:
@@ -120,9 +125,9 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
         return (router if models.policy is router.policy else router.replace(policy=models.policy)), models
 
     @staticmethod
-    def _open(router: Router, request: ModelRequest[Any]) -> RoutedCall:
+    def _open(router: Router, request: ModelRequest[Any]) -> tuple[RoutedCall, Position]:
         config = cast("Mapping[str, Any]", ensure_config())
-        position: Position = position_of(config)
+        position = position_of(config)
         step = Step.from_messages(
             request.messages,
             system=text_of(request.system_message) if request.system_message is not None else None,
@@ -142,13 +147,13 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
             namespace=position.namespace,
             branch=position.branch,
             state=position.state,
-            memory=f"task:{position.namespace}" if position.state is not None else None,
+            memory=position.memory,
             tool_schemas=lambda: schemas_of(request.tools),
             conditions=reachable(router.policy.tiers, request.tools),
             parent=position.parent,
         )
         call.handed_off = can_hand_off(router.policy.on_stop, position)
-        return call
+        return call, position
 
 
 def _tiered(request: ModelRequest[Any], models: Models, attempt: Attempt) -> ModelRequest[Any]:

@@ -25,6 +25,7 @@ from typing_extensions import override
 from routed_agents.errors import ConfigurationError, RoutedAgentsError, StepStopped
 from routed_agents.features import upper_tokens
 from routed_agents.guards import Conditions
+from routed_agents.integrations import shelf
 from routed_agents.integrations.events import Event, PassingEvents, astream_of, stream_of
 from routed_agents.integrations.fitting import fitted
 from routed_agents.integrations.models import Models, is_simulated, policy_for
@@ -187,7 +188,7 @@ class RoutedChatModel(BaseChatModel):
     async def ainvoke(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, *, stop: list[str] | None = None, **kwargs: Any
     ) -> Any:
-        with self._open(input, config, kwargs) as going:
+        async with self._open(input, config, kwargs) as going:
             for attempt in going.call.attempts():
                 with attempt:
                     target = going.target(await self._built(attempt), attempt, stop)
@@ -228,7 +229,7 @@ class RoutedChatModel(BaseChatModel):
     async def astream(  # type: ignore[override]
         self, input: LanguageModelInput, config: RunnableConfig | None = None, *, stop: list[str] | None = None, **kwargs: Any
     ) -> AsyncIterator[Any]:
-        with self._open(input, config, kwargs) as going:
+        async with self._open(input, config, kwargs) as going:
             for attempt in going.call.attempts():
                 passing = _Passing(attempt, going, hold=self.buffer or going.must_be_sure)
                 with attempt:
@@ -289,7 +290,7 @@ class RoutedChatModel(BaseChatModel):
     async def _aevents(
         self, input: LanguageModelInput, config: RunnableConfig | None, stop: list[str] | None, kwargs: dict[str, Any]
     ) -> AsyncIterator[Event]:
-        with self._open(input, config, kwargs) as going:
+        async with self._open(input, config, kwargs) as going:
             for attempt in going.call.attempts():
                 passing = PassingEvents(attempt, going.call, going.taking(attempt), hold=self.buffer)
                 with attempt:
@@ -383,7 +384,7 @@ class RoutedChatModel(BaseChatModel):
             namespace=position.namespace,
             branch=position.branch,
             state=position.state,
-            memory=f"task:{position.namespace}" if position.state is not None else None,
+            memory=position.memory,
             forced_tools=late is not None and late.method == "bind_tools" and _demands_tool(late.options.get("tool_choice")),
             tool_schemas=late.schemas if late is not None and late.method == "bind_tools" else None,
             conditions=reachable(router.policy.tiers, late.subject) if late is not None and late.served else None,
@@ -429,10 +430,28 @@ class _Going:
         self._capture: _Capture | None = None
 
     def __enter__(self) -> _Going:
+        self.call.hold(shelf.load(self.call.router, self._position))
         self.call.__enter__()
+        shelf.keep(self.call.router, self._position, self.call.decision.state)
         return self
 
+    async def __aenter__(self) -> _Going:
+        self.call.hold(await shelf.aload(self.call.router, self._position))
+        self.call.__enter__()
+        await shelf.akeep(self.call.router, self._position, self.call.decision.state)
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> bool:
+        if len(self.call.entries) > 1:  # a further attempt may have pinned more
+            await shelf.akeep(self.call.router, self._position, self.call.decision.state)
+        return self._close(kind, error, trace)
+
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> bool:
+        if len(self.call.entries) > 1:
+            shelf.keep(self.call.router, self._position, self.call.decision.state)
+        return self._close(kind, error, trace)
+
+    def _close(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> bool:
         if self._position.state is not None:
             send_state(cast("Mapping[str, Any]", self._config), self.call.decision.state)
         self.call.__exit__(kind, error, trace)

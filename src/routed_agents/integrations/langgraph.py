@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from routed_agents.decisions import Decision
 from routed_agents.errors import ConfigurationError, StateError, StepStopped
+from routed_agents.integrations import shelf
 from routed_agents.integrations.observer import CostObserver
 from routed_agents.integrations.position import CHANNEL, READ, Position, has_channel, position_of, send_update
 from routed_agents.integrations.stopping import told
@@ -107,21 +108,30 @@ class RouterNode(Runnable[Any, Any]):
     @override
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Command[Any] | dict[str, Any]:
         config = ensure_config(config)
-        update, goto = self._decided(input, config)
-        if goto is None:
-            return update
-        return Command(goto=cast("Any", goto), update=update, graph=self._graph)
+        position = self._position(config)
+        call = self._call(input, config, position, shelf.load(self.router, position))
+        decided = self._decided(call, input, config, position)
+        shelf.keep(self.router, position, call.decision.state)
+        return self._command(*decided)
 
     @override
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Command[Any] | dict[str, Any]:
-        return self.invoke(input, config)  # deciding is pure and instant, so there is nothing to wait for
+        config = ensure_config(config)
+        position = self._position(config)
+        call = self._call(input, config, position, await shelf.aload(self.router, position))
+        decided = self._decided(call, input, config, position)
+        await shelf.akeep(self.router, position, call.decision.state)
+        return self._command(*decided)
 
     def edge(self, state: Any) -> Hashable | Send:
         """The next node's name, for a conditional edge: `add_conditional_edges("triage", node.edge, [*node.destinations])`."""
         if not self.to:
             raise ConfigurationError('RouterNode serves as an edge only where it knows nodes to go to; wanted to={"cheap": "…", …}')
         config = ensure_config()
-        update, goto = self._decided(state, config)
+        position = self._position(config)
+        call = self._call(state, config, position, shelf.load(self.router, position))
+        update, goto = self._decided(call, state, config, position)
+        shelf.keep(self.router, position, call.decision.state)
         send_update(cast("Mapping[str, Any]", config), update)
         return cast("Hashable", goto)
 
@@ -129,11 +139,13 @@ class RouterNode(Runnable[Any, Any]):
         """Decide without going anywhere; nothing is recorded."""
         config = ensure_config(config)
         position = position_of(cast("Mapping[str, Any]", config))
-        held = self._held(position) if position.state is not None else None
+        held = self._held(position, shelf.load(self.router, position)) if position.state is not None else None
         return self.router.decide(self._step(state, config, position), namespace=position.namespace, state=held)
 
-    def _decided(self, state: Any, config: RunnableConfig) -> tuple[dict[str, Any], str | Send | None]:
-        """What goes into the graph's state, and the node that comes next; None where the node only annotates."""
+    def _command(self, update: dict[str, Any], goto: str | Send | None) -> Command[Any] | dict[str, Any]:
+        return update if goto is None else Command(goto=cast("Any", goto), update=update, graph=self._graph)
+
+    def _position(self, config: RunnableConfig) -> Position:
         position = position_of(cast("Mapping[str, Any]", config))
         if position.state is None:
             raise StateError(_no_channel(config))
@@ -141,7 +153,12 @@ class RouterNode(Runnable[Any, Any]):
             raise ConfigurationError(
                 f'the graph\'s state has no "{self._decision_key}" for the decision; add it, or name another decision_key='
             )
-        call = self._call(self._step(state, config, position), position)
+        return position
+
+    def _decided(
+        self, call: RoutedCall, state: Any, config: RunnableConfig, position: Position
+    ) -> tuple[dict[str, Any], str | Send | None]:
+        """What goes into the graph's state, and the node that comes next; None where the node only annotates."""
         with call:
             decision = call.decision
             if not decision.stopped or call.mode != "enforce":
@@ -164,9 +181,9 @@ class RouterNode(Runnable[Any, Any]):
             state = ThreadState(frozenset([replace(pin, key=key) if pin.key == decision.key else pin for pin in state.pins]), state.facts)
         return {CHANNEL: state.to_json(), **({self._decision_key: decision.to_record()} if self._decision_key is not None else {})}
 
-    def _held(self, position: Position) -> ThreadState:
+    def _held(self, position: Position, known: ThreadState | None) -> ThreadState:
         """The pins and facts that hold here: what holds for a node it goes to holds for the step that is decided for it."""
-        state = position.state or EMPTY
+        state = known or EMPTY
         own = lineage_key(node=position.node, namespace=position.namespace, branch=position.branch)
         keys = {lineage_key(node=None, namespace=self._beside(position, node)) for node in self._models}
         lent = frozenset([replace(pin, key=own) for pin in state.pins if pin.key and pin.key in keys])
@@ -194,15 +211,15 @@ class RouterNode(Runnable[Any, Any]):
             return goto
         return Send(goto, state)
 
-    def _call(self, step: Step, position: Position) -> RoutedCall:
+    def _call(self, state: Any, config: RunnableConfig, position: Position, known: ThreadState | None) -> RoutedCall:
         return self.router.step(
-            step,
+            self._step(state, config, position),
             thread=position.thread,
             labels=labels_from_context(self.router.policy.labels, position.context),
             namespace=position.namespace,
             branch=position.branch,
-            state=self._held(position),
-            memory=f"task:{position.namespace}",
+            state=self._held(position, known),
+            memory=position.memory,
             parent=position.parent,
         )
 

@@ -49,6 +49,7 @@ class Position:
         in_loop: the node, or one around it, is in a cycle of its watched graph, so no number can be told.
         parent: the span context that the node's steps belong under, in a watched graph.
         watcher: what watches the graph, if anything does.
+        store: the run's LangGraph store, if it has one.
     """
 
     node: str | None = None
@@ -62,6 +63,17 @@ class Position:
     in_loop: bool = False
     parent: object = None
     watcher: Watcher | None = None
+    store: Any = None
+
+    @property
+    def nested(self) -> bool:
+        """The graph runs inside a node of another one."""
+        return "|" in self.namespace
+
+    @property
+    def memory(self) -> str | None:
+        """The router's store key for what a graph's own channel loses when a node fails: the task, which a retry runs again."""
+        return f"task:{self.namespace}" if self.state is not None or self.store is not None else None
 
     def beside(self, node: str, *, up: int = 0) -> str:
         """The namespace of another node of this graph, or with `up` of one that many graphs further out; its last id is left open."""
@@ -82,6 +94,7 @@ def position_of(config: Mapping[str, Any]) -> Position:
     namespace = str(metadata.get("langgraph_checkpoint_ns") or "")
     callbacks = config.get("callbacks")
     watcher = _watcher(callbacks)
+    runtime = configurable.get(RUNTIME)
     return Position(
         node=str(metadata["langgraph_node"]),
         namespace=namespace,
@@ -89,7 +102,8 @@ def position_of(config: Mapping[str, Any]) -> Position:
         thread=None if thread is None else str(thread),
         run=None if run is None else str(run),
         state=channel_state(configurable),
-        context=getattr(configurable.get(RUNTIME), "context", None),
+        context=getattr(runtime, "context", None),
+        store=getattr(runtime, "store", None),
         downstream=watcher.downstream(namespace) if watcher is not None else None,
         in_loop=watcher is not None and watcher.in_loop(namespace),
         parent=watcher.span_context(getattr(callbacks, "parent_run_id", None)) if watcher is not None else None,
