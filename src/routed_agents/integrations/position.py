@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import threading
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, cast
@@ -42,7 +45,7 @@ class Position:
         namespace: the checkpoint namespace, `sub:<id>|node:<id>`; its last id is unique to this execution of the node.
         branch: the node was started by `Send`.
         thread: the conversation, when the caller configured one.
-        run: the run's id, when the caller configured one.
+        run: the run's id: the caller's, else one we give it; a graph run inside another's node belongs to that run.
         state: what the graph's `routing` channel holds; None without such a channel.
         context: the run's context object.
         downstream: model steps that hang on this node's answers, where the graph is watched and it can be told.
@@ -100,7 +103,7 @@ def position_of(config: Mapping[str, Any]) -> Position:
         namespace=namespace,
         branch=bool(path) and path[0] == PUSH,
         thread=None if thread is None else str(thread),
-        run=None if run is None else str(run),
+        run=str(run) if run is not None else _run_of(runtime),
         state=channel_state(configurable),
         context=getattr(runtime, "context", None),
         store=getattr(runtime, "store", None),
@@ -109,6 +112,28 @@ def position_of(config: Mapping[str, Any]) -> Position:
         parent=watcher.span_context(getattr(callbacks, "parent_run_id", None)) if watcher is not None else None,
         watcher=watcher,
     )
+
+
+def _run_of(runtime: object) -> str | None:
+    """A run without a configured id is known by the control object LangGraph gives it and everything in it; a name stands for it."""
+    given = getattr(getattr(runtime, "execution_info", None), "run_id", None)
+    control = getattr(runtime, "control", None)
+    if given is not None or control is None:
+        return given
+    known = _RUNS.get(id(control))
+    if known is not None and known[0] is control:
+        return known[1]
+    with _RUNS_LOCK:
+        found = _RUNS.setdefault(id(control), (control, os.urandom(8).hex()))
+        while len(_RUNS) > RUNS_KEPT:
+            _RUNS.popitem(last=False)
+    return found[1]
+
+
+RUNS_KEPT: Final = 10_000
+"""Runs that may be going on at once in this process and are still told apart."""
+_RUNS: Final[OrderedDict[int, tuple[object, str]]] = OrderedDict()
+_RUNS_LOCK: Final = threading.Lock()
 
 
 def _watcher(callbacks: object) -> Watcher | None:
