@@ -225,13 +225,6 @@ def test_a_subgraphs_pins_are_its_own(books):
     assert [pin["key"] for pin in result["routing"]["pins"]] == ["sub/deep"]
 
 
-def test_a_subgraph_called_again_in_one_node_is_the_same_lineage(books):
-    inner = graph_of(RouterNode(books.router, to=TO))
-    twice = nested(lambda state: [inner.invoke(state, HARD)["routing"] for _ in range(2)] and {"routing": inner.invoke(state)["routing"]})
-    result = twice.invoke(asked())
-    assert [pin["key"] for pin in result["routing"].get("pins", ())] in ([], ["sub/deep"])
-
-
 # ---- with models in the same graph --------------------------------------------------------------------------------------------
 
 
