@@ -104,7 +104,8 @@ def test_an_output_passed_back_as_input_changes_nothing(schema, books):
 
 def test_a_subgraph_that_shares_the_key_adds_nothing_twice(books):
     inner = chain_of(ask=asks(books)).compile()
-    result = chain_of(first=inner, again=lambda state: {**state}, second=inner.invoke).compile().invoke(asked(PLAN))
+    nodes = {"first": inner, "again": lambda state: {**state}, "second": lambda state: inner.invoke(state)}  # noqa: PLW0108
+    result = chain_of(**nodes).compile().invoke(asked(PLAN))
     assert sorted(pin["key"] for pin in result["routing"]["pins"]) == ["first/ask", "second/ask"]
     assert result["routing"] == join(result["routing"], result["routing"])
 

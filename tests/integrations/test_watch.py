@@ -428,3 +428,30 @@ def test_with_telemetry_off_it_still_counts():
     graph = watch(chain_of(a=calls(model), b=calls(model)), router).compile()
     graph.invoke(asked())
     assert steps_behind(graph, "a", "b") == [1, 0]
+
+
+def test_a_watched_builder_goes_on_being_built(books):
+    builder = watch(chain_of(a=(silent, 1)), books.router)
+    builder.add_node("b", silent, metadata={"model_steps": 2})
+    builder.add_edge("a", "b")
+    assert (isinstance(builder, StateGraph), steps_behind(builder.compile(), "a")) == (True, [2])
+
+
+def test_a_graph_of_the_functional_api_has_spans_and_no_edges(books):
+    from langgraph.func import entrypoint, task
+
+    model = books.model()
+
+    @task
+    def label(text: str) -> str:
+        return str(model.invoke(text).text)
+
+    @entrypoint()
+    def flow(text: str) -> str:
+        return label(text).result()
+
+    graph = watch(flow, books.router)
+    assert graph.invoke(EASY) == "yes"
+    tree = tree_of(books)
+    assert (tree["route label"], tree["node flow"]) == ("node label", "graph LangGraph" if "graph LangGraph" in tree else "graph flow")
+    assert watch_of(graph).model_steps() == {"flow": (1, "observed")}

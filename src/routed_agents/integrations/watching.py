@@ -55,7 +55,7 @@ def watch(graph: Any, router: Router | Policy | str | None = None, *, remember: 
     if not hasattr(graph, "compile"):
         raise ConfigurationError(f"watch was given a {type(graph).__name__}; wanted a StateGraph or a compiled graph")
     builder, chosen = copy.copy(graph), Router.of(router)
-    builder.compile = lambda *args, **kwargs: _watched(graph.compile(*args, **kwargs), chosen, remember)  # type: ignore[method-assign]
+    builder.compile = lambda *args, **kwargs: _watched(type(graph).compile(builder, *args, **kwargs), chosen, remember)
     return builder
 
 
