@@ -139,6 +139,19 @@ def test_2_what_the_helper_hears_comes_back_to_the_thread(books):
     assert (before[:2], tiers(books)[len(before)]) == (["cheap", "strong"], "strong")
 
 
+@pytest.mark.parametrize("store", [None, InMemoryStore()], ids=["process", "store"])
+def test_2_what_a_nested_agent_hears_reaches_a_node_outside_it(books, store):
+    """The agent's channel is private, so the outer graph's holds nothing of it; its own node still answers a person in distress."""
+    agent = create_agent(scripted(OPUS, "noted"), [], middleware=[RouterMiddleware(books.router, cheap=scripted(HAIKU, "noted"))])
+    model = books.model()
+    builder = chain_of(listen=agent, reply=lambda state: {"messages": [AIMessage(model.invoke(FAQ).text)]})
+    config = {"configurable": {"thread_id": f"{store is None}"}}
+    builder.compile(store=store).invoke(asked(GRIEF), config)
+    calm = {"configurable": {"thread_id": f"calm {store is None}"}}
+    builder.compile(store=store).invoke(asked(EASY), calm)
+    assert [tier for node, tier in decided(books) if node == "reply"] == ["strong", "cheap"]
+
+
 def test_2_other_threads_know_nothing_of_it(books):
     graph = with_helper(books, question=FAQ)
     graph.invoke(asked(GRIEF), THREAD)
@@ -274,7 +287,7 @@ def test_6_a_summary_that_swallows_the_stamps_keeps_the_pin(books):
     model = books.model()
 
     def summarize(state: Any) -> dict[str, Any]:
-        summary = HumanMessage("So far: a lovely greeting was labelled.", additional_kwargs={"lc_source": "summarization"})
+        summary = HumanMessage(EASY, additional_kwargs={"lc_source": "summarization"})
         return {"messages": [RemoveMessage(id=REMOVE_ALL_MESSAGES), summary]}
 
     def ask(state: Any) -> dict[str, Any]:
@@ -299,7 +312,7 @@ def test_6_an_agent_with_the_stock_summarizer_keeps_it_too(books):
     def says(messages: Any) -> AIMessage:
         return AIMessage("done") if len(books.entries) >= 3 else called("look")
 
-    summarizer = SummarizationMiddleware(scripted("sum", "a short summary"), trigger=("messages", 4), keep=("messages", 1))
+    summarizer = SummarizationMiddleware(scripted("sum", EASY), trigger=("messages", 4), keep=("messages", 1))
     agent = create_agent(scripted(OPUS, says), [look], middleware=[RouterMiddleware(books.router, cheap=scripted(HAIKU, says)), summarizer])
     result = agent.invoke(asked(PLAN))
     assert PLAN not in [message.text for message in result["messages"]]  # it has been summarized away

@@ -337,6 +337,7 @@ def test_a_watched_graph_in_a_watched_graph_is_watched_once(books):
     outer.invoke(asked())
     tree = tree_of(books)
     assert (len(books.entries), tree["node find"], tree["node sub"], "graph inner" in tree) == (1, "node sub", "graph outer", False)
+    assert (watch_of(inner)._spans, watch_of(inner)._parents) == ({}, {})
     assert watch_of(outer).model_steps() == {"sub": (1, "observed"), "sub|find": (1, "observed"), "reply": (0, "observed")}
 
 
