@@ -55,7 +55,12 @@ def watch(graph: Any, router: Router | Policy | str | None = None, *, remember: 
     if not hasattr(graph, "compile"):
         raise ConfigurationError(f"watch was given a {type(graph).__name__}; wanted a StateGraph or a compiled graph")
     builder, chosen = copy.copy(graph), Router.of(router)
-    builder.compile = lambda *args, **kwargs: _watched(type(graph).compile(builder, *args, **kwargs), chosen, remember)
+    compile_it: Any = cast("Any", type(graph)).compile
+
+    def compiled(*args: Any, **kwargs: Any) -> Any:
+        return _watched(compile_it(builder, *args, **kwargs), chosen, remember)
+
+    builder.compile = compiled
     return builder
 
 
