@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from routed_agents.integrations.langchain import RoutedChatModel
     from routed_agents.integrations.langgraph import RouterNode
     from routed_agents.integrations.observer import CostObserver
+    from routed_agents.integrations.watching import watch
     from routed_agents.ledger import Bill, Ledger, cost_of
     from routed_agents.policy import Policy
     from routed_agents.pricing import Prices, Usage
@@ -49,6 +50,7 @@ _HOMES = {
     "join": "state",
     "routed_anthropic": "integrations.clients",
     "routed_openai": "integrations.clients",
+    "watch": "integrations.watching",
 }
 
 __all__ = [
@@ -77,6 +79,7 @@ __all__ = [
     "join",
     "routed_anthropic",
     "routed_openai",
+    "watch",
 ]
 
 

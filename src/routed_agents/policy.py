@@ -52,7 +52,8 @@ class Policy:
         thresholds: p_strong by class key, over the stance's own.
         labels: metadata keys that become labels of spans and ledger entries.
         trusted: metadata keys that may also lower a tier (`task_class`, `routed_agents`); everything else can only raise it.
-        on_stop: what a stop becomes: `raise`, `end`, `interrupt`, or the name of a graph node.
+        on_stop: what a stop becomes: `raise`, `end`, `interrupt`, or the name of a graph node. Outside a graph, in a thread that lost the
+            run's context, and for a node that no graph around has, it is raised; so it is after an interrupt that nobody answers.
         capture_evidence: record what guards saw, which may quote a person.
     """
 

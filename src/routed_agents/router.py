@@ -126,6 +126,7 @@ class Router:
         conditions: Conditions | None = None,
         forced_tools: bool = False,
         tool_schemas: Callable[[], Mapping[str, Mapping[str, Any]]] | None = None,
+        parent: object = None,
     ) -> RoutedCall:
         """Open a step; use it with `with` or `async with`, and make its attempts inside.
 
@@ -142,6 +143,7 @@ class Router:
             conditions: what changes with the moment.
             forced_tools: the caller demands a tool call.
             tool_schemas: gives the JSON Schemas of the tools' arguments by name; asked when a reply calls one.
+            parent: the OpenTelemetry context its span belongs under; the current one when not given.
         """
         key = lineage if lineage is not None else lineage_key(node=step.node, namespace=namespace, branch=branch)
         if labels:  # a floor of the policy file may ask for a label, wherever it was given
@@ -157,6 +159,7 @@ class Router:
             conditions=conditions or NOTHING_SPECIAL,
             forced_tools=forced_tools,
             tool_schemas=tool_schemas,
+            parent=parent,
         )
 
     def decide(self, step: Step, *, thread: str | None = None, namespace: str = "", state: ThreadState | None = None) -> Decision:
@@ -301,6 +304,7 @@ class RoutedCall:
         conditions: Conditions,
         forced_tools: bool,
         tool_schemas: Callable[[], Mapping[str, Mapping[str, Any]]] | None = None,
+        parent: object = None,
     ) -> None:
         self.router = router
         self.step = step
@@ -310,6 +314,8 @@ class RoutedCall:
         self.conditions = conditions
         self.forced_tools = forced_tools
         self.tool_schemas = tool_schemas
+        self.parent = parent
+        self.handed_off = False
         self.entries: list[Entry] = []
         self.reply: object = None
         self.alarms: list[Rejection] = []
@@ -319,6 +325,10 @@ class RoutedCall:
         self._memory = memory if memory is not None else thread
         self._span: RouteSpan | None = None
         self._history: list[str] = []
+
+    def hold(self, state: ThreadState | None) -> None:
+        """Give the pins and facts of the thread after all, before the step is entered; the store's hold where None is given."""
+        self._given_state = state
 
     def __enter__(self) -> RoutedCall:
         began = time.perf_counter_ns()
@@ -524,6 +534,8 @@ class RoutedCall:
 
     def _close(self, error: BaseException | None) -> None:
         if self._span is not None:
+            if self.handed_off and isinstance(error, StepStopped):
+                error = None  # somebody takes over, so nothing went wrong; the span says that the step stopped
             self.router.telemetry.close_route(self._span, self, error)
             self._span = None
 

@@ -57,6 +57,11 @@ class ThreadState:
         """The pins that hold for a step of this lineage in this turn, in a stable order."""
         return tuple(sorted([pin for pin in self.pins if _holds(pin, key, turn, run)])) if self.pins else ()
 
+    def of_thread(self) -> ThreadState:
+        """What holds in the whole thread: its thread pins and facts."""
+        pins = frozenset(pin for pin in self.pins if pin.scope == "thread")
+        return ThreadState(pins, self.facts) if pins or self.facts else EMPTY
+
     def released(self, *, scope: Scope, key: str = "") -> ThreadState:
         """The state without the pins of one scope (and key); an explicit act of the user, never of a rule."""
         return ThreadState(frozenset(pin for pin in self.pins if not (pin.scope == scope and pin.key == key)), self.facts)
@@ -107,9 +112,9 @@ def lineage_key(*, node: str | None, namespace: str = "", branch: bool = False) 
 
     `namespace` is LangGraph's checkpoint namespace, `sub:<id>|inner:<id>`; its last segment is the node's own. Ids are kept only of
     enclosing tool branches and, with `branch`, of a node started by `Send`, because those run side by side; an ordinary node gets a
-    new id every time it runs.
+    new id every time it runs. A bare number counts the calls of one graph within one node, and is no name.
     """
-    segments = [segment.partition(":") for segment in namespace.split("|") if segment]
+    segments = [segment.partition(":") for segment in namespace.split("|") if segment and not segment.isdigit()]
     outer = [f"{name}:{task}" if name in BRANCHING else name for name, _, task in segments[:-1]]
     last, _, task = segments[-1] if segments else ("", "", "")
     own = node or last

@@ -300,7 +300,7 @@ def test_a_router_works_inside_a_subgraph(books):
     builder.add_edge(START, "sub")
     builder.add_edge("sub", END)
     result = builder.compile().invoke(asked(), HARD)
-    assert (went_to(result), [pin["key"] for pin in result["routing"]["pins"]]) == ("deep", ["sub/router"])
+    assert (went_to(result), [pin["key"] for pin in result["routing"]["pins"]]) == ("deep", ["sub/deep"])
 
 
 @pytest.mark.parametrize("strict", [False, True], ids=["msgpack", "strict"])

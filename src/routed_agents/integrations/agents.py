@@ -14,17 +14,19 @@ from langchain_core.runnables.config import ensure_config
 from langgraph.types import Command
 from typing_extensions import override
 
-from routed_agents.errors import ConfigurationError
+from routed_agents.errors import ConfigurationError, StepStopped
+from routed_agents.integrations import shelf
 from routed_agents.integrations.caching import Ttl, with_caching
 from routed_agents.integrations.fitting import fitted
 from routed_agents.integrations.langchain import reachable, schemas_of, stamped
 from routed_agents.integrations.models import Models, deployment_of, is_simulated
-from routed_agents.integrations.observer import MARK
+from routed_agents.integrations.observer import AGAIN, MARK
 from routed_agents.integrations.position import CHANNEL, Position, position_of
+from routed_agents.integrations.stopping import HANDED_OFF, can_hand_off, hand_off, stopped_stamp
 from routed_agents.policy import Policy
 from routed_agents.router import Attempt, RoutedCall, Router, labels_from_context
 from routed_agents.state import join
-from routed_agents.steps import Step, field_of, text_of, tool_name
+from routed_agents.steps import STAMP, Step, field_of, text_of, tool_name
 from routed_agents.tiers import Tiers, card, same_model
 
 STRONG: Final = "strong"
@@ -66,26 +68,38 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
     @override
     def wrap_model_call(self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]) -> Any:
         router, models = self._for(request.model)
-        with self._open(router, request) as call:
-            response: ModelResponse[Any] | None = None
-            for attempt in call.attempts():
-                with attempt:
-                    response = handler(_tiered(request, models, attempt, self._prompt_cache))
-                    attempt.record(_reply(response))
-            return _answered(response, call)
+        call, position = self._open(router, request)
+        call.hold(shelf.load(router, position))
+        try:
+            with call:
+                shelf.keep(router, position, call.decision.state)
+                response: ModelResponse[Any] | None = None
+                for attempt in call.attempts():
+                    with attempt:
+                        response = handler(_tiered(request, models, attempt, self._prompt_cache))
+                        attempt.record(_reply(response))
+                return _answered(response, call)
+        except StepStopped as stop:
+            return _instead(stop, call)
 
     @override
     async def awrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
     ) -> Any:
         router, models = self._for(request.model)
-        async with self._open(router, request) as call:
-            response: ModelResponse[Any] | None = None
-            for attempt in call.attempts():
-                with attempt:
-                    response = await handler(_tiered(request, models, attempt, self._prompt_cache))
-                    attempt.record(_reply(response))
-            return _answered(response, call)
+        call, position = self._open(router, request)
+        call.hold(await shelf.aload(router, position))
+        try:
+            async with call:
+                await shelf.akeep(router, position, call.decision.state)
+                response: ModelResponse[Any] | None = None
+                for attempt in call.attempts():
+                    with attempt:
+                        response = await handler(_tiered(request, models, attempt, self._prompt_cache))
+                        attempt.record(_reply(response))
+                return _answered(response, call)
+        except StepStopped as stop:
+            return _instead(stop, call)
 
     def _for(self, model: Any) -> tuple[Router, Models]:
         """The router and models for an agent with this model; built once for each."""
@@ -114,9 +128,9 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
         return (router if models.policy is router.policy else router.replace(policy=models.policy)), models
 
     @staticmethod
-    def _open(router: Router, request: ModelRequest[Any]) -> RoutedCall:
+    def _open(router: Router, request: ModelRequest[Any]) -> tuple[RoutedCall, Position]:
         config = cast("Mapping[str, Any]", ensure_config())
-        position: Position = position_of(config)
+        position = position_of(config)
         step = Step.from_messages(
             request.messages,
             system=text_of(request.system_message) if request.system_message is not None else None,
@@ -127,20 +141,24 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
             node=position.node,
             metadata=cast("Mapping[str, object]", config.get("metadata") or {}),
             run=position.run,
+            downstream=position.downstream,
         )
-        return router.step(
+        call = router.step(
             step,
             thread=position.thread,
             labels=labels_from_context(router.policy.labels, position.context),
             namespace=position.namespace,
             branch=position.branch,
             state=position.state,
-            memory=f"task:{position.namespace}" if position.state is not None else None,
+            memory=position.memory,
             tool_schemas=lambda: schemas_of(request.tools),
             conditions=reachable(
                 router.policy.tiers, request.tools, schema=isinstance(request.response_format, ProviderStrategy), messages=request.messages
             ),
+            parent=position.parent,
         )
+        call.handed_off = can_hand_off(router.policy.on_stop, position)
+        return call, position
 
 
 def _tiered(request: ModelRequest[Any], models: Models, attempt: Attempt, cache: Ttl | None) -> ModelRequest[Any]:
@@ -168,7 +186,8 @@ def _tiered(request: ModelRequest[Any], models: Models, attempt: Attempt, cache:
     if fit.messages is not None:
         leading = fit.messages[0] if fit.messages and fit.messages[0].type == "system" else None
         told = {"system_message": leading, "messages": fit.messages[1:] if leading is not None else fit.messages}
-    marked = fit.model.model_copy(update={"metadata": {**(fit.model.metadata or {}), MARK: attempt.tier}})
+    mark: dict[str, Any] = {MARK: attempt.tier, **({AGAIN: True} if attempt.number > 1 else {})}
+    marked = fit.model.model_copy(update={"metadata": {**(fit.model.metadata or {}), **mark}})
     return request.override(model=marked, model_settings=fit.kwargs, tool_choice=choice, response_format=answer_as, **told)
 
 
@@ -201,6 +220,23 @@ def _answered(response: Any, call: RoutedCall) -> Any:
     theirs = dict(cast("Mapping[str, Any]", update)) if isinstance(update, Mapping) else {}
     theirs[CHANNEL] = join(theirs.get(CHANNEL), ours)
     return ExtendedModelResponse(model_response=replace(inner, result=result), command=Command(update=theirs))
+
+
+def _instead(stop: StepStopped, call: RoutedCall) -> ExtendedModelResponse[Any]:
+    """What stands for the reply of a stopped step, where `on_stop` has somebody take over; else the stop is raised.
+
+    An agent ends at a reply without tool calls, as it does at LangChain's own call limits.
+    """
+    if stop.decision is not call.decision or not call.handed_off:  # another step's, or nobody takes over
+        raise stop
+    if call.router.policy.on_stop == "end":
+        answer: BaseMessage = AIMessage(content=HANDED_OFF, response_metadata={STAMP: stopped_stamp(call)})
+    else:
+        config = cast("Mapping[str, Any]", ensure_config())
+        answer = hand_off(stop, call, position_of(config), config)
+    return ExtendedModelResponse(
+        model_response=ModelResponse(result=[answer]), command=Command(update={CHANNEL: call.decision.state.to_json()})
+    )
 
 
 def _cheaper_sibling(provider: str | None) -> str:

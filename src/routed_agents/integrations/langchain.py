@@ -24,15 +24,17 @@ from opentelemetry import trace
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from typing_extensions import override
 
-from routed_agents.errors import ConfigurationError, RoutedAgentsError
+from routed_agents.errors import ConfigurationError, RoutedAgentsError, StepStopped
 from routed_agents.features import upper_tokens
 from routed_agents.guards import Conditions
+from routed_agents.integrations import shelf
 from routed_agents.integrations.caching import with_caching
 from routed_agents.integrations.events import Event, PassingEvents, astream_of, stream_of
 from routed_agents.integrations.fitting import fitted, shows_pictures, wants_schema
 from routed_agents.integrations.models import Models, is_simulated, policy_for
-from routed_agents.integrations.observer import MARK, message_of
+from routed_agents.integrations.observer import AGAIN, MARK, message_of
 from routed_agents.integrations.position import Position, position_of, send_state
+from routed_agents.integrations.stopping import can_hand_off, hand_off
 from routed_agents.policy import Policy
 from routed_agents.pricing import Usage, usage_of
 from routed_agents.repairs import unusable
@@ -198,12 +200,13 @@ class RoutedChatModel(BaseChatModel):
                             _or_failure(going, lambda target=target: target.runnable.invoke(going.prompt, target.config, **target.kwargs)),
                         )
             return going.result()
+        return going.instead()
 
     @override
     async def ainvoke(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, *, stop: list[str] | None = None, **kwargs: Any
     ) -> Any:
-        with self._open(input, config, kwargs) as going:
+        async with self._open(input, config, kwargs) as going:
             for attempt in going.call.attempts():
                 with attempt:
                     target = going.target(await self._built(attempt), attempt, stop)
@@ -214,6 +217,7 @@ class RoutedChatModel(BaseChatModel):
                             answer = going.parse_failure(error)
                     going.take(attempt, answer)
             return going.result()
+        return going.instead()
 
     @override
     def stream(  # type: ignore[override]
@@ -236,12 +240,14 @@ class RoutedChatModel(BaseChatModel):
                     passing.record()
                 yield from passing.rest()
             yield from going.last_words()
+            return
+        yield going.instead(chunk=True)
 
     @override
     async def astream(  # type: ignore[override]
         self, input: LanguageModelInput, config: RunnableConfig | None = None, *, stop: list[str] | None = None, **kwargs: Any
     ) -> AsyncIterator[Any]:
-        with self._open(input, config, kwargs) as going:
+        async with self._open(input, config, kwargs) as going:
             for attempt in going.call.attempts():
                 passing = _Passing(attempt, going, hold=self.buffer or going.must_be_sure)
                 with attempt:
@@ -261,6 +267,8 @@ class RoutedChatModel(BaseChatModel):
                     yield ready
             for ready in going.last_words():
                 yield ready
+            return
+        yield going.instead(chunk=True)
 
     @override
     def _chat_model_stream_v3(
@@ -294,11 +302,13 @@ class RoutedChatModel(BaseChatModel):
                         passing.ended()
                     passing.record(stream.output_message)
                 yield from passing.rest()
+            return
+        going.refuse_instead()
 
     async def _aevents(
         self, input: LanguageModelInput, config: RunnableConfig | None, stop: list[str] | None, kwargs: dict[str, Any]
     ) -> AsyncIterator[Event]:
-        with self._open(input, config, kwargs) as going:
+        async with self._open(input, config, kwargs) as going:
             for attempt in going.call.attempts():
                 passing = PassingEvents(attempt, going.call, going.taking(attempt), hold=self.buffer)
                 with attempt:
@@ -316,6 +326,8 @@ class RoutedChatModel(BaseChatModel):
                     passing.record(stream.output_message)
                 for ready in passing.rest():
                     yield ready
+            return
+        going.refuse_instead()
 
     @override
     def generate(  # type: ignore[override]
@@ -391,6 +403,7 @@ class RoutedChatModel(BaseChatModel):
             output_schema=late.schema if late is not None else None,
             metadata=metadata,
             run=position.run,
+            downstream=position.downstream,
         )
         router: Router = self.router
         by_schema = wants_schema(kwargs if late is None else {**kwargs, **late.options})
@@ -402,16 +415,18 @@ class RoutedChatModel(BaseChatModel):
             namespace=position.namespace,
             branch=position.branch,
             state=position.state,
-            memory=f"task:{position.namespace}" if position.state is not None else None,
+            memory=position.memory,
             forced_tools=late is not None and late.method == "bind_tools" and _demands_tool(late.options.get("tool_choice")),
             tool_schemas=late.schemas if late is not None and late.method == "bind_tools" else None,
             conditions=reachable(
                 router.policy.tiers, late.subject if late is not None and late.served else (), schema=by_schema, messages=messages
             ),
+            parent=position.parent,
         )
+        call.handed_off = can_hand_off(router.policy.on_stop, position)
         if self.prompt_cache is not None:
             kwargs = with_caching(kwargs, self.prompt_cache, messages)
-        return _Going(call=call, prompt=prompt, config=config, late=late, kwargs=kwargs, in_channel=position.state is not None)
+        return _Going(call=call, prompt=prompt, config=config, late=late, kwargs=kwargs, position=position)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -426,30 +441,73 @@ class _Target:
 class _Going:
     """One routed call while it goes on: its messages, its settings and the answer so far."""
 
-    __slots__ = ("_answer", "_capture", "_config", "_error", "_in_channel", "_kwargs", "_late", "_told", "call", "prompt")
+    __slots__ = ("_answer", "_capture", "_config", "_error", "_kwargs", "_late", "_position", "_stop", "_told", "call", "prompt")
 
     def __init__(
-        self, *, call: RoutedCall, prompt: PromptValue, config: RunnableConfig, late: Late | None, kwargs: dict[str, Any], in_channel: bool
+        self,
+        *,
+        call: RoutedCall,
+        prompt: PromptValue,
+        config: RunnableConfig,
+        late: Late | None,
+        kwargs: dict[str, Any],
+        position: Position,
     ) -> None:
         self.call = call
         self.prompt = prompt
         self._config = config
         self._late = late
         self._kwargs = kwargs
-        self._in_channel = in_channel
+        self._position = position
+        self._stop: StepStopped | None = None
         self._answer: Any = None
         self._error: BaseException | None = None
         self._capture: _Capture | None = None
         self._told = False
 
     def __enter__(self) -> _Going:
+        self.call.hold(shelf.load(self.call.router, self._position))
         self.call.__enter__()
+        shelf.keep(self.call.router, self._position, self.call.decision.state)
         return self
 
-    def __exit__(self, *exception: Any) -> None:
-        if self._in_channel:
+    async def __aenter__(self) -> _Going:
+        self.call.hold(await shelf.aload(self.call.router, self._position))
+        self.call.__enter__()
+        await shelf.akeep(self.call.router, self._position, self.call.decision.state)
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> bool:
+        if len(self.call.entries) > 1:  # a further attempt may have pinned more
+            await shelf.akeep(self.call.router, self._position, self.call.decision.state)
+        return self._close(kind, error, trace)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> bool:
+        if len(self.call.entries) > 1:
+            shelf.keep(self.call.router, self._position, self.call.decision.state)
+        return self._close(kind, error, trace)
+
+    def _close(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> bool:
+        if self._position.state is not None:
             send_state(cast("Mapping[str, Any]", self._config), self.call.decision.state)
-        self.call.__exit__(*exception)
+        self.call.__exit__(kind, error, trace)
+        self._stop = error if isinstance(error, StepStopped) and self.call.handed_off else None
+        return self._stop is not None
+
+    def instead(self, *, chunk: bool = False) -> Any:
+        """What stands for the reply of a stopped step; most ways of handing off leave the node, and nothing comes back."""
+        stop = cast("StepStopped", self._stop)
+        answer = hand_off(stop, self.call, self._position, cast("Mapping[str, Any]", self._config))
+        if self.structured:
+            raise stop  # a person's answer is no parsed object
+        if not chunk or isinstance(answer, AIMessageChunk):
+            return answer
+        return AIMessageChunk(content=answer.content, response_metadata=answer.response_metadata, id=answer.id)  # pyright: ignore
+
+    def refuse_instead(self) -> None:
+        """Hand a stopped step off where a person's answer has no way back."""
+        self.instead()
+        raise cast("StepStopped", self._stop)
 
     @property
     def structured(self) -> bool:
@@ -485,6 +543,7 @@ class _Going:
         config: RunnableConfig = {**self._config, "metadata": {**(self._config.get("metadata") or {}), MARK: attempt.tier}}
         if attempt.number > 1:
             config.pop("run_id", None)
+            config["metadata"] = {**(config.get("metadata") or {}), AGAIN: True}
         self.reset()
         self._capture = None
         if self.structured:

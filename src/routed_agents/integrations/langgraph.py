@@ -14,17 +14,20 @@ from typing_extensions import override
 
 from routed_agents.decisions import Decision
 from routed_agents.errors import ConfigurationError, StateError, StepStopped
+from routed_agents.integrations import shelf
 from routed_agents.integrations.observer import CostObserver
-from routed_agents.integrations.position import CHANNEL, READ, Position, position_of, send_state
+from routed_agents.integrations.position import CHANNEL, READ, Position, has_channel, position_of, send_update
+from routed_agents.integrations.stopping import told
+from routed_agents.integrations.watching import watch
 from routed_agents.policy import Policy
-from routed_agents.router import RoutedCall, Router
-from routed_agents.state import ThreadState, join
+from routed_agents.router import RoutedCall, Router, labels_from_context
+from routed_agents.state import EMPTY, ThreadState, join, lineage_key
 from routed_agents.steps import Step, field_of
 
 HUMAN: Final = "human"
 """The key of `to` that a stopped step goes to: a person, not a model."""
 
-__all__ = ["HUMAN", "RouterNode", "facts", "join", "observed"]
+__all__ = ["HUMAN", "RouterNode", "facts", "join", "observed", "watch"]
 
 
 class RouterNode(Runnable[Any, Any]):
@@ -37,96 +40,201 @@ class RouterNode(Runnable[Any, Any]):
 
         builder.add_node("router", RouterNode(router, to={"cheap": "quick", "strong": "deep", "human": "handoff"}))
 
+    The step it decides is the one made in the node it goes to: they share a lineage, so a routed model in there agrees with it. In a
+    branch started by `Send` it sends the branch's own state on, for by name the next node would get the graph's. Static edges from it
+    are followed besides, as from any node that returns a `Command`; give it none.
+
     Args:
         router: a router, a policy or the path of a policy file.
         to: the node for each tier of the policy; a tier left out narrows the policy. `human` names the node for a step that stops.
+            Without it the node only annotates: pins, facts and the decision go into the state, and the graph's edges lead on.
         task_class: the class of the step, when the graph's author knows it.
         system: the system prompt of the nodes behind it, so that the instruction is known here.
         tools: the tools they bind.
         messages_key: the state key that holds the messages.
         select: reads the step out of the state, for states without messages: a string, messages, or a whole `Step`.
+        decision_key: a state key that gets the decision's record.
+        graph: whose nodes `to` names: this graph's, or with `Command.PARENT` those of the graph around it.
 
     Raises:
         PolicyError: `to` names a tier that the policy doesn't have.
     """
 
+    decides_only: Final = True
+    """It makes no model call of its own."""
+
     def __init__(
         self,
         router: Router | Policy | str | None = None,
         *,
-        to: Mapping[str, str],
+        to: Mapping[str, str] | None = None,
         task_class: str | None = None,
         system: str | None = None,
         tools: Sequence[object] = (),
         messages_key: str = "messages",
         select: Callable[[Any], Step | str | Sequence[object]] | None = None,
+        decision_key: str | None = None,
+        graph: str | None = None,
     ) -> None:
-        if not to:
-            raise ConfigurationError('RouterNode was given no node to go to; wanted to={"cheap": "…", "strong": "…"}')
+        if to is not None and not to:
+            raise ConfigurationError('RouterNode was given no node to go to; wanted to={"cheap": "…", "strong": "…"}, or no `to` at all')
         given = Router.of(router)
-        tiers = [name for name in to if name != HUMAN]
-        policy = given.policy if tuple(tiers) == given.policy.tiers.names else given.policy.narrowed(tiers)
+        policy = given.policy
+        if to is not None and tuple(tiers := [name for name in to if name != HUMAN]) != policy.tiers.names:
+            policy = policy.narrowed(tiers)
         self.router = given if policy is given.policy else given.replace(policy=policy)
-        self.to = dict(to)
+        self.to = dict(to or {})
         self._task_class = policy.taxonomy.row(task_class).key if task_class is not None else None
         self._system = system
         self._tools = tuple(tools)
         self._messages_key = messages_key
         self._select = select
+        self._decision_key = decision_key
+        self._graph = graph
 
     @property
     def destinations(self) -> tuple[str, ...]:
-        """The nodes it may go to, for `add_node(..., destinations=...)`, which draws them."""
-        return tuple(dict.fromkeys(self.to.values()))
+        """The nodes it may go to, for `add_node(..., destinations=...)` and conditional edges."""
+        if self._graph is not None:
+            return ()
+        return tuple(dict.fromkeys([*self.to.values(), *([] if HUMAN in self.to or not self._stop_at else [self._stop_at])]))
+
+    @property
+    def _stop_at(self) -> str:
+        """Where a stopped step goes that no node of `to` takes; empty when it is raised."""
+        choice = self.router.policy.on_stop
+        return {"raise": "", "end": END, "interrupt": END}.get(choice, choice)
 
     @override
-    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Command[Any]:
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Command[Any] | dict[str, Any]:
         config = ensure_config(config)
-        position = position_of(cast("Mapping[str, Any]", config))
-        if position.state is None:
-            raise StateError(_no_channel(config))
-        call = self._call(self._step(input, config, position), position)
-        with call:
-            decision = call.decision
-            if decision.stopped and call.mode == "enforce":
-                return self._stopped(call, decision)
-            tier = self.router.policy.tiers[call.acting_rank].name
-            _announce(config, self.to[tier], decision, call)
-            return Command(goto=self.to[tier], update={CHANNEL: decision.state.to_json()})
+        position = self._position(config)
+        call = self._call(input, config, position, shelf.load(self.router, position))
+        decided = self._decided(call, input, config, position)
+        shelf.keep(self.router, position, call.decision.state)
+        return self._command(*decided)
 
     @override
-    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Command[Any]:
-        return self.invoke(input, config)  # deciding is pure and instant, so there is nothing to wait for
+    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Command[Any] | dict[str, Any]:
+        config = ensure_config(config)
+        position = self._position(config)
+        call = self._call(input, config, position, await shelf.aload(self.router, position))
+        decided = self._decided(call, input, config, position)
+        await shelf.akeep(self.router, position, call.decision.state)
+        return self._command(*decided)
 
     def edge(self, state: Any) -> Hashable | Send:
         """The next node's name, for a conditional edge: `add_conditional_edges("triage", node.edge, [*node.destinations])`."""
+        if not self.to:
+            raise ConfigurationError('RouterNode serves as an edge only where it knows nodes to go to; wanted to={"cheap": "…", …}')
         config = ensure_config()
-        command = self.invoke(state, config)
-        send_state(cast("Mapping[str, Any]", config), ThreadState.from_json(cast("dict[str, Any]", command.update)[CHANNEL]))
-        return cast("Hashable", command.goto)
+        position = self._position(config)
+        call = self._call(state, config, position, shelf.load(self.router, position))
+        update, goto = self._decided(call, state, config, position)
+        shelf.keep(self.router, position, call.decision.state)
+        send_update(cast("Mapping[str, Any]", config), update)
+        return cast("Hashable", goto)
 
     def decide(self, state: Any, config: RunnableConfig | None = None) -> Decision:
         """Decide without going anywhere; nothing is recorded."""
         config = ensure_config(config)
         position = position_of(cast("Mapping[str, Any]", config))
-        return self.router.decide(self._step(state, config, position), namespace=position.namespace, state=position.state)
+        held = self._held(position, shelf.load(self.router, position)) if position.state is not None else None
+        return self.router.decide(self._step(state, config, position), namespace=position.namespace, state=held)
 
-    def _call(self, step: Step, position: Position) -> RoutedCall:
+    def _command(self, update: dict[str, Any], goto: str | Send | None) -> Command[Any] | dict[str, Any]:
+        return update if goto is None else Command(goto=cast("Any", goto), update=update, graph=self._graph)
+
+    def _position(self, config: RunnableConfig) -> Position:
+        position = position_of(cast("Mapping[str, Any]", config))
+        if position.state is None:
+            raise StateError(_no_channel(config))
+        if self._decision_key is not None and not has_channel(cast("Mapping[str, Any]", config), self._decision_key):
+            raise ConfigurationError(
+                f'the graph\'s state has no "{self._decision_key}" for the decision; add it, or name another decision_key='
+            )
+        return position
+
+    def _decided(
+        self, call: RoutedCall, state: Any, config: RunnableConfig, position: Position
+    ) -> tuple[dict[str, Any], str | Send | None]:
+        """What goes into the graph's state, and the node that comes next; None where the node only annotates."""
+        with call:
+            decision = call.decision
+            if not decision.stopped or call.mode != "enforce":
+                goto = self.to[self.router.policy.tiers[call.acting_rank].name] if self.to else None
+                if goto is not None:
+                    _announce(config, goto, decision, call)
+                return self._update(decision, position, goto), self._sent(goto, state, position)
+            if HUMAN not in self.to and not self._stop_at:
+                raise StepStopped(call.stopped_message(decision.stopped), decision=decision)
+        if HUMAN not in self.to and self.router.policy.on_stop == "interrupt":
+            stop = StepStopped(call.stopped_message(decision.stopped), decision=decision)
+            interrupt(told(stop, call))
+        goto = self.to.get(HUMAN) or self._stop_at
+        return self._update(decision, position, None), self._sent(goto, state, position)
+
+    def _update(self, decision: Decision, position: Position, goto: str | None) -> dict[str, Any]:
+        state = decision.state
+        if goto is not None and not position.branch:
+            key = lineage_key(node=None, namespace=self._beside(position, goto))
+            state = ThreadState(frozenset([replace(pin, key=key) if pin.key == decision.key else pin for pin in state.pins]), state.facts)
+        return {CHANNEL: state.to_json(), **({self._decision_key: decision.to_record()} if self._decision_key is not None else {})}
+
+    def _held(self, position: Position, known: ThreadState | None) -> ThreadState:
+        """The pins and facts that hold here: what holds for a node it goes to holds for the step that is decided for it."""
+        state = known or EMPTY
+        own = lineage_key(node=position.node, namespace=position.namespace, branch=position.branch)
+        keys = {lineage_key(node=None, namespace=self._beside(position, node)) for node in self._models}
+        lent = frozenset([replace(pin, key=own) for pin in state.pins if pin.key and pin.key in keys])
+        return state.join(ThreadState(lent)) if lent else state
+
+    def _beside(self, position: Position, node: str) -> str:
+        return position.beside(node, up=0 if self._graph is None else 1)
+
+    @property
+    def _models(self) -> tuple[str, ...]:
+        return tuple([node for tier, node in self.to.items() if tier != HUMAN])
+
+    def _downstream(self, position: Position) -> int | None:
+        """Model steps that hang on the step that is decided: those behind the node that makes it; of several the fewest."""
+        if position.watcher is None:
+            return None
+        if not self.to:
+            return position.downstream
+        found = [position.watcher.downstream(self._beside(position, node)) for node in self._models]
+        known = [each for each in found if each is not None]
+        return min(known) if len(known) == len(found) else None
+
+    def _sent(self, goto: str | None, state: Any, position: Position) -> str | Send | None:
+        if goto is None or goto == END or not position.branch:
+            return goto
+        return Send(goto, state)
+
+    def _call(self, state: Any, config: RunnableConfig, position: Position, known: ThreadState | None) -> RoutedCall:
         return self.router.step(
-            step,
+            self._step(state, config, position),
             thread=position.thread,
+            labels=labels_from_context(self.router.policy.labels, position.context),
             namespace=position.namespace,
             branch=position.branch,
-            state=position.state,
-            memory=f"task:{position.namespace}",
+            state=self._held(position, known),
+            memory=position.memory,
+            parent=position.parent,
         )
 
     def _step(self, state: Any, config: RunnableConfig, position: Position) -> Step:
         chosen = self._select(state) if self._select is not None else field_of(state, self._messages_key)
         metadata = cast("Mapping[str, object]", config.get("metadata") or {})
         if isinstance(chosen, Step):
-            known = {**metadata, **chosen.metadata}
-            return replace(chosen, node=chosen.node or position.node, run=chosen.run or position.run, metadata=known)
+            return replace(
+                chosen,
+                node=chosen.node or position.node,
+                run=chosen.run or position.run,
+                metadata={**metadata, **chosen.metadata},
+                task_class=chosen.task_class or self._task_class,
+                downstream=chosen.downstream if chosen.downstream is not None else self._downstream(position),
+            )
         if chosen is None:
             raise ConfigurationError(
                 f'the graph\'s state has no "{self._messages_key}"; name the key with messages_key=, or say what the step is with select='
@@ -139,22 +247,8 @@ class RouterNode(Runnable[Any, Any]):
             node=position.node,
             metadata=metadata,
             run=position.run,
+            downstream=self._downstream(position),
         )
-
-    def _stopped(self, call: RoutedCall, decision: Decision) -> Command[Any]:
-        message = call.stopped_message(decision.stopped or "")
-        choice = self.router.policy.on_stop
-        update = {CHANNEL: decision.state.to_json()}
-        if HUMAN in self.to:
-            return Command(goto=self.to[HUMAN], update=update)
-        if choice == "end":
-            return Command(goto=END, update=update)
-        if choice == "interrupt":
-            interrupt({"stopped": decision.stopped, "message": message, "decision": decision.to_record()})
-            return Command(goto=END, update=update)
-        if choice != "raise":
-            return Command(goto=choice, update=update)
-        raise StepStopped(message, decision=decision)
 
 
 def observed(graph: Any, router: Router | Policy | str | None = None) -> Any:

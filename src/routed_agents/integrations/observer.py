@@ -23,6 +23,9 @@ from routed_agents.steps import Step
 MARK: Final = "routed_agents_tier"
 """Metadata on the run of a routed attempt, so that an observer doesn't count it again."""
 
+AGAIN: Final = "routed_agents_again"
+"""Metadata on the run of a further attempt of a step, so that it isn't counted as another step."""
+
 
 @dataclass(slots=True)
 class _Watched:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
+import threading
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
 from routed_agents.errors import StateError
 from routed_agents.state import ThreadState
@@ -16,7 +19,21 @@ READ: Final = "__pregel_read"
 SEND: Final = "__pregel_send"
 RUNTIME: Final = "__pregel_runtime"
 PUSH: Final = "__pregel_push"
+BRANCH_TO: Final = "branch:to:"
+"""LangGraph's channel that starts a node; a graph has one for each of its nodes."""
 log: Final = logging.getLogger("routed_agents")
+
+
+class Watcher(Protocol):
+    """Knows the graphs of a run: what hangs on each node, and under which span its steps belong."""
+
+    def downstream(self, namespace: str) -> int | None: ...
+
+    def in_loop(self, namespace: str) -> bool: ...
+
+    def has_node(self, namespace: str, node: str) -> bool: ...
+
+    def span_context(self, run: object) -> object: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,9 +45,14 @@ class Position:
         namespace: the checkpoint namespace, `sub:<id>|node:<id>`; its last id is unique to this execution of the node.
         branch: the node was started by `Send`.
         thread: the conversation, when the caller configured one.
-        run: the run's id, when the caller configured one.
+        run: the run's id: the caller's, else one we give it; a graph run inside another's node belongs to that run.
         state: what the graph's `routing` channel holds; None without such a channel.
         context: the run's context object.
+        downstream: model steps that hang on this node's answers, where the graph is watched and it can be told.
+        in_loop: the node, or one around it, is in a cycle of its watched graph, so no number can be told.
+        parent: the span context that the node's steps belong under, in a watched graph.
+        watcher: what watches the graph, if anything does.
+        store: the run's LangGraph store, if it has one.
     """
 
     node: str | None = None
@@ -40,6 +62,27 @@ class Position:
     run: str | None = None
     state: ThreadState | None = None
     context: object = None
+    downstream: int | None = None
+    in_loop: bool = False
+    parent: object = None
+    watcher: Watcher | None = None
+    store: Any = None
+
+    @property
+    def nested(self) -> bool:
+        """The graph runs inside a node of another one."""
+        return "|" in self.namespace
+
+    @property
+    def memory(self) -> str | None:
+        """The router's store key for what a graph's own channel loses when a node fails: the task, which a retry runs again."""
+        return f"task:{self.namespace}" if self.state is not None or self.store is not None else None
+
+    def beside(self, node: str, *, up: int = 0) -> str:
+        """The namespace of another node of this graph, or with `up` of one that many graphs further out; its last id is left open."""
+        segments = self.namespace.split("|")
+        outer = [segment for segment in segments[: len(segments) - 1] if not segment.isdigit()]
+        return "|".join([*outer[: len(outer) - up], node])
 
 
 def position_of(config: Mapping[str, Any]) -> Position:
@@ -51,15 +94,72 @@ def position_of(config: Mapping[str, Any]) -> Position:
     if "langgraph_node" not in metadata:
         return Position(thread=None if thread is None else str(thread), run=None if run is None else str(run))
     path = cast("Sequence[object]", metadata.get("langgraph_path") or ())
+    namespace = str(metadata.get("langgraph_checkpoint_ns") or "")
+    callbacks = config.get("callbacks")
+    watcher = _watcher(callbacks)
+    runtime = configurable.get(RUNTIME)
     return Position(
         node=str(metadata["langgraph_node"]),
-        namespace=str(metadata.get("langgraph_checkpoint_ns") or ""),
+        namespace=namespace,
         branch=bool(path) and path[0] == PUSH,
         thread=None if thread is None else str(thread),
-        run=None if run is None else str(run),
+        run=str(run) if run is not None else _run_of(runtime),
         state=channel_state(configurable),
-        context=getattr(configurable.get(RUNTIME), "context", None),
+        context=getattr(runtime, "context", None),
+        store=getattr(runtime, "store", None),
+        downstream=watcher.downstream(namespace) if watcher is not None else None,
+        in_loop=watcher is not None and watcher.in_loop(namespace),
+        parent=watcher.span_context(getattr(callbacks, "parent_run_id", None)) if watcher is not None else None,
+        watcher=watcher,
     )
+
+
+def _run_of(runtime: object) -> str | None:
+    """A run without a configured id is known by the control object LangGraph gives it and everything in it; a name stands for it."""
+    given = getattr(getattr(runtime, "execution_info", None), "run_id", None)
+    control = getattr(runtime, "control", None)
+    if given is not None or control is None:
+        return given
+    known = _RUNS.get(id(control))
+    if known is not None and known[0] is control:
+        return known[1]
+    with _RUNS_LOCK:
+        found = _RUNS.setdefault(id(control), (control, os.urandom(8).hex()))
+        while len(_RUNS) > RUNS_KEPT:
+            _RUNS.popitem(last=False)
+    return found[1]
+
+
+RUNS_KEPT: Final = 10_000
+"""Runs that may be going on at once in this process and are still told apart."""
+_RUNS: Final[OrderedDict[int, tuple[object, str]]] = OrderedDict()
+_RUNS_LOCK: Final = threading.Lock()
+
+
+def _watcher(callbacks: object) -> Watcher | None:
+    """The watcher of a run, told by its shape: frameworks are known elsewhere."""
+    handlers = cast("Any", callbacks) if isinstance(callbacks, list) else getattr(callbacks, "handlers", ())
+    for handler in cast("Sequence[object]", handlers):
+        if getattr(handler, "watches_graphs", False):
+            return cast("Watcher", handler)
+    return None
+
+
+def has_channel(config: Mapping[str, Any], name: str) -> bool:
+    """Whether the running graph has such a channel."""
+    read = cast("Mapping[str, Any]", config.get("configurable") or {}).get(READ)
+    if read is None:
+        return False
+    try:
+        read(name)
+    except KeyError:
+        return False
+    return True
+
+
+def has_node(config: Mapping[str, Any], node: str) -> bool:
+    """Whether the running graph has a node of this name."""
+    return has_channel(config, f"{BRANCH_TO}{node}")
 
 
 def channel_state(configurable: Mapping[str, Any]) -> ThreadState | None:
@@ -80,12 +180,16 @@ def channel_state(configurable: Mapping[str, Any]) -> ThreadState | None:
 
 def send_state(config: Mapping[str, Any], state: ThreadState) -> None:
     """Join pins and facts into the running graph's `routing` channel, together with the node's own writes."""
-    if not state.pins and not state.facts:
-        return
+    if state.pins or state.facts:
+        send_update(config, {CHANNEL: state.to_json()})
+
+
+def send_update(config: Mapping[str, Any], update: Mapping[str, Any]) -> None:
+    """Write into the running graph's channels, together with the node's own writes."""
     send = cast("Mapping[str, Any]", config.get("configurable") or {}).get(SEND)
     if send is None:
         return
     try:
-        send([(CHANNEL, state.to_json())])
+        send(list(update.items()))
     except Exception:
         log.warning('the graph\'s "routing" channel cannot be written; the pin holds in this process only', exc_info=True)

@@ -80,6 +80,8 @@ ROLLUP_COST: Final = "routed_agents.rollup.cost"
 ROLLUP_BASELINE: Final = "routed_agents.rollup.baseline"
 ROLLUP_SAVING: Final = "routed_agents.rollup.saving"
 GRAPH: Final = "routed_agents.graph"
+DOWNSTREAM: Final = "routed_agents.downstream"
+IN_LOOP: Final = "routed_agents.in_loop"
 INPUT_ID: Final = "routed_agents.input.id"
 
 # metrics: name -> (unit, what it counts)

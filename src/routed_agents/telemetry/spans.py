@@ -42,6 +42,8 @@ class CallView(Protocol):
     def decision_ns(self) -> int: ...
     @property
     def entries(self) -> Sequence[Entry]: ...
+    @property
+    def parent(self) -> object: ...
 
 
 class AttemptView(Protocol):
@@ -104,7 +106,7 @@ class Telemetry:
             return None
         try:
             node = call.step.node or "step"
-            current = otel_context.get_current()
+            current = cast("Context", call.parent) if call.parent is not None else otel_context.get_current()
             span = self._tracer.start_span(
                 f"route {node}", current, SpanKind.INTERNAL, {names.SPAN_KIND: "CHAIN", names.REQUEST_MODEL: decision.model or "none"}
             )
@@ -146,6 +148,31 @@ class Telemetry:
             span.end()
         except Exception:
             log.exception("a route span could not be closed")
+
+    def open_group(self, name: str, attributes: Mapping[str, AttributeValue], parent: object = None) -> RouteSpan | None:
+        """Start a span that only holds others together: a graph's run, or a node in it."""
+        if not self.enabled:
+            return None
+        try:
+            context = cast("Context", parent) if parent is not None else otel_context.get_current()
+            known = {key: value for key, value in attributes.items() if key != names.CONVERSATION or self.threads}
+            told: dict[str, AttributeValue] = {names.SPAN_KIND: "CHAIN", names.SCHEMA: names.SCHEMA_VERSION, **known}
+            span = self._tracer.start_span(name, context, SpanKind.INTERNAL, told)
+            return RouteSpan(span, trace.set_span_in_context(span, context))
+        except Exception:
+            log.exception("the span of a graph could not be opened")
+            return None
+
+    def close_group(self, group: RouteSpan, error: BaseException | None = None) -> None:
+        """End the span of a graph's run or of a node."""
+        try:
+            if error is not None:
+                group.span.set_attribute(names.ERROR_TYPE, type(error).__name__)
+                if isinstance(error, Exception):
+                    group.span.set_status(Status(StatusCode.ERROR, type(error).__name__))
+            group.span.end()
+        except Exception:
+            log.exception("the span of a graph could not be closed")
 
     def open_attempt(
         self, route: RouteSpan | None, attempt: AttemptView, call: CallView, *, started_ns: int | None = None, parent: object = None
@@ -219,6 +246,8 @@ class Telemetry:
         if decision.verdicts:
             attributes[names.REASON] = decision.verdicts[0].code
             attributes[names.RULE] = decision.verdicts[0].guard
+        if decision.features.downstream is not None:
+            attributes[names.DOWNSTREAM] = decision.features.downstream
         if decision.pin:
             attributes[names.PIN] = decision.pin
         if decision.stopped:

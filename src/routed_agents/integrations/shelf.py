@@ -1,0 +1,149 @@
+"""The shelf keeps a thread's pins and facts beside the graph's state, where a step has no channel or a private one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterable
+from typing import Any, Final
+
+from routed_agents.integrations.position import Position
+from routed_agents.router import Router
+from routed_agents.state import EMPTY, ThreadState
+
+log: Final = logging.getLogger("routed_agents")
+ROOT: Final = "routed_agents"
+NESTED: Final = "nested"
+TASK: Final = "task"
+MOST: Final = 1_000
+"""Items read of a thread at most."""
+TASK_MINUTES: Final = 7 * 24 * 60.0
+"""How long an unfinished node's pins are kept, in stores that forget."""
+Names = tuple[str, ...]
+
+# A graph's channel wins where there is one. What it cannot hold is kept here: thread pins and facts, so that an agent used as a tool, whose
+# channel is its own, knows them and its findings come back; the pins of a node that has not finished, whose writes LangGraph drops; and
+# everything of a step in a graph without the channel. It is the run's LangGraph store, else the router's. One item per pin or fact: putting
+# it again changes nothing, so writers need no lock.
+
+
+def load(router: Router, position: Position) -> ThreadState | None:
+    """What holds for a step at this position; None where the router's own store knows everything."""
+    store = _store(position)
+    if store is None:
+        return _from_router(router, position)
+    try:
+        return _joined(position, [item for names in _read_from(position) for item in store.search(names, limit=MOST)])
+    except Exception:
+        return _unread(position)
+
+
+async def aload(router: Router, position: Position) -> ThreadState | None:
+    """`load` without blocking the event loop."""
+    store = _store(position)
+    if store is None:
+        return _from_router(router, position)
+    try:
+        return _joined(position, [item for names in _read_from(position) for item in await store.asearch(names, limit=MOST)])
+    except Exception:
+        return _unread(position)
+
+
+def keep(router: Router, position: Position, state: ThreadState) -> None:
+    """Put what a step found where later steps can reach it."""
+    store = _store(position)
+    if store is None:
+        _to_router(router, position, state)
+        return
+    try:
+        for names, key, value, options in _writes(store, position, state):
+            store.put(names, key, value, index=False, **options)
+    except Exception:
+        _unwritten(position)
+
+
+async def akeep(router: Router, position: Position, state: ThreadState) -> None:
+    """`keep` without blocking the event loop."""
+    store = _store(position)
+    if store is None:
+        _to_router(router, position, state)
+        return
+    try:
+        for names, key, value, options in _writes(store, position, state):
+            await store.aput(names, key, value, index=False, **options)
+    except Exception:
+        _unwritten(position)
+
+
+def _store(position: Position) -> Any:
+    return position.store if position.thread is not None else None
+
+
+def _read_from(position: Position) -> Iterable[Names]:
+    thread = _label(position.thread)
+    if position.state is None or position.nested:
+        yield (ROOT, thread, "thread")
+    yield (ROOT, thread, NESTED)
+    yield (ROOT, thread, TASK, _digest(position.namespace))
+
+
+def _writes(store: Any, position: Position, state: ThreadState) -> Iterable[tuple[Names, str, dict[str, Any], dict[str, Any]]]:
+    thread, wide = _label(position.thread), state.of_thread()
+    for each in _items(state if position.state is None else wide):
+        yield (ROOT, thread, "thread"), *each, {}
+    for each in _items(wide) if position.nested else ():
+        yield (ROOT, thread, NESTED), *each, {}
+    if position.state is not None:
+        options = {"ttl": TASK_MINUTES} if getattr(store, "supports_ttl", False) else {}
+        for each in _items(state):
+            yield (ROOT, thread, TASK, _digest(position.namespace)), *each, options
+
+
+def _items(state: ThreadState) -> Iterable[tuple[str, dict[str, Any]]]:
+    parts = [ThreadState(frozenset({pin})) for pin in state.pins] + [ThreadState(facts=frozenset({fact})) for fact in state.facts]
+    for part in parts:
+        document = part.to_json()
+        yield _digest(json.dumps(document, sort_keys=True)), document
+
+
+def _joined(position: Position, items: Iterable[Any]) -> ThreadState:
+    state = position.state or EMPTY
+    for item in items:
+        state = state.join(ThreadState.from_json(item.value))
+    return state
+
+
+def _from_router(router: Router, position: Position) -> ThreadState | None:
+    if position.state is None or position.thread is None:
+        return position.state
+    if position.nested:
+        return position.state.join(router.state_of(position.thread).of_thread())
+    return position.state.join(router.state_of(f"{NESTED}:{position.thread}"))
+
+
+def _to_router(router: Router, position: Position, state: ThreadState) -> None:
+    wide = state.of_thread()
+    if position.state is None or position.thread is None or wide is EMPTY:
+        return  # without a channel the routed call keeps everything itself
+    router.remember(position.thread, wide)
+    if position.nested:
+        router.remember(f"{NESTED}:{position.thread}", wide)
+
+
+def _label(thread: str | None) -> str:
+    """A thread's name as LangGraph's stores allow it: without a point, and not empty."""
+    return _digest(thread or "")
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+
+
+def _unread(position: Position) -> ThreadState | None:
+    log.exception("the graph's store cannot be read; pins and facts of thread %s may be missing from this decision", position.thread)
+    return position.state
+
+
+def _unwritten(position: Position) -> None:
+    log.exception("the graph's store cannot be written; pins and facts of thread %s hold in its channel and messages only", position.thread)

@@ -1,0 +1,95 @@
+"""Hands a stopped step off to whoever takes over: a person, a node, or the end of the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from langchain_core.messages import AIMessage, BaseMessage
+
+from routed_agents.errors import StepStopped
+from routed_agents.integrations.position import CHANNEL, Position, has_node
+from routed_agents.router import RoutedCall
+from routed_agents.steps import STAMP
+
+KEPT: Final = ("raise", "end", "interrupt")
+"""Values of `on_stop` that name no node."""
+HANDED_OFF: Final = "This step was stopped and is handed to a person."
+"""What stands for the reply of a stopped step, where an agent needs one to end."""
+
+
+def can_hand_off(on_stop: str, position: Position) -> bool:
+    """Whether a stopped step may become something else than an error: outside a graph there is nobody to take over."""
+    return on_stop != "raise" and position.node is not None
+
+
+def hand_off(stop: StepStopped, call: RoutedCall, position: Position, config: Mapping[str, Any]) -> BaseMessage:
+    """Do what `on_stop` says with a stopped step inside a node.
+
+    `interrupt` pauses the graph; when it is resumed with a text or a message, a person has answered, and that stands for the reply. `end`
+    and a node's name leave the node at once, as a `Command` would: what a static edge leads to still runs. A node is looked for in this
+    graph first, then in those around it.
+
+    Raises:
+        StepStopped: `on_stop` is "raise", there is no such node, or nobody gave an answer on resuming.
+    """
+    on_stop = call.router.policy.on_stop
+    if not can_hand_off(on_stop, position):
+        raise stop
+    if on_stop == "interrupt":
+        return _answer_of(stop, call)
+    from langgraph.errors import ParentCommand
+    from langgraph.graph import END
+    from langgraph.types import Command
+
+    target = END if on_stop == "end" else on_stop
+    graph = position.namespace if on_stop == "end" else _graph_with(on_stop, position, config)
+    if graph is None:
+        stop.add_note(f'on_stop names the node "{on_stop}", which neither this graph nor one around it has')
+        raise stop
+    update = {CHANNEL: call.decision.state.to_json()} if position.state is not None else {}
+    raise ParentCommand(Command(graph=graph, goto=target, update=update)) from None
+
+
+def told(stop: StepStopped, call: RoutedCall) -> dict[str, Any]:
+    """What an interrupt tells the person who takes over; plain JSON."""
+    return {"stopped": _code(call), "message": str(stop), "decision": call.decision.to_record()}
+
+
+def stopped_stamp(call: RoutedCall) -> dict[str, Any]:
+    """The stamp of a reply that stands for a stopped step's."""
+    return {**call.stamp(), "stopped": _code(call)}
+
+
+def _code(call: RoutedCall) -> str:
+    return call.decision.stopped or (call.alarms[-1].code if call.alarms else "stopped")
+
+
+def _answer_of(stop: StepStopped, call: RoutedCall) -> BaseMessage:
+    from langgraph.types import interrupt
+
+    try:
+        answer: object = interrupt(told(stop, call))
+    except RuntimeError:  # the call was made in a thread that lost the run's context
+        raise stop from None
+    if isinstance(answer, BaseMessage):
+        return answer
+    if not isinstance(answer, str):
+        raise stop
+    return AIMessage(content=answer, response_metadata={STAMP: stopped_stamp(call)})
+
+
+def _graph_with(node: str, position: Position, config: Mapping[str, Any]) -> str | None:
+    """The name LangGraph knows the nearest graph by that has this node: the namespace of the task in it."""
+    if has_node(config, node):
+        return position.namespace
+    segments = position.namespace.split("|")
+    watcher = position.watcher
+    while len(segments) > 1:
+        segments.pop()
+        while segments and segments[-1].isdigit():
+            segments.pop()
+        outer = "|".join(segments)
+        if outer and (watcher is None or watcher.has_node(outer, node)):
+            return outer  # unwatched, the graphs further out can't be looked into, so it must be in the next one
+    return None
