@@ -17,12 +17,15 @@ from routed_agents.policy import Policy
 from routed_agents.telemetry import configure
 
 
-async def run(limit: int) -> None:
-    """Every graph, one after the other."""
+async def run(limit: int) -> list[str]:
+    """Every graph, one after the other; what went wrong."""
     folder = graphs_folder(GRAPHS)
 
+    troubles: list[str] = []
+
     def ended(result: Result) -> None:
-        print(result.id, result.thread, result.bill.cost_pico, result.error or result.stopped or "ok", sep="\t", flush=True)
+        if result.error:
+            troubles.append(f"{result.id}: {result.error}")
 
     for name in GRAPHS:
         loaded = await load_graph(str(folder / f"{name}.py"))
@@ -30,16 +33,19 @@ async def run(limit: int) -> None:
         await run_inputs(loaded, islice(inputs, limit), ended, concurrency=4)
         if loaded.router is not None:
             await asyncio.to_thread(loaded.router.ledger.close)
+    return troubles
 
 
-def main(endpoint: str, ledger: str, limit: str = "20") -> int:
+def main(endpoint: str, ledger: str, limit: str = "20") -> str | None:
+    """What went wrong, for `sys.exit`; None when all went well."""
     with workspace(provider="embedded", policy=Policy.default(tiers="embedded"), ledger=Path(ledger)):
         handle = configure(otlp_endpoint=endpoint)
-        asyncio.run(run(int(limit)))
+        troubles = asyncio.run(run(int(limit)))
         handle.flush(30.0)
         handle.shutdown(timeout_s=5.0)
-    print("dropped", handle.dropped, sep="\t")
-    return 1 if handle.dropped else 0
+    if handle.dropped:
+        troubles.append(f"{handle.dropped} spans did not reach {endpoint}")
+    return "\n".join(troubles) or None
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Calls of every kind that a bill knows, each under a root span and in a thread of its own name, with real SDKs on the embedded provider."""
+"""Calls of every kind that a bill knows, each in a trace and a thread of its own, with real SDKs on the embedded provider."""
 
 from __future__ import annotations
 
