@@ -68,7 +68,7 @@ def test_every_counter_is_on_the_dashboard(page):
 def test_every_recorded_rule_that_is_used_is_recorded():
     recorded = set(re.findall(r"record: (\S+)", RULES))
     assert recorded
-    assert {name for text in (RULES, *QUERIES) for name in RECORDED.findall(text)} == recorded
+    assert {name for text in (RULES, *QUERIES) for name in RECORDED.findall(text)} <= recorded
 
 
 def test_every_label_that_is_used_is_one_the_metrics_have():
@@ -109,7 +109,7 @@ def test_every_panel_says_what_it_shows_and_asks_the_chosen_source():
 
 def test_every_variable_that_is_used_is_there():
     given = {each["name"] for each in DASHBOARD["templating"]["list"]} | {"__rate_interval", "__range"}
-    assert set(re.findall(r"\$\{?(\w+)", json.dumps(DASHBOARD))) == given
+    assert set(re.findall(r"\$\{?(\w+)", json.dumps(PANELS))) == given
 
 
 def test_no_panel_lies_on_another():

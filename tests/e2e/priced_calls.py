@@ -23,13 +23,6 @@ from routed_agents.telemetry import Telemetry, names
 LONG: Final = "Delivery takes three working days within the country and seven abroad. " * 900
 """Long enough for every model's prompt cache, short of any cliff."""
 LABEL: Final = "Classify the customer's message as billing, shipping, returns or other. Answer with one word."
-CHEAP, STRONG = "claude-haiku-5-5", "claude-opus-5-5"
-
-
-class Overloaded(Exception):
-    """What an SDK raises when the provider has no room."""
-
-    status_code = 529
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +33,10 @@ class Bench:
     model: RoutedChatModel
     provider: Provider
     thread: str
+
+    @property
+    def cheap(self) -> str:
+        return self.router.policy.tiers.named("cheap").model
 
     @property
     def config(self) -> Any:
@@ -98,27 +95,27 @@ def left_in_the_middle(bench: Bench) -> None:
 
 
 def retried(bench: Bench) -> None:
-    bench.provider.faults.add(Fault("overloaded", model=CHEAP, times=20))
+    bench.provider.faults.add(Fault("overloaded", model=bench.cheap, times=20))
     bench.model.invoke(bench.labelled(), bench.config)
 
 
 def escalated(bench: Bench) -> None:
-    bench.provider.faults.add(Fault("max_tokens", model=CHEAP))
+    bench.provider.faults.add(Fault("max_tokens", model=bench.cheap))
     bench.model.invoke(bench.labelled("I cannot log in, and nobody answers the telephone either."), bench.config)
 
 
 def rejected(bench: Bench) -> None:
-    bench.provider.faults.add(Fault("refusal", model=CHEAP))
+    bench.provider.faults.add(Fault("refusal", model=bench.cheap))
     bench.model.invoke(bench.labelled(), bench.config)
 
 
 def cut_off(bench: Bench) -> None:
-    bench.provider.faults.add(Fault("cut_stream", model=CHEAP))
+    bench.provider.faults.add(Fault("cut_stream", model=bench.cheap))
     list(bench.model.stream(bench.labelled(), bench.config))
 
 
 def answered_by_another_model(bench: Bench) -> None:
-    bench.provider.faults.add(Fault("wrong_model", model=CHEAP, served="claude-haiku-4-5"))
+    bench.provider.faults.add(Fault("wrong_model", model=bench.cheap, served="claude-sonnet-4-6"))
     bench.model.invoke(bench.labelled(), bench.config)
 
 
@@ -170,7 +167,7 @@ def unknown_model(bench: Bench) -> None:
 
 
 def name_within_a_name(bench: Bench) -> None:
-    bench.reply({"input_tokens": 1000, "output_tokens": 100}, model=f"our-own-{CHEAP}-tuned")
+    bench.reply({"input_tokens": 1000, "output_tokens": 100}, model=f"our-own-{bench.cheap}-tuned")
 
 
 OTHER: Final[tuple[Callable[[Bench], None], ...]] = (
@@ -181,12 +178,12 @@ OTHER: Final[tuple[Callable[[Bench], None], ...]] = (
 
 @contextmanager
 def bench_for(
-    endpoint: str, *, resource: Mapping[str, str], headers: Mapping[str, str] | None = None
+    endpoint: str, *, resource: Mapping[str, str], headers: Mapping[str, str] | None = None, tiers: str = "embedded"
 ) -> Iterator[Callable[..., list[Entry]]]:
     """Gives a function that runs a case with spans going to the endpoint, and returns the ledger's entries of it."""
     provider = TracerProvider(resource=Resource.create(dict(resource)), shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(OTLPSpanExporter(endpoint=endpoint, headers=dict(headers or {}))))
-    router = Router(Policy.default(tiers="embedded"), telemetry=Telemetry(tracer_provider=provider))
+    router = Router(Policy.default(tiers=tiers), telemetry=Telemetry(tracer_provider=provider))
     tracer = provider.get_tracer("case")
     with serve() as served, pytest.MonkeyPatch.context() as patch:
         for name, value in {**served.environ, "NO_PROXY": "127.0.0.1"}.items():

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -53,18 +54,23 @@ def running(
     """Run a server in a folder until the block ends; the block begins when `ready` answers, and the test fails when it does not in time."""
     log = folder / "server.log"
     with log.open("wb") as out:
-        process = subprocess.Popen(list(map(str, argv)), cwd=folder, stdout=out, stderr=out, env={**os.environ, **(environ or {})})
+        given = {**os.environ, **(environ or {})}
+        process = subprocess.Popen(list(map(str, argv)), cwd=folder, stdout=out, stderr=out, env=given, start_new_session=True)
     try:
         wait_for(lambda: process.poll() is not None or answers(ready), within_s, lambda: log.read_text(errors="replace")[-3000:])
         assert process.poll() is None, log.read_text(errors="replace")[-3000:]
         yield process
     finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a server and the workers it started: they are a process group of their own."""
+    for sign, wait_s in ((signal.SIGTERM, 20), (signal.SIGKILL, 20)):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, sign)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(wait_s)
 
 
 def wait_for(done: Callable[[], object], within_s: float, tell: Callable[[], str] = lambda: "") -> None:
@@ -92,11 +98,17 @@ def ask(url: str, body: object = None) -> Any:
 
 
 def listening(process: subprocess.Popen[bytes]) -> set[str]:
-    """The addresses on which a process accepts connections, from the kernel's own tables."""
-    links = [os.readlink(link) for link in Path(f"/proc/{process.pid}/fd").iterdir() if link.is_symlink()]
-    inodes = {link[8:-1] for link in links if link.startswith("socket:[")}
-    rows = [line.split() for table in ("tcp", "tcp6") for line in Path(f"/proc/{process.pid}/net/{table}").read_text().splitlines()[1:]]
-    return {row[1].partition(":")[0] for row in rows if row[3] == "0A" and row[9] in inodes}
+    """The addresses on which a server and its workers accept connections, from the kernel's own tables."""
+    found: set[str] = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if os.getpgid(int(folder.name)) != process.pid:
+                continue
+            links = [os.readlink(link) for link in (folder / "fd").iterdir()]
+            inodes = {link[8:-1] for link in links if link.startswith("socket:[")}
+            rows = [line.split() for table in ("tcp", "tcp6") for line in (folder / "net" / table).read_text().splitlines()[1:]]
+            found |= {row[1].partition(":")[0] for row in rows if row[3] == "0A" and row[9] in inodes}
+    return found
 
 
 LOOPBACK: Final = {"0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F"}
