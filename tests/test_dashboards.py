@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -122,3 +124,27 @@ def test_no_panel_lies_on_another():
 def overlap(a: dict[str, int], b: dict[str, int]) -> bool:
     apart = a["x"] + a["w"] <= b["x"] or b["x"] + b["w"] <= a["x"] or a["y"] + a["h"] <= b["y"] or b["y"] + b["h"] <= a["y"]
     return not apart
+
+
+ASK = """
+import urllib.request
+
+from routed_agents import Policy, Router, Step
+
+with Router(Policy.default()).step(Step.from_messages("Hello"), thread="t") as call:
+    pass
+print(urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"http://127.0.0.1:{server.server_port}/metrics").read().decode())
+"""
+
+
+def test_the_set_up_in_the_readme_gives_prometheus_our_metrics():
+    pytest.importorskip("opentelemetry.exporter.prometheus", reason="needs the extra `dev`")
+    (shown,) = re.findall(r"```python\n(.*?)```", (FOLDER / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    anywhere = shown.replace("start_http_server(9464", "server, _ = start_http_server(0")
+    run = subprocess.run([sys.executable, "-c", anywhere + ASK], capture_output=True, text=True, check=False, timeout=60)
+    assert "routed_agents_decisions_total{" in run.stdout, run.stderr
+
+
+def test_the_readme_names_every_alert():
+    alerts = re.findall(r"alert: (\w+)", RULES)
+    assert re.findall(r"^\| (RoutedAgents\w+) \|", (FOLDER / "README.md").read_text(encoding="utf-8"), re.MULTILINE) == alerts

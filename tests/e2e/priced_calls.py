@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import pytest
@@ -18,6 +18,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from routed_agents import Policy, RoutedChatModel, Router, Step
 from routed_agents.embedded import Fault, Provider, serve
 from routed_agents.ledger import Entry
+from routed_agents.pricing import Prices
 from routed_agents.telemetry import Telemetry, names
 
 LONG: Final = "Delivery takes three working days within the country and seven abroad. " * 900
@@ -170,8 +171,14 @@ def name_within_a_name(bench: Bench) -> None:
     bench.reply({"input_tokens": 1000, "output_tokens": 100}, model=f"our-own-{bench.cheap}-tuned")
 
 
+def price_of_our_own(bench: Bench) -> None:
+    own = Prices({bench.cheap: {"input": 0.07, "output": 0.35}})
+    replace(bench, router=bench.router.replace(prices=own)).reply({"input_tokens": 1000, "output_tokens": 100})
+
+
 OTHER: Final[tuple[Callable[[Bench], None], ...]] = (
     long_cache, batch, in_a_region, searching, unknown_tier, unknown_model, name_within_a_name,
+    price_of_our_own,
 )  # fmt: skip
 """Where a backend that prices tokens by itself cannot know what we know."""
 

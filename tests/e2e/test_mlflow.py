@@ -130,6 +130,7 @@ def test_no_parent_is_priced_so_nothing_is_counted_twice(cases):
         "batch": "knows no batch discount",
         "searching": "knows no fee for a web search",
         "unknown_tier": "prices a service tier it doesn't know at standard speed; we say unpriced",
+        "price_of_our_own": "has list prices",
     }.items(),
 )
 def test_where_mlflow_cannot_know_it_shows_the_standard_price_of_the_tokens(cases, case, does):

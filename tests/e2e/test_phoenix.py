@@ -222,6 +222,7 @@ PHOENIX_ALONE = {
     "unknown_tier": "prices a service tier it doesn't know at standard speed; we say unpriced",
     "unknown_model": "shows no cost, as we do",
     "name_within_a_name": "takes any model whose name contains a known one for that one; we say unpriced",
+    "price_of_our_own": "has list prices, until it's told ours",
 }
 
 
