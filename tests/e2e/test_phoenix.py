@@ -6,10 +6,9 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,17 +50,22 @@ class Phoenix:
     """A running Phoenix."""
 
     url: str
-    listening: set[str] = field(default_factory=set)
+    listening: set[str]
 
-    def shown(self, project: str, *, spans: int) -> Shown:
-        """What it shows once it has this many spans and has had time to price them: it does that a moment after they came."""
-        wait_for(lambda: (self._page(project) or {}).get("recordCount", 0) >= spans, 60)
-        before, since = None, time.monotonic()
-        while time.monotonic() - since < 2.5:  # prices come 0.6 s after their spans
-            now = self._page(project)["costSummary"]
-            before, since = now, since if now == before else time.monotonic()
-            time.sleep(0.2)
-        return self._read(project)
+    def shown(self, project: str, entries: Iterable[Entry], *, others: int) -> Shown:
+        """What it shows once these calls and the other spans are there, and all calls with tokens are priced, a moment after they came."""
+        calls = list(entries)
+        priced = sum(entry.usage.total > 0 for entry in calls)
+        found: list[Shown] = []
+
+        def complete() -> bool:
+            if (self._page(project) or {}).get("recordCount", 0) < len(calls) + others:
+                return False
+            found.append(self._read(project))
+            return sum(span["priced"] for span in found[-1].spans) >= priced
+
+        wait_for(complete, 60, lambda: f"{found and len(found[-1].spans)} spans of {len(calls) + others}, of {priced} to be priced")
+        return found[-1]
 
     def _page(self, project: str, after: str | None = None) -> Any:
         answer = ask(f"{self.url}/graphql", {"query": SPANS, "variables": {"name": project, "after": after}})
@@ -77,7 +81,16 @@ class Phoenix:
                 node = edge["node"]
                 ours = json.loads(node["attributes"]).get("routed_agents", {})
                 trace = node["trace"]["traceId"]
-                spans.append({**ours, "name": node["name"], "kind": node["spanKind"], "trace": trace, "usd": cost_in(node)})
+                spans.append(
+                    {
+                        **ours,
+                        "name": node["name"],
+                        "kind": node["spanKind"],
+                        "trace": trace,
+                        "usd": cost_in(node),
+                        "priced": bool(node["costSummary"]),
+                    }
+                )
                 traces[trace] = cost_in(node["trace"])
             if not page["spans"]["pageInfo"]["hasNextPage"]:
                 break
@@ -142,7 +155,7 @@ def demo(phoenix: Phoenix, tmp_path_factory: pytest.TempPathFactory) -> Demo:
         entries = list(kept.entries())
     runs = len({entry.run for entry in entries})
     steps = len({entry.step_id for entry in entries})
-    return Demo(entries=entries, runs=runs, shown=phoenix.shown("demo", spans=len(entries) + steps + runs))
+    return Demo(entries=entries, runs=runs, shown=phoenix.shown("demo", entries, others=steps + runs))
 
 
 def test_every_call_of_the_demo_is_in_phoenix_once(demo):
@@ -184,34 +197,40 @@ class Cases:
     entries: dict[str, list[Entry]]
     shown: Shown
 
-    def costs(self, case: str) -> dict[str, tuple[list[float | None], list[float | None], list[float | None]]]:
-        """Ledger beside Phoenix: the leaves' costs, the trace's and the session's."""
-        entries = self.entries[case]
-        leaves = [self.shown.leaves[entry.step_id, entry.attempt] for entry in entries]
-        traces = {leaf["trace"] for leaf in leaves}
-        whole = [sum(filter(None, (self.shown.traces[trace] for trace in traces)))]
-        ledger = [None if entry.cost is None else usd([entry]) for entry in entries]
-        return {"ledger": ledger, "leaves": [leaf["usd"] for leaf in leaves], "trace": whole, "session": [self.shown.sessions[case]]}
+    def leaves(self, case: str) -> list[tuple[Entry, dict[str, Any]]]:
+        """Each call of a case in the ledger, with its span in Phoenix."""
+        return [(entry, self.shown.leaves[entry.step_id, entry.attempt]) for entry in self.entries[case]]
 
 
 @pytest.fixture(scope="module")
 def cases(phoenix: Phoenix) -> Cases:
     entries: dict[str, list[Entry]] = {}
     with bench_for(f"{phoenix.url}/v1/traces", resource={"openinference.project.name": "cases"}) as run:
-        for case in (*STANDARD, *OTHER):
+        for case in (*STANDARD, *STANDARD, *OTHER):  # a session of two traces each, where it matters
             entries[case.__name__] = run(case)
-    return Cases(entries=entries, shown=phoenix.shown("cases", spans=sum(map(len, entries.values())) + len(entries)))
+    calls = [entry for group in entries.values() for entry in group]
+    traces = 2 * len(STANDARD) + len(OTHER)
+    routes = {entry.step_id for entry in calls if entry.outcome != "watched"}
+    return Cases(entries=entries, shown=phoenix.shown("cases", calls, others=traces + len(routes)))
 
 
 @pytest.mark.parametrize("case", [case.__name__ for case in STANDARD])
 def test_a_call_at_standard_speed_costs_the_same_in_span_trace_and_session(cases, case):
-    costs = cases.costs(case)
-    ledger = costs["ledger"]
-    assert None not in ledger
-    assert sum(ledger) > 0
-    assert [near(shown, cost) for shown, cost in zip(costs["leaves"], ledger, strict=True)] == [True] * len(ledger), costs
-    assert near(costs["trace"][0], sum(ledger)), costs
-    assert near(costs["session"][0], sum(ledger)), costs
+    leaves = cases.leaves(case)
+    assert all(entry.cost is not None for entry, _ in leaves)
+    assert [(entry.cost, leaf["usd"]) for entry, leaf in leaves if not near(leaf["usd"], usd([entry]))] == []
+    traces = summed(cases.entries[case], lambda entry: cases.shown.leaves[entry.step_id, entry.attempt]["trace"])
+    assert len(traces) == 2
+    assert min(traces.values()) > 0
+    assert {trace: cost for trace, cost in traces.items() if not near(cases.shown.traces[trace], cost)} == {}
+    assert near(cases.shown.sessions[case], usd(cases.entries[case]))
+
+
+def test_only_calls_are_priced_and_each_of_them_once(cases):
+    calls = {(entry.step_id, entry.attempt) for group in cases.entries.values() for entry in group}
+    assert cases.shown.leaves.keys() == calls
+    assert sum(span["kind"] == "llm" for span in cases.shown.spans) == len(calls)
+    assert [span["name"] for span in cases.shown.spans if "attempt" not in span and span["usd"]] == []
 
 
 PHOENIX_ALONE = {
@@ -232,9 +251,8 @@ def test_all_other_cases_are_listed():
 
 @pytest.mark.parametrize("case", PHOENIX_ALONE)
 def test_where_phoenix_cannot_know_it_shows_the_standard_price_of_the_tokens(cases, case):
-    (entry,) = cases.entries[case]
-    (shown,) = cases.costs(case)["leaves"]
-    usage = entry.usage
+    ((entry, leaf),) = cases.leaves(case)
+    shown, usage = leaf["usd"], entry.usage
     written = usage.cache_write_5m + usage.cache_write_1h
     standard = (usage.input * 0.10 + usage.cache_read * 0.01 + written * 0.125 + usage.output * 0.50) / 1e6  # Claude Haiku 5.5's list price
     if case == "unknown_model":
@@ -245,5 +263,5 @@ def test_where_phoenix_cannot_know_it_shows_the_standard_price_of_the_tokens(cas
 
 
 def test_an_attempt_the_provider_refused_costs_nothing_and_phoenix_shows_no_figure(cases):
-    refused, _ = cases.entries["retried"]
-    assert (usd([refused]), cases.costs("retried")["leaves"][0]) == (0.0, None)
+    refused, leaf = cases.leaves("retried")[0]
+    assert (refused.outcome, usd([refused]), leaf["usd"]) == ("failed", 0.0, None)
