@@ -1,10 +1,11 @@
 # Every target makes its own virtual environment; Python and make are all it needs.
 PYTHON ?= python3
 VENV := .venv
+SERVERS := .servers
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo drawings test lint bench quality failures train mutations clean
+.PHONY: demo drawings test lint bench quality failures train mutations mlflow servers phoenix-server prometheus-server mlflow-server clean
 
 demo: $(VENV)/demo-ready  ## the main job: two graphs on the embedded provider, their cost tree and bill; GRAPH=name runs any other
 	$(BIN)/routed-agents demo $(if $(GRAPH),--graph $(GRAPH))
@@ -36,8 +37,19 @@ train: $(VENV)/train-ready  ## fit the classifier's weights to corpus/; the same
 mutations: $(VENV)/test-ready  ## every law's tests must fail when the law is broken
 	$(BIN)/python tests/laws/mutations.py
 
+servers: phoenix-server prometheus-server  ## the real backends that the end-to-end tests start
+
+phoenix-server: $(SERVERS)/phoenix/ready  ## Phoenix, in an environment of its own
+
+prometheus-server: $(SERVERS)/prometheus/ready  ## Prometheus and promtool, from the Debian or Ubuntu package, unpacked and not installed
+
+mlflow-server: $(SERVERS)/mlflow/ready
+
+mlflow: $(VENV)/test-ready $(SERVERS)/mlflow/ready  ## a second opinion on costs, from a real MLflow server
+	MLFLOW_TEST=1 $(BIN)/python -m pytest tests/e2e/test_mlflow.py -m e2e
+
 clean:
-	rm -rf $(VENV) out
+	rm -rf $(VENV) $(SERVERS) out
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -56,4 +68,14 @@ $(VENV)/bench-ready: $(VENV)/test-ready
 
 $(VENV)/test-ready: $(VENV)/demo-ready
 	$(PIP) --editable '.[claude,gpt,agents,otlp,report,dev]'
+	touch $@
+
+$(SERVERS)/phoenix/ready $(SERVERS)/mlflow/ready: $(SERVERS)/%/ready: dashboards/servers/%.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
+$(SERVERS)/prometheus/ready:
+	mkdir -p $(@D)
+	cd $(@D) && apt-get download --quiet prometheus && dpkg -x prometheus_*.deb . && rm prometheus_*.deb
 	touch $@
