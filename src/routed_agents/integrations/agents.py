@@ -24,6 +24,7 @@ from routed_agents.policy import Policy
 from routed_agents.router import Attempt, RoutedCall, Router, labels_from_context
 from routed_agents.state import join
 from routed_agents.steps import Step, field_of, text_of, tool_name
+from routed_agents.telemetry.around import within
 from routed_agents.tiers import Tiers, card, same_model
 
 STRONG: Final = "strong"
@@ -67,7 +68,8 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
             response: ModelResponse[Any] | None = None
             for attempt in call.attempts():
                 with attempt:
-                    response = handler(_tiered(request, models, attempt))
+                    with within(attempt.context):
+                        response = handler(_tiered(request, models, attempt))
                     attempt.record(_reply(response))
             return _answered(response, call)
 
@@ -80,7 +82,8 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
             response: ModelResponse[Any] | None = None
             for attempt in call.attempts():
                 with attempt:
-                    response = await handler(_tiered(request, models, attempt))
+                    with within(attempt.context):
+                        response = await handler(_tiered(request, models, attempt))
                     attempt.record(_reply(response))
             return _answered(response, call)
 
@@ -107,7 +110,7 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
                 "give the agent that model, or the router a policy whose top tier is the agent's"
             )
         given = {top.name: model, **({router.policy.tiers[0].name: self._cheap} if self._cheap is not None else {})}
-        models = Models(router.policy, given, {})
+        models = Models(router.policy, given, {}, sdk_spans=router.telemetry.keeps_sdk_spans)
         return (router if models.policy is router.policy else router.replace(policy=models.policy)), models
 
     @staticmethod
@@ -135,6 +138,7 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
             memory=f"task:{position.namespace}" if position.state is not None else None,
             tool_schemas=lambda: schemas_of(request.tools),
             conditions=reachable(router.policy.tiers, request.tools),
+            made_by="langchain",
         )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Final, cast
 from uuid import UUID
@@ -18,7 +17,6 @@ from langchain_core.outputs import ChatGeneration, ChatResult, LLMResult
 from langchain_core.prompt_values import ChatPromptValue, PromptValue
 from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
 from langchain_core.utils.function_calling import convert_to_openai_tool
-from opentelemetry import trace
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from typing_extensions import override
 
@@ -35,11 +33,11 @@ from routed_agents.pricing import Usage, usage_of
 from routed_agents.repairs import unusable
 from routed_agents.router import NOTHING_SPECIAL, Attempt, RoutedCall, Router, labels_from_context, labels_from_tags
 from routed_agents.steps import STAMP, Step, tool_name
+from routed_agents.telemetry.around import areading, reading, within
 from routed_agents.tiers import Tiers
 
 LATE: Final = "_routed_late"
 """The bound argument that carries `bind_tools` and `with_structured_output` until the tier is known."""
-NOT_CURRENT: Final = nullcontext()
 ANSWER_FAILURES: Final = (OutputParserException, ValidationError)
 
 
@@ -120,7 +118,7 @@ class RoutedChatModel(BaseChatModel):
         router = Router.of(self.router if self.router is not None else policy_for(given))
         unknown = [router.policy.tiers.named(name) for name in given]
         del unknown  # naming them is the check
-        self.models = Models(router.policy, given, self.options)
+        self.models = Models(router.policy, given, self.options, sdk_spans=router.telemetry.keeps_sdk_spans)
         if self.models.policy is not router.policy:
             router = router.replace(policy=self.models.policy)
         self.router = router
@@ -174,7 +172,7 @@ class RoutedChatModel(BaseChatModel):
             for attempt in going.call.attempts():
                 with attempt:
                     target = going.target(self.models.get(attempt.deployment), attempt, stop)
-                    with _current(attempt):
+                    with within(attempt.context):
                         going.take(
                             attempt,
                             _or_failure(going, lambda target=target: target.runnable.invoke(going.prompt, target.config, **target.kwargs)),
@@ -189,7 +187,7 @@ class RoutedChatModel(BaseChatModel):
             for attempt in going.call.attempts():
                 with attempt:
                     target = going.target(await self._built(attempt), attempt, stop)
-                    with _current(attempt):
+                    with within(attempt.context):
                         try:
                             answer = await target.runnable.ainvoke(going.prompt, target.config, **target.kwargs)
                         except ANSWER_FAILURES as error:
@@ -207,7 +205,7 @@ class RoutedChatModel(BaseChatModel):
                 with attempt:
                     target = going.target(self.models.get(attempt.deployment), attempt, stop, streaming=True)
                     try:
-                        for chunk in target.runnable.stream(going.prompt, target.config, **target.kwargs):
+                        for chunk in reading(target.runnable.stream(going.prompt, target.config, **target.kwargs), attempt.context):
                             yield from passing.take(chunk)
                             if passing.refused:
                                 break
@@ -229,7 +227,7 @@ class RoutedChatModel(BaseChatModel):
                 with attempt:
                     target = going.target(await self._built(attempt), attempt, stop, streaming=True)
                     try:
-                        async for chunk in target.runnable.astream(going.prompt, target.config, **target.kwargs):
+                        async for chunk in areading(target.runnable.astream(going.prompt, target.config, **target.kwargs), attempt.context):
                             for ready in passing.take(chunk):
                                 yield ready
                             if passing.refused:
@@ -266,9 +264,10 @@ class RoutedChatModel(BaseChatModel):
                 passing = PassingEvents(attempt, going.call, going.taking(attempt), hold=self.buffer)
                 with attempt:
                     target = going.target(self.models.get(attempt.deployment), attempt, stop, streaming=True)
-                    stream = target.runnable.stream_events(going.prompt, target.config, version="v3", **target.kwargs)
+                    with within(attempt.context):
+                        stream = target.runnable.stream_events(going.prompt, target.config, version="v3", **target.kwargs)
                     try:
-                        for event in stream:
+                        for event in reading(stream, attempt.context):
                             yield from passing.take(event)
                             if passing.refused:
                                 break
@@ -285,9 +284,10 @@ class RoutedChatModel(BaseChatModel):
                 passing = PassingEvents(attempt, going.call, going.taking(attempt), hold=self.buffer)
                 with attempt:
                     target = going.target(await self._built(attempt), attempt, stop, streaming=True)
-                    stream = await target.runnable.astream_events(going.prompt, target.config, version="v3", **target.kwargs)
+                    with within(attempt.context):
+                        stream = await target.runnable.astream_events(going.prompt, target.config, version="v3", **target.kwargs)
                     try:
-                        async for event in stream:
+                        async for event in areading(stream, attempt.context):
                             for ready in passing.take(event):
                                 yield ready
                             if passing.refused:
@@ -375,6 +375,7 @@ class RoutedChatModel(BaseChatModel):
             forced_tools=late is not None and late.method == "bind_tools" and _demands_tool(late.options.get("tool_choice")),
             tool_schemas=late.schemas if late is not None and late.method == "bind_tools" else None,
             conditions=reachable(router.policy.tiers, late.subject) if late is not None and late.served else None,
+            made_by="langchain",
         )
         return _Going(call=call, prompt=prompt, config=config, late=late, kwargs=kwargs, in_channel=position.state is not None)
 
@@ -628,18 +629,6 @@ def _labels(policy: Policy, config: RunnableConfig, position: Position) -> dict[
     tags = config.get("tags")
     found = labels_from_tags(policy.labels, tags) if tags else {}
     return {**labels_from_context(policy.labels, position.context), **found} if position.context is not None else found
-
-
-def _current(attempt: Attempt) -> Any:
-    """Make the leaf span current while the provider is called, so that its own spans hang below ours; never round a stream."""
-    span = attempt.span
-    if span is None:
-        return NOT_CURRENT
-    return (
-        trace.use_span(span, end_on_exit=False, record_exception=False, set_status_on_exception=False)
-        if isinstance(span, trace.Span)
-        else NOT_CURRENT
-    )
 
 
 def _or_failure(going: _Going, call: Callable[[], Any]) -> Any:

@@ -157,6 +157,7 @@ class CostObserver(BaseCallbackHandler):
             first_chunk_ns=seen.first_chunk_ns,
             error=error,
             parent=expected.context if expected is not None else seen.parent,
+            made_by="langchain",
         )
 
     def _forget(self, run_id: UUID) -> None:
