@@ -125,7 +125,7 @@ class Telemetry:
         self.labels = tuple([key for key in allowed if key != THREAD])
         self.threads = threads if threads is not None else THREAD in allowed
         self.evidence = evidence
-        self.capture = capture
+        self.capture = _careful(capture) if capture is not None else None
         self.enabled = enabled
         spans = trace.NoOpTracerProvider() if emit == "off" else tracer_provider
         self._tracer = trace.get_tracer(names.SCOPE, names.SCHEMA_VERSION, spans)
@@ -464,6 +464,19 @@ class Telemetry:
 
 def _listed(text: str) -> tuple[str, ...]:
     return tuple([part for each in text.split(",") if (part := each.strip())])
+
+
+def _careful(redact: Redaction) -> Redaction:
+    """A hook that lets nothing through when it breaks."""
+
+    def told(text: str) -> str | None:
+        try:
+            return redact(text)
+        except Exception as trouble:
+            _complain("the redaction hook failed, so a text was left out", trouble)
+            return None
+
+    return told
 
 
 def _why(entry: Entry) -> str:
