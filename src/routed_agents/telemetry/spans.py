@@ -16,6 +16,7 @@ from opentelemetry.util.types import AttributeValue
 
 from routed_agents.errors import ConfigurationError
 from routed_agents.pricing import usd_of
+from routed_agents.steps import field_of
 from routed_agents.telemetry import names
 from routed_agents.telemetry.around import context_for
 from routed_agents.telemetry.content import Redaction, messages_attribute, redacted
@@ -294,6 +295,8 @@ class Telemetry:
             span.set_attribute(names.REPAIRS, list(repairs))
         if self.capture is not None and reply is not None and (said := messages_attribute([reply], self.capture)) is not None:
             span.set_attribute(names.OUTPUT_MESSAGES, said)
+        if (reply_id := _id_of(reply)) is not None:
+            span.set_attribute(names.RESPONSE_ID, reply_id)
         attributes = self._leaf_attributes(entry)
         if not emission.full:
             attributes = _uncounted(attributes, entry, emission)
@@ -464,6 +467,13 @@ class Telemetry:
 
 def _listed(text: str) -> tuple[str, ...]:
     return tuple([part for each in text.split(",") if (part := each.strip())])
+
+
+def _id_of(reply: object) -> str | None:
+    """The provider's id of a reply; LangChain keeps it in the metadata where its own id is that of the run."""
+    metadata = field_of(reply, "response_metadata")
+    found = cast("Mapping[str, object]", metadata).get("id") if isinstance(metadata, Mapping) else field_of(reply, "id")
+    return found if isinstance(found, str) else None
 
 
 def _careful(redact: Redaction) -> Redaction:
