@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 EXTRAS: Final = {"anthropic": ("claude", "langchain_anthropic", "ChatAnthropic"), "openai": ("gpt", "langchain_openai", "ChatOpenAI")}
 
 
+QUIET: Final = "routed_agents_sdk_span_off"
+"""Metadata of a model whose SDK makes no span, so that an observer knows whose span is counted."""
+
+
 class Models:
     """The chat models of a policy's deployments, given or built once each.
 
@@ -131,7 +135,9 @@ def without_sdk_span(model: Any) -> Any:
     """The model, or a copy of it, with the anthropic SDK's own span off: it repeats our leaf's tokens, so cost would count twice."""
     if type(model).__name__ != "ChatAnthropic":
         return model
-    quiet = model.model_copy()  # the caller may use the model elsewhere, where nobody else makes a span for it
+    quiet = model.model_copy(
+        update={"metadata": {**(model.metadata or {}), QUIET: True}}
+    )  # the caller may use the model elsewhere, where nobody else makes a span for it
     for name in ("_client", "_async_client"):
         client = getattr(quiet, name, None)
         if client is not None and hasattr(client, "with_options"):

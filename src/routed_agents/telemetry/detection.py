@@ -10,8 +10,8 @@ from typing import Final, Literal
 
 from opentelemetry import trace
 
-MadeBy = Literal["caller", "langchain", "client"]
-"""Who makes a routed call: the caller's own code, or one of our integrations, which can quiet others while it calls."""
+MadeBy = Literal["caller", "langchain", "langchain_quiet", "client"]
+"""Who makes a call: the caller's own code, LangChain (`quiet` when the model's SDK is known to make no span), or a client we wrapped."""
 Cure = Literal["suppress", "nested", "option", "none"]
 
 
@@ -182,19 +182,20 @@ def emission_for(provider: str | None, *, made_by: MadeBy, watched: bool) -> Emi
     code makes inside `router.step` is taken for a call of the provider's SDK.
     """
     ours = made_by != "caller" and not watched
+    through_langchain = made_by in ("langchain", "langchain_quiet")
     suppress = nested = False
     for source in INSTRUMENTORS:
         if not _instruments(source):
             continue
-        if made_by != "langchain" if source.sees_langchain else source.provider != provider:
+        if not through_langchain if source.sees_langchain else source.provider != provider:
             continue
         if not ours or source.cure == "none":
             return Emission(counted_by=source.key)
         suppress = suppress or source.cure == "suppress"
         nested = nested or source.cure == "nested"
-    if made_by == "langchain" and langsmith_exports():
+    if through_langchain and langsmith_exports():
         return Emission(counted_by=LANGSMITH.key)
-    if provider == SDK.provider and not ours and sdk_traces():
+    if provider == SDK.provider and not ours and made_by != "langchain_quiet" and sdk_traces():
         return Emission(counted_by=SDK.key)
     return Emission(suppress=suppress, nested=nested) if suppress or nested else FULL
 

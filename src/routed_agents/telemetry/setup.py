@@ -132,6 +132,19 @@ def asked_by(environ: Mapping[str, str]) -> tuple[str | None, bool]:
 _MADE: Final[weakref.WeakSet[TracerProvider]] = weakref.WeakSet()
 
 
+def sent(endpoint: str, spans: Sequence[ReadableSpan], *, timeout_s: float = 2.0) -> int:
+    """Send spans to an OTLP endpoint now; returns how many did not get there in time.
+
+    Raises:
+        ConfigurationError: the extra for the endpoint is missing.
+    """
+    output = _output(lambda: _otlp(endpoint), len(spans) + 1, ())
+    for span in spans:
+        output.on_end(span)
+    output.close(timeout_s)
+    return output.dropped
+
+
 class Handle:
     """What `configure` set up; flush it where spans must be on disk, and shut it down at the end or leave that to the exit.
 
