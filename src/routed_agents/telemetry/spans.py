@@ -20,7 +20,7 @@ from routed_agents.steps import field_of
 from routed_agents.telemetry import names
 from routed_agents.telemetry.around import context_for
 from routed_agents.telemetry.content import Redaction, messages_attribute, redacted
-from routed_agents.telemetry.detection import FULL, Emission, MadeBy, emission_for, langchain_parent
+from routed_agents.telemetry.detection import FULL, SDK, Emission, MadeBy, emission_for, langchain_parent
 
 if TYPE_CHECKING:
     from routed_agents.decisions import Decision
@@ -248,6 +248,9 @@ class Telemetry:
         leaf = span if isinstance(span, LeafSpan) else None
         try:
             emission = leaf.emission if leaf is not None else FULL
+            plain = isinstance(reply, Mapping)
+            if leaf is not None and emission.counted_by == SDK.key and plain:
+                emission = _promoted(leaf.span, entry)  # the SDK gives objects, so it did not make this call
             if leaf is not None and leaf.span.is_recording():
                 self._write(leaf.span, emission, entry, error, repairs, reply)
             self._count(entry, trace.set_span_in_context(leaf.span) if leaf is not None else None, emission, followed=followed)
@@ -492,6 +495,15 @@ def _careful(redact: Redaction) -> Redaction:
 def _why(entry: Entry) -> str:
     """Why an attempt was not good enough, as a code."""
     return entry.error or next((code for code in reversed(entry.codes) if code.startswith("check:")), entry.outcome)
+
+
+def _promoted(span: Span, entry: Entry) -> Emission:
+    """Make a leaf that only told the decision the one that is counted."""
+    span.update_name(f"chat {entry.model}")
+    span.set_attributes({names.OPERATION: "chat", names.SPAN_KIND: "LLM", names.REQUEST_MODEL: entry.model})
+    if entry.provider:
+        span.set_attribute(names.PROVIDER, entry.provider)
+    return FULL
 
 
 def _uncounted(attributes: Mapping[str, AttributeValue], entry: Entry, emission: Emission) -> dict[str, AttributeValue]:
