@@ -133,7 +133,7 @@ def deployment_of(model: object, tier: str) -> Deployment:
 
 def without_sdk_span(model: Any) -> Any:
     """The model, or a copy of it, with the anthropic SDK's own span off: it repeats our leaf's tokens, so cost would count twice."""
-    if type(model).__name__ != "ChatAnthropic":
+    if not any(kind.__name__ == "ChatAnthropic" for kind in type(model).__mro__):
         return model
     quiet = model.model_copy(
         update={"metadata": {**(model.metadata or {}), QUIET: True}}
