@@ -21,11 +21,12 @@ from routed_agents.policy import Policy
 from routed_agents.router import Router
 from routed_agents.steps import Step
 from routed_agents.telemetry import Telemetry, configure
+from routed_agents.telemetry.setup import Handle
 
 from . import backends
 
 REPLY = {"model": "claude-haiku-5-5", "content": [{"type": "text", "text": "yes"}], "usage": {"input_tokens": 30, "output_tokens": 5}}
-STEPS, ROUNDS = 200, 5
+STEPS, ROUNDS = 200, 7
 TOTAL = STEPS * ROUNDS
 DOWN = [backends.refusing, backends.resetting, backends.black_hole, backends.slow, backends.overloaded]
 
@@ -37,8 +38,15 @@ def no_provider(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trace, "_TRACER_PROVIDER_SET_ONCE", Once())
 
 
-def routed() -> Router:
-    return Router(Policy.default(), ledger=Ledger.memory(), telemetry=Telemetry())
+def routed(provider: trace.TracerProvider | None = None) -> Router:
+    return Router(Policy.default(), ledger=Ledger.memory(), telemetry=Telemetry(tracer_provider=provider))
+
+
+def sending_to(url: str) -> tuple[Router, Handle]:
+    """A router of its own whose spans go to this backend, by the output that `configure` sets up."""
+    trace._TRACER_PROVIDER, trace._TRACER_PROVIDER_SET_ONCE = None, Once()
+    handle = configure(otlp_endpoint=url)
+    return routed(handle.provider), handle
 
 
 def step(router: Router) -> None:
@@ -48,44 +56,33 @@ def step(router: Router) -> None:
                 attempt.record(REPLY)
 
 
-def timed(router: Router, count: int) -> list[float]:
-    took: list[float] = []
-    for _ in range(count):
-        began = time.perf_counter()
-        step(router)
-        took.append(time.perf_counter() - began)
-    return sorted(took)
-
-
-def best(router: Router) -> tuple[float, float]:
-    """Median and 99th percentile of a step, of the calmest of some rounds: the machine is shared."""
-    rounds = [timed(router, STEPS) for _ in range(ROUNDS)]
-    return min(took[STEPS // 2] for took in rounds), min(took[int(STEPS * 0.99)] for took in rounds)
+def timed(router: Router) -> float:
+    began = time.perf_counter()
+    step(router)
+    return time.perf_counter() - began
 
 
 @pytest.mark.parametrize("down", DOWN, ids=lambda each: each.__name__)
 def test_a_backend_that_is_down_delays_no_step_and_no_exit_and_loses_nothing_unseen(
     down: Callable[[], AbstractContextManager[str]],
 ) -> None:
-    with backends.backend() as up:
-        handle = configure(otlp_endpoint=up.url)
-        router = routed()
-        healthy = best(router)
-        assert handle.shutdown()
+    ratios: list[tuple[float, float]] = []
+    with backends.backend() as up, down() as url:
+        (fine, healthy), (hurt, dead) = sending_to(up.url), sending_to(url)
+        for _ in range(ROUNDS):  # turn about, so that whatever else the machine does meets both alike
+            both = [(timed(fine), timed(hurt)) for _ in range(STEPS)]
+            good, bad = (sorted(each) for each in zip(*both, strict=True))
+            ratios.append((bad[STEPS // 2] / good[STEPS // 2], bad[int(STEPS * 0.99)] / good[int(STEPS * 0.99)]))
+        assert healthy.shutdown(10.0)
         assert (sum(up.spans.values()), max(up.spans.values())) == (2 * TOTAL, 1)
-    trace._TRACER_PROVIDER, trace._TRACER_PROVIDER_SET_ONCE = None, Once()
-    with down() as url:
-        handle = configure(otlp_endpoint=url)
-        router = routed()
-        dead = best(router)
         began = time.monotonic()
-        done = handle.shutdown()
+        done = dead.shutdown()
         took = time.monotonic() - began
-        assert (done, handle.dropped, router.ledger.total().attempts) == (False, 2 * TOTAL, TOTAL)
+        assert (done, dead.dropped, hurt.ledger.total().attempts) == (False, 2 * TOTAL, TOTAL)
         assert took < 2.3
-    print(f"p50 {dead[0] / healthy[0]:.2f}, p99 {dead[1] / healthy[1]:.2f} of healthy; shutdown {took:.2f} s")  # noqa: T201
-    assert dead[0] < 1.2 * healthy[0] + 0.00005
-    assert dead[1] < 1.2 * healthy[1] + 0.0005
+    p50, p99 = (sorted(each)[ROUNDS // 2] for each in zip(*ratios, strict=True))
+    print(f"p50 {p50:.2f}, p99 {p99:.2f} of healthy; shutdown {took:.2f} s")  # noqa: T201
+    assert (p50 < 1.2, p99 < 1.2 or min(each[1] for each in ratios) < 1.1) == (True, True)
 
 
 def test_dropped_spans_are_in_the_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
