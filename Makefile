@@ -4,10 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint bench quality failures train mutations clean
+.PHONY: demo drawings test lint bench quality failures train mutations clean
 
-demo: $(VENV)/demo-ready  ## the main job: two graphs on the embedded provider, their cost tree and bill
+demo: $(VENV)/demo-ready  ## the main job: two graphs on the embedded provider, their cost tree and bill; GRAPH=name runs any other
 	$(BIN)/routed-agents demo $(if $(GRAPH),--graph $(GRAPH))
+
+drawings: $(VENV)/demo-ready  ## draw the graphs again, into graphs/README.md
+	$(BIN)/python graphs/draw.py
 
 test: $(VENV)/test-ready  ## all tests that need no server
 	$(BIN)/python -m pytest

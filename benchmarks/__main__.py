@@ -6,13 +6,14 @@ import argparse
 import json
 import os
 import platform
+import sys
 from pathlib import Path
 
 os.environ.setdefault("ANTHROPIC_OPEN_TELEMETRY", "false")  # the SDK's own span would be measured as ours
 
 from rich.console import Console
 
-from benchmarks import chat_model, decide, peers, quality
+from benchmarks import chat_model, decide, peers, quality, trajectories, turns
 from benchmarks.measure import Comparison
 
 BENCHMARKS = {
@@ -25,9 +26,16 @@ BENCHMARKS = {
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"which: {', '.join(BENCHMARKS)}, quality; all of the timed ones when none is named"
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help=f"which: {', '.join(BENCHMARKS)}, quality, turns, trajectories; all of the timed ones when none is named",
     )
-    parser.add_argument("--data", type=Path, metavar="FILE", help="labelled steps for quality (gzipped JSONL)")
+    parser.add_argument(
+        "--data", type=Path, metavar="PATH", help="labelled steps for quality (gzipped JSONL); the folder of outcome data for trajectories"
+    )
+    parser.add_argument("--turns", type=int, default=20_000, help="how many turns to simulate")
+    parser.add_argument("--seed", type=int, default=7, help="of the simulation and of resampling")
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--page", type=Path, metavar="FILE", help="with quality: write what goes wrong as Markdown")
     parser.add_argument(
@@ -44,6 +52,18 @@ def main() -> None:
         if given.picture:
             quality.picture(given.data, given.picture)
         given.names.remove("quality")
+        if not given.names:
+            return
+    if "turns" in given.names:
+        broken = turns.main(Console(), turns=given.turns, seed=given.seed).broken
+        given.names.remove("turns")
+        if broken or not given.names:
+            sys.exit(1 if broken else 0)
+    if "trajectories" in given.names:
+        if given.data is None or not given.data.is_dir():
+            parser.error("trajectories needs recorded runs: --data FOLDER, like outcomes/ of the reference data")
+        trajectories.main(given.data, Console(), seed=given.seed)
+        given.names.remove("trajectories")
         if not given.names:
             return
     if unknown := [name for name in given.names if name not in BENCHMARKS]:

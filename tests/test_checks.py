@@ -14,6 +14,7 @@ from routed_agents.checks import (
     DEFAULT,
     Empty,
     InvalidToolCall,
+    LowLogprob,
     Refusal,
     Rejection,
     Reply,
@@ -291,3 +292,22 @@ def test_a_reply_cut_off_is_truncated_on_every_wire(message: AIMessage) -> None:
 
 def test_a_refusal_in_a_block_is_a_refusal() -> None:
     assert reply_of(AIMessage([{"type": "refusal", "refusal": "I can't help with that."}])).refused
+
+
+@pytest.mark.parametrize(("logprobs", "rejected"), [([-0.1, -0.2], False), ([-3.0, -0.5], True), (None, False)])
+def test_words_the_model_itself_found_unlikely_are_rejected(logprobs: list[float] | None, rejected: bool) -> None:
+    told = {"logprobs": {"content": [{"token": "x", "logprob": each} for each in logprobs]}} if logprobs else {}
+
+    assert (LowLogprob(limit=-1.0)(STEP, reply_of(AIMessage("fine", response_metadata=told))) is not None) is rejected
+
+
+def test_a_call_of_a_tool_that_takes_free_text_is_a_tool_call():
+    item = {"type": "custom_tool_call", "call_id": "c1", "name": "run_sql", "input": "select 1"}
+    chat = {"id": "c1", "type": "custom", "custom": {"name": "run_sql", "input": "select 1"}}
+    for raw in (
+        {"object": "response", "output": [item]},
+        {"choices": [{"finish_reason": "tool_calls", "message": {"content": None, "tool_calls": [chat]}}]},
+    ):
+        reply = reply_of(raw)
+        assert [(call.name, call.arguments) for call in reply.tool_calls] == [("run_sql", '"select 1"')]
+        assert not reply.unreadable_calls

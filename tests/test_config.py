@@ -43,7 +43,7 @@ math_reasoning = 0.9
 [guards]
 disable = ["deadline"]
 
-[guards.agentic_chain]
+[guards.stall]
 errors = 3
 
 [checks]
@@ -167,9 +167,10 @@ MISTAKES = [
     ('[thresholds]\nunsure = 0.3\n[guards]\ndisable = ["low_confidence"]', "is disabled", "line 2", "Remove one"),
     ('[guards]\ndisable = ["dedline"]', 'unknown guard "dedline"', "line 2, [guards] disable", 'Did you mean "deadline"?'),
     ('[guards]\ndisable = "deadline"', 'disable is "deadline"', "line 2", '["deadline"]'),
-    ("[guards.agentic_chain]\nerror = 3", 'unknown key "error"', "line 2, [guards.agentic_chain]", 'Did you mean "errors"?'),
+    ("[guards.stall]\nerror = 3", 'unknown key "error"', "line 2, [guards.stall]", 'Did you mean "errors"?'),
     ("[guards.low_confidence]\nlimit = 35", "limit is 35", "line 2", "from 0 to 1"),
-    ('[guards]\ndisable = ["agentic_chain"]\n[guards.agentic_chain]\nerrors = 3', "disabled and has settings", "line 3", "Remove one"),
+    ("[guards.compounding]\ntolerance = 500", "tolerance is 500", "line 2", "from 0 to 100"),
+    ('[guards]\ndisable = ["stall"]\n[guards.stall]\nerrors = 3', "disabled and has settings", "line 3", "Remove one"),
     ('[checks]\ndisable = ["served"]', 'unknown check "served"', "line 2", "served_model"),
     ('[taxonomy.math]\ndisposition = "escalate"', 'unknown task class "math"', "line 1", "math_reasoning"),
     ('[taxonomy.math_reasoning]\ndisposition = "always"', 'unknown disposition "always"', "line 2", "escalate_often"),
@@ -213,7 +214,7 @@ def test_byte_order_mark_and_windows_line_ends_are_fine(write):
 def test_schema_knows_every_section_and_every_guard_with_settings():
     schema = json.loads(json.dumps(policy_schema()))
     assert {"tiers", "floor", "thresholds", "guards", "checks", "taxonomy"} <= set(schema["properties"])
-    assert {"disable", "long_context", "agentic_chain", "low_confidence"} <= set(schema["$defs"]["guards"]["properties"])
+    assert {"disable", "long_context", "compounding", "stall", "low_confidence"} <= set(schema["$defs"]["guards"]["properties"])
 
 
 def test_lines_are_right_behind_strings_lists_and_dotted_keys():

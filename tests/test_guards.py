@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from fractions import Fraction
+from statistics import median
 from typing import Any
 
 import pytest
 
 from routed_agents.decisions import Decision
 from routed_agents.errors import PolicyError
-from routed_agents.guards import DEFAULT, TOP, Conditions, Deadline, PolicyFloor, Verdict, distress_in, identity, named
+from routed_agents.features import extract
+from routed_agents.guards import (
+    DEFAULT,
+    TOP,
+    Compounding,
+    Conditions,
+    Deadline,
+    PolicyFloor,
+    Stall,
+    Verdict,
+    distress_in,
+    identity,
+    named,
+)
 from routed_agents.policy import Policy
 from routed_agents.state import ThreadState, thread_facts
 from routed_agents.steps import Step
+from routed_agents.taxonomy import Taxonomy
 
 POLICY = Policy.default(tiers="claude-2026-11-three")
 CHEAP = "Classify the sentiment as positive or negative: lovely"
@@ -44,10 +61,76 @@ def test_long_context_pins_the_turn() -> None:
 # ---- agentic chain
 
 
-def loop(calls: int, *, errors: int = 0, same: bool = False) -> list[dict[str, Any]]:
+def test_a_step_of_a_multi_step_chain_goes_strong() -> None:
+    assert said("agentic_chain", decide("x", task_class="agentic_chain")) == ["agentic_chain"]
+
+
+# ---- compounding
+
+
+@pytest.mark.parametrize(
+    ("key", "downstream", "codes"),
+    [
+        ("code_generation", 1, ["compounding"]),
+        ("code_generation", 17, ["compounding"]),
+        ("code_generation", 18, []),
+        ("code_generation", 10**30, []),
+        ("knowledge_qa", 3, ["compounding"]),
+        ("multi_turn", 3, []),
+        ("summarization", 1, []),
+        ("code_generation", 0, []),
+        ("code_generation", None, []),
+    ],
+)
+def test_a_step_much_hangs_on_goes_strong(key: str, downstream: int | None, codes: list[str]) -> None:
+    assert said("compounding", decide("x", task_class=key, downstream=downstream)) == codes
+
+
+@pytest.mark.parametrize(
+    ("node", "key", "downstream"),
+    [("triage", "classification", 3), ("extract", "extraction", 2), ("lookup", "rag_lookup", 1), ("grade", "classification", 12)],
+)
+def test_triage_reading_and_grading_stay_cheap_whatever_hangs_on_them(node: str, key: str, downstream: int) -> None:
+    decision = decide("Sort the message by topic and mood", node=node, task_class=key, downstream=downstream)
+
+    assert (decision.tier, decision.codes) == ("cheap", ())
+
+
+def test_the_loss_is_the_formulas_and_its_evidence_holds_numbers_only() -> None:
+    verdict = next(
+        each for each in decide("secret words", task_class="math_reasoning", downstream=7).verdicts if each.guard == "compounding"
+    )
+    exact = (92 - 72) * Fraction(94, 100) ** 7
+
+    assert (f"{float(exact):.2f}", verdict.evidence) == ("12.97", "loss 12.96 percent points = (92 - 72) x 94 % ^ 7, over 5")
+
+
+def test_rates_nobody_knows_keep_it_silent() -> None:
+    shipped = Taxonomy.default()
+    blind = replace(shipped, rows={**shipped.rows, "code_generation": replace(shipped.row("code_generation"), p_cheap=None)})
+
+    assert said("compounding", decide("x", task_class="code_generation", downstream=3, policy=POLICY.replace(taxonomy=blind))) == []
+
+
+def test_what_it_tolerates_and_the_rates_are_the_policys() -> None:
+    lenient = POLICY.replace(guards=[Compounding(tolerance=16)])
+
+    assert said("compounding", decide("x", task_class="code_generation", downstream=1, policy=lenient)) == []
+
+
+def test_the_rest_is_taken_to_succeed_as_the_taxonomys_median() -> None:
+    assert Compounding().remaining == round(median(row.p_strong or 0 for row in Taxonomy.default()))
+
+
+# ---- stall
+
+
+def loop(calls: int, *, errors: int = 0, same: bool = False, tier: str | None = None, rejected: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """A question and the tool calls made for it, stamped with a tier if one is given."""
     messages: list[dict[str, Any]] = [{"role": "user", "content": CHEAP}]
+    stamp = {"response_metadata": {"routed_agents": {"tier": tier, "pin": "turn", "codes": [], "rejected": rejected}}} if tier else {}
     for at in range(calls):
-        messages.append({"role": "assistant", "tool_calls": [{"name": "look", "args": {"at": 0 if same else at}}]})
+        messages.append({"role": "assistant", "tool_calls": [{"name": "look", "args": {"at": 0 if same else at}}], **stamp})
         messages.append({"role": "tool", "content": "r", "status": "error" if at >= calls - errors else "success"})
     return messages
 
@@ -60,15 +143,128 @@ def loop(calls: int, *, errors: int = 0, same: bool = False) -> list[dict[str, A
         (loop(3, errors=2), ["tool_errors"]),
         (loop(2, same=True), []),
         (loop(3, same=True), ["repeated_tool_call"]),
+        (loop(1, tier="mid"), []),
+        (loop(1, tier="mid", rejected=["schema_mismatch"]), ["answer_failures"]),
+        (loop(1, tier="strong", rejected="invalid_tool_call"), []),
     ],
-    ids=["long loop", "one error", "two errors", "one repeat", "two repeats"],
+    ids=["long loop", "one error", "two errors", "one repeat", "two repeats", "accepted", "rejected", "a stamp nobody understands"],
 )
 def test_a_tool_loop_needs_evidence_of_a_stall(messages: list[Any], codes: list[str]) -> None:
-    assert said("agentic_chain", decide(messages, tools=["look"], task_class="classification")) == codes
+    decision = decide(messages, tools=["look"], task_class="classification")
+
+    assert (said("stall", decision), decision.pin) == (codes, "turn" if codes or decision.pins else None)
 
 
-def test_a_step_of_a_multi_step_chain_goes_strong() -> None:
-    assert said("agentic_chain", decide("x", task_class="agentic_chain")) == ["agentic_chain"]
+@pytest.mark.parametrize(("declared", "codes"), [(0, []), (1, ["answer_failures"]), (True, ["answer_failures"]), ("2", []), (-3, [])])
+def test_a_node_may_declare_that_its_last_answer_failed(declared: object, codes: list[str]) -> None:
+    assert said("stall", decide(CHEAP, metadata={"answer_failures": declared})) == codes
+
+
+@pytest.mark.parametrize(
+    ("messages", "stopped"),
+    [
+        (loop(5, same=True, tier="strong"), None),
+        (loop(6, same=True, tier="strong"), "stalled"),
+        (loop(9, same=True, tier="mid"), None),
+        (loop(9, same=True), None),
+        ([*loop(3, same=True, tier="cheap"), *loop(2, same=True, tier="strong")[1:]], None),
+        ([*loop(3, same=True, tier="cheap"), *loop(3, same=True, tier="strong")[1:]], "stalled"),
+        (loop(9, errors=4, tier="strong"), None),
+        (loop(9, errors=5, tier="strong"), "stalled"),
+        ([*loop(2, errors=2, tier="cheap"), *loop(3, errors=3, tier="strong")[1:]], "stalled"),
+        (loop(3, tier="strong", rejected=["empty"]), None),
+        (loop(4, tier="strong", rejected=["empty"]), "stalled"),
+        (loop(9, tier="strong"), None),
+    ],
+)
+def test_a_stall_at_the_top_tier_stops_after_three_more(messages: list[Any], stopped: str | None) -> None:
+    decision = decide(messages, tools=["look"], task_class="classification")
+
+    assert (decision.stopped, decision.rank is None) == (stopped, stopped is not None)
+
+
+def test_how_often_it_may_go_on_is_the_policys() -> None:
+    patient = POLICY.replace(guards=[Stall(max_repeats=4)])
+
+    assert decide(loop(6, same=True, tier="strong"), task_class="classification", policy=patient).stopped is None
+
+
+CHAT = [{"role": "user", "content": "When does the shop in Ghent open?"}, {"role": "assistant", "content": "It is in Belgium."}]
+
+
+def after(text: str) -> list[dict[str, str]]:
+    return [*CHAT, {"role": "user", "content": text}]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "No, that's not what I asked.",
+        "That isn’t what I meant",
+        "You misunderstood me",
+        "I already told you",
+        "Sorry, I meant Bruges",
+        "Nein, das habe ich nicht gefragt",
+        "Ich habe doch schon gesagt: Gent",
+        "Ce n'est pas ce que j'ai demandé",
+        "Eso no es lo que pregunté",
+        "Non è quello che ho chiesto",
+        "Não foi isso que eu perguntei",
+        "Dat is niet wat ik vroeg",
+        "Nie o to pytałem",
+        "聞いているのは時間です",
+        "我问的是时间",
+    ],
+)
+def test_a_person_who_corrects_goes_strong_for_the_turn(text: str) -> None:
+    decision = decide(after(text), task_class="multi_turn")
+
+    assert (said("stall", decision), decision.tier, decision.pin) == (["user_corrects"], "strong", "turn")
+
+
+@pytest.mark.parametrize("text", ["No, thank you", "That is right", "I want to ask about Bruges", "Nein, danke", "非常感谢", "No problem"])
+def test_everyday_answers_correct_nothing(text: str) -> None:
+    assert said("stall", decide(after(text), task_class="multi_turn")) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "codes"),
+    [
+        ("when does the shop in Ghent open", ["user_repeats"]),
+        ("Again: when does the shop in Ghent open?", ["user_repeats"]),
+        ("When does the shop in Bruges open?", []),
+        ("When does it close?", []),
+    ],
+)
+def test_a_person_who_says_the_same_again_goes_strong(text: str, codes: list[str]) -> None:
+    assert said("stall", decide(after(text), task_class="multi_turn")) == codes
+
+
+@pytest.mark.parametrize("short", ["Go on, please", "yes"])
+def test_short_words_may_come_again(short: str) -> None:
+    history = [{"role": "user", "content": short}, {"role": "assistant", "content": "Done."}, {"role": "user", "content": short}]
+
+    assert said("stall", decide(history, task_class="multi_turn")) == []
+
+
+@pytest.mark.parametrize("key", ["classification", "extraction"])
+def test_a_label_about_a_correction_stays_cheap(key: str) -> None:
+    assert decide(after("No, that's not what I asked."), task_class=key).tier == "cheap"
+
+
+def test_a_first_message_corrects_nobody() -> None:
+    assert said("stall", decide("No, that's not what I asked for, your colleague said.", task_class="multi_turn")) == []
+
+
+def test_a_stamp_tells_its_part_of_a_stall() -> None:
+    messages = [*loop(2, errors=2, same=True, tier="cheap", rejected=["empty"]), *loop(1, errors=1, same=True, tier="strong")[1:]]
+    stamps = extract(Step.from_messages(messages)).stamps
+
+    assert [(each.tier, each.rejected, each.repeated, each.failed) for each in stamps] == [
+        ("strong", 0, 1, 1),
+        ("cheap", 1, 1, 1),
+        ("cheap", 1, 1, 1),
+    ]
 
 
 # ---- empathy

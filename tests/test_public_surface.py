@@ -12,7 +12,7 @@ import routed_agents
 NAMES = [
     "Bill", "Classification", "Conditions", "CostObserver", "Decision", "Ledger", "Policy", "PolicyError", "Prices", "RoutedAgentsError",
     "RoutedChatModel", "Router", "RouterMiddleware", "RouterNode", "Step", "StepStopped", "Telemetry", "ThreadState", "Usage", "Verdict",
-    "cost_of", "decision_of", "join",
+    "cost_of", "decision_of", "join", "routed_anthropic", "routed_openai",
 ]  # fmt: skip
 FRAMEWORKS = ("langchain_core", "langchain", "langgraph", "anthropic", "openai", "pydantic", "opentelemetry.sdk", "numpy", "rich")
 LOADED = f"print([name for name in {FRAMEWORKS} if name in sys.modules])"

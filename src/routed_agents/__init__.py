@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from routed_agents.errors import PolicyError, RoutedAgentsError, StepStopped
     from routed_agents.guards import Conditions, Verdict
     from routed_agents.integrations.agents import RouterMiddleware
+    from routed_agents.integrations.clients import routed_anthropic, routed_openai
     from routed_agents.integrations.langchain import RoutedChatModel
     from routed_agents.integrations.langgraph import RouterNode
     from routed_agents.integrations.observer import CostObserver
@@ -46,6 +47,8 @@ _HOMES = {
     "cost_of": "ledger",
     "decision_of": "router",
     "join": "state",
+    "routed_anthropic": "integrations.clients",
+    "routed_openai": "integrations.clients",
 }
 
 __all__ = [
@@ -72,6 +75,8 @@ __all__ = [
     "cost_of",
     "decision_of",
     "join",
+    "routed_anthropic",
+    "routed_openai",
 ]
 
 

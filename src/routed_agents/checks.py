@@ -30,6 +30,7 @@ class Reply:
         obligation: the lowest rank that may answer this step.
         forced_tools: the caller demanded a tool call, so words alone are no answer.
         validated: whether the caller's own parser took the structured output; None when nobody parsed it.
+        logprob: mean log probability of its tokens, where the provider was asked for them.
         tool_schemas: the JSON Schemas of the offered tools' arguments, by name, as far as they are known.
     """
 
@@ -44,6 +45,7 @@ class Reply:
     obligation: int = 0
     forced_tools: bool = False
     validated: bool | None = None
+    logprob: float | None = None
     tool_schemas: Mapping[str, Mapping[str, Any]] | None = None
 
 
@@ -164,6 +166,24 @@ class ServedModel:
         return Rejection(check="served_model", code="served_model_below_floor", evidence=evidence, alarm=True)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LowLogprob:
+    """Rejects a reply whose words the model itself found unlikely; only where the provider tells (OpenAI, with `logprobs=True`).
+
+    Not among the defaults: what is low differs by model and task, so set the limit from replies of your own.
+
+    Attributes:
+        limit: the least mean log probability of a token, in nats.
+    """
+
+    limit: float = -1.0
+
+    def __call__(self, step: Step, reply: Reply, /) -> Rejection | None:
+        if reply.logprob is None or reply.logprob >= self.limit:
+            return None
+        return Rejection(check="low_logprob", code="low_logprob", evidence=f"{reply.logprob:.2f} on average, under {self.limit:g}")
+
+
 DEFAULT: Final[tuple[Check, ...]] = (ServedModel(), Refusal(), Truncation(), Empty(), InvalidToolCall(), SchemaMismatch())
 BY_NAME: Final[Mapping[str, type[Any]]] = {
     "served_model": ServedModel,
@@ -172,6 +192,7 @@ BY_NAME: Final[Mapping[str, type[Any]]] = {
     "empty": Empty,
     "invalid_tool_call": InvalidToolCall,
     "schema_mismatch": SchemaMismatch,
+    "low_logprob": LowLogprob,
 }
 
 
@@ -201,8 +222,18 @@ def reply_of(raw: object, **known: Unpack[Known]) -> Reply:
         unreadable_calls=tuple(dict.fromkeys([*_invalid(raw), *_torn(raw)])),
         stop_reason=reason if isinstance(reason, str) else None,
         refused=reason in ("refusal", "content_filter") or bool(refusal),
+        logprob=_logprob(told.get("logprobs")),
         **known,
     )
+
+
+def _logprob(told: object) -> float | None:
+    """The mean over a reply's tokens of OpenAI's log probabilities."""
+    tokens = field_of(told, "content") if told else None
+    if not isinstance(tokens, Sequence) or not tokens:
+        return None
+    found = [value for token in cast("Sequence[object]", tokens) if isinstance(value := field_of(token, "logprob"), (int, float))]
+    return sum(found) / len(found) if found else None
 
 
 def _reason(told: Mapping[str, object]) -> object:
@@ -328,6 +359,7 @@ def _from_message(own: Mapping[str, Any], known: Known) -> Reply:
         unreadable_calls=tuple([str(field_of(call, "name")) for call in broken]) if broken else (),
         stop_reason=reason if isinstance(reason, str) else None,
         refused=reason in ("refusal", "content_filter") or bool(refusal),
+        logprob=_logprob(logprobs) if (logprobs := told.get("logprobs")) else None,
         **known,
     )
 
@@ -341,7 +373,7 @@ def _from_responses(raw: object, output: Sequence[object], known: Known) -> Repl
         for block in cast("Sequence[object]", field_of(item, "content") or ())
     ]
     refusals = [text for block in said if isinstance(text := field_of(block, "refusal"), str)]
-    calls = tool_calls_of({"tool_calls": [item for item in output if field_of(item, "type") == "function_call"]})
+    calls = tool_calls_of({"tool_calls": [item for item in output if field_of(item, "type") in ("function_call", "custom_tool_call")]})
     details = field_of(raw, "incomplete_details")
     reason = field_of(details, "reason") if details is not None else None
     return Reply(
@@ -364,5 +396,6 @@ def _from_openai(choice: object, known: Known) -> Reply:
         unreadable_calls=tuple(call.name for call in calls if "__unreadable__" in call.arguments),
         stop_reason=reason if isinstance(reason, str) else None,
         refused=bool(refusal) or reason == "content_filter",
+        logprob=_logprob(field_of(choice, "logprobs")),
         **known,
     )

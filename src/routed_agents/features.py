@@ -49,11 +49,21 @@ TokenSource = Literal["declared", "reported", "estimated"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stamp:
-    """What an earlier routed reply in the same turn says about itself; it can raise a tier, never lower one."""
+    """What an earlier routed reply in the same turn says about itself; it can raise a tier, never lower one.
+
+    Attributes:
+        tier: the tier that was decided.
+        rejected: attempts of its step whose answers the checks turned down.
+        repeated: tool calls it made that equal the newest call of the turn.
+        failed: results of its tool calls that belong to the streak of failures at the end of the history.
+    """
 
     tier: str
     scope: str = "turn"
     code: str = ""
+    rejected: int = 0
+    repeated: int = 0
+    failed: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,9 +231,9 @@ def _turn(step: Step) -> _Turn:
     messages, run = step.messages, step.run
     opened: int | None = None
     asked: object | None = None
-    stamps: list[Stamp] = []
+    stamped: list[tuple[Mapping[str, object], tuple[ToolCall, ...], int]] = []
     calls: list[ToolCall] = []
-    replies, errors, failing, growing = 0, 0, True, True
+    replies, errors, counted, failing, growing = 0, 0, 0, True, True
     last_role: Role = "human"
     for position in range(len(messages) - 1, -1, -1):
         message = messages[position]
@@ -241,10 +251,12 @@ def _turn(step: Step) -> _Turn:
                     break
                 if not growing:
                     continue
+            made = tool_calls_of(message)
             if stamp is not None:
-                stamps.append(_read(stamp))
+                stamped.append((stamp, made, errors - counted))
+            counted = errors
             replies += 1
-            calls += tool_calls_of(message)
+            calls += made
         elif role == "tool" and opened is None and failing:
             failing = tool_failed(message)
             errors += failing
@@ -254,17 +266,29 @@ def _turn(step: Step) -> _Turn:
         name=own if isinstance(own, str) and own else _digest(messages[opened], opened),
         last_role=last_role,
         asked=asked,
-        stamps=tuple(stamps),
+        stamps=tuple([_read(stamp, _equal(made, calls), failed) for stamp, made, failed in stamped]),
         replies=replies,
         errors=errors,
-        repeats=sum((call.name, call.arguments) == (calls[0].name, calls[0].arguments) for call in calls[1:]),
+        repeats=_equal(calls[1:], calls),
     )
 
 
-def _read(stamp: Mapping[str, object]) -> Stamp:
-    tier, scope, code = stamp.get("tier"), stamp.get("pin"), stamp.get("codes")
+def _equal(made: Sequence[ToolCall], calls: Sequence[ToolCall]) -> int:
+    """How many of these calls ask for the same as the first of those."""
+    return sum((call.name, call.arguments) == (calls[0].name, calls[0].arguments) for call in made)
+
+
+def _read(stamp: Mapping[str, object], repeated: int, failed: int) -> Stamp:
+    tier, scope, code, rejected = stamp.get("tier"), stamp.get("pin"), stamp.get("codes"), stamp.get("rejected")
     first = cast("Sequence[object]", code)[0] if isinstance(code, (list, tuple)) and code else ""
-    return Stamp(tier=str(tier), scope=scope if isinstance(scope, str) else "turn", code=str(first))
+    return Stamp(
+        tier=str(tier),
+        scope=scope if isinstance(scope, str) else "turn",
+        code=str(first),
+        rejected=len(cast("Sequence[object]", rejected)) if isinstance(rejected, (list, tuple)) else 0,
+        repeated=repeated,
+        failed=failed,
+    )
 
 
 def _digest(message: object, position: int) -> str:

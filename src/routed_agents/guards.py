@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Final, Protocol, cast, runtime_checkable
 
 from routed_agents.classify import Classification
 from routed_agents.errors import PolicyError
-from routed_agents.features import Features
+from routed_agents.features import GLIMPSE, Features
 from routed_agents.phrases import PhraseTable, lexicon
 from routed_agents.state import Pin, Scope
 from routed_agents.taxonomy import TaskClass
@@ -17,6 +18,9 @@ from routed_agents.tiers import Tiers, card
 
 TOP: Final = 1_000_000
 """A floor no tier is above: the highest there is, however many there are."""
+
+STALLED: Final = "stalled"
+"""The code of the stop where the top tier gets nowhere."""
 
 DISTRESS: Final = "distress"
 """The fact that a person in this thread is in distress, complains, threatens or mourns."""
@@ -170,25 +174,152 @@ class LongContext:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgenticChain:
-    """Escalates a multi-step chain, where a wrong step corrupts all that follow.
+    """Escalates a step of a multi-step chain, where a wrong step corrupts all that follow.
 
-    An open tool loop alone is no evidence: real cheap steps call tools. It takes failed tools or repeated calls besides.
+    An open tool loop is no chain yet: real cheap steps call tools. Where one stalls, `Stall` objects.
     """
 
+    def __call__(self, seen: Assessment, /) -> Verdict | None:
+        if seen.row.key != "agentic_chain":
+            return None
+        return Verdict(guard="agentic_chain", code="agentic_chain", evidence="a step of a multi-step chain", floor=TOP, pin="turn")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compounding:
+    """Escalates a step whose being cheap costs too much of what hangs on its answer.
+
+    The loss is what the cheap tier takes from the chance that the whole workflow succeeds::
+
+        loss = (p_strong - p_cheap) x remaining ** downstream
+
+    p_strong and p_cheap are the success rates of this step's class in the taxonomy, `downstream` counts the model steps that hang on its
+    answer, and each of those is taken to succeed at the rate `remaining`. The step escalates where the loss is above the tolerance.
+    Silent where a rate is not known, where nothing hangs on the step, and where nobody can say how much does (in a loop `downstream` is
+    None).
+
+    Limits. The steps count as independent, which overstates the harm: failures cluster, and where the cheap tier fails on a hard input
+    the rest would often have failed as well. The loss shrinks along a long chain, because a workflow that rarely succeeds has little to
+    lose: this is no measure of work wasted. The classes of the remaining steps are not known here, so one rate stands for all of them.
+    The rates are assumptions of the taxonomy (their source and date are in `taxonomy.toml`); measured ones belong into the policy file.
+
+    Attributes:
+        tolerance: percent points of the workflow's success that may be lost.
+        remaining: percent of the steps that hang on this one that succeed; the taxonomy's median p_strong.
+    """
+
+    tolerance: int = 5
+    remaining: int = 94
+
+    def __call__(self, seen: Assessment, /) -> Verdict | None:
+        cheap, strong, downstream = seen.row.p_cheap, seen.row.p_strong, seen.features.downstream
+        if cheap is None or strong is None or downstream is None or downstream < 1:
+            return None
+        loss = (strong - cheap) * _power(self.remaining, downstream)  # percent points, in billionths
+        if loss <= self.tolerance * BILLION:
+            return None
+        evidence = (
+            f"loss {loss // 10_000_000 / 100:.2f} percent points = ({strong} - {cheap}) x {self.remaining} % ^ {downstream}, "
+            f"over {self.tolerance}"
+        )
+        return Verdict(guard="compounding", code="compounding", evidence=evidence, floor=TOP)
+
+
+BILLION: Final = 1_000_000_000
+
+
+def _power(percent: int, exponent: int) -> int:
+    """A share to a power, in billionths, by integers alone: the same on every platform, and quick for any exponent."""
+    result, factor = BILLION, min(percent, 100) * (BILLION // 100)
+    while exponent:
+        if exponent & 1:
+            result = result * factor // BILLION
+        factor = factor * factor // BILLION
+        exponent >>= 1
+    return result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stall:
+    """Escalates once, and pins the turn, where a step gets nowhere; and stops where the strong tier gets nowhere either.
+
+    Signals are failures we know of: answers the checks rejected (as the turn's stamps say, or as `answer_failures` in the step's
+    metadata declares), tool results that fail in a row, the same tool call again, and a person who repeats or corrects what they said.
+    Provider trouble is none of them: it is failover. After `max_repeats` more of the same on the strong tier the step stops (code
+    `stalled`), for a loop there is up to 40 times dearer. What a person says never stops a step, and neither does a reply without a
+    stamp, whose tier nobody knows.
+
+    Attributes:
+        failures: rejected answers in a turn that are a signal.
+        errors: failed tool results in a row that are one.
+        repeats: times the same call was made before that are one.
+        max_repeats: times a signal may go on at the strong tier before the step stops; at least 1.
+    """
+
+    failures: int = 1
     errors: int = 2
     repeats: int = 2
+    max_repeats: int = 3
 
     def __call__(self, seen: Assessment, /) -> Verdict | None:
         features = seen.features
-        if seen.row.key == "agentic_chain":
-            return Verdict(guard="agentic_chain", code="agentic_chain", evidence="a step of a multi-step chain", floor=TOP, pin="turn")
-        if features.tool_errors >= self.errors:
-            evidence = f"{features.tool_errors} failed tool results in a row"
-            return Verdict(guard="agentic_chain", code="tool_errors", evidence=evidence, floor=TOP, pin="turn")
-        if features.repeats >= self.repeats:
-            evidence = f"the same tool call {features.repeats + 1} times"
-            return Verdict(guard="agentic_chain", code="repeated_tool_call", evidence=evidence, floor=TOP, pin="turn")
+        strong = [stamp for stamp in features.stamps if seen.tiers.rank_of_pin(stamp.tier) >= seen.tiers.top]
+        rejected = sum(stamp.rejected for stamp in features.stamps) + _declared_failures(features)
+        signals = (
+            ("answer_failures", rejected, self.failures, sum(stamp.rejected for stamp in strong), f"{rejected} rejected answers"),
+            (
+                "tool_errors",
+                features.tool_errors,
+                self.errors,
+                sum(stamp.failed for stamp in strong),
+                f"{features.tool_errors} failed tool results in a row",
+            ),
+            (
+                "repeated_tool_call",
+                features.repeats,
+                self.repeats,
+                sum(stamp.repeated for stamp in strong),
+                f"the same tool call {features.repeats + 1} times",
+            ),
+        )
+        found = [signal for signal in signals if signal[1] >= max(signal[2], 1)]
+        for _, count, limit, at_top, evidence in found:
+            if min(count - limit, at_top) >= max(self.max_repeats, 1):
+                return Verdict(guard="stall", code=STALLED, evidence=f"{evidence}, {at_top} at the top tier", floor=TOP, stop=True)
+        if found:
+            return Verdict(guard="stall", code=found[0][0], evidence=found[0][4], floor=TOP, pin="turn")
+        if seen.row.key in LABELS or not features.before:
+            return None
+        if words := CORRECTIONS.first(features.spoken[:CORRECTED_WITHIN].replace("’", "'")):
+            return Verdict(guard="stall", code="user_corrects", evidence=f'"{words}"', floor=TOP, pin="turn")
+        if _said_again(features):
+            return Verdict(guard="stall", code="user_repeats", evidence="the same words as before", floor=TOP, pin="turn")
         return None
+
+
+def _declared_failures(features: Features) -> int:
+    """Answer failures the step's author declares, as a node does that tries again: a number, or true for one."""
+    declared = features.flags.get("answer_failures")
+    return max(int(declared), 0) if isinstance(declared, int) else 0
+
+
+def _said_again(features: Features) -> bool:
+    """Whether a person says what was said shortly before, word for word, if with a few words in front of it.
+
+    Short messages ("go on, please") and long ones, of which only the beginning is known, don't count.
+    """
+    now = _letters(features.own)
+    if features.quoted or len(now) < SAID_AGAIN or len(features.own) >= GLIMPSE:
+        return False
+    for earlier in features.before:
+        before = _letters(earlier)
+        if len(earlier) < GLIMPSE and len(before) >= SAID_AGAIN and now.endswith(before) and len(now) - len(before) <= SAID_AGAIN:
+            return True
+    return False
+
+
+def _letters(text: str) -> str:
+    return " ".join(re.findall(r"\w+", text.casefold()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,7 +355,7 @@ class Empathy:
         if not (found or quoted or known):
             return None
         facing = seen.person_facing
-        if quoted and ((facing and seen.row.key not in DOCUMENT_CLASSES) or seen.row.key in ("classification", "extraction")):
+        if quoted and ((facing and seen.row.key not in DOCUMENT_CLASSES) or seen.row.key in LABELS):
             kind, found = quoted_kind, quoted
         facts = (DISTRESS,) if found else ()
         if facing and (found or known):
@@ -268,11 +399,23 @@ class Deadline:
         return conditions.latency_s.get(model, card(model).first_token_s)
 
 
-DEFAULT: Final[tuple[Guard, ...]] = (ForcedTier(), LongContext(), AgenticChain(), Debugging(), Empathy(), LowConfidence(), Deadline())
+DEFAULT: Final[tuple[Guard, ...]] = (
+    ForcedTier(),
+    LongContext(),
+    AgenticChain(),
+    Compounding(),
+    Stall(),
+    Debugging(),
+    Empathy(),
+    LowConfidence(),
+    Deadline(),
+)
 BY_NAME: Final[Mapping[str, type[Any]]] = {
     "forced_tier": ForcedTier,
     "long_context": LongContext,
     "agentic_chain": AgenticChain,
+    "compounding": Compounding,
+    "stall": Stall,
     "debugging": Debugging,
     "empathy": Empathy,
     "low_confidence": LowConfidence,
@@ -315,6 +458,14 @@ DEBUGGING: Final = PhraseTable([(None, phrase) for row in lexicon()["debugging"]
 """Instructions to find or mend a defect, or to rebuild code."""
 SYNTHESIS: Final = PhraseTable([(None, phrase) for row in lexicon()["synthesis"] for phrase in row["any"]])
 """Instructions to work across documents."""
+CORRECTIONS: Final = PhraseTable([(None, phrase) for row in lexicon()["correction"] for phrase in row["any"]])
+"""What people say who were not understood, or who put right what they said."""
+CORRECTED_WITHIN: Final = 160
+"""Characters at the start of a message in which a correction is looked for; further in, people tell of other things."""
+SAID_AGAIN: Final = 20
+"""Letters from which saying the same again means something, and at most so many may come before it."""
+LABELS: Final = frozenset({"classification", "extraction"})
+"""Classes that label what a person said; a label about a correction is cheap work."""
 DOCUMENT_CLASSES: Final = frozenset({"rag_lookup", "summarization", "knowledge_qa"})
 """Classes whose message may hold a whole document, which is not the person's own plea."""
 OWN_WORDS: Final = 400

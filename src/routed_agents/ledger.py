@@ -23,7 +23,7 @@ from typing import Any, Final, Literal, TypedDict, Unpack, cast
 
 from routed_agents.errors import ConfigurationError, LedgerError
 from routed_agents.pricing import Cost, Usage, usd_of
-from routed_agents.steps import field_of, stamp_of
+from routed_agents.steps import carried_stamp, field_of
 
 Kind = Literal["attempt", "judge", "check"]
 Outcome = Literal["accepted", "rejected", "failed", "abandoned", "watched"]
@@ -837,7 +837,7 @@ class _Line:
 
 
 def cost_of(result: object = None, *, ledger: Ledger | None = None, thread: str | None = None, run: str | None = None) -> Bill:
-    """What a result cost: a routed reply, a list of messages, or a graph's state with `messages`.
+    """What a result cost: a routed reply, a list of them or of messages, or a graph's state with `messages`.
 
     Every routed reply carries what its step cost, so all steps whose replies are among the messages are counted, once each
     and with all their attempts. Steps that left no message there are in the ledger: pass it with the thread or run.
@@ -900,9 +900,9 @@ def _stamps(result: object) -> Iterator[Mapping[str, object]]:
         messages = result
     if isinstance(messages, Sequence) and not isinstance(messages, (str, bytes)):
         for message in cast("Sequence[object]", messages):
-            if (stamp := stamp_of(message)) is not None:
+            if (stamp := carried_stamp(message)) is not None:
                 yield stamp
-    elif (stamp := stamp_of(messages)) is not None:
+    elif (stamp := carried_stamp(messages)) is not None:
         yield stamp
 
 

@@ -22,12 +22,13 @@ from routed_agents.economics import baseline, factor_between
 from routed_agents.errors import ConfigurationError, StepStopped
 from routed_agents.failures import Failure, failure_of, refused
 from routed_agents.features import upper_tokens
-from routed_agents.guards import Conditions
+from routed_agents.guards import STALLED, Conditions
+from routed_agents.health import Health
 from routed_agents.ledger import Entry, Ledger
 from routed_agents.policy import MODES, Mode, Policy
 from routed_agents.pricing import Cost, Prices, Usage, served_model_of, usage_of
 from routed_agents.state import EMPTY, MemoryStateStore, StateStore, ThreadState, lineage_key
-from routed_agents.steps import Step, field_of, stamp_of, text_of
+from routed_agents.steps import Step, carried_stamp, field_of, text_of
 from routed_agents.telemetry import LeafSpan, MadeBy, RouteSpan, Telemetry
 from routed_agents.tiers import Deployment, Tier, card, same_model
 
@@ -47,6 +48,7 @@ class Router:
         prices: what tokens cost; the project's table and genai-prices when not given.
         telemetry: spans and metrics, through whatever OpenTelemetry providers are set; `Telemetry.off()` for none.
         store: where pins and facts live for threads without a graph channel; this process's memory when not given.
+        health: which deployments are in trouble; a breaker of its own when not given.
     """
 
     def __init__(
@@ -57,12 +59,14 @@ class Router:
         prices: Prices | None = None,
         telemetry: Telemetry | None = None,
         store: StateStore | None = None,
+        health: Health | None = None,
     ) -> None:
         self.policy = policy if policy is not None else Policy.default()
         self.ledger = ledger if ledger is not None else Ledger.memory()
         self.prices = prices if prices is not None else Prices()
         self.telemetry = telemetry if telemetry is not None else Telemetry()
         self.store = store if store is not None else MemoryStateStore()
+        self.health = health if health is not None else Health()
         self._warned: set[str] = set()
         self._prepare_prices()
 
@@ -94,13 +98,14 @@ class Router:
         return cls(policy, ledger=Ledger.sqlite(ledger) if ledger else None)
 
     def replace(self, **changes: Any) -> Router:
-        """A router with another policy, ledger, prices, telemetry or store; the rest is shared."""
+        """A router with another policy, ledger, prices, telemetry, store or health; the rest is shared."""
         parts: dict[str, Any] = {
             "policy": self.policy,
             "ledger": self.ledger,
             "prices": self.prices,
             "telemetry": self.telemetry,
             "store": self.store,
+            "health": self.health,
         }
         if unknown := [name for name in changes if name not in parts]:
             raise ConfigurationError(f"unknown part of a router: {', '.join(unknown)}; known parts: {', '.join(parts)}")
@@ -188,6 +193,7 @@ class Router:
         *,
         model: str,
         reply: object,
+        usage: Usage | None = None,
         step: Step | None = None,
         decision: Decision | None = None,
         thread: str | None = None,
@@ -199,7 +205,10 @@ class Router:
         parent: object = None,
         made_by: MadeBy = "caller",
     ) -> Entry:
-        """Record a call somebody else made and chose the model of: it is priced, never routed."""
+        """Record a call somebody else made and chose the model of: it is priced, never routed.
+
+        `usage` is given where the reply doesn't hold it, as after a stream that was broken off.
+        """
         rank = self.policy.tiers.rank_of_model(model)
         tier = self.policy.tiers[rank] if rank is not None else None
         deployment = (
@@ -223,6 +232,7 @@ class Router:
             tier=tier,
             deployment=deployment,
             reply=reply,
+            usage=usage,
             started_ns=started_ns,
             first_chunk_ns=first_chunk_ns,
             error=error,
@@ -327,11 +337,22 @@ class RoutedCall:
             state = self._given_state.join(state)
         if not self.conditions.now_s:
             self.conditions = replace(self.conditions, now_s=int(time.time())) if self.conditions is not NOTHING_SPECIAL else _now()
-        self.decision = router.policy.decide(self.step, state, self.conditions, key=self.key)
+        self.decision = self._decide(state)
         self.decision_ns = time.perf_counter_ns() - began
         router.remember(self._memory, self.decision.state)
         self._span = router.telemetry.open_route(self.decision, self)
         return self
+
+    def _decide(self, state: ThreadState) -> Decision:
+        """Decide, leaving resting deployments alone; where nothing else may answer they are asked after all."""
+        policy, plain = self.router.policy, self.conditions
+        if resting := self.router.health.resting():
+            self.conditions = replace(plain, unavailable=plain.unavailable | resting)
+            decision = policy.decide(self.step, state, self.conditions, key=self.key)
+            if not decision.stopped:
+                return decision
+            self.conditions = plain
+        return policy.decide(self.step, state, plain, key=self.key)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._close(error)
@@ -437,10 +458,18 @@ class RoutedCall:
             "policy_hash": decision.policy_hash,
             "mode": self.mode,
             "attempts": len(self.entries),
+            "rejected": self.rejected,
             "cost_pico": sum(known) if len(known) == len(costs) else None,
             "baseline_pico": last.baseline_pico if last is not None else None,
             "simulated": any(entry.simulated for entry in self.entries),
         }
+
+    @property
+    def rejected(self) -> list[str]:
+        """Codes of the answers the checks turned down; an alarm is the provider's doing, and no answer failed."""
+        alarms = {alarm.code for alarm in self.alarms}
+        codes = [code.removeprefix("check:") for entry in self.entries for code in entry.codes if code.startswith("check:")]
+        return [code for code in codes if code not in alarms]
 
     def record_watched(
         self,
@@ -450,6 +479,7 @@ class RoutedCall:
         tier: Tier | None,
         deployment: Deployment,
         reply: object,
+        usage: Usage | None,
         started_ns: int,
         first_chunk_ns: int | None,
         error: BaseException | None,
@@ -462,7 +492,7 @@ class RoutedCall:
             self.decision = self.router.policy.decide(self.step, self.router.state_of(self.thread), key=self.key)
         attempt = Attempt(call=self, number=1, tier=tier or UNKNOWN_TIER, deployment=deployment, watched=True)
         attempt.first_chunk_ns = first_chunk_ns
-        attempt.settle_watched(reply=reply, started_ns=started_ns, error=error, parent=parent)
+        attempt.settle_watched(reply=reply, usage=usage, started_ns=started_ns, error=error, parent=parent)
         return self.entries[-1]
 
     def stopped_message(self, code: str) -> str:
@@ -475,6 +505,12 @@ class RoutedCall:
             or "no reason"
         )
         tried = f"; tried: {'; '.join(self._history)}" if self._history else ""
+        if code == STALLED:  # its evidence is counts, which quote nobody
+            counts = next((verdict.evidence for verdict in decision.verdicts if verdict.code == code), "")
+            return (
+                f"step {self.step.id} ({decision.task_class}) stopped, {words(code)}: {counts}{tried}. "
+                "Look at what the workflow is stuck on, or set on_stop to hand the step off"
+            )
         return (
             f"step {self.step.id} ({decision.task_class}) stopped, {words(code)}: it must not go below tier {floor} ({reasons}){tried}. "
             "Make a deployment of that tier available, or set on_stop to hand the step off"
@@ -592,6 +628,7 @@ class Attempt:
             validated: whether the caller's own parser took its structured output; None when there is none.
         """
         call = self._call
+        call.router.health.answered(self.deployment.name)
         self._reply = reply
         self._usage = usage if usage is not None else _usage_in(reply) or self._usage
         call.reply = reply
@@ -622,11 +659,11 @@ class Attempt:
         self._write(error)
         return handled
 
-    def settle_watched(self, *, reply: object, started_ns: int, error: BaseException | None, parent: object) -> None:
+    def settle_watched(self, *, reply: object, usage: Usage | None, started_ns: int, error: BaseException | None, parent: object) -> None:
         """Write the entry of a call that was only watched."""
         self._started_ns = started_ns
         self._reply = reply
-        self._usage = _usage_in(reply) if reply is not None else None
+        self._usage = usage if usage is not None else _usage_in(reply) if reply is not None else None
         self.outcome = "failed" if error is not None and isinstance(error, Exception) else "abandoned" if error is not None else "watched"
         self.error = type(error).__name__ if error is not None else None
         if error is not None and refused(error):
@@ -677,6 +714,8 @@ class Attempt:
             self._usage = self._usage or Usage()
         if failure is None:
             return False
+        if self._call.router.health.failed(self.deployment.name, failure):
+            self._call.note(f"{self.deployment.name}: rests")
         if failure.trouble in ("denied", "model_not_found"):
             self._call.router.warn_once(
                 f'"{self.model}" of tier {self.row.name}: {words(failure.trouble)} ({failure.status}); mend its key or name'
@@ -814,8 +853,11 @@ def labels_from_context(allowed: Iterable[str], context: object) -> dict[str, st
 
 
 def decision_of(message: object) -> dict[str, Any] | None:
-    """The decision a routed reply carries, or None for any other message."""
-    stamp = stamp_of(message)
+    """The decision a routed reply carries, or None for any other message.
+
+    Reads LangChain messages, replies of the routed SDK clients, and their streams once they have been read.
+    """
+    stamp = carried_stamp(message)
     return dict(stamp) if stamp is not None else None
 
 

@@ -266,6 +266,14 @@ def stamp_of(message: object) -> Mapping[str, object] | None:
     return cast("Mapping[str, object]", stamp) if isinstance(stamp, Mapping) else None
 
 
+def carried_stamp(reply: object) -> Mapping[str, object] | None:
+    """The decision a reply brings its caller: a LangChain message's, or that of a routed SDK client's reply or stream."""
+    stamp: object = stamp_of(reply)
+    if stamp is None:
+        stamp = field_of(reply, STAMP) or field_of(field_of(reply, "_raw_stream"), STAMP)
+    return cast("Mapping[str, object]", stamp) if isinstance(stamp, Mapping) else None
+
+
 def reported_tokens(message: object) -> int | None:
     """Prompt plus reply tokens the provider counted for a reply: exact for all messages up to and including it."""
     usage = field_of(message, "usage_metadata") or field_of(message, "usage")
@@ -285,7 +293,7 @@ def tool_name(tool: object) -> str:
     """The name of a tool given as a name, a schema of any provider, a function or an object."""
     if isinstance(tool, str):
         return tool
-    function = field_of(tool, "function") or tool
+    function = field_of(tool, "function") or field_of(tool, "custom") or tool
     name = field_of(function, "name") or field_of(function, "__name__") or field_of(function, "title") or field_of(function, "type")
     return name if isinstance(name, str) else type(tool).__name__
 
@@ -364,11 +372,16 @@ def _texts(blocks: Sequence[object]) -> Iterator[str]:
             yield from _texts(cast("Sequence[object]", inner))
 
 
+CUSTOM_CALLS: Final = ("custom", "custom_tool_call")
+"""What OpenAI calls a call of a tool that takes free text, in chat and in responses."""
+
+
 def _calls(calls: Sequence[object]) -> Iterator[ToolCall]:
     for call in calls:
-        function = field_of(call, "function") or call
+        custom = field_of(call, "type") in CUSTOM_CALLS  # its input is free text, not JSON
+        function = field_of(call, "custom" if custom else "function") or call
         arguments = next((value for key in ("args", "arguments", "input") if (value := field_of(function, key)) is not None), "{}")
-        if isinstance(arguments, str):
+        if isinstance(arguments, str) and not custom:
             try:
                 arguments = json.loads(arguments or "{}")
             except ValueError:

@@ -24,8 +24,8 @@ class TaskClass:
         disposition: what may be done with the class.
         savings: the source's estimated saving, percent (low, high).
         strong_share: percent of the class sent strong at 95 % quality, where a source gives one.
-        p_cheap: assumed success rate of the cheap tier, percent.
-        p_strong: assumed success rate of the strong tier, percent.
+        p_cheap: assumed success rate of the cheap tier, percent; None where nobody knows, and then nothing is made of it.
+        p_strong: assumed success rate of the strong tier, percent; None as before.
         person_facing: the person who asked reads the answer.
     """
 
@@ -35,8 +35,8 @@ class TaskClass:
     disposition: Disposition
     savings: tuple[int, int]
     quality_delta: str
-    p_cheap: int
-    p_strong: int
+    p_cheap: int | None = None
+    p_strong: int | None = None
     strong_share: int | None = None
     person_facing: bool = False
 

@@ -58,7 +58,7 @@ MUTATIONS = (
         2, "an unmet proposal takes the lowest", "decisions.py", "rank, degraded = max(usable), True", "rank, degraded = min(usable), True"
     ),
     Mutation(2, "a rejected tier is asked again", "policy.py", "        if at_least:\n", "        if False:\n"),
-    Mutation(3, "stamps are not read", "features.py", "stamps.append(_read(stamp))", "pass"),
+    Mutation(3, "stamps are not read", "features.py", "stamped.append((stamp, made, errors - counted))", "pass"),
     Mutation(
         3,
         "a node's message starts a turn",
@@ -88,6 +88,8 @@ MUTATIONS = (
     Mutation(4, "a stop is not heeded", "router.py", 'if self.mode == "enforce" and self.decision.stopped:', "if False:"),
     Mutation(4, "watching stops as well", "router.py", 'if self.mode == "enforce" and self.decision.stopped:', "if self.decision.stopped:"),
     Mutation(4, "attempts start at the bottom", "router.py", 'return cast("int", self.decision.rank)', "return 0"),
+    Mutation(4, "a stalled loop goes on", "guards.py", 'at the top tier", floor=TOP, stop=True)', 'at the top tier", floor=TOP)'),
+    Mutation(4, "replies on the top tier don't count", "guards.py", "seen.tiers.rank_of_pin(stamp.tier) >= seen.tiers.top", "False"),
     Mutation(
         5,
         "rejected attempts are free",
@@ -124,6 +126,7 @@ MUTATIONS = (
         "if isinstance(value, (set, frozenset)) else repr(value)",
         "if False else repr(value)",
     ),
+    Mutation(6, "a loss is a float", "guards.py", "factor = factor * factor // BILLION", "factor = factor * factor / BILLION"),
     Mutation(
         6,
         "a classifier's settings are not hashed",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -46,6 +48,25 @@ def test_a_stop_leaves_nothing_in_the_ledger() -> None:
         list(call.attempts())
 
     assert router.ledger.total().attempts == 0
+
+
+@given(policy=policies, errors=st.booleans(), rejected=st.booleans())
+def test_a_stalled_loop_on_the_top_tier_spends_nothing_more(policy: Policy, errors: bool, rejected: bool) -> None:
+    router = quiet_router(policy)
+    messages: list[Any] = ["look it up"]
+    while len(messages) < 60:
+        with router.step(Step.from_messages(messages, task_class="agentic_chain"), thread="t") as call:
+            if call.decision.stopped:
+                break
+            stamp = {**call.stamp(), "rejected": ["empty"] if rejected else []}
+        look = {"name": "look", "args": {"at": len(messages) if errors or rejected else 0}}
+        messages.append({"role": "assistant", "tool_calls": [look], "response_metadata": {"routed_agents": stamp}})
+        messages.append({"role": "tool", "content": "r", "status": "error" if errors else "success"})
+
+    assert call.decision.stopped == "stalled"
+    with pytest.raises(StepStopped, match=r"stopped, stalled: .* at the top tier\. Look at what the workflow is stuck on"):
+        next(call.attempts())
+    assert len(messages) <= 13
 
 
 @given(policy=policies, step=steps, now=conditions, said=several)

@@ -17,7 +17,7 @@ from worlds import CLASSES, POLICIES, TEXTS, Says, conditions, policies, steps
 
 from routed_agents.classify import Classification
 from routed_agents.features import Features
-from routed_agents.guards import Assessment, Conditions, Verdict
+from routed_agents.guards import BILLION, Assessment, Conditions, Verdict, _power
 from routed_agents.policy import Policy
 from routed_agents.state import Pin, ThreadState
 from routed_agents.steps import Step
@@ -115,6 +115,13 @@ def test_a_decision_survives_the_json_of_its_state_and_step(
 @given(policy=policies, step=steps, now=conditions)
 def test_deciding_twice_gives_equal_decisions(policy: Policy, step: Step, now: Conditions) -> None:
     assert policy.replace().decide(step, None, now) == policy.decide(step, None, now)
+
+
+@given(percent=st.integers(0, 100), exponent=st.integers(0, 60))
+def test_a_share_to_a_power_is_made_of_integers(percent: int, exponent: int) -> None:
+    made, exact = _power(percent, exponent), BILLION * percent**exponent // 100**exponent
+
+    assert (type(made), exact - 200 <= made <= exact) == (int, True)
 
 
 def test_the_order_of_keys_means_nothing() -> None:

@@ -25,12 +25,15 @@ if TYPE_CHECKING:
     from routed_agents.telemetry.trees import CostTree
 
 GRAPHS: Final = ("support_desk", "agent_chain")
+"""Shown when none is named."""
+MORE: Final = ("coding_agent", "document_desk", "graded_rag", "supervisor", "plan_and_execute")
+"""Shown by name."""
 SIMULATED: Final = "answers and costs are simulated: the embedded provider on this machine stands in for the models, and no money was spent"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.description = "Runs the example graphs over their inputs, and shows what each step cost, what stayed strong and why."
-    parser.add_argument("--graph", choices=GRAPHS, help="only this one")
+    parser.add_argument("--graph", choices=(*GRAPHS, *MORE), help=f"only this one (else {' and '.join(GRAPHS)})")
     add_provider(parser)
     parser.add_argument("--out", default="out/demo", metavar="DIR", help="where trace and ledger go (out/demo)")
     parser.add_argument("--limit", type=number(1), metavar="N", help="only the first N inputs of each graph")

@@ -182,6 +182,9 @@ class _Reading(Mistakes):
             settings[guard] = {**settings.get(guard, {}), "limit": value}
         if (limit := settings.get("low_confidence", {}).get("limit", 0)) > 1:
             self.fail(f"limit is {limit:g}", ("guards", "low_confidence", "limit"), "wanted a number from 0 to 1.")
+        for key in ("tolerance", "remaining"):
+            if (percent := settings.get("compounding", {}).get(key, 0)) > 100:
+                self.fail(f"{key} is {percent}", ("guards", "compounding", key), "wanted a percentage, from 0 to 100.")
         return _applied(guards.DEFAULT, guards.BY_NAME, settings, file.guards.disable)
 
     def checks(self, file: File) -> tuple[checks.Check, ...]:

@@ -281,7 +281,9 @@ def _chat_messages(body: JsonObject, model: Model) -> None:
             _check_call_id(f"{where}.tool_calls[{place}].id", text(call, "id"), "chat")
         if role == "tool":
             _check_call_id(f"{where}.tool_call_id", text(message, "tool_call_id"), "chat")
-        if extra := sorted(message.keys() - {"role", "content", "name", "tool_calls", "tool_call_id", "refusal", "audio", "function_call"}):
+        if extra := sorted(
+            message.keys() - {"role", "content", "name", "tool_calls", "tool_call_id", "refusal", "audio", "function_call", "annotations"}
+        ):
             raise _refuse(f"Unknown parameter: '{where}.{extra[0]}'.", param=f"{where}.{extra[0]}", code="unknown_parameter")
 
 

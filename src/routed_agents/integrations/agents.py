@@ -15,6 +15,7 @@ from langgraph.types import Command
 from typing_extensions import override
 
 from routed_agents.errors import ConfigurationError
+from routed_agents.integrations.caching import Ttl, with_caching
 from routed_agents.integrations.fitting import fitted
 from routed_agents.integrations.langchain import reachable, schemas_of, stamped
 from routed_agents.integrations.models import Models, deployment_of, is_simulated
@@ -48,6 +49,7 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
     Args:
         router: a router, a policy or the path of a policy file; its top tier must be the agent's own model.
         cheap: chat model or string for the cheap tier; the policy's own when not given.
+        prompt_cache: how long Anthropic keeps the prompt of a tool loop, "5m" or "1h"; None marks nothing.
 
     Raises:
         ConfigurationError: at the first call, when the agent's model is not the router's top tier.
@@ -55,10 +57,11 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
 
     state_schema = RoutingState
 
-    def __init__(self, router: Router | Policy | str | None = None, *, cheap: Any = None) -> None:
+    def __init__(self, router: Router | Policy | str | None = None, *, cheap: Any = None, prompt_cache: Ttl | None = "5m") -> None:
         super().__init__()
         self._given = Router.of(router) if router is not None else None
         self._cheap = cheap
+        self._prompt_cache: Ttl | None = prompt_cache
         self._built: dict[int, tuple[Any, Router, Models]] = {}  # by the model itself: two of one name may have other keys and limits
 
     @override
@@ -69,7 +72,7 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
             for attempt in call.attempts():
                 with attempt:
                     with within(attempt.context):
-                        response = handler(_tiered(request, models, attempt))
+                        response = handler(_tiered(request, models, attempt, self._prompt_cache))
                     attempt.record(_reply(response))
             return _answered(response, call)
 
@@ -83,7 +86,7 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
             for attempt in call.attempts():
                 with attempt:
                     with within(attempt.context):
-                        response = await handler(_tiered(request, models, attempt))
+                        response = await handler(_tiered(request, models, attempt, self._prompt_cache))
                     attempt.record(_reply(response))
             return _answered(response, call)
 
@@ -137,12 +140,14 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
             state=position.state,
             memory=f"task:{position.namespace}" if position.state is not None else None,
             tool_schemas=lambda: schemas_of(request.tools),
-            conditions=reachable(router.policy.tiers, request.tools),
+            conditions=reachable(
+                router.policy.tiers, request.tools, schema=isinstance(request.response_format, ProviderStrategy), messages=request.messages
+            ),
             made_by="langchain",
         )
 
 
-def _tiered(request: ModelRequest[Any], models: Models, attempt: Attempt) -> ModelRequest[Any]:
+def _tiered(request: ModelRequest[Any], models: Models, attempt: Attempt, cache: Ttl | None) -> ModelRequest[Any]:
     """The request for the attempt's model, its settings repaired."""
     model, limits = models.get(attempt.deployment), card(attempt.deployment.price_key)
     history = [request.system_message, *request.messages] if request.system_message is not None else list(request.messages)
@@ -150,7 +155,7 @@ def _tiered(request: ModelRequest[Any], models: Models, attempt: Attempt) -> Mod
         model,
         attempt.deployment,
         history,
-        kwargs=request.model_settings,
+        kwargs=with_caching(request.model_settings, cache, history) if cache is not None else request.model_settings,
         method="bind_tools",
         options={"tool_choice": request.tool_choice},
         tools=request.tools,

@@ -54,6 +54,7 @@ def fitted(
     method: str = "",
     options: Mapping[str, Any] | None = None,
     tools: Iterable[object] = (),
+    old_schema: bool = False,
 ) -> Fit:
     """Fit a call to the model that gets it.
 
@@ -65,6 +66,7 @@ def fitted(
         method: `bind_tools` or `with_structured_output`, when one of them is due.
         options: its options.
         tools: the tools to bind.
+        old_schema: the schema is a class of pydantic 1, which no provider's own way takes.
 
     Raises:
         ConfigurationError: the call asks for what no repair can give on this model; nothing was sent.
@@ -81,7 +83,7 @@ def fitted(
     bound, more = repaired(given, takes, provider=provider, own=own, thinks=thinks, responses=responses)
     changed = (*changed, *more)
     if method == "with_structured_output":
-        way = structured_method(given.get("method"), takes, provider=provider, thinks=thinks)
+        way = None if old_schema else structured_method(given.get("method"), takes, provider=provider, thinks=thinks)
         if way is not None:
             bound["method"] = way
             changed = (*changed, "structured_output_method")
@@ -307,15 +309,15 @@ def _refuse_lacking(
 ) -> None:
     if not tools and takes.images and takes.structured_output:
         return
-    pictures = not takes.images and any(_shows_pictures(message) for message in messages)
-    schema = not takes.structured_output and _wants_schema(parameters)
+    pictures = not takes.images and any(shows_pictures(message) for message in messages)
+    schema = not takes.structured_output and wants_schema(parameters)
     missing = lacking(takes, provider=provider, tools=tools, images=pictures, schema=schema)
     if missing:
         wanted = "give that tier a model that has it, or force the tier that does"
         raise ConfigurationError(f'"{deployment.model}" ({provider}) cannot do what the call asks for: {missing}; {wanted}')
 
 
-def _shows_pictures(message: BaseMessage) -> bool:
+def shows_pictures(message: BaseMessage) -> bool:
     content: Any = message.content
     return not isinstance(content, str) and any(_kind(block) in PICTURES for block in content)
 
@@ -329,7 +331,7 @@ def _kind(block: Any) -> Any:
     return cast("dict[str, Any]", inner).get("type") if isinstance(inner, dict) else held.get("type")
 
 
-def _wants_schema(parameters: Mapping[str, Any]) -> bool:
+def wants_schema(parameters: Mapping[str, Any]) -> bool:
     config: Any = parameters.get("output_config")
     return bool(parameters.get("response_format")) or (
         isinstance(config, Mapping) and bool(cast("Mapping[str, Any]", config).get("format"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final, Literal, cast
 from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager, Callbacks
@@ -16,15 +16,18 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult, LLMResult
 from langchain_core.prompt_values import ChatPromptValue, PromptValue
 from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
+from langchain_core.runnables.config import merge_configs, var_child_runnable_config
 from langchain_core.utils.function_calling import convert_to_openai_tool
+from langchain_core.utils.pydantic import is_pydantic_v1_subclass
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from typing_extensions import override
 
 from routed_agents.errors import ConfigurationError, RoutedAgentsError
 from routed_agents.features import upper_tokens
 from routed_agents.guards import Conditions
+from routed_agents.integrations.caching import with_caching
 from routed_agents.integrations.events import Event, PassingEvents, astream_of, stream_of
-from routed_agents.integrations.fitting import fitted
+from routed_agents.integrations.fitting import fitted, shows_pictures, wants_schema
 from routed_agents.integrations.models import Models, is_simulated, policy_for
 from routed_agents.integrations.observer import MARK, message_of
 from routed_agents.integrations.position import Position, position_of, send_state
@@ -38,6 +41,8 @@ from routed_agents.tiers import Tiers
 
 LATE: Final = "_routed_late"
 """The bound argument that carries `bind_tools` and `with_structured_output` until the tier is known."""
+OF_A_TIER: Final = ("cache", "rate_limiter", "disable_streaming", "output_version", "custom_get_token_ids")
+"""What any chat model takes, but only the one that makes the call can heed: it is handed on to the tiers' models that have none."""
 ANSWER_FAILURES: Final = (OutputParserException, ValidationError)
 
 
@@ -79,6 +84,7 @@ class RoutedChatModel(BaseChatModel):
         task_class: the class of every call made through this model, when its author knows it.
         node: names the caller outside a graph.
         buffer: hold a stream back until its end, so that a rejected reply is never seen and can be escalated.
+        prompt_cache: how long Anthropic keeps the prompt of a tool loop, "5m" or "1h"; None marks nothing.
         options: constructor options for models built from strings; each model gets those it takes.
 
     Raises:
@@ -95,6 +101,7 @@ class RoutedChatModel(BaseChatModel):
     task_class: str | None = None
     node: str | None = None
     buffer: bool = False
+    prompt_cache: Literal["5m", "1h"] | None = "5m"
     options: dict[str, Any] = Field(default_factory=dict)
     models: Any = Field(default=None, exclude=True, repr=False)
     """The chat models behind the tiers, filled in here; a plain field, for reading a private one takes pydantic 2 us."""
@@ -105,11 +112,21 @@ class RoutedChatModel(BaseChatModel):
         except ValidationError as error:  # pydantic wraps every ValueError, and a PolicyError is one
             unknown = [str(each["loc"][0]) for each in error.errors() if each["type"] == "extra_forbidden"]
             if unknown:
-                wanted = "cheap, mid, strong, tiers, router, task_class, node, buffer, options and what every chat model takes"
+                wanted = (
+                    "cheap, mid, strong, tiers, router, task_class, node, buffer, prompt_cache, options and what every chat model takes"
+                )
                 told = f"RoutedChatModel has no {', '.join(unknown)}; known: {wanted}. Parameters of the tiers' models go into options"
                 raise ConfigurationError(told) from None
             found = [(each.get("ctx") or {}).get("error") for each in error.errors()]
             raise next((each for each in found if isinstance(each, RoutedAgentsError)), error) from None
+        if self.profile is None:
+            vars(self).pop("profile")  # found out when first asked for: it takes building the models
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "profile" and (models := vars(self).get("models")) is not None:
+            found = vars(self)["profile"] = models.profile()
+            return found
+        return super().__getattr__(name)  # type: ignore[misc]
 
     @override
     def model_post_init(self, context: Any, /) -> None:
@@ -118,7 +135,8 @@ class RoutedChatModel(BaseChatModel):
         router = Router.of(self.router if self.router is not None else policy_for(given))
         unknown = [router.policy.tiers.named(name) for name in given]
         del unknown  # naming them is the check
-        self.models = Models(router.policy, given, self.options, sdk_spans=router.telemetry.keeps_sdk_spans)
+        handed_on = {name: value for name in OF_A_TIER if name in self.model_fields_set and (value := getattr(self, name)) is not None}
+        self.models = Models(router.policy, given, self.options, handed_on, sdk_spans=router.telemetry.keeps_sdk_spans)
         if self.models.policy is not router.policy:
             router = router.replace(policy=self.models.policy)
         self.router = router
@@ -139,11 +157,11 @@ class RoutedChatModel(BaseChatModel):
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> Any:
         tiers: Tiers = self.router.policy.tiers
         top = tiers[tiers.top].deployments[0]
-        return {"ls_provider": top.provider or "routed", "ls_model_name": top.model, "ls_model_type": "chat"}
+        return {"ls_provider": top.provider or "routed", "ls_model_name": kwargs.get("model") or top.model, "ls_model_type": "chat"}
 
     @override
     def _resolve_model_profile(self) -> Any:
-        return None
+        return None  # found out when first asked for, see __getattr__
 
     def bind_tools(self, tools: Sequence[Any], *, tool_choice: Any = None, **kwargs: Any) -> Runnable[LanguageModelInput, AIMessage]:  # type: ignore[override]
         """Bind tools; they are put into the provider's own format once the tier is chosen."""
@@ -346,8 +364,20 @@ class RoutedChatModel(BaseChatModel):
         found = self.models.ready(attempt.deployment)
         return found if found is not None else await asyncio.to_thread(self.models.get, attempt.deployment)
 
+    def _configured(self, config: RunnableConfig) -> RunnableConfig:
+        """The call's config, with what was configured on this model."""
+        own = {key: value for key, value in (self.metadata or {}).items() if key != "lc_versions"}  # LangChain's own entry
+        if not own and not self.tags and not self.callbacks:
+            return config
+        return merge_configs({"callbacks": self.callbacks, "tags": self.tags or [], "metadata": own}, config)
+
     def _open(self, input: LanguageModelInput, config: RunnableConfig | None, kwargs: dict[str, Any]) -> _Going:
-        config = ensure_config(config)
+        if "model" in kwargs:
+            raise ConfigurationError(
+                f"RoutedChatModel was asked for model={kwargs['model']!r}, but the router chooses the model; "
+                'to force a tier, call it with metadata {"routed_agents": {"tier": "strong"}}'
+            )
+        config = self._configured(_with_inherited(ensure_config(config)))
         prompt = self._convert_input(input)
         messages = prompt.to_messages()
         late: Late | None = kwargs.pop(LATE, None)
@@ -363,6 +393,7 @@ class RoutedChatModel(BaseChatModel):
             run=position.run,
         )
         router: Router = self.router
+        by_schema = wants_schema(kwargs if late is None else {**kwargs, **late.options})
         labels = _labels(router.policy, config, position)
         call = router.step(
             step,
@@ -374,9 +405,13 @@ class RoutedChatModel(BaseChatModel):
             memory=f"task:{position.namespace}" if position.state is not None else None,
             forced_tools=late is not None and late.method == "bind_tools" and _demands_tool(late.options.get("tool_choice")),
             tool_schemas=late.schemas if late is not None and late.method == "bind_tools" else None,
-            conditions=reachable(router.policy.tiers, late.subject) if late is not None and late.served else None,
+            conditions=reachable(
+                router.policy.tiers, late.subject if late is not None and late.served else (), schema=by_schema, messages=messages
+            ),
             made_by="langchain",
         )
+        if self.prompt_cache is not None:
+            kwargs = with_caching(kwargs, self.prompt_cache, messages)
         return _Going(call=call, prompt=prompt, config=config, late=late, kwargs=kwargs, in_channel=position.state is not None)
 
 
@@ -392,7 +427,7 @@ class _Target:
 class _Going:
     """One routed call while it goes on: its messages, its settings and the answer so far."""
 
-    __slots__ = ("_answer", "_capture", "_config", "_error", "_in_channel", "_kwargs", "_late", "call", "prompt")
+    __slots__ = ("_answer", "_capture", "_config", "_error", "_in_channel", "_kwargs", "_late", "_told", "call", "prompt")
 
     def __init__(
         self, *, call: RoutedCall, prompt: PromptValue, config: RunnableConfig, late: Late | None, kwargs: dict[str, Any], in_channel: bool
@@ -406,6 +441,7 @@ class _Going:
         self._answer: Any = None
         self._error: BaseException | None = None
         self._capture: _Capture | None = None
+        self._told = False
 
     def __enter__(self) -> _Going:
         self.call.__enter__()
@@ -436,6 +472,7 @@ class _Going:
             method=late.method if late is not None else "",
             options=late.options if late is not None else None,
             tools=late.subject if late is not None and late.method == "bind_tools" else (),
+            old_schema=late is not None and isinstance(late.subject, type) and is_pydantic_v1_subclass(late.subject),
         )
         kwargs = fit.kwargs
         runnable: Any = fit.model if late is None else getattr(fit.model, late.method)(late.subject, **fit.options)
@@ -491,12 +528,19 @@ class _Going:
             return _raw_stamped(cast("dict[str, Any]", answer), self.call.stamp())
         return answer
 
+    def final(self, chunk: BaseMessage) -> BaseMessage:
+        """The last chunk of a stream of messages, with the decision in it."""
+        if self.structured or not self.call.entries:
+            return chunk
+        self._told = True
+        return stamped(chunk, self.call.stamp())
+
     def last_words(self) -> Iterator[Any]:
-        """The end of a stream of messages: an empty chunk that carries the decision."""
+        """The end of a stream that has not said which chunk is its last: an empty one that carries the decision."""
         if self._error is not None:
             raise self._error
-        if not self.structured and self.call.entries:
-            yield AIMessageChunk(content="", response_metadata={STAMP: self.call.stamp()})
+        if not self.structured and self.call.entries and not self._told:
+            yield AIMessageChunk(content="", response_metadata={STAMP: self.call.stamp()}, chunk_position="last")
 
     def reset(self) -> None:
         """Forget the answer of an attempt that was rejected."""
@@ -511,38 +555,44 @@ class _Going:
 class _Passing:
     """Chunks of one attempt on their way to the caller: held back until there is something to show and it may be shown."""
 
-    __slots__ = ("_attempt", "_going", "_held", "_hold", "_open", "_stands", "_sum", "refused")
+    __slots__ = ("_attempt", "_going", "_held", "_hold", "_open", "_stands", "_taken", "refused")
 
     def __init__(self, attempt: Attempt, going: _Going, *, hold: bool) -> None:
         self._attempt = attempt
         self._going = going
         self._hold = hold
         self._held: list[Any] = []
-        self._sum: Any = None
+        self._taken: list[Any] = []
         self._open = False
         self._stands = False
         self.refused = False
 
-    def take(self, chunk: Any) -> Iterator[Any]:
+    def take(self, chunk: Any) -> Sequence[Any]:
         """Take a chunk from the model; give out what may be shown."""
+        self._taken.append(chunk)
+        if self._open and not self._held and not _is_last(chunk):
+            return (chunk,)
         self._attempt.first_chunk()
-        if isinstance(chunk, AIMessageChunk):
-            self._sum = chunk if self._sum is None else self._sum + chunk
-        else:
-            self._sum = chunk
-        if self._open:
-            yield chunk
-            return
         self._held.append(chunk)
-        if self._hold or not _shows(chunk):
-            return
-        if isinstance(self._sum, AIMessageChunk) and self._attempt.served_below_floor(self._sum):
+        if self._open or self._hold or not _shows(chunk):
+            return ()
+        if isinstance(beginning := self._sum(), AIMessageChunk) and self._attempt.served_below_floor(beginning):
             self.refused = True
-            return
+            return ()
         self._open = True
         self._attempt.commit()
         held, self._held = self._held, []
-        yield from held
+        if _is_last(held[-1]):
+            self._held.append(held.pop())
+        return held
+
+    def _sum(self) -> Any:
+        """What came so far in one piece: chunks of a message added up at once, for adding each in turn takes longer every time."""
+        taken = self._taken
+        if len(taken) > 1:
+            first, *others = taken
+            self._taken = [first + others if all(type(chunk) is AIMessageChunk for chunk in taken) else taken[-1]]
+        return self._taken[0] if self._taken else None
 
     def failed(self, error: BaseException) -> None:
         """A parser gave up on the stream."""
@@ -550,9 +600,9 @@ class _Passing:
 
     def ended(self) -> None:
         """The stream is over, or was broken off: keep what it has used."""
-        if not isinstance(self._sum, AIMessageChunk) or self._attempt.outcome is not None:
+        if self._attempt.outcome is not None or not isinstance(whole := self._sum(), AIMessageChunk):
             return
-        reported, text = usage_of(self._sum), self._sum.text
+        reported, text = usage_of(whole), whole.text
         bound = upper_tokens(len(text), text[:400])
         if reported is not None:
             self._attempt.partial(_at_least(reported, bound))
@@ -561,7 +611,7 @@ class _Passing:
 
     def record(self) -> None:
         """The whole is there: have it judged."""
-        self._going.take(self._attempt, self._sum)
+        self._going.take(self._attempt, self._sum())
         self._stands = self._attempt.follow_up is None and not self._attempt.alarmed
         if not self._stands:
             self._going.reset()
@@ -569,6 +619,8 @@ class _Passing:
     def rest(self) -> list[Any]:
         """What was held back, if the reply stands; given out after the attempt, which a reader who leaves now leaves accepted."""
         held, self._held = self._held, []
+        if self._stands and held and _is_last(held[-1]):
+            held[-1] = self._going.final(held[-1])
         return held if self._stands else []
 
 
@@ -597,11 +649,12 @@ def schemas_of(tools: Sequence[Any]) -> dict[str, Mapping[str, Any]]:
     return found
 
 
-def reachable(tiers: Tiers, tools: Sequence[Any]) -> Conditions:
-    """Which tiers can run these tools: a step whose tier cannot goes up."""
-    if not any(isinstance(tool, dict) for tool in tools):
+def reachable(tiers: Tiers, tools: Sequence[Any], *, schema: bool = False, messages: Sequence[BaseMessage] = ()) -> Conditions:
+    """Which tiers can run these tools, answer in a schema and see the messages' pictures: a step whose tier cannot goes up."""
+    images = any(shows_pictures(message) for message in messages if type(message.content) is list)
+    if not schema and not images and not any(isinstance(tool, dict) for tool in tools):
         return NOTHING_SPECIAL
-    return Conditions(unusable=unusable(tiers, tools=tools))
+    return Conditions(unusable=unusable(tiers, tools=tools, images=images, schema=schema))
 
 
 def _refuse_parsed(kwargs: Mapping[str, Any]) -> None:
@@ -623,6 +676,18 @@ def _tool_name(tool: Any) -> str:
 def _demands_tool(choice: object) -> bool:
     kind = cast("Mapping[str, Any]", choice).get("type") if isinstance(choice, Mapping) else choice
     return kind not in ("auto", "none", None, False)
+
+
+def _with_inherited(config: RunnableConfig) -> RunnableConfig:
+    """The config of a call with what it inherits from the node it is made in.
+
+    Metadata given with a call replaces the inherited for LangChain, and with it the node and its pins would be lost.
+    """
+    ambient = var_child_runnable_config.get()
+    inherited = ambient.get("metadata") if ambient is not None else None
+    if not inherited:
+        return config
+    return {**config, "metadata": {**inherited, **(config.get("metadata") or {})}}
 
 
 def _labels(policy: Policy, config: RunnableConfig, position: Position) -> dict[str, str]:
@@ -648,6 +713,11 @@ def _shows(chunk: Any) -> bool:
     if not isinstance(chunk, AIMessageChunk):
         return True
     return bool(chunk.text) or bool(chunk.tool_call_chunks)
+
+
+def _is_last(chunk: Any) -> bool:
+    """Whether a chunk says it is the last of its message, or is a whole message."""
+    return isinstance(chunk, BaseMessage) and (not isinstance(chunk, AIMessageChunk) or chunk.chunk_position == "last")
 
 
 def _at_least(usage: Usage, output: int) -> Usage:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from routed_agents.errors import ConfigurationError, PolicyError
@@ -29,11 +29,21 @@ class Models:
         given: chat models or strings by tier; each stands in for the first of that tier's deployments. A tier left out keeps its own, so
             the top tier is never lost by naming only a cheap one.
         options: constructor options for models built from strings, repaired for each.
+        handed_on: settings of every chat model (`cache`, `rate_limiter`, …) for the models that have none of their own.
         sdk_spans: leave the anthropic SDK's own spans on, for a router whose leaf spans carry no tokens.
     """
 
-    def __init__(self, policy: Policy, given: Mapping[str, Any], options: Mapping[str, Any], *, sdk_spans: bool = False) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        given: Mapping[str, Any],
+        options: Mapping[str, Any],
+        handed_on: Mapping[str, Any] | None = None,
+        *,
+        sdk_spans: bool = False,
+    ) -> None:
         self._options = dict(options)
+        self._handed_on = dict(handed_on or {})
         self._sdk_spans = sdk_spans
         self._given: dict[str, BaseChatModel] = {}
         self._built: dict[str, BaseChatModel] = {}
@@ -66,13 +76,30 @@ class Models:
                 found = self._built.get(deployment.name)
                 if found is None:
                     given = self._given.get(deployment.name)
-                    found = self._build(deployment) if given is None else given
+                    found = self._with_settings(self._build(deployment) if given is None else given)
                     self._built[deployment.name] = found = found if self._sdk_spans else without_sdk_span(found)
         return found
 
     def ready(self, deployment: Deployment) -> BaseChatModel | None:
         """The deployment's chat model, if it exists already."""
         return self._built.get(deployment.name)
+
+    def _with_settings(self, model: Any) -> Any:
+        lacking = {
+            name: value
+            for name, value in self._handed_on.items()
+            if getattr(model, name, None) is (False if name == "disable_streaming" else None)
+        }
+        return model.model_copy(update=lacking) if lacking else model
+
+    def profile(self) -> dict[str, Any] | None:
+        """What every tier's model can do: of limits the smallest, of abilities those all have, of lists what is common to all.
+
+        None when a model says nothing about itself. Builds the models.
+        """
+        found = [self.get(each).profile for tier in self.policy.tiers for each in tier.deployments]
+        known = [dict(profile) for profile in found if profile]
+        return common(known) if len(known) == len(found) else None
 
     def _build(self, deployment: Deployment) -> BaseChatModel:
         options, _ = repaired(self._options, card(deployment.price_key))
@@ -92,6 +119,26 @@ class Models:
             wanted = f'tier model "{deployment.name}" needs langchain to be built from a string'
             raise ConfigurationError(f'{wanted}; pip install "routed-agents[agents]", or pass a chat model') from None
         return cast("BaseChatModel", init_chat_model(deployment.name, **options))
+
+
+def common(profiles: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The intersection of model profiles; a key that one of them lacks, or that tells them apart, is left out."""
+    first, *others = profiles
+    shared = {key: _least([first[key], *[each[key] for each in others]]) for key in first if all(key in each for each in others)}
+    return {key: value for key, value in shared.items() if value is not None}
+
+
+def _least(values: Sequence[Any]) -> Any:
+    first = values[0]
+    if all(isinstance(value, bool) for value in values):
+        return all(values)
+    if all(isinstance(value, (int, float)) for value in values):
+        return min(values)
+    if all(isinstance(value, (list, tuple)) for value in values):
+        return [each for each in first if all(each in value for value in values)]
+    if all(isinstance(value, Mapping) for value in values):
+        return common(values)
+    return first if all(value == first for value in values) else None
 
 
 def is_simulated(model: object) -> bool:

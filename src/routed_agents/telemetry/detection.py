@@ -181,8 +181,8 @@ def emission_for(provider: str | None, *, made_by: MadeBy, watched: bool) -> Emi
     A call that is only watched cannot be quieted: others have made their spans by the time it is seen. A call the caller's own
     code makes inside `router.step` is taken for a call of the provider's SDK.
     """
-    ours = made_by != "caller" and not watched
     through_langchain = made_by in ("langchain", "langchain_quiet")
+    ours = through_langchain and not watched
     suppress = nested = False
     for source in INSTRUMENTORS:
         if not _instruments(source):

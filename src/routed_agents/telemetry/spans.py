@@ -82,6 +82,7 @@ class LeafSpan:
 
     span: Span
     emission: Emission
+    made_by: MadeBy = "caller"
 
     @property
     def context(self) -> Context:
@@ -230,7 +231,7 @@ class Telemetry:
         except Exception as trouble:
             _complain("a leaf span could not be opened", trouble)
             return None
-        return LeafSpan(span, emission)
+        return LeafSpan(span, emission, call.made_by)
 
     def close_attempt(
         self,
@@ -249,7 +250,7 @@ class Telemetry:
         try:
             emission = leaf.emission if leaf is not None else FULL
             plain = isinstance(reply, Mapping)
-            if leaf is not None and emission.counted_by == SDK.key and plain:
+            if leaf is not None and leaf.made_by == "caller" and emission.counted_by == SDK.key and plain:
                 emission = _promoted(leaf.span, entry)  # the SDK gives objects, so it did not make this call
             if leaf is not None and leaf.span.is_recording():
                 self._write(leaf.span, emission, entry, error, repairs, reply)

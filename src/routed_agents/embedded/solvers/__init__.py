@@ -10,12 +10,28 @@ from dataclasses import replace
 
 from routed_agents.embedded.conversation import Conversation, Reply, ToolCall
 from routed_agents.embedded.json_fields import compact
-from routed_agents.embedded.solvers import arithmetic, articles, customer_reply, labels, plan, schema, summary, tool_use
+from routed_agents.embedded.solvers import (
+    arithmetic,
+    articles,
+    coding,
+    copywriting,
+    customer_reply,
+    delegation,
+    labels,
+    plan,
+    reviewing,
+    rewriting,
+    schema,
+    summary,
+    tool_use,
+)
 from routed_agents.embedded.solvers.reading import Brief, brief
 from routed_agents.embedded.solvers.words import joined, shortened
 
 # Asked in this order; the first that knows the kind of work answers.
 KINDS: tuple[Callable[[Brief], str | None], ...] = (
+    rewriting.answer,
+    copywriting.answer,
     customer_reply.answer,
     labels.answer,
     summary.answer,
@@ -45,13 +61,17 @@ def solve(conversation: Conversation, *, mistaken: bool = False) -> Reply:
         called = _call(conversation, read, mistaken=mistaken)
         if called:
             return Reply(calls=called, stop="tool")
-    concluded = tool_use.conclusion(conversation, read, mistaken=mistaken)
+    concluded = coding.conclusion(conversation) or tool_use.conclusion(conversation, read, mistaken=mistaken)
+    if conversation.schema is not None and (order := delegation.order(conversation, mistaken=mistaken)) is not None:
+        return Reply(text=json.dumps(order, ensure_ascii=False))
     if conversation.schema is not None:
         known = _with_results(read, concluded)
         return Reply(text=json.dumps(schema.fill(conversation.schema, known, say, mistaken=mistaken), ensure_ascii=False))
     if concluded:
         letter = read.asks(customer_reply.ASKED) and not mistaken
         return Reply(text=customer_reply.text(read, facts=concluded) if letter else concluded)
+    if (review := reviewing.answer(conversation, read)) is not None:
+        return Reply(text=review)
     return Reply(text=_spoilt(_answer(read, mistaken=mistaken)) if mistaken else _answer(read))
 
 
@@ -70,7 +90,8 @@ def _call(conversation: Conversation, read: Brief, *, mistaken: bool) -> tuple[T
     if conversation.tool_choice == "tool" or (conversation.tool_choice == "any" and len(conversation.tools) == 1):
         known = _with_results(read, tool_use.conclusion(conversation, read))
         return (tool_use.forced_call(conversation, known, say, mistaken=mistaken),)
-    calls = tool_use.next_calls(conversation, read, say, mistaken=mistaken)
+    coded = coding.next_calls(conversation, read)
+    calls = tool_use.next_calls(conversation, read, say, mistaken=mistaken) if coded is None else coded
     if calls or conversation.tool_choice != "any":
         return calls
     known = _with_results(read, tool_use.conclusion(conversation, read))

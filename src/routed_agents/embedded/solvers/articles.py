@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 
+from routed_agents.embedded.solvers import lexicon
 from routed_agents.embedded.solvers.reading import Brief
 from routed_agents.embedded.solvers.words import sentences, shortened, stems
 
+_NAME = re.compile(r"(?<=[a-z,] )[A-Z][a-z]{3,}\b")
 NOT_FOUND = "I could not find that in the articles."
 
 
@@ -16,16 +19,19 @@ def quotes(brief: Brief, question: str) -> list[tuple[str, str]]:
     pool = [(title, sentence) for title, text in brief.documents for sentence in sentences(text)]
     spread = Counter(word for title, sentence in pool for word in stems(f"{title} {sentence}"))
     asked = stems(question)
+    akin = lexicon.akin(asked)
+    names = stems(" ".join(_NAME.findall(question)))
 
     def worth(pair: tuple[str, str]) -> float:
         own, heading = stems(pair[1]), stems(pair[0])
-        shared = sum(math.log(1 + len(pool) / spread[word]) for word in asked & own)
-        return shared + 0.5 * sum(math.log(1 + len(pool) / spread[word]) for word in (asked & heading) - own)
+        shared = sum(math.log(1 + len(pool) / spread[word]) * (2.5 if word in names else 1) for word in asked & own)
+        near = sum(math.log(1 + len(pool) / spread[word]) for word in akin & own)
+        return shared + 0.5 * near + 0.5 * sum(math.log(1 + len(pool) / spread[word]) for word in (asked & heading) - own)
 
     ranked = sorted(((worth(pair), pair) for pair in pool), key=lambda scored: -scored[0])
-    if not ranked or not any(stems(pair[1]) & asked for _, pair in ranked[:1]):
+    if not ranked or not any(stems(pair[1]) & (asked | akin) for _, pair in ranked[:1]):
         return []
-    best, shared = ranked[0][0], stems(ranked[0][1][1]) & asked
+    best, shared = ranked[0][0], stems(ranked[0][1][1]) & (asked | akin)
     # One common word among several asked for is a coincidence; a third of the question, or a rare word, is an answer.
     if len(shared) < 0.34 * len(asked) and best < min(2.0, math.log(1 + len(pool)) * 0.8):
         return []

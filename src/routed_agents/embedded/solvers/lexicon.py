@@ -18,13 +18,14 @@ _NEGATED = re.compile(r"\b(?:not|never|no|isn't|aren't|wasn't|don't|doesn't|with
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lexicon:
-    """Ideas with their cues, kinds of verbs, and words that are kin."""
+    """Ideas with their cues, kinds of verbs, words that are kin, and synonyms."""
 
     ideas: Mapping[str, tuple[tuple[str, float], ...]]
     defaults: tuple[str, ...]
     reading: frozenset[str]
     acting: frozenset[str]
     kin: Mapping[str, frozenset[str]]
+    synonyms: Mapping[str, tuple[str, ...]]
 
 
 @cache
@@ -38,14 +39,21 @@ def load() -> Lexicon:
         ideas[name] = cues
         for other in strings(row, "also"):
             ideas.setdefault(other, cues)
-    verbs, kin = member(data, "verbs"), member(data, "kin")
+    verbs, kin, synonyms = member(data, "verbs"), member(data, "kin"), member(data, "synonyms")
     return Lexicon(
         ideas=ideas,
         defaults=tuple(strings(member(data, "default"), "labels")),
         reading=frozenset(strings(verbs, "read")),
         acting=frozenset(strings(verbs, "act")),
         kin={stem(name): frozenset(stem(word) for word in strings(kin, name)) for name in kin},
+        synonyms={stem(name): tuple(strings(synonyms, name)) for name in synonyms},
     )
+
+
+def akin(asked: set[str]) -> set[str]:
+    """Stems of the words a text may use for these, beyond these themselves."""
+    synonyms = load().synonyms
+    return {stem(near) for word in asked for near in synonyms.get(word, ())} - asked
 
 
 def weight(label: str, description: str, text: str) -> float:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from routed_agents.embedded.json_fields import JsonObject, as_list, as_object, compact, flag, integer, items, member, number, strings, text
-from routed_agents.embedded.solvers import arithmetic, entities, lexicon
+from routed_agents.embedded.solvers import arithmetic, entities, grading, lexicon
 from routed_agents.embedded.solvers.reading import Brief
 from routed_agents.embedded.solvers.words import sentences, shortened, stems, words
 
@@ -305,7 +305,7 @@ class _Filler:
         if re.search(r"\b(reason|reasoning|rationale|why|explanation|justification|thought|thinking|because|comment)\b", own):
             return [f"The text says: “{shortened(max(sentences(focus), key=len, default=focus), 120)}”"]
         if re.search(r"\b(title|subject|headline|label|heading)\b", own):
-            return [shortened(next(iter(sentences(focus)), focus), 60)]
+            return [shortened(next(iter(sentences(re.sub(r"</?\w[^<>]*>", " ", focus))), focus), 60)]
         if re.search(r"\b(summary|gist|tldr|recap|abstract|overview|issue|problem|concern)\b", own):
             return [self.say(self.brief, "summary") if focus == self.brief.material else shortened(focus, 160)]
         if re.search(r"\b(reply|response|answer|message|body|draft|output|result|content|email|letter|conclusion|final)\b", own):
@@ -384,7 +384,10 @@ class _Filler:
             for word in own.split()
             if word not in ("is", "has", "needs", "need", "requires", "should", "wants", "contains", "mentions", "requested", "required")
         )
-        if "default" in schema and isinstance(schema["default"], bool) and lexicon.weight(named, "", focus) < 1:
+        judged = grading.verdict(self.brief, own)
+        if judged is not None:
+            found = judged
+        elif "default" in schema and isinstance(schema["default"], bool) and lexicon.weight(named, "", focus) < 1:
             found = schema["default"]
         elif _GOOD_UNLESS_SHOWN.search(own):
             found = lexicon.weight("no", "", focus) < 3

@@ -1,0 +1,91 @@
+"""Health remembers which deployments are in trouble, so that other calls need not find out again."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from routed_agents.failures import Failure, Trouble
+
+FAILURES: Final = 3
+"""Failures in a row from which a deployment rests; a rate limit or a denied key makes it rest at once."""
+REST_S: Final = 15.0
+"""Seconds it rests the first time; each further rest is twice as long."""
+LONGEST_S: Final = 240.0
+AT_ONCE: Final[frozenset[Trouble]] = frozenset({"rate_limit", "denied", "model_not_found"})
+NOT_ITS_FAULT: Final[frozenset[Trouble]] = frozenset({"context_overflow"})
+
+
+@dataclass(slots=True)
+class _State:
+    failures: int = 0
+    rests: int = 0
+    until_s: float = 0.0
+    probing: bool = False
+
+
+class Health:
+    """A circuit breaker for each deployment, shared by all calls of a router.
+
+    A deployment that failed several times in a row, or said how long to stay away, rests. While it rests, calls go to another of its
+    rank or upward; when the time is over one call probes it, and the rest follow once that call was answered. A resting deployment is
+    still called where nothing else may answer: the provider says no, not our guess.
+
+    Shared by the threads and tasks of one process; other processes find out by themselves.
+
+    Args:
+        failures: failures in a row before a rest.
+        rest_s: seconds of the first rest; a provider's own `retry-after` wins.
+        clock: seconds, for tests.
+    """
+
+    def __init__(self, *, failures: int = FAILURES, rest_s: float = REST_S, clock: Callable[[], float] = time.monotonic) -> None:
+        self._failures = failures
+        self._rest_s = rest_s
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._states: dict[str, _State] = {}
+
+    def resting(self) -> frozenset[str]:
+        """The deployments to leave alone now, by name. Whoever is first after a rest is told that it is over, and is the probe."""
+        if not self._states:
+            return frozenset()
+        now = self._clock()
+        found: list[str] = []
+        with self._lock:
+            for name, state in self._states.items():
+                if not state.rests:
+                    continue
+                if now < state.until_s or state.probing:
+                    found.append(name)
+                    if state.probing and now >= state.until_s + self._rest_s:
+                        state.probing = False  # a probe that never came back
+                else:
+                    state.probing = True
+        return frozenset(found)
+
+    def failed(self, deployment: str, failure: Failure) -> bool:
+        """Note provider trouble; true when the deployment rests from now on."""
+        if failure.trouble in NOT_ITS_FAULT:
+            return False
+        with self._lock:
+            state = self._states.setdefault(deployment, _State())
+            state.failures += 1
+            state.probing = False
+            if state.failures < self._failures and not state.rests and failure.trouble not in AT_ONCE:
+                return False
+            pause = failure.retry_after_s
+            if pause is None:
+                pause = self._rest_s * 2**state.rests
+            state.rests += 1
+            state.until_s = self._clock() + min(pause, LONGEST_S)
+            return True
+
+    def answered(self, deployment: str) -> None:
+        """Note an answer: all is well again."""
+        if deployment in self._states:
+            with self._lock:
+                self._states.pop(deployment, None)

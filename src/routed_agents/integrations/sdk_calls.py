@@ -1,0 +1,326 @@
+"""One call of an SDK on its way: read as a step, posted once or several times, judged and written down."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from opentelemetry import context as otel_context
+
+from routed_agents.errors import StepError
+from routed_agents.guards import Conditions
+from routed_agents.integrations.sdk_histories import Writers
+from routed_agents.integrations.sdk_requests import (
+    About,
+    Api,
+    demands_tool,
+    first_call_of,
+    loop_named,
+    loop_of,
+    shows_pictures,
+    step_of,
+    tool_schemas,
+)
+from routed_agents.integrations.sdk_streams import Gathering, gathering, only_usage, usage_so_far
+from routed_agents.integrations.sdk_surface import raw_mode
+from routed_agents.pricing import usage_of
+from routed_agents.repairs import dialect_of, repaired, unusable
+from routed_agents.router import Attempt, RoutedCall, Router
+from routed_agents.state import lineage_key
+from routed_agents.steps import STAMP, Step, field_of
+from routed_agents.telemetry.around import within
+from routed_agents.tiers import Deployment, card, dialects
+
+log: Final = logging.getLogger("routed_agents")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A request at the point where the SDK posts it."""
+
+    path: str
+    api: Api
+    model: str
+    body: Mapping[str, Any]
+    options: Mapping[str, Any]
+    rest: Mapping[str, Any]
+    about: About
+    router: Router
+    writers: Writers
+    streamed: bool
+    quiet_usage: bool
+    """The caller did not ask for a stream's usage; we did."""
+
+    @property
+    def raw(self) -> str | None:
+        return raw_mode(self.options)
+
+    def posted(self) -> dict[str, Any]:
+        """What to post for a watched call: the caller's own request."""
+        return {**self.rest, "body": self.body, "options": self.options if self.raw else self.plain_options()}
+
+    def plain_options(self) -> dict[str, Any]:
+        """The options without the parser that runs on the reply, so that a reply it rejects is seen too."""
+        return {name: value for name, value in self.options.items() if name != "post_parser"}
+
+    def parsed(self, reply: Any) -> Any:
+        """What the SDK's own parser makes of a reply."""
+        parser = self.options.get("post_parser")
+        return reply if parser is None else parser(reply)
+
+
+class Going:
+    """One routed call while it goes on."""
+
+    __slots__ = ("_error", "_loop", "_reply", "call", "closed", "request")
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.closed = False
+        step = step_of(request.api, request.body, request.about)
+        self._loop = loop_of(step) if request.about.thread is None else None
+        self._reply: Any = None
+        self._error: Exception | None = None
+        self.call: RoutedCall = request.router.step(
+            step,
+            thread=request.about.thread,
+            labels=request.about.labels or None,
+            memory=self._loop,
+            conditions=_conditions(request, step),
+            forced_tools=demands_tool(request.body),
+            tool_schemas=lambda: tool_schemas(request.body),
+            made_by="client",
+        )
+
+    def __enter__(self) -> Going:
+        self.call.__enter__()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self._remember()
+        self.call.__exit__(*exception)
+        self.closed = True
+
+    @property
+    def prompt(self) -> int:
+        """The upper bound of the prompt's tokens."""
+        return self.call.decision.features.tokens
+
+    def sent(self, attempt: Attempt) -> dict[str, Any]:
+        """What to post for an attempt: the tier's model, and parameters it takes."""
+        request = self.request
+        body, changed = fitted(request.api, request.body, attempt.deployment)
+        changed = (*changed, *request.writers.fitted(request.api, body, attempt.model))
+        options = request.plain_options()
+        if (extra := options.get("extra_json")) is not None:
+            options["extra_json"], more = parameters_for(request.api, extra, attempt.deployment)
+            changed = (*changed, *more)
+        if attempt.number > 1:
+            options.pop("idempotency_key", None)
+        if changed:
+            attempt.repaired(changed)
+        return {**request.rest, "body": body, "options": options}
+
+    def take(self, attempt: Attempt, raw: Any) -> None:
+        """Record a reply, parsed by the SDK where the caller asked for that; what the parser rejects was paid for all the same."""
+        self._error = None
+        try:
+            self._reply = self.request.parsed(raw)
+        except Exception as error:
+            self._reply, self._error = raw, error
+        wanted = self.call.step.output_schema is not None
+        attempt.record(raw, validated=False if self._error is not None else True if wanted and self._reply is not raw else None)
+
+    def result(self) -> Any:
+        """What the caller gets: the SDK's reply with the decision on it, or the error of the SDK's own parser."""
+        if self._error is not None:
+            raise self._error
+        return stamped(self._reply, self.call.stamp())
+
+    def _remember(self) -> None:
+        """Keep what the next steps have to know: who thought what, and, without a thread, the pins of a tool loop that begins here."""
+        call, request = self.call, self.request
+        if call.reply is None or not call.entries:
+            return
+        try:
+            request.writers.note(request.api, call.reply, call.entries[-1].model)
+            first = first_call_of(request.api, call.reply) if call.thread is None and self._loop is None else None
+        except Exception:
+            log.exception("the reply of step %s cannot be read; its pins and thoughts end here", call.step.id)
+            return
+        if first is not None:
+            call.router.remember(loop_named(first), call.decision.state)
+
+
+class Watching:
+    """One watched call while it goes on: whatever goes wrong in here never reaches the caller."""
+
+    __slots__ = ("_first_ns", "_parent", "_request", "_started_ns", "_step")
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._started_ns = time.time_ns()
+        self._first_ns: int | None = None
+        self._parent = otel_context.get_current()
+        self._step: Step | None = None
+        try:
+            self._step = step_of(request.api, request.body, request.about)
+        except StepError:
+            pass  # the provider will say what is wrong with it
+        except Exception:
+            log.exception("a watched call cannot be read; it is priced without its class")
+
+    def first_chunk(self) -> None:
+        """Note that the first event of a stream has come."""
+        if self._first_ns is None:
+            self._first_ns = time.time_ns()
+
+    def note(self, reply: Any, error: BaseException | None = None, *, gathered: Gathering | None = None) -> None:
+        """Write the call down."""
+        request = self._request
+        try:
+            if error is None:
+                request.writers.note(request.api, reply, request.model)
+            usage = None
+            if gathered is not None and error is not None:
+                usage = usage_so_far(gathered, request.router.decide(self._step).features.tokens if self._step is not None else 0)
+            request.router.watch(
+                model=request.model,
+                reply=reply,
+                usage=usage,
+                step=self._step,
+                thread=request.about.thread,
+                labels=request.about.labels or None,
+                key=lineage_key(node=request.about.node),
+                started_ns=self._started_ns,
+                first_chunk_ns=self._first_ns,
+                error=error,
+                parent=self._parent,
+                made_by="client",
+            )
+        except Exception:
+            log.exception("a watched call of %s could not be written down", request.model)
+            request.router.telemetry.dropped(1)
+
+
+class WatchedPassing:
+    """Events of a watched stream on their way to the caller; those that close the reply wait until all of its usage is read."""
+
+    __slots__ = ("_gathered", "_request", "_watching", "tail")
+
+    def __init__(self, request: Request, watching: Watching) -> None:
+        self._request = request
+        self._watching = watching
+        self._gathered = gathering(request.api, request.body)
+        self.tail: list[Any] = []
+
+    def take(self, event: Any) -> list[Any]:
+        """Take an event from the provider; give out what may be shown."""
+        self._watching.first_chunk()
+        try:
+            self._gathered.add(event)
+        except Exception:
+            log.exception("an event of a watched stream cannot be read; its usage may be missing")
+        if self._request.quiet_usage and only_usage(event):
+            return []
+        if self._gathered.ended:
+            self.tail.append(event)
+            return []
+        return [event]
+
+    def note(self, error: BaseException | None = None) -> None:
+        """Write the call down."""
+        self._watching.note(self._gathered.reply(), error, gathered=self._gathered)
+
+
+class BatchResults:
+    """One batch's results, each written down the first time it is read through this client."""
+
+    def __init__(self, router: Router, path: str, known: dict[str, int]) -> None:
+        self._router = router
+        self._known = known
+        self._path = path
+        self._read = 0
+
+    def note(self, result: Any, said: About) -> None:
+        """Write a result down; those of requests that failed cost nothing."""
+        self._read += 1
+        if self._read <= self._known.get(self._path, 0):
+            return
+        self._known[self._path] = self._read
+        message = field_of(field_of(result, "result"), "message")
+        if message is None:
+            return
+        try:
+            usage = usage_of(message)
+            self._router.watch(
+                model=str(field_of(message, "model")),
+                reply=message,
+                usage=None if usage is None else replace(usage, batch=True),
+                thread=said.thread,
+                labels=said.labels or None,
+                key=lineage_key(node=said.node),
+                started_ns=time.time_ns(),
+                parent=otel_context.get_current(),
+            )
+        except Exception:
+            log.exception("a result of a batch could not be written down")
+            self._router.telemetry.dropped(1)
+
+
+def _conditions(request: Request, step: Step) -> Conditions | None:
+    """Which tiers lack what the request asks for: a step whose tier cannot do it goes up."""
+    lacking = unusable(
+        request.router.policy.tiers,
+        tools=request.body.get("tools") or (),
+        images=shows_pictures(step),
+        schema=step.output_schema is not None,
+    )
+    return Conditions(unusable=lacking) if lacking else None
+
+
+def fitted(api: Api, body: Mapping[str, Any], deployment: Deployment) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """A request's body for one deployment: its model, and parameters it takes; with the names of those that were changed."""
+    sent, changed = parameters_for(api, body, deployment)
+    sent["model"] = deployment.model
+    return sent, changed
+
+
+def parameters_for(api: Api, given: Mapping[str, Any], deployment: Deployment) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Parameters a deployment takes, in the format of its API; repairs speak LangChain's names, which differ for Anthropic."""
+    family = "anthropic" if api == "messages" else "openai"
+    foreign = dialect_of(deployment.provider) in dialects()  # a gateway takes the words of its client, whoever answers behind it
+    sent, changed = repaired(
+        given, card(deployment.price_key), provider=family if foreign else deployment.provider, responses=api == "responses"
+    )
+    if api == "messages":
+        if isinstance(sent.get("tool_choice"), str):
+            sent["tool_choice"] = {"type": sent["tool_choice"]}
+        if "stop" in sent:
+            sent["stop_sequences"] = sent.pop("stop")
+    return sent, changed
+
+
+def stamped(reply: Any, stamp: dict[str, Any]) -> Any:
+    """A copy of a reply that carries the decision, beside the provider's own fields; what is no SDK model stays as it is."""
+    copy = getattr(reply, "model_copy", None)
+    return copy(update={STAMP: stamp}) if copy is not None else reply
+
+
+def readable(request: Request, reply: Any) -> Any:
+    """The reply behind an HTTP response that was read already; None where it wasn't."""
+    if request.raw is None:
+        return reply
+    try:
+        return json.loads(reply.http_response.content)
+    except Exception:
+        return None  # its reader will read it, and we don't see what
+
+
+def current(attempt: Attempt) -> Any:
+    """Make the leaf span current while the provider is called, so that its own spans hang below ours; never round a stream."""
+    return within(attempt.context)

@@ -1,0 +1,133 @@
+"""Stands in for the streams an SDK hands out: one stream to its reader, whichever attempts it takes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from routed_agents.integrations.sdk_calls import Going
+
+OPENED: Final = object()
+"""Stands in a flow of events for a request that was answered; nobody outside sees it."""
+
+
+@dataclass(slots=True)
+class Now:
+    """What a stream's reader may ask of the attempt that is going on."""
+
+    inner: Any = None
+    going: Going | None = None
+
+    @property
+    def stamp(self) -> dict[str, Any] | None:
+        going = self.going
+        return going.call.stamp() if going is not None and going.closed else None
+
+
+class SyncStream:
+    """Stands in for the SDK's stream: one stream to its reader, whichever attempts it takes."""
+
+    def __init__(self, events: Any, now: Now) -> None:
+        self._events = events
+        self._now = now
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._now.inner, name)
+
+    @property
+    def routed_agents(self) -> dict[str, Any] | None:
+        """The decision, once the stream is over."""
+        return self._now.stamp
+
+    @property
+    def response(self) -> Any:
+        """The HTTP response of the attempt that is going on; closing it closes the stream, as the SDK's helpers do."""
+        return _Response(self._now.inner.response, self.close)
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        while (event := next(self._events)) is OPENED:
+            pass
+        return event
+
+    def __enter__(self) -> SyncStream:
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the stream; what it has used is written down."""
+        self._events.close()
+
+
+class AsyncStream:
+    """Stands in for the SDK's async stream."""
+
+    def __init__(self, events: Any, now: Now) -> None:
+        self._events = events
+        self._now = now
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._now.inner, name)
+
+    @property
+    def routed_agents(self) -> dict[str, Any] | None:
+        """The decision, once the stream is over."""
+        return self._now.stamp
+
+    @property
+    def response(self) -> Any:
+        """The HTTP response of the attempt that is going on; closing it closes the stream, as the SDK's helpers do."""
+        return _Response(self._now.inner.response, self.close)
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self
+
+    async def __anext__(self) -> Any:
+        while (event := await anext(self._events)) is OPENED:
+            pass
+        return event
+
+    async def __aenter__(self) -> AsyncStream:
+        return self
+
+    async def __aexit__(self, *exception: Any) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the stream; what it has used is written down."""
+        await self._events.aclose()
+
+
+class _Response:
+    """An HTTP response whose closing closes the routed stream it belongs to."""
+
+    __slots__ = ("_close", "_inner")
+
+    def __init__(self, inner: Any, close: Callable[[], Any]) -> None:
+        self._inner = inner
+        self._close = close
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def close(self) -> None:
+        self._close()
+
+    async def aclose(self) -> None:
+        await self._close()
+
+
+def stand_in(found: object, part: type) -> type:
+    """A class whose instances stand in for an object of the SDK, also where a framework asks `isinstance`."""
+    return _standing_in(type(found), part)
+
+
+@functools.cache
+def _standing_in(kind: type, part: type) -> type:
+    return type(kind.__name__, (part, kind), {"__module__": __name__})
