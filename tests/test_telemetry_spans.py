@@ -94,7 +94,7 @@ def lab_with(**settings: Any) -> Lab:
 
 @pytest.fixture
 def lab() -> Iterator[Lab]:
-    made = lab_with(labels=("tenant",))
+    made = lab_with(labels=("tenant", "thread"))
     yield made
     made.reader.shutdown()
 
@@ -233,8 +233,8 @@ def test_what_a_guard_saw_is_on_spans_only_when_asked_for(evidence: bool, quoted
     made.reader.shutdown()
 
 
-def test_a_thread_id_can_be_kept_off_the_spans() -> None:
-    made = lab_with(threads=False)
+def test_a_thread_id_stays_off_the_spans_unless_allowed() -> None:
+    made = lab_with()
 
     made.call()
 

@@ -14,6 +14,8 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Final, Literal, cast
 
+from opentelemetry.context import Context
+
 from routed_agents.checks import Rejection, inspect, reply_of
 from routed_agents.decisions import Decision, words
 from routed_agents.economics import baseline, factor_between
@@ -27,7 +29,7 @@ from routed_agents.policy import MODES, Mode, Policy
 from routed_agents.pricing import Cost, Prices, Usage, served_model_of, usage_of
 from routed_agents.state import EMPTY, MemoryStateStore, StateStore, ThreadState, lineage_key
 from routed_agents.steps import Step, carried_stamp, field_of, text_of
-from routed_agents.telemetry import RouteSpan, Telemetry
+from routed_agents.telemetry import LeafSpan, MadeBy, RouteSpan, Telemetry
 from routed_agents.tiers import Deployment, Tier, card, same_model
 
 log: Final = logging.getLogger("routed_agents")
@@ -127,6 +129,7 @@ class Router:
         forced_tools: bool = False,
         tool_schemas: Callable[[], Mapping[str, Mapping[str, Any]]] | None = None,
         parent: object = None,
+        made_by: MadeBy = "caller",
     ) -> RoutedCall:
         """Open a step; use it with `with` or `async with`, and make its attempts inside.
 
@@ -144,6 +147,7 @@ class Router:
             forced_tools: the caller demands a tool call.
             tool_schemas: gives the JSON Schemas of the tools' arguments by name; asked when a reply calls one.
             parent: the OpenTelemetry context its span belongs under; the current one when not given.
+            made_by: an integration that makes the call within `attempt.context`, where other instrumentation keeps still.
         """
         key = lineage if lineage is not None else lineage_key(node=step.node, namespace=namespace, branch=branch)
         if labels:  # a floor of the policy file may ask for a label, wherever it was given
@@ -160,6 +164,7 @@ class Router:
             forced_tools=forced_tools,
             tool_schemas=tool_schemas,
             parent=parent,
+            made_by=made_by,
         )
 
     def decide(self, step: Step, *, thread: str | None = None, namespace: str = "", state: ThreadState | None = None) -> Decision:
@@ -201,6 +206,7 @@ class Router:
         first_chunk_ns: int | None = None,
         error: BaseException | None = None,
         parent: object = None,
+        made_by: MadeBy = "caller",
     ) -> Entry:
         """Record a call somebody else made and chose the model of: it is priced, never routed.
 
@@ -221,6 +227,7 @@ class Router:
             memory=None,
             conditions=NOTHING_SPECIAL,
             forced_tools=False,
+            made_by=made_by,
         )
         return watched.record_watched(
             decision=decision,
@@ -305,6 +312,7 @@ class RoutedCall:
         forced_tools: bool,
         tool_schemas: Callable[[], Mapping[str, Mapping[str, Any]]] | None = None,
         parent: object = None,
+        made_by: MadeBy = "caller",
     ) -> None:
         self.router = router
         self.step = step
@@ -316,6 +324,7 @@ class RoutedCall:
         self.tool_schemas = tool_schemas
         self.parent = parent
         self.handed_off = False
+        self.made_by: MadeBy = made_by
         self.entries: list[Entry] = []
         self.reply: object = None
         self.alarms: list[Rejection] = []
@@ -576,7 +585,7 @@ class Attempt:
         self._usage: Usage | None = None
         self._reply: object = None
         self._started_ns = 0
-        self._span: object = None
+        self._span: LeafSpan | None = None
         self._decision = call.decision
         self._committed = False
         self._served: str | None = None
@@ -595,9 +604,9 @@ class Attempt:
         return self.outcome == "accepted"
 
     @property
-    def span(self) -> object:
-        """The open leaf span, for integrations that make it current round the provider's call."""
-        return self._span
+    def context(self) -> Context | None:
+        """The context to call the provider in: the leaf span is current, and others who would count the call keep still."""
+        return self._span.context if self._span is not None else None
 
     def first_chunk(self) -> None:
         """Note that the first chunk of a stream has come."""
@@ -745,7 +754,7 @@ class Attempt:
         except Exception:
             log.exception("an attempt of step %s could not be put into the ledger", call.step.id)
             telemetry.dropped(1)
-        telemetry.close_attempt(self._span, entry, error, followed=self.follow_up is not None, repairs=self.repairs)
+        telemetry.close_attempt(self._span, entry, error, followed=self.follow_up is not None, repairs=self.repairs, reply=self._reply)
         self._span = None
 
     def _entry(self) -> Entry:

@@ -47,7 +47,7 @@ class Books:
         traces.add_span_processor(SimpleSpanProcessor(self.spans))
         meters = MeterProvider([self.metrics], shutdown_on_exit=False)
         self.ledger: Ledger = ledger if ledger is not None else Ledger.memory()
-        telemetry = Telemetry(tracer_provider=traces, meter_provider=meters, labels=("tenant",))
+        telemetry = Telemetry(tracer_provider=traces, meter_provider=meters, labels=("tenant", "thread"))
         self.router = Router(policy, ledger=self.ledger, telemetry=telemetry, prices=prices)
 
     def model(self, cheap: Any = "yes", strong: Any = "no", **more: Any) -> RoutedChatModel:

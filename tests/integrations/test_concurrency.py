@@ -65,7 +65,7 @@ async def test_fifty_support_desks_at_once_mix_no_spans_and_lose_no_entry(provid
     spec.loader.exec_module(desk)
     exporter, traces = InMemorySpanExporter(), TracerProvider(shutdown_on_exit=False)
     traces.add_span_processor(SimpleSpanProcessor(exporter))
-    desk.router.telemetry = Telemetry(tracer_provider=traces)
+    desk.router.telemetry = Telemetry(tracer_provider=traces, labels=("thread",))
     tracer = traces.get_tracer("test")
 
     async def one(number: int, row: dict[str, Any]) -> dict[str, Any]:

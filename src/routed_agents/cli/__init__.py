@@ -19,6 +19,7 @@ COMMANDS: Final = {
     "policy": "check, show and test a policy; print its schema",
     "report": "tables of what a ledger holds",
     "trace": "show what a trace file holds",
+    "doctor": "check that cost is counted once, and which model calls bypass the policy",
 }
 """Each command is a module of this package with `add(parser)`, which names the function to run; only the one asked for is loaded."""
 

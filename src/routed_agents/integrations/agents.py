@@ -27,6 +27,7 @@ from routed_agents.policy import Policy
 from routed_agents.router import Attempt, RoutedCall, Router, labels_from_context
 from routed_agents.state import join
 from routed_agents.steps import STAMP, Step, field_of, text_of, tool_name
+from routed_agents.telemetry.around import within
 from routed_agents.tiers import Tiers, card, same_model
 
 STRONG: Final = "strong"
@@ -76,7 +77,8 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
                 response: ModelResponse[Any] | None = None
                 for attempt in call.attempts():
                     with attempt:
-                        response = handler(_tiered(request, models, attempt, self._prompt_cache))
+                        with within(attempt.context):
+                            response = handler(_tiered(request, models, attempt, self._prompt_cache))
                         attempt.record(_reply(response))
                 return _answered(response, call)
         except StepStopped as stop:
@@ -95,7 +97,8 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
                 response: ModelResponse[Any] | None = None
                 for attempt in call.attempts():
                     with attempt:
-                        response = await handler(_tiered(request, models, attempt, self._prompt_cache))
+                        with within(attempt.context):
+                            response = await handler(_tiered(request, models, attempt, self._prompt_cache))
                         attempt.record(_reply(response))
                 return _answered(response, call)
         except StepStopped as stop:
@@ -124,7 +127,7 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
                 "give the agent that model, or the router a policy whose top tier is the agent's"
             )
         given = {top.name: model, **({router.policy.tiers[0].name: self._cheap} if self._cheap is not None else {})}
-        models = Models(router.policy, given, {})
+        models = Models(router.policy, given, {}, sdk_spans=router.telemetry.keeps_sdk_spans)
         return (router if models.policy is router.policy else router.replace(policy=models.policy)), models
 
     @staticmethod
@@ -156,6 +159,7 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
                 router.policy.tiers, request.tools, schema=isinstance(request.response_format, ProviderStrategy), messages=request.messages
             ),
             parent=position.parent,
+            made_by="langchain",
         )
         call.handed_off = can_hand_off(router.policy.on_stop, position)
         return call, position

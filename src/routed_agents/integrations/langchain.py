@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Final, Literal, cast
 from uuid import UUID
@@ -20,7 +19,6 @@ from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
 from langchain_core.runnables.config import merge_configs, var_child_runnable_config
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from langchain_core.utils.pydantic import is_pydantic_v1_subclass
-from opentelemetry import trace
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from typing_extensions import override
 
@@ -40,11 +38,11 @@ from routed_agents.pricing import Usage, usage_of
 from routed_agents.repairs import unusable
 from routed_agents.router import NOTHING_SPECIAL, Attempt, RoutedCall, Router, labels_from_context, labels_from_tags
 from routed_agents.steps import STAMP, Step, tool_name
+from routed_agents.telemetry.around import areading, reading, within
 from routed_agents.tiers import Tiers
 
 LATE: Final = "_routed_late"
 """The bound argument that carries `bind_tools` and `with_structured_output` until the tier is known."""
-NOT_CURRENT: Final = nullcontext()
 OF_A_TIER: Final = ("cache", "rate_limiter", "disable_streaming", "output_version", "custom_get_token_ids")
 """What any chat model takes, but only the one that makes the call can heed: it is handed on to the tiers' models that have none."""
 ANSWER_FAILURES: Final = (OutputParserException, ValidationError)
@@ -140,7 +138,7 @@ class RoutedChatModel(BaseChatModel):
         unknown = [router.policy.tiers.named(name) for name in given]
         del unknown  # naming them is the check
         handed_on = {name: value for name in OF_A_TIER if name in self.model_fields_set and (value := getattr(self, name)) is not None}
-        self.models = Models(router.policy, given, self.options, handed_on)
+        self.models = Models(router.policy, given, self.options, handed_on, sdk_spans=router.telemetry.keeps_sdk_spans)
         if self.models.policy is not router.policy:
             router = router.replace(policy=self.models.policy)
         self.router = router
@@ -194,7 +192,7 @@ class RoutedChatModel(BaseChatModel):
             for attempt in going.call.attempts():
                 with attempt:
                     target = going.target(self.models.get(attempt.deployment), attempt, stop)
-                    with _current(attempt):
+                    with within(attempt.context):
                         going.take(
                             attempt,
                             _or_failure(going, lambda target=target: target.runnable.invoke(going.prompt, target.config, **target.kwargs)),
@@ -210,7 +208,7 @@ class RoutedChatModel(BaseChatModel):
             for attempt in going.call.attempts():
                 with attempt:
                     target = going.target(await self._built(attempt), attempt, stop)
-                    with _current(attempt):
+                    with within(attempt.context):
                         try:
                             answer = await target.runnable.ainvoke(going.prompt, target.config, **target.kwargs)
                         except ANSWER_FAILURES as error:
@@ -229,7 +227,7 @@ class RoutedChatModel(BaseChatModel):
                 with attempt:
                     target = going.target(self.models.get(attempt.deployment), attempt, stop, streaming=True)
                     try:
-                        for chunk in target.runnable.stream(going.prompt, target.config, **target.kwargs):
+                        for chunk in reading(target.runnable.stream(going.prompt, target.config, **target.kwargs), attempt.context):
                             yield from passing.take(chunk)
                             if passing.refused:
                                 break
@@ -253,7 +251,7 @@ class RoutedChatModel(BaseChatModel):
                 with attempt:
                     target = going.target(await self._built(attempt), attempt, stop, streaming=True)
                     try:
-                        async for chunk in target.runnable.astream(going.prompt, target.config, **target.kwargs):
+                        async for chunk in areading(target.runnable.astream(going.prompt, target.config, **target.kwargs), attempt.context):
                             for ready in passing.take(chunk):
                                 yield ready
                             if passing.refused:
@@ -292,9 +290,10 @@ class RoutedChatModel(BaseChatModel):
                 passing = PassingEvents(attempt, going.call, going.taking(attempt), hold=self.buffer)
                 with attempt:
                     target = going.target(self.models.get(attempt.deployment), attempt, stop, streaming=True)
-                    stream = target.runnable.stream_events(going.prompt, target.config, version="v3", **target.kwargs)
+                    with within(attempt.context):
+                        stream = target.runnable.stream_events(going.prompt, target.config, version="v3", **target.kwargs)
                     try:
-                        for event in stream:
+                        for event in reading(stream, attempt.context):
                             yield from passing.take(event)
                             if passing.refused:
                                 break
@@ -313,9 +312,10 @@ class RoutedChatModel(BaseChatModel):
                 passing = PassingEvents(attempt, going.call, going.taking(attempt), hold=self.buffer)
                 with attempt:
                     target = going.target(await self._built(attempt), attempt, stop, streaming=True)
-                    stream = await target.runnable.astream_events(going.prompt, target.config, version="v3", **target.kwargs)
+                    with within(attempt.context):
+                        stream = await target.runnable.astream_events(going.prompt, target.config, version="v3", **target.kwargs)
                     try:
-                        async for event in stream:
+                        async for event in areading(stream, attempt.context):
                             for ready in passing.take(event):
                                 yield ready
                             if passing.refused:
@@ -422,6 +422,7 @@ class RoutedChatModel(BaseChatModel):
                 router.policy.tiers, late.subject if late is not None and late.served else (), schema=by_schema, messages=messages
             ),
             parent=position.parent,
+            made_by="langchain",
         )
         call.handed_off = can_hand_off(router.policy.on_stop, position)
         if self.prompt_cache is not None:
@@ -752,18 +753,6 @@ def _labels(policy: Policy, config: RunnableConfig, position: Position) -> dict[
     tags = config.get("tags")
     found = labels_from_tags(policy.labels, tags) if tags else {}
     return {**labels_from_context(policy.labels, position.context), **found} if position.context is not None else found
-
-
-def _current(attempt: Attempt) -> Any:
-    """Make the leaf span current while the provider is called, so that its own spans hang below ours; never round a stream."""
-    span = attempt.span
-    if span is None:
-        return NOT_CURRENT
-    return (
-        trace.use_span(span, end_on_exit=False, record_exception=False, set_status_on_exception=False)
-        if isinstance(span, trace.Span)
-        else NOT_CURRENT
-    )
 
 
 def _or_failure(going: _Going, call: Callable[[], Any]) -> Any:

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 EXTRAS: Final = {"anthropic": ("claude", "langchain_anthropic", "ChatAnthropic"), "openai": ("gpt", "langchain_openai", "ChatOpenAI")}
 
 
+QUIET: Final = "routed_agents_sdk_span_off"
+"""Metadata of a model whose SDK makes no span, so that an observer knows whose span is counted."""
+
+
 class Models:
     """The chat models of a policy's deployments, given or built once each.
 
@@ -26,13 +30,22 @@ class Models:
             the top tier is never lost by naming only a cheap one.
         options: constructor options for models built from strings, repaired for each.
         handed_on: settings of every chat model (`cache`, `rate_limiter`, …) for the models that have none of their own.
+        sdk_spans: leave the anthropic SDK's own spans on, for a router whose leaf spans carry no tokens.
     """
 
     def __init__(
-        self, policy: Policy, given: Mapping[str, Any], options: Mapping[str, Any], handed_on: Mapping[str, Any] | None = None
+        self,
+        policy: Policy,
+        given: Mapping[str, Any],
+        options: Mapping[str, Any],
+        handed_on: Mapping[str, Any] | None = None,
+        *,
+        sdk_spans: bool = False,
     ) -> None:
         self._options = dict(options)
         self._handed_on = dict(handed_on or {})
+        self._sdk_spans = sdk_spans
+        self._given: dict[str, BaseChatModel] = {}
         self._built: dict[str, BaseChatModel] = {}
         self._lock = threading.Lock()
         roles: dict[str, tuple[Deployment, ...]] = {}
@@ -45,7 +58,7 @@ class Models:
             others = tier.deployments[1:] if same_model(deployment.price_key, first.price_key) else ()
             roles[tier.name] = (deployment, *others)
             if not isinstance(model, str):
-                self._built[deployment.name] = self._with_settings(model)
+                self._given[deployment.name] = model
         self.policy = policy.replace(tiers=Tiers.of(roles, preset=policy.tiers.preset)) if given else policy
 
     def __deepcopy__(self, memo: object) -> Models:
@@ -60,8 +73,11 @@ class Models:
         found = self._built.get(deployment.name)
         if found is None:
             with self._lock:
-                found = self._built.get(deployment.name) or self._with_settings(self._build(deployment))
-                self._built[deployment.name] = found
+                found = self._built.get(deployment.name)
+                if found is None:
+                    given = self._given.get(deployment.name)
+                    found = self._with_settings(self._build(deployment) if given is None else given)
+                    self._built[deployment.name] = found = found if self._sdk_spans else without_sdk_span(found)
         return found
 
     def ready(self, deployment: Deployment) -> BaseChatModel | None:
@@ -96,8 +112,7 @@ class Models:
                 raise ConfigurationError(wanted) from None
             if deployment.provider == "openai":
                 options.setdefault("stream_usage", True)  # else a stream through a gateway reports no usage at all
-            model = getattr(module, name)(model=deployment.model, **options)
-            return without_sdk_span(model)
+            return getattr(module, name)(model=deployment.model, **options)
         try:
             from langchain.chat_models import init_chat_model
         except ImportError:
@@ -164,12 +179,17 @@ def deployment_of(model: object, tier: str) -> Deployment:
 
 
 def without_sdk_span(model: Any) -> Any:
-    """The model with the anthropic SDK's own span off: it repeats our leaf span's tokens, so backends would count the cost twice."""
+    """The model, or a copy of it, with the anthropic SDK's own span off: it repeats our leaf's tokens, so cost would count twice."""
+    if not any(kind.__name__ == "ChatAnthropic" for kind in type(model).__mro__):
+        return model
+    quiet = model.model_copy(
+        update={"metadata": {**(model.metadata or {}), QUIET: True}}
+    )  # the caller may use the model elsewhere, where nobody else makes a span for it
     for name in ("_client", "_async_client"):
-        client = getattr(model, name, None) if type(model).__name__ == "ChatAnthropic" else None
+        client = getattr(quiet, name, None)
         if client is not None and hasattr(client, "with_options"):
             try:
-                setattr(model, name, client.with_options(open_telemetry=False))
+                setattr(quiet, name, client.with_options(open_telemetry=False))
             except TypeError:  # an SDK without that option has no such span
                 return model
-    return model
+    return quiet

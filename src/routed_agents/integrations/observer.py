@@ -15,6 +15,7 @@ from langchain_core.outputs import ChatGeneration, LLMResult
 from opentelemetry import context as otel_context
 from typing_extensions import override
 
+from routed_agents.integrations.models import QUIET
 from routed_agents.integrations.position import position_of
 from routed_agents.policy import Policy
 from routed_agents.router import Router, labels_from_tags
@@ -160,6 +161,7 @@ class CostObserver(BaseCallbackHandler):
             first_chunk_ns=seen.first_chunk_ns,
             error=error,
             parent=expected.context if expected is not None else seen.parent,
+            made_by="langchain_quiet" if QUIET in seen.metadata else "langchain",
         )
 
     def _forget(self, run_id: UUID) -> None:

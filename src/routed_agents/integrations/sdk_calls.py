@@ -6,12 +6,10 @@ import json
 import logging
 import time
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from opentelemetry import context as otel_context
-from opentelemetry import trace
 
 from routed_agents.errors import StepError
 from routed_agents.guards import Conditions
@@ -34,6 +32,7 @@ from routed_agents.repairs import dialect_of, repaired, unusable
 from routed_agents.router import Attempt, RoutedCall, Router
 from routed_agents.state import lineage_key
 from routed_agents.steps import STAMP, Step, field_of
+from routed_agents.telemetry.around import within
 from routed_agents.tiers import Deployment, card, dialects
 
 log: Final = logging.getLogger("routed_agents")
@@ -94,6 +93,7 @@ class Going:
             conditions=_conditions(request, step),
             forced_tools=demands_tool(request.body),
             tool_schemas=lambda: tool_schemas(request.body),
+            made_by="client",
         )
 
     def __enter__(self) -> Going:
@@ -200,6 +200,7 @@ class Watching:
                 first_chunk_ns=self._first_ns,
                 error=error,
                 parent=self._parent,
+                made_by="client",
             )
         except Exception:
             log.exception("a watched call of %s could not be written down", request.model)
@@ -322,7 +323,4 @@ def readable(request: Request, reply: Any) -> Any:
 
 def current(attempt: Attempt) -> Any:
     """Make the leaf span current while the provider is called, so that its own spans hang below ours; never round a stream."""
-    span = attempt.span
-    if not isinstance(span, trace.Span):
-        return nullcontext()
-    return trace.use_span(span, end_on_exit=False, record_exception=False, set_status_on_exception=False)
+    return within(attempt.context)

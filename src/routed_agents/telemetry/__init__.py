@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from routed_agents.telemetry.spans import RouteSpan, Telemetry
+from routed_agents.telemetry.detection import MadeBy
+from routed_agents.telemetry.spans import LeafSpan, RouteSpan, Telemetry
 
 if TYPE_CHECKING:
     from routed_agents.telemetry.setup import configure
 
-__all__ = ["RouteSpan", "Telemetry", "configure"]
+__all__ = ["LeafSpan", "MadeBy", "RouteSpan", "Telemetry", "configure"]
 
 
 def __getattr__(name: str) -> object:

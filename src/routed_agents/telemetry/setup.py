@@ -10,13 +10,13 @@ import threading
 import time
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Final, cast
 
 from opentelemetry import context as otel_context
-from opentelemetry import trace
+from opentelemetry import metrics, trace
 from opentelemetry.exporter.otlp.json.file import FileSpanExporter
 from opentelemetry.sdk.environment_variables import OTEL_SERVICE_NAME
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
@@ -25,6 +25,8 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import Sampler
 
 from routed_agents.errors import ConfigurationError
+from routed_agents.telemetry import names
+from routed_agents.telemetry.dialects import Dialect, chosen, told
 from routed_agents.telemetry.runs import Branch, Run, SpanRecord, Status, run_of
 from routed_agents.telemetry.trees import CostTree, cost_tree
 
@@ -39,6 +41,9 @@ GATHER_S: Final = 0.2
 LIVE_SPANS: Final = 20_000
 """Spans of unfinished runs that are held for the console; beyond it the oldest run is given up."""
 DEFAULT_SERVICE: Final = "routed-agents"
+DROPPED: Final = names.COUNTERS["routed_agents.dropped"]
+Deliver = Callable[[Sequence[ReadableSpan]], bool]
+"""Takes a batch; False when it could not be delivered."""
 
 log: Final = logging.getLogger("routed_agents")
 
@@ -48,11 +53,16 @@ def configure(
     trace_file: str | Path | None = None,
     console: Callable[[CostTree], object] | Console | bool = False,
     otlp_endpoint: str | None = None,
+    dialects: Sequence[str] = (),
     service_name: str = DEFAULT_SERVICE,
     sampler: Sampler | None = None,
     queue_size: int = QUEUE,
 ) -> Handle:
     """Set up tracing for this process. A provider that is already set stays as it is, and the handle says so.
+
+    Asked for no output, it goes by the standard variables: OTEL_EXPORTER_OTLP_TRACES_ENDPOINT or OTEL_EXPORTER_OTLP_ENDPOINT, with
+    OTEL_TRACES_EXPORTER to say `otlp`, `console` or `none`. OTEL_SDK_DISABLED turns all of it off; headers, sampler, service name and
+    resource attributes are the SDK's to read.
 
     Calling it again adds outputs to the provider it made; service name and sampler stay the first call's. What is left to
     write when the program ends is written then, for two seconds at most.
@@ -61,20 +71,30 @@ def configure(
         trace_file: where to append spans as OTLP JSON lines; `offline.traces` and DuckDB read them.
         console: print the cost tree of each finished run: True for stderr, a rich console, or a function that gets the tree.
         otlp_endpoint: a collector or backend that takes OTLP over HTTP, such as http://localhost:4318; needs the extra `otlp`.
+        dialects: add the attributes these backends read cost from (see `telemetry.dialects`); the core set when not given.
         service_name: what the process is called in traces, unless OTEL_SERVICE_NAME says otherwise.
         sampler: which traces are kept; all when not given.
         queue_size: ended spans that may wait for each output; more are dropped and counted.
 
     Raises:
-        ConfigurationError: the file cannot be opened, or the extra for the endpoint is missing.
+        ConfigurationError: the file cannot be opened, the extra for the endpoint is missing, a dialect is unknown, or the environment
+            asks for an exporter or a protocol that is not here.
     """
+    speaks = chosen(dialects)
+    if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return Handle(provider=trace.get_tracer_provider(), outputs=(), note="OTEL_SDK_DISABLED is true: nothing was set up")
     current = trace.get_tracer_provider()
     mine = current if isinstance(current, TracerProvider) and current in _MADE else None
     if mine is None and not isinstance(current, trace.ProxyTracerProvider):
         note = f"a tracer provider is already set ({type(current).__name__}): spans go where it sends them, and configure added nothing"
         log.warning("%s", note)
         return Handle(provider=current, outputs=(), note=note)
-    outputs = _outputs(trace_file, console, otlp_endpoint, queue_size)
+    if trace_file is None and otlp_endpoint is None and not console:
+        otlp_endpoint, console = asked_by(os.environ)
+        if otlp_endpoint is None and not console:
+            note = "no output was asked for, by argument or OTEL_EXPORTER_OTLP_ENDPOINT: spans go nowhere"
+            return Handle(provider=current, outputs=(), note=note)
+    outputs = _outputs(trace_file, console, otlp_endpoint, queue_size, speaks)
     if mine is None:
         if service_name == DEFAULT_SERVICE:
             service_name = os.environ.get(OTEL_SERVICE_NAME) or service_name
@@ -86,7 +106,43 @@ def configure(
     return Handle(provider=mine, outputs=outputs)
 
 
+def asked_by(environ: Mapping[str, str]) -> tuple[str | None, bool]:
+    """The endpoint the standard variables name, and whether they ask for the console.
+
+    Raises:
+        ConfigurationError: they ask for an exporter or a protocol that is not here.
+    """
+    wanted = {part for each in environ.get("OTEL_TRACES_EXPORTER", "").split(",") if (part := each.strip().lower())}
+    if unknown := wanted - {"otlp", "console", "none"}:
+        raise ConfigurationError(f"OTEL_TRACES_EXPORTER asks for {', '.join(sorted(unknown))}; known here: otlp, console, none")
+    if "none" in wanted:
+        return None, False
+    own, shared = environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"), environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
+    endpoint = own or (f"{shared.rstrip('/')}/v1/traces" if shared else None)
+    if endpoint is None and "otlp" in wanted:
+        endpoint = "http://localhost:4318/v1/traces"  # the standard's own default
+    if wanted and "otlp" not in wanted:
+        endpoint = None
+    protocol = environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or environ.get("OTEL_EXPORTER_OTLP_PROTOCOL") or "http/protobuf"
+    if endpoint is not None and protocol != "http/protobuf":
+        raise ConfigurationError(f"OTEL_EXPORTER_OTLP_PROTOCOL is {protocol!r}; known here: http/protobuf, usually on port 4318")
+    return endpoint, "console" in wanted
+
+
 _MADE: Final[weakref.WeakSet[TracerProvider]] = weakref.WeakSet()
+
+
+def sent(endpoint: str, spans: Sequence[ReadableSpan], *, timeout_s: float = 2.0) -> int:
+    """Send spans to an OTLP endpoint now; returns how many did not get there in time.
+
+    Raises:
+        ConfigurationError: the extra for the endpoint is missing.
+    """
+    output = _output(lambda: _otlp(endpoint), len(spans) + 1, ())
+    for span in spans:
+        output.on_end(span)
+    output.close(timeout_s)
+    return output.dropped
 
 
 class Handle:
@@ -142,20 +198,26 @@ class Output(SpanProcessor):
     Args:
         deliver: takes a batch on the thread; False when it could not be delivered.
         finish: called when no more batches come.
+        renew: gives another `deliver` and `finish` to a forked child, which must not talk on its parent's connections.
         sampled_only: leave out spans that are recorded, but not sampled.
     """
 
     def __init__(
         self,
-        deliver: Callable[[Sequence[ReadableSpan]], bool],
+        deliver: Deliver,
         *,
         finish: Callable[[], object] = lambda: None,
+        renew: Callable[[], tuple[Deliver, Callable[[], object]]] | None = None,
         size: int = QUEUE,
         gather_s: float = GATHER_S,
         sampled_only: bool = True,
     ) -> None:
         self._deliver = deliver
         self._finish = finish
+        self._renew = renew
+        self._lost = metrics.get_meter(names.SCOPE, names.SCHEMA_VERSION).create_counter(
+            DROPPED.name, unit=DROPPED.unit, description=DROPPED.says
+        )
         self._size = size
         self._gather_s = gather_s
         self._sampled_only = sampled_only
@@ -166,10 +228,12 @@ class Output(SpanProcessor):
 
     def _after_fork(self) -> None:
         if not self._stopping:
+            if self._renew is not None:
+                self._deliver, self._finish = self._renew()
             self._start()  # the thread stayed in the parent, which also delivers what was queued
 
     def _start(self) -> None:
-        self.dropped = self._in_hand = 0
+        self.dropped = self._told = self._in_hand = 0
         self._queue: queue.SimpleQueue[ReadableSpan | threading.Event | None] = queue.SimpleQueue()
         self._counting = threading.Lock()
         self._stopping = self._giving_up = False
@@ -206,11 +270,13 @@ class Output(SpanProcessor):
         left = sum(isinstance(item, ReadableSpan) for item in _drained(self._queue))
         if not self._thread.is_alive():
             self._drop(left)
+            self._tell()
             return not self.dropped
         with self._counting:
             self._giving_up = True
-            self.dropped += left + self._in_hand
-            self._in_hand = 0
+            left, self._in_hand = left + self._in_hand, 0
+        self._drop(left)
+        self._tell()
         # An exporter may sit in a request or in a retry; closing it from here can wait as long as that.
         threading.Thread(target=self._finish, daemon=True).start()
         return False
@@ -227,6 +293,16 @@ class Output(SpanProcessor):
         with self._counting:
             self.dropped += spans
 
+    def _tell(self) -> None:
+        """Put what was dropped into the metrics; by the thread, for it costs as much as a span."""
+        with self._counting:
+            lost, self._told = self.dropped - self._told, self.dropped
+        if lost:
+            try:
+                self._lost.add(lost, {"what": "spans"})
+            except Exception:
+                log.error("%d spans were dropped, and that could not be put into the metrics", lost)
+
     def _work(self) -> None:
         # a backend's client may be instrumented, and must not make spans out of sending spans
         otel_context.attach(otel_context.set_value(otel_context._SUPPRESS_INSTRUMENTATION_KEY, True))  # pyright: ignore[reportPrivateUsage]
@@ -236,12 +312,13 @@ class Output(SpanProcessor):
             self._in_hand = len(batch)
             try:
                 delivered = self._deliver(batch) if batch else True
-            except Exception:
-                log.exception("%d spans could not be delivered", len(batch))
+            except Exception as trouble:  # its text may hold what the spans hold
+                log.error("%d spans could not be delivered: %s", len(batch), type(trouble).__name__)
                 delivered = False
             with self._counting:
-                self.dropped += 0 if delivered else self._in_hand  # nothing is in hand any more once `close` gave up
-                self._in_hand = 0
+                lost, self._in_hand = 0 if delivered else self._in_hand, 0  # nothing is in hand any more once `close` gave up
+            self._drop(lost)
+            self._tell()
             for mark in marks:
                 mark.set()
         if not self._giving_up:
@@ -276,20 +353,35 @@ def _drained(source: queue.SimpleQueue[ReadableSpan | threading.Event | None]) -
 
 
 def _outputs(
-    trace_file: str | Path | None, console: Callable[[CostTree], object] | Console | bool, endpoint: str | None, size: int
+    trace_file: str | Path | None,
+    console: Callable[[CostTree], object] | Console | bool,
+    endpoint: str | None,
+    size: int,
+    dialects: Sequence[Dialect],
 ) -> list[Output]:
-    exporters: list[SpanExporter] = []
+    makers: list[Callable[[], SpanExporter]] = []
     if endpoint is not None:
-        exporters.append(_otlp(endpoint))
+        makers.append(lambda: _otlp(endpoint))
     if trace_file is not None:
-        exporters.append(_file(Path(trace_file)))
-    outputs = [
-        Output(lambda batch, to=exporter: to.export(batch) is SpanExportResult.SUCCESS, finish=exporter.shutdown, size=size)
-        for exporter in exporters
-    ]
+        makers.append(lambda: _file(Path(trace_file)))
+    outputs = [_output(make, size, dialects) for make in makers]
     if console:
         outputs.append(Output(Live(_printer(console)).take, size=size, gather_s=0.0, sampled_only=False))
     return outputs
+
+
+def _output(make: Callable[[], SpanExporter], size: int, dialects: Sequence[Dialect]) -> Output:
+    def connected() -> tuple[Deliver, Callable[[], object]]:
+        exporter = make()
+
+        def deliver(batch: Sequence[ReadableSpan]) -> bool:
+            spans = [told(span, dialects) for span in batch] if dialects else batch
+            return exporter.export(spans) is SpanExportResult.SUCCESS
+
+        return deliver, exporter.shutdown
+
+    deliver, finish = connected()
+    return Output(deliver, finish=finish, renew=connected, size=size)
 
 
 def _file(path: Path) -> SpanExporter:
@@ -305,10 +397,16 @@ def _otlp(endpoint: str) -> SpanExporter:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     except ImportError as error:
         raise ConfigurationError(
-            f"otlp_endpoint {endpoint} needs an exporter that isn't installed; add the extra: pip install 'routed-agents[otlp]'"
+            f"otlp_endpoint {_public(endpoint)} needs an exporter that isn't installed; add the extra: pip install 'routed-agents[otlp]'"
         ) from error
     whole = endpoint.rstrip("/")
     return OTLPSpanExporter(endpoint=whole if whole.endswith("/v1/traces") else f"{whole}/v1/traces")
+
+
+def _public(endpoint: str) -> str:
+    """An endpoint without the name and password it may hold."""
+    scheme, _, rest = endpoint.rpartition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}" if scheme else endpoint
 
 
 def _printer(console: Callable[[CostTree], object] | Console | bool) -> Callable[[CostTree], object]:
@@ -375,8 +473,8 @@ class Live:
             tree = cost_tree(Run(trace_id=under.span.trace_id, roots=(under,)))
             if tree is not None:
                 self._show(tree)
-        except Exception:
-            log.exception("the cost tree of a run could not be shown")
+        except Exception as trouble:
+            log.error("the cost tree of a run could not be shown: %s", type(trouble).__name__)
 
 
 def record_of(span: ReadableSpan) -> SpanRecord:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, cast, get_args
 
 from opentelemetry import context as otel_context
 from opentelemetry import metrics, trace
 from opentelemetry.context import Context
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode
 from opentelemetry.util.types import AttributeValue
 
+from routed_agents.errors import ConfigurationError
 from routed_agents.pricing import usd_of
+from routed_agents.steps import field_of
 from routed_agents.telemetry import names
+from routed_agents.telemetry.around import context_for
+from routed_agents.telemetry.content import Redaction, messages_attribute, redacted
+from routed_agents.telemetry.detection import FULL, SDK, Emission, MadeBy, emission_for, langchain_parent
 
 if TYPE_CHECKING:
     from routed_agents.decisions import Decision
@@ -23,6 +29,10 @@ if TYPE_CHECKING:
     from routed_agents.tiers import Deployment, Tier
 
 log: Final = logging.getLogger("routed_agents")
+Emit = Literal["auto", "full", "decision_only", "off"]
+ALLOWED: Final = "ROUTED_AGENTS_SPAN_LABELS"
+THREAD: Final = "thread"
+"""On the allow-list, it lets thread ids onto spans; never onto metrics, where every thread would be a series of its own."""
 
 
 class CallView(Protocol):
@@ -44,6 +54,8 @@ class CallView(Protocol):
     def entries(self) -> Sequence[Entry]: ...
     @property
     def parent(self) -> object: ...
+    @property
+    def made_by(self) -> MadeBy: ...
 
 
 class AttemptView(Protocol):
@@ -63,6 +75,21 @@ class RouteSpan:
 
     span: Span
     context: Context
+    last: SpanContext | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LeafSpan:
+    """An open leaf span, and how it is written."""
+
+    span: Span
+    emission: Emission
+    made_by: MadeBy = "caller"
+
+    @property
+    def context(self) -> Context:
+        """The context to call the provider in: the leaf is current, and whoever would count the call again keeps still."""
+        return context_for(self.span, self.emission)
 
 
 class Telemetry:
@@ -71,9 +98,16 @@ class Telemetry:
     Args:
         tracer_provider: the global one when not given.
         meter_provider: the global one when not given.
-        labels: label keys that may appear in spans and metrics; values of others stay in the ledger.
-        threads: put thread ids on spans, as `gen_ai.conversation.id`.
-        evidence: put what guards saw on spans; it may quote a person.
+        emit: `full` writes tokens and cost on our leaf spans; `decision_only` leaves them to somebody else's spans; `off` writes
+            no spans, only metrics; `auto` finds out for each call whether somebody else's span is counted.
+        labels: the allow-list: label keys that may appear in spans and metrics, and `thread` for the thread's id on spans. What is not
+            on it stays in the ledger. `ROUTED_AGENTS_SPAN_LABELS` (comma-separated) when not given.
+        threads: short for `thread` on the allow-list.
+        evidence: put what guards saw on spans; it may quote a person, so it goes through the redaction hook where there is one.
+        capture: a redaction hook; with one, messages are put on leaf spans as far as it lets them.
+
+    Raises:
+        ConfigurationError: `emit` is none of the four.
     """
 
     def __init__(
@@ -81,24 +115,40 @@ class Telemetry:
         *,
         tracer_provider: trace.TracerProvider | None = None,
         meter_provider: metrics.MeterProvider | None = None,
-        labels: Sequence[str] = (),
-        threads: bool = True,
+        emit: Emit = "auto",
+        labels: Sequence[str] | None = None,
+        threads: bool | None = None,
         evidence: bool = False,
+        capture: Redaction | None = None,
         enabled: bool = True,
     ) -> None:
-        self.labels = tuple(labels)
-        self.threads = threads
+        if emit not in get_args(Emit):
+            raise ConfigurationError(f"emit is {emit!r}; known: {', '.join(get_args(Emit))}")
+        allowed = tuple(labels) if labels is not None else _listed(os.environ.get(ALLOWED, ""))
+        self.emit: Emit = emit
+        self.labels = tuple([key for key in allowed if key != THREAD])
+        self.threads = threads if threads is not None else THREAD in allowed
         self.evidence = evidence
+        self.capture = _careful(capture) if capture is not None else None
         self.enabled = enabled
-        self._tracer = trace.get_tracer(names.SCOPE, names.SCHEMA_VERSION, tracer_provider)
+        spans = trace.NoOpTracerProvider() if emit == "off" else tracer_provider
+        self._tracer = trace.get_tracer(names.SCOPE, names.SCHEMA_VERSION, spans)
         meter = metrics.get_meter(names.SCOPE, names.SCHEMA_VERSION, meter_provider)
-        self._counters = {name: meter.create_counter(name, unit, text) for name, (unit, text) in names.COUNTERS.items()}
-        self._histograms = {name: meter.create_histogram(name, unit, text) for name, (unit, text) in names.HISTOGRAMS.items()}
+        self._counters = {each.name: meter.create_counter(each.name, each.unit, each.says) for each in names.COUNTERS.values()}
+        self._histograms = {
+            each.name: meter.create_histogram(each.name, each.unit, each.says, explicit_bucket_boundaries_advisory=each.buckets)
+            for each in names.HISTOGRAMS.values()
+        }
 
     @classmethod
     def off(cls) -> Telemetry:
         """No spans and no metrics; the ledger still keeps everything."""
         return cls(tracer_provider=trace.NoOpTracerProvider(), meter_provider=metrics.NoOpMeterProvider(), enabled=False)
+
+    @property
+    def keeps_sdk_spans(self) -> bool:
+        """The spans that provider SDKs make by themselves stay on: they are the ones that are counted."""
+        return self.enabled and self.emit in ("decision_only", "off")
 
     def open_route(self, decision: Decision, call: CallView) -> RouteSpan | None:
         """Start the span of a step, with its decision; its attempts become its children."""
@@ -106,7 +156,7 @@ class Telemetry:
             return None
         try:
             node = call.step.node or "step"
-            current = cast("Context", call.parent) if call.parent is not None else otel_context.get_current()
+            current = cast("Context", call.parent) if call.parent is not None else _parent_context()
             span = self._tracer.start_span(
                 f"route {node}", current, SpanKind.INTERNAL, {names.SPAN_KIND: "CHAIN", names.REQUEST_MODEL: decision.model or "none"}
             )
@@ -116,8 +166,8 @@ class Telemetry:
             self._counters["routed_agents.decisions"].add(1, shared, current)
             self._histograms["routed_agents.decision.duration"].record(call.decision_ns / 1e9, {}, current)
             return RouteSpan(span, trace.set_span_in_context(span, current))
-        except Exception:
-            log.exception("a route span could not be opened")
+        except Exception as trouble:
+            _complain("a route span could not be opened", trouble)
             return None
 
     def close_route(self, route: RouteSpan, call: CallView, error: BaseException | None) -> None:
@@ -146,8 +196,8 @@ class Telemetry:
                     if isinstance(error, Exception):
                         span.set_status(Status(StatusCode.ERROR, type(error).__name__))
             span.end()
-        except Exception:
-            log.exception("a route span could not be closed")
+        except Exception as trouble:
+            _complain("a route span could not be closed", trouble)
 
     def open_group(self, name: str, attributes: Mapping[str, AttributeValue], parent: object = None) -> RouteSpan | None:
         """Start a span that only holds others together: a graph's run, or a node in it."""
@@ -176,56 +226,116 @@ class Telemetry:
 
     def open_attempt(
         self, route: RouteSpan | None, attempt: AttemptView, call: CallView, *, started_ns: int | None = None, parent: object = None
-    ) -> Span | None:
-        """Start the leaf span of one provider call."""
+    ) -> LeafSpan | None:
+        """Start the leaf span of one provider call; a call that began earlier is one that was only watched."""
         if not self.enabled:
             return None
         try:
             deployment = attempt.deployment
+            emission = self._emission(deployment.provider, call.made_by, watched=started_ns is not None)
             context = route.context if route is not None else cast("Context | None", parent)
-            attributes: dict[str, AttributeValue] = {names.OPERATION: "chat", names.REQUEST_MODEL: deployment.model, names.SPAN_KIND: "LLM"}
-            if deployment.provider:
-                attributes[names.PROVIDER] = deployment.provider
-            span = self._tracer.start_span(f"chat {deployment.model}", context, SpanKind.CLIENT, attributes, start_time=started_ns)
-            if call.thread is not None and self.threads and span.is_recording():
-                span.set_attribute(names.CONVERSATION, call.thread)
-        except Exception:
-            log.exception("a leaf span could not be opened")
+            links = self._after(route, attempt, call) if route is not None and route.last is not None else ()
+            if emission.full:
+                attributes: dict[str, AttributeValue] = {
+                    names.OPERATION: "chat",
+                    names.REQUEST_MODEL: deployment.model,
+                    names.SPAN_KIND: "LLM",
+                }
+                if deployment.provider:
+                    attributes[names.PROVIDER] = deployment.provider
+            else:
+                attributes = {names.OPERATION: "route", names.SPAN_KIND: "CHAIN", names.MODEL: deployment.model}
+            kind = SpanKind.CLIENT if emission.full else SpanKind.INTERNAL
+            name = f"{'chat' if emission.full else 'attempt'} {deployment.model}"
+            span = self._tracer.start_span(name, context, kind, attributes, links, start_time=started_ns)
+            if route is not None:
+                route.last = span.get_span_context()
+            if span.is_recording():
+                if call.thread is not None and self.threads:
+                    span.set_attribute(names.CONVERSATION, call.thread)
+                if self.capture is not None and (said := messages_attribute(call.step.messages, self.capture)) is not None:
+                    span.set_attribute(names.INPUT_MESSAGES, said)
+        except Exception as trouble:
+            _complain("a leaf span could not be opened", trouble)
             return None
-        return span
+        return LeafSpan(span, emission, call.made_by)
 
     def close_attempt(
-        self, span: object, entry: Entry, error: BaseException | None, *, followed: bool = False, repairs: Sequence[str] = ()
+        self,
+        span: object,
+        entry: Entry,
+        error: BaseException | None,
+        *,
+        followed: bool = False,
+        repairs: Sequence[str] = (),
+        reply: object = None,
     ) -> None:
         """End the leaf span of one provider call, with its tokens and its cost, and count it."""
         if not self.enabled:
             return
-        leaf = span if isinstance(span, Span) else None
+        leaf = span if isinstance(span, LeafSpan) else None
         try:
-            if leaf is not None and leaf.is_recording():
-                if repairs:
-                    leaf.set_attribute(names.REPAIRS, list(repairs))
-                leaf.set_attributes(self._leaf_attributes(entry))
-                if error is not None and isinstance(error, Exception):
-                    leaf.set_status(Status(StatusCode.ERROR, entry.error or type(error).__name__))
-            self._count(entry, trace.set_span_in_context(leaf) if leaf is not None else None, followed=followed)
-        except Exception:
-            log.exception("a leaf span could not be written")
+            emission = leaf.emission if leaf is not None else FULL
+            plain = isinstance(reply, Mapping)
+            if leaf is not None and leaf.made_by == "caller" and emission.counted_by == SDK.key and plain:
+                emission = _promoted(leaf.span, entry)  # the SDK gives objects, so it did not make this call
+            if leaf is not None and leaf.span.is_recording():
+                self._write(leaf.span, emission, entry, error, repairs, reply)
+            self._count(entry, trace.set_span_in_context(leaf.span) if leaf is not None else None, emission, followed=followed)
+        except Exception as trouble:
+            _complain("a leaf span could not be written", trouble)
         finally:
             if leaf is not None:
-                leaf.end(end_time=entry.ended_ns)
+                leaf.span.end(end_time=entry.ended_ns)
+
+    def note(self, route: RouteSpan | None, event: str, attributes: Mapping[str, AttributeValue] | None = None) -> None:
+        """Add an event to a step's route span: what a breaker or a budget has to say."""
+        if route is not None:
+            route.span.add_event(event, attributes)
 
     def end(self, span: object) -> None:
         """End a span nothing more is known about."""
-        if isinstance(span, Span):
-            span.end()
+        if isinstance(span, LeafSpan):
+            span.span.end()
 
     def dropped(self, records: int) -> None:
         """Count records that could not be kept."""
         try:
             self._counters["routed_agents.dropped"].add(records)
-        except Exception:
-            log.exception("%d records were dropped, and that could not even be counted", records)
+        except Exception as trouble:
+            _complain(f"{records} records were dropped, and that could not even be counted", trouble)
+
+    def _emission(self, provider: str | None, made_by: MadeBy, *, watched: bool) -> Emission:
+        if self.emit == "auto":
+            return emission_for(provider, made_by=made_by, watched=watched)
+        return Emission(counted_by="others") if self.emit == "decision_only" else FULL
+
+    def _after(self, route: RouteSpan, attempt: AttemptView, call: CallView) -> tuple[Link, ...]:
+        """Tell the route span that another attempt follows, and link it to the one before."""
+        before = call.entries[-1] if call.entries else None
+        why = _why(before) if before is not None else ""
+        tiers = {names.FROM_TIER: before.tier if before is not None else "", names.TO_TIER: attempt.row.name, names.WHY: why}
+        higher = before is not None and attempt.row.rank > before.rank
+        route.span.add_event(names.ESCALATION if higher else names.FAILOVER, tiers)
+        return (Link(cast("SpanContext", route.last), {names.WHY: why}),)
+
+    def _write(
+        self, span: Span, emission: Emission, entry: Entry, error: BaseException | None, repairs: Sequence[str], reply: object
+    ) -> None:
+        if repairs:
+            span.set_attribute(names.REPAIRS, list(repairs))
+        if self.capture is not None and reply is not None and (said := messages_attribute([reply], self.capture)) is not None:
+            span.set_attribute(names.OUTPUT_MESSAGES, said)
+        if (reply_id := _id_of(reply)) is not None:
+            span.set_attribute(names.RESPONSE_ID, reply_id)
+        attributes = self._leaf_attributes(entry)
+        if not emission.full:
+            attributes = _uncounted(attributes, entry, emission)
+        span.set_attributes(attributes)
+        if entry.outcome == "rejected":
+            span.add_event(names.REJECTION, {names.WHY: _why(entry)})
+        if error is not None and isinstance(error, Exception):
+            span.set_status(Status(StatusCode.ERROR, entry.error or type(error).__name__))
 
     def _route_attributes(self, decision: Decision, call: CallView) -> dict[str, AttributeValue]:
         attributes: dict[str, AttributeValue] = {
@@ -255,9 +365,8 @@ class Telemetry:
         if decision.settlement.degraded:
             attributes[names.DEGRADED] = True
         if self.evidence:
-            attributes[names.EVIDENCE] = [
-                each for each in (*decision.classification.evidence, *(v.evidence for v in decision.verdicts)) if each
-            ]
+            seen = [each for each in (*decision.classification.evidence, *(v.evidence for v in decision.verdicts)) if each]
+            attributes[names.EVIDENCE] = redacted(seen, self.capture)
         self._context_attributes(attributes, call)
         return attributes
 
@@ -342,7 +451,7 @@ class Telemetry:
             }
         return attributes
 
-    def _count(self, entry: Entry, context: Context | None, *, followed: bool) -> None:
+    def _count(self, entry: Entry, context: Context | None, emission: Emission, *, followed: bool) -> None:
         shared: dict[str, Any] = {"tier": entry.tier, "model": entry.model, "task_class": entry.task_class, "simulated": entry.simulated}
         for key in self.labels:
             if key in entry.labels:
@@ -360,12 +469,96 @@ class Telemetry:
         if usage.output:
             counters["routed_agents.tokens"].add(usage.output, {**shared, "kind": "completion"}, context)
         if followed:
-            reason = entry.error or (entry.codes[-1] if entry.codes else entry.outcome)
-            counters["routed_agents.escalations"].add(1, {**shared, "reason": reason}, context)
+            counters["routed_agents.escalations"].add(1, {**shared, "reason": _why(entry)}, context)
+        if entry.outcome == "rejected":
+            counters["routed_agents.rejections"].add(1, {**shared, "reason": _why(entry)}, context)
         if entry.tier == "unrouted":
             counters["routed_agents.bypassing"].add(1, shared, context)
         if "check:served_model_below_floor" in entry.codes:
             counters["routed_agents.alarms"].add(1, shared, context)
-        self._histograms["routed_agents.duration"].record((entry.ended_ns - entry.started_ns) / 1e9, shared, context)
+        seconds = (entry.ended_ns - entry.started_ns) / 1e9
+        self._histograms["routed_agents.duration"].record(seconds, shared, context)
         if entry.first_chunk_ns is not None:
             self._histograms["routed_agents.time_to_first_chunk"].record((entry.first_chunk_ns - entry.started_ns) / 1e9, shared, context)
+        if emission.full:  # who makes the counted span also keeps the standard metrics
+            self._measure(entry, seconds, context)
+
+    def _measure(self, entry: Entry, seconds: float, context: Context | None) -> None:
+        """The two metrics the GenAI conventions name."""
+        shared: dict[str, AttributeValue] = {
+            names.OPERATION: "chat",
+            names.PROVIDER: entry.provider or "unknown",
+            names.REQUEST_MODEL: entry.model,
+            names.RESPONSE_MODEL: entry.served_model or entry.model,
+        }
+        failed = {names.ERROR_TYPE: entry.error} if entry.error else {}
+        self._histograms["gen_ai.client.operation.duration"].record(seconds, {**shared, **failed}, context)
+        for kind, tokens in (("input", entry.usage.prompt), ("output", entry.usage.output)):
+            if tokens:
+                self._histograms["gen_ai.client.token.usage"].record(tokens, {**shared, names.TOKEN_TYPE: kind}, context)
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple([part for each in text.split(",") if (part := each.strip())])
+
+
+def _id_of(reply: object) -> str | None:
+    """The provider's id of a reply; LangChain keeps it in the metadata where its own id is that of the run."""
+    metadata = field_of(reply, "response_metadata")
+    found = cast("Mapping[str, object]", metadata).get("id") if isinstance(metadata, Mapping) else field_of(reply, "id")
+    return found if isinstance(found, str) else None
+
+
+def _careful(redact: Redaction) -> Redaction:
+    """A hook that lets nothing through when it breaks."""
+
+    def told(text: str) -> str | None:
+        try:
+            return redact(text)
+        except Exception as trouble:
+            _complain("the redaction hook failed, so a text was left out", trouble)
+            return None
+
+    return told
+
+
+def _why(entry: Entry) -> str:
+    """Why an attempt was not good enough, as a code."""
+    return entry.error or next((code for code in reversed(entry.codes) if code.startswith("check:")), entry.outcome)
+
+
+def _promoted(span: Span, entry: Entry) -> Emission:
+    """Make a leaf that only told the decision the one that is counted."""
+    span.update_name(f"chat {entry.model}")
+    span.set_attributes({names.OPERATION: "chat", names.SPAN_KIND: "LLM", names.REQUEST_MODEL: entry.model})
+    if entry.provider:
+        span.set_attribute(names.PROVIDER, entry.provider)
+    return FULL
+
+
+def _uncounted(attributes: Mapping[str, AttributeValue], entry: Entry, emission: Emission) -> dict[str, AttributeValue]:
+    """A leaf beside somebody else's span for the same call: nothing on it that a backend would count or price."""
+    kept = {name: value for name, value in attributes.items() if name not in names.COUNTED and name != names.RESPONSE_MODEL}
+    kept |= {names.EMIT: "decision_only", names.COUNTED_BY: emission.counted_by, names.MODEL: entry.served_model or entry.model}
+    if entry.usage.source != "missing":
+        kept |= {names.TOKENS_INPUT: entry.usage.prompt, names.TOKENS_OUTPUT: entry.usage.output}
+    return kept
+
+
+def _parent_context() -> Context:
+    """Where a route span hangs: under the current span, or under the LangChain run whose span is not made current."""
+    current = otel_context.get_current()
+    run = langchain_parent()
+    if run is None:
+        return current
+    began, other = (getattr(span, "start_time", None) or 0 for span in (trace.get_current_span(current), run))
+    return current if began > other else trace.set_span_in_context(run, current)
+
+
+def _complain(what: str, trouble: BaseException) -> None:
+    """Tell of our own trouble without its text, which may quote a prompt or a key."""
+    at = trouble.__traceback__
+    while at is not None and at.tb_next is not None:
+        at = at.tb_next
+    place = f"{os.path.basename(at.tb_frame.f_code.co_filename)}:{at.tb_lineno}" if at is not None else "unknown place"
+    log.error("%s: %s at %s", what, type(trouble).__name__, place)

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.util._once import Once
+
+PLAIN = """
+from langchain_anthropic import ChatAnthropic
+from langgraph.graph import END, START, MessagesState, StateGraph
+from routed_agents import Router
+from routed_agents.integrations.langgraph import observed
+
+router = Router.from_env()
+model = ChatAnthropic(model="claude-opus-5-5", max_tokens=64)
+
+async def answer(state):
+    return {"messages": [await model.ainvoke(state["messages"])]}
+
+builder = StateGraph(MessagesState)
+builder.add_node("answer", answer)
+builder.add_edge(START, "answer")
+builder.add_edge("answer", END)
+graph = builder.compile()
+watched = observed(graph, router)
+"""
+UNPRICED = 'stance = "balanced"\n\n[tiers]\ncheap = "anthropic:nobody-knows-1"\nstrong = "anthropic:claude-opus-5-5"\n'
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a process where nobody has set a provider or an endpoint yet."""
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER_SET_ONCE", Once())
+    for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_TRACES_EXPORTER", "OTEL_SDK_DISABLED"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> str:
+    path = tmp_path / "plain_graph.py"
+    path.write_text(PLAIN)
+    return str(path)
+
+
+def diagnosed(cli: Any, *argv: object) -> tuple[int, dict[str, list[str]]]:
+    """Exit code, and what was said by code."""
+    code, out, _ = cli("doctor", *argv, "--json")
+    found: dict[str, list[str]] = {}
+    for finding in json.loads(out)["findings"]:
+        found.setdefault(finding["code"], []).append(f"{finding['says']} → {finding['do']}")
+    return code, found
+
+
+def test_a_sound_set_up_is_called_sound(cli, monkeypatch):
+    monkeypatch.setenv("ANTHROPIC_OPEN_TELEMETRY", "false")
+    code, found = diagnosed(cli)
+    assert (code, len(found["counted_once"]), "counted_twice" in found) == (0, 3, False)
+    assert all("by routed-agents" in said for said in found["counted_once"])
+
+
+def test_the_sdks_own_span_is_named_where_it_is_the_one_counted(cli, monkeypatch):
+    monkeypatch.delenv("ANTHROPIC_OPEN_TELEMETRY", raising=False)
+    code, found = diagnosed(cli)
+    assert (code, len(found["counted_once"])) == (0, 2)
+    assert "anthropic SDK's own span" in found["counted_by_others"][0]
+    assert "ANTHROPIC_OPEN_TELEMETRY=false" in found["counted_by_others"][0]
+
+
+@pytest.mark.parametrize(("name", "books"), [("graph", "in no ledger"), ("watched", "priced by an observer")])
+def test_calls_that_bypass_the_policy_are_named(cli, plain, name, books):
+    code, found = diagnosed(cli, f"{plain}:{name}")
+    assert code == 1
+    assert "claude-opus-5-5 in node answer" in found["bypassing"][0]
+    assert books in found["bypassing"][0]
+
+
+def test_a_routed_graph_is_all_routed(cli, routed):
+    code, found = diagnosed(cli, routed)
+    assert (code, list(found)[:2]) == (0, ["counted_once", "all_routed"])
+
+
+def test_a_missing_price_is_named(cli, echo, tmp_path):
+    policy = tmp_path / "policy.toml"
+    policy.write_text(UNPRICED)
+    code, found = diagnosed(cli, echo, "--policy", policy)
+    assert (code, "nobody-knows-1" in found["price_missing"][0]) == (1, True)
+
+
+def test_a_parameter_a_tier_does_not_take_is_named(cli):
+    code, found = diagnosed(cli, "--option", "temperature=0.2")
+    assert code == 0
+    assert "temperature" in found["parameter_changed"][0]
+
+
+def test_a_silent_backend_is_found_within_two_seconds(cli, routed, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
+        code, found = diagnosed(cli, routed)
+    assert (code, "2 of 2 spans did not reach" in found["exporter_silent"][0]) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("argv", "wanted"),
+    [
+        (["--option", "temperature"], "is no NAME=VALUE"),
+        (["--with", "openinference-openai"], "pip install openinference-instrumentation-openai"),
+        (["--with", "nobody"], "invalid choice: 'nobody'"),
+        (["nothing.py"], "nothing.py"),
+    ],
+)
+def test_misuse_is_one_line_and_exit_2(argv, wanted, cli):
+    code, out, err = cli("doctor", *argv)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert wanted in err
+
+
+def test_people_read_marks_and_what_to_do(cli, plain):
+    code, out, _ = cli("doctor", plain)
+    assert code == 1
+    assert "BAD" in out
+    assert "→ use RoutedChatModel there" in out
+    assert "simulated" in out

@@ -1,0 +1,131 @@
+"""Nothing a person wrote or is known by leaves with spans, metrics, errors or logs, unless it was asked for."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from routed_agents.ledger import Ledger
+from routed_agents.policy import Policy
+from routed_agents.router import Router
+from routed_agents.steps import Step
+from routed_agents.telemetry import Telemetry, names
+from routed_agents.telemetry.setup import Output
+
+PROMPT, REPLY, KEY = "my husband died of grief", "we are so sorry", "sk-ant-0123456789"
+THREAD, TENANT, PERSON = "thread-4711", "acme", "person-7"
+
+
+class Room:
+    """A router with an SDK of its own, and all that it gave away."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.spans, self.reader = InMemorySpanExporter(), InMemoryMetricReader()
+        traces = TracerProvider(shutdown_on_exit=False)
+        traces.add_span_processor(SimpleSpanProcessor(self.spans))
+        meters = MeterProvider([self.reader], shutdown_on_exit=False)
+        telemetry = Telemetry(tracer_provider=traces, meter_provider=meters, **settings)
+        self.router = Router(Policy.default(), ledger=Ledger.memory(), telemetry=telemetry)
+
+    def step(self, *, fail: bool = False) -> None:
+        step = Step.from_messages([{"role": "user", "content": PROMPT}], task_class="customer_reply", node="reply")
+        with self.router.step(step, thread=THREAD, labels={"tenant": TENANT, "person": PERSON}) as call:
+            for attempt in call.attempts():
+                with attempt:
+                    if fail:
+                        raise ValueError(f"the key {KEY} may not see {PROMPT!r}")
+                    usage = {"input_tokens": 9, "output_tokens": 3}
+                    attempt.record({"model": attempt.model, "role": "assistant", "content": REPLY, "usage": usage})
+
+    @property
+    def told_by_spans(self) -> str:
+        return "\n".join(span.to_json() for span in self.spans.get_finished_spans())
+
+    @property
+    def told_by_metrics(self) -> str:
+        data = self.reader.get_metrics_data()
+        self.reader.shutdown()
+        return data.to_json() if data is not None else ""
+
+    def leaf(self) -> dict[str, Any]:
+        return dict(next(span for span in self.spans.get_finished_spans() if span.name.startswith("chat ")).attributes or {})
+
+
+def found(text: str) -> list[str]:
+    return [secret for secret in (PROMPT, REPLY, KEY, THREAD, TENANT, PERSON) if secret in text]
+
+
+@pytest.mark.parametrize("fail", [False, True])
+def test_by_default_nothing_personal_leaves(fail: bool, caplog: pytest.LogCaptureFixture) -> None:
+    room = Room()
+    if fail:
+        with pytest.raises(ValueError, match="may not see"):
+            room.step(fail=True)
+    else:
+        room.step()
+    assert len(room.spans.get_finished_spans()) == 2
+    assert found(room.told_by_spans + room.told_by_metrics + caplog.text) == []
+
+
+def test_the_allow_list_lets_labels_onto_spans_and_metrics_and_threads_onto_spans_only() -> None:
+    room = Room(labels=("thread", "tenant"))
+    room.step()
+    assert (found(room.told_by_spans), found(room.told_by_metrics)) == ([THREAD, TENANT], [TENANT])
+
+
+def test_the_allow_list_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROUTED_AGENTS_SPAN_LABELS", "thread, person")
+    room = Room()
+    room.step()
+    assert found(room.told_by_spans) == [THREAD, PERSON]
+
+
+def test_a_redaction_hook_lets_content_through_as_it_sees_fit() -> None:
+    room = Room(capture=lambda text: text.replace("husband", "[…]"))
+    room.step()
+    leaf = room.leaf()
+    assert json.loads(leaf[names.INPUT_MESSAGES]) == [{"role": "user", "parts": [{"type": "text", "content": "my […] died of grief"}]}]
+    assert json.loads(leaf[names.OUTPUT_MESSAGES]) == [{"role": "assistant", "parts": [{"type": "text", "content": REPLY}]}]
+
+
+def test_evidence_goes_through_the_hook_too() -> None:
+    seen: list[str] = []
+    room = Room(evidence=True, capture=seen.append)  # lets nothing through
+    room.step()
+    evidence = [dict(span.attributes or {}).get(names.EVIDENCE) for span in room.spans.get_finished_spans()]
+    assert (len(seen) > 2, [each for each in evidence if each]) == (True, [])
+    assert found(room.told_by_spans) == []
+
+
+def test_a_hook_that_breaks_keeps_the_content_and_the_call_goes_through(caplog: pytest.LogCaptureFixture) -> None:
+    def broken(text: str) -> str:
+        raise ValueError(f"cannot redact {text}")
+
+    room = Room(capture=broken)
+    room.step()
+    assert found(room.told_by_spans + caplog.text) == []
+    assert room.router.ledger.total().attempts == 1
+    assert names.USAGE_COST in room.leaf()
+
+
+def test_an_exporter_that_quotes_spans_in_its_error_is_not_quoted(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(SpanExporter):
+        def export(self, spans: Any) -> SpanExportResult:
+            raise ValueError(f"{PROMPT} {KEY}")
+
+    output = Output(lambda batch: Broken().export(batch) is SpanExportResult.SUCCESS)
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(output)
+    with caplog.at_level(logging.DEBUG):
+        provider.get_tracer("x").start_span("y").end()
+        assert not output.flush(5.0)
+    output.close(1.0)
+    assert (found(caplog.text), output.dropped) == ([], 1)
