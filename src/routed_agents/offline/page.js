@@ -75,7 +75,7 @@
     const perStep = sum.steps && priced(sum) ? usd(sum.cost / sum.steps) : "–";
     const saved = share(sum), threads = data.threads, solved = data.solved;
     const cards = [
-      ["Spent", priced(sum) || !sum.entries ? exact("cost") : "unpriced",
+      ["Spent", priced(sum) || !sum.entries ? (sum.unpriced ? "≥" : "") + exact("cost") : "unpriced",
         sum.unpriced ? `${many(sum.unpriced, "call")} unpriced, in no sum` : `${many(sum.attempts, "call")}, ${compact(sum.tokens)} tokens`],
       ["All-strong", sum.baseline ? exact("baseline") : "–", totals.baseline_models.length ? `the same steps on ${totals.baseline_models.join(", ")}` : "no baseline recorded"],
       [sum.saving < 0 ? "Extra" : "Saved", sum.baseline ? (saved == null ? "–" : percent(Math.abs(saved))) : "–",
@@ -153,10 +153,10 @@
     });
     const anyBase = byBucket.some((bucket) => bucket.all.baseline);
     if (anyBase) drawn.append(svg("path", { class: "baseline", d: path }));
-    const every = Math.max(1, Math.ceil(74 / slot));
+    const every = Math.max(1, Math.ceil(64 / slot));
     for (let index = 0; index < cube.buckets; index += every) {
       if (index && left + slot * (index + 0.5) > width - right - 24) break;
-      drawn.append(svg("text", { x: left + slot * (index + 0.5), y: height - 6, "text-anchor": index || slot > 80 ? "middle" : "start" }, label(index, index === 0)));
+      drawn.append(svg("text", { x: left + slot * (index + 0.5), y: height - 6, "text-anchor": "middle" }, label(index)));
     }
     const said = el("div", { class: "said", "aria-live": "polite" }, hint());
     byBucket.forEach((bucket, index) => {
@@ -183,9 +183,9 @@
     return "$" + (amount >= 10000 ? compact(amount) : amount.toLocaleString("en-US", { minimumFractionDigits: places, maximumFractionDigits: places }));
   }
   const begin = (index) => new Date(cube.start + cube.width * index);
-  function label(index, first) {
+  function label(index) {
     const date = begin(index);
-    if (cube.width >= 86400000) return first || cube.width > 86400000 * 40 ? day(date) : day(date).slice(5);
+    if (cube.width >= 86400000) return cube.width > 86400000 * 40 ? day(date).slice(0, 7) : day(date).slice(5);
     return clock(date, cube.width < 60000);
   }
   function span(index) {
@@ -253,7 +253,7 @@
     const exact = places([...sums.values()]);
     const columns = [
       { key: "why", name: "reason", text: true, value: (row) => row.why, show: (row) => row.why },
-      { key: "from", name: "from → to", text: true, value: (row) => row.from + row.to, show: (row) => el("span", {}, tag(row.from), " → ", tag(row.to)) },
+      { key: "from", name: "from → to", text: true, value: (row) => row.from + row.to, show: (row) => el("span", { class: "way" }, tag(row.from), el("span", { class: "quiet" }, "→"), tag(row.to)) },
       { key: "class", name: "class", text: true, small: true, value: (row) => row.class, show: (row) => row.class },
       { key: "nodes", name: "nodes", text: true, small: true, value: (row) => [...row.nodes].join(", "), show: (row) => [...row.nodes].join(", ") },
       { key: "times", name: "times", value: (row) => row.times, show: (row) => count(row.times) },
