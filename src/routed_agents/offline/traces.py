@@ -71,7 +71,7 @@ def read_spans(path: str | Path, *, on_trouble: Callable[[Trouble], None] = warn
         if not line.strip():
             continue
         try:
-            spans = list(_spans(json.loads(line)))
+            spans = list(spans_of(json.loads(line)))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             troubles += 1
             on_trouble(Trouble(path=path, line=number, reason=f"{type(error).__name__}: {error}", torn=cut))
@@ -122,7 +122,12 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes, bool]]:
             yield number, line, not line.endswith(b"\n")
 
 
-def _spans(document: Mapping[str, Any]) -> Iterator[SpanRecord]:
+def spans_of(document: Mapping[str, Any]) -> Iterator[SpanRecord]:
+    """The spans of one OTLP JSON document.
+
+    Raises:
+        KeyError: it is none.
+    """
     if "resourceSpans" not in document:
         raise KeyError("no resourceSpans")
     for process in document["resourceSpans"]:
