@@ -30,7 +30,9 @@ USUAL: Final = ("tier", "class", "reason")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Tables of what a ledger holds; with --html one self-contained page, from a ledger, from trace files, or from both."
+    parser.description = (
+        "Tables of what a ledger holds; with --html one self-contained page, from a ledger, from trace files, or from both."
+    )
     parser.add_argument("ledger", metavar="LEDGER", nargs="?", help="ledger, SQLite")
     known = f"{', '.join(TABLES)} or label:NAME; may be repeated; {', '.join(USUAL)} when not given"
     parser.add_argument("--by", action="append", metavar="TABLE", help=known)
@@ -40,7 +42,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     text = 'with --html: JSONL with "thread" and "solved" (true or false), for the cost per solved task'
     parser.add_argument("--outcomes", metavar="FILE", help=text)
     parser.add_argument("--title", default="What the steps cost", help="with --html: heading of the page")
-    parser.add_argument("--chains", type=number(1), metavar="N", help="with --html: how many of the dearest threads are drawn as trees (30)")
+    parser.add_argument(
+        "--chains", type=number(1), metavar="N", help="with --html: how many of the dearest threads are drawn as trees (30)"
+    )
     add_output(parser)
     parser.set_defaults(act=report)
 

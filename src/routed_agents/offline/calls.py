@@ -55,8 +55,8 @@ FROM ledger.entries ORDER BY seq
 """
 FROM_SPAN: Final = f"""
 INSERT INTO calls SELECT
-    NULL, :step, :attempt, 'attempt', :thread, :run, :node, :class, :tier, :model, :codes, {REASON.format(codes=":codes", pinned=":pinned")},
-    :outcome, :error, :cost, :baseline, :baseline_model, NULL, :input, :output, :cached, :simulated, :started, :ended
+    NULL, :step, :attempt, 'attempt', :thread, :run, :node, :class, :tier, :model, :codes,
+    {REASON.format(codes=":codes", pinned=":pinned")}, :outcome, :error, :cost, :baseline, :baseline_model, NULL, :input, :output, :cached, :simulated, :started, :ended
 WHERE NOT EXISTS (SELECT 1 FROM calls WHERE step = :step AND attempt = :attempt AND ended = :ended)
 """
 STEPS: Final = """
@@ -193,12 +193,14 @@ class Calls:
         """Everything added up; money in pico-dollars."""
         self._count()
         row = self._one(
-            f"SELECT COUNT(*) AS entries, SUM(kind = 'attempt') AS attempts, COUNT(*) - COUNT(cost) AS unpriced, SUM(simulated) AS simulated,"
+            f"SELECT COUNT(*) AS entries, SUM(kind = 'attempt') AS attempts, COUNT(*) - COUNT(cost) AS unpriced,"
+            " SUM(simulated) AS simulated,"
             f" SUM(input + output) AS tokens, MIN(started) AS started, MAX(ended) AS ended, COUNT(cache_aware) AS cache_aware_known,"
             f" {_sum('cost')}, {_sum('baseline')}, {_sum('cache_aware')} FROM calls"
         )
         steps = self._one(
-            f"SELECT COUNT(*) AS steps, SUM(comparable) AS compared, {_sum('CASE WHEN comparable THEN baseline - cost END', 'saving')} FROM steps"
+            f"SELECT COUNT(*) AS steps, SUM(comparable) AS compared, {_sum('CASE WHEN comparable THEN baseline - cost END', 'saving')}"
+            " FROM steps"
         )
         chains = self._one("SELECT COUNT(*) AS chains, SUM(kind = 'thread') AS threads FROM chains")
         models = [name for (name,) in self._db.execute("SELECT DISTINCT baseline_model FROM calls WHERE baseline_model <> '' ORDER BY 1")]
@@ -232,9 +234,11 @@ class Calls:
     def cube(self, *, most: int = CELLS) -> Cube:
         """All calls by time and dimension, in stretches short enough to show something and few enough cells to send."""
         self._count()
-        named = {each: self._names(each) for each in DIMENSIONS}
+        named: dict[Dimension, tuple[list[str], int]] = {each: self._names(each) for each in DIMENSIONS}
         self._db.execute("DROP TABLE IF EXISTS folds")
-        self._db.execute("CREATE TEMP TABLE folds (dimension TEXT, name TEXT, position INTEGER, PRIMARY KEY (dimension, name)) WITHOUT ROWID")
+        self._db.execute(
+            "CREATE TEMP TABLE folds (dimension TEXT, name TEXT, position INTEGER, PRIMARY KEY (dimension, name)) WITHOUT ROWID"
+        )
         for dimension, (kept, _) in named.items():
             self._db.executemany("INSERT INTO folds VALUES (?, ?, ?)", [(dimension, name, place) for place, name in enumerate(kept)])
         first, last = self._db.execute("SELECT MIN(started), MAX(started) FROM calls").fetchone()
@@ -253,7 +257,7 @@ class Calls:
             start_ns=start,
             width_ns=width,
             buckets=count,
-            names={each: tuple([*kept, *([OTHERS] if folded else [])]) for each, (kept, folded) in named.items()},
+            names={each: (*kept, *([OTHERS] if folded else [])) for each, (kept, folded) in named.items()},
             folded={each: folded for each, (_, folded) in named.items()},
             cells=tuple(cells),
         )
@@ -263,7 +267,8 @@ class Calls:
         self._count()
         where = "" if chain is None else "WHERE chain = ?"
         rows = self._db.execute(
-            f"SELECT * FROM steps {where} ORDER BY COALESCE(cost, 0) DESC, started, step LIMIT ?", (*([chain] if chain is not None else []), limit)
+            f"SELECT * FROM steps {where} ORDER BY COALESCE(cost, 0) DESC, started, step LIMIT ?",
+            (*([chain] if chain is not None else []), limit),
         ).fetchall()
         return [self._with_calls(row) for row in rows]
 
@@ -323,7 +328,9 @@ class Calls:
         return found, sum(1 for _ in rows)
 
     def _cells(self, start: int, width: int, named: Mapping[Dimension, tuple[list[str], int]]) -> Iterator[Cell]:
-        joins = " ".join([f"LEFT JOIN folds AS f{n} ON f{n}.dimension = '{each}' AND f{n}.name = calls.{each}" for n, each in enumerate(DIMENSIONS)])
+        joins = " ".join(
+            [f"LEFT JOIN folds AS f{n} ON f{n}.dimension = '{each}' AND f{n}.name = calls.{each}" for n, each in enumerate(DIMENSIONS)]
+        )
         places = ", ".join([f"COALESCE(f{n}.position, {len(named[each][0])}) AS d{n}" for n, each in enumerate(DIMENSIONS)])
         rows = self._db.execute(
             f"""

@@ -117,7 +117,7 @@ def _whole(path: Path, text: bytes) -> Iterator[tuple[int, Mapping[str, Any]]]:
 def _parts(line: int, document: object) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """The records in a document: itself, its `data` as an API pages them, or its elements."""
     inside = _mapping(document).get("data", document)
-    for record in _list(inside) if isinstance(inside, list) else [inside]:
+    for record in _list(cast("object", inside)) if isinstance(inside, list) else [inside]:
         yield line, _mapping(record)
 
 
@@ -182,9 +182,9 @@ def _usage_of_run(outputs: Mapping[str, Any]) -> object:
     for batch in _list(outputs.get("generations")):
         for made in _list(batch):
             message = _mapping(_mapping(made).get("message"))
-            usage = _mapping(message.get("kwargs", message)).get("usage_metadata")
-            if isinstance(usage, Mapping):
-                return _mapping(usage).get("input_tokens")
+            usage = _mapping(_mapping(message.get("kwargs", message)).get("usage_metadata"))
+            if usage:
+                return usage.get("input_tokens")
     return _mapping(outputs.get("usage_metadata")).get("input_tokens")
 
 
@@ -212,7 +212,9 @@ def _from_attributes(span_id: str, found: Mapping[str, Any]) -> dict[str, Any]:
         _mapping(_decoded(_mapping(each).get("tool.json_schema"))) for each in _indexed(found, "llm.tools")
     ]
     tokens = found.get(names.INPUT_TOKENS, found.get(names.LLM_PROMPT))
-    model = next((found[name] for name in (names.LLM_MODEL, names.REQUEST_MODEL, "langfuse.observation.model.name") if found.get(name)), None)
+    model = next(
+        (found[name] for name in (names.LLM_MODEL, names.REQUEST_MODEL, "langfuse.observation.model.name") if found.get(name)), None
+    )
     return _record(
         span_id,
         given,
@@ -289,7 +291,13 @@ def _record(
 
 
 ROLES: Final = {"human": "user", "ai": "assistant", "function": "tool", "developer": "system", "model": "assistant"}
-OF_CLASS: Final = {"SystemMessage": "system", "HumanMessage": "user", "AIMessage": "assistant", "ToolMessage": "tool", "FunctionMessage": "tool"}
+OF_CLASS: Final = {
+    "SystemMessage": "system",
+    "HumanMessage": "user",
+    "AIMessage": "assistant",
+    "ToolMessage": "tool",
+    "FunctionMessage": "tool",
+}
 
 
 def _messages(given: object) -> Iterator[dict[str, Any]]:
@@ -299,11 +307,11 @@ def _messages(given: object) -> Iterator[dict[str, Any]]:
         return
     if isinstance(given, Mapping):
         inside = _mapping(cast("object", given))
-        yield from _messages(inside["messages"] if "messages" in inside else [inside] if "role" in inside or "type" in inside else None)
+        yield from _messages(inside.get("messages", [inside] if "role" in inside or "type" in inside else None))
         return
     for each in _list(given):
         if isinstance(each, list):  # LangChain takes batches; a step is one
-            yield from _messages(each)
+            yield from _messages(cast("object", each))
             return
         yield from _message(each)
 

@@ -25,7 +25,13 @@ DOLLAR: Final = 10**12
 
 
 def page(
-    calls: Calls, *, title: str = "What the steps cost", chains: int = CHAINS, steps: int = STEPS, troubles: int = 0, made: datetime | None = None
+    calls: Calls,
+    *,
+    title: str = "What the steps cost",
+    chains: int = CHAINS,
+    steps: int = STEPS,
+    troubles: int = 0,
+    made: datetime | None = None,
 ) -> str:
     """The page as one string: aggregates of all calls, and the dearest chains and steps.
 
@@ -189,7 +195,13 @@ def _escalation(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _money(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {"cost": row["cost"], "unpriced": row["unpriced"], "entries": row["calls"], "baseline": row["baseline"], "saving": row.get("saving")}
+    return {
+        "cost": row["cost"],
+        "unpriced": row["unpriced"],
+        "entries": row["calls"],
+        "baseline": row["baseline"],
+        "saving": row.get("saving"),
+    }
 
 
 def _spelled(dimension: str, name: object) -> str:
