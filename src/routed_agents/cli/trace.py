@@ -47,10 +47,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_output(dearest)
 
     text = (
-        "Asks a trace file in SQL: the view `spans` has one row a span (trace_id, span_id, parent_id, name, kind, scope, service, "
-        "started, ended, seconds, status, node, task_class, tier, decided_tier, model, request_model, provider, thread, step, outcome, reason, "
-        "error, mode, graph, attempt, input_tokens, output_tokens, cached_tokens, cost, baseline, pinned, simulated, attributes). Cost and "
-        "baseline are dollars as exact decimals, NULL where unpriced. Needs the extra `report`."
+        "Asks a trace file in SQL: the view `spans` has one row a span, with columns trace_id, span_id, parent_id, name, kind, scope, "
+        "service, started, ended, seconds, status, node, task_class, tier, decided_tier, model, request_model, provider, thread, step, "
+        "outcome, reason, error, mode, graph, attempt, input_tokens, output_tokens, cached_tokens, cost, baseline, pinned, simulated and "
+        "attributes. Cost and baseline are dollars as exact decimals, NULL where unpriced. Needs the extra `report`."
     )
     asked = verb("sql", sql, "ask in SQL", text)
     asked.add_argument("query", metavar="SQL", help="such as 'SELECT tier, sum(cost) FROM spans GROUP BY tier'")
@@ -67,8 +67,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
     text = (
         "Reads the model calls in another tool's export and writes step records, JSONL, for `decide`. Read are OTLP JSON lines with "
-        "gen_ai, OpenInference or Langfuse attributes, spans of Phoenix's REST API, observations of Langfuse's API, and LangSmith runs. Calls "
-        "whose messages were not captured are counted and left out."
+        "gen_ai, OpenInference or Langfuse attributes, spans of Phoenix's REST API, observations of Langfuse's API, and LangSmith runs. "
+        "Calls whose messages were not captured are counted and left out."
     )
     taken = verb("read", read, "step records from another tool's export", text)
     taken.add_argument("--format", choices=FORMATS, default="auto", help="of the export (auto)")

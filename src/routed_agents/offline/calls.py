@@ -56,7 +56,8 @@ FROM ledger.entries ORDER BY seq
 FROM_SPAN: Final = f"""
 INSERT INTO calls SELECT
     NULL, :step, :attempt, 'attempt', :thread, :run, :node, :class, :tier, :model, :codes,
-    {REASON.format(codes=":codes", pinned=":pinned")}, :outcome, :error, :cost, :baseline, :baseline_model, NULL, :input, :output, :cached, :simulated, :started, :ended
+    {REASON.format(codes=":codes", pinned=":pinned")}, :outcome, :error, :cost, :baseline, :baseline_model, NULL,
+    :input, :output, :cached, :simulated, :started, :ended
 WHERE NOT EXISTS (SELECT 1 FROM calls WHERE step = :step AND attempt = :attempt AND ended = :ended)
 """
 STEPS: Final = """
@@ -155,8 +156,8 @@ class Calls:
             ConfigurationError: the file is no ledger.
         """
         self._counted = False
-        self._db.execute("ATTACH ? AS ledger", (str(path),))
         try:
+            self._db.execute("ATTACH ? AS ledger", (str(path),))
             self._db.execute(FROM_LEDGER)
         except sqlite3.Error as error:
             raise ConfigurationError(f"{path} cannot be read as a ledger: {error}; name a file that Ledger.sqlite wrote") from error
