@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from benchmarks.report import entries
+
 from routed_agents.cli import main
 from routed_agents.ledger import Ledger
 
@@ -78,8 +78,8 @@ def test_the_page_works_by_clicks_and_asks_for_nothing(browser: Any, report: Pat
     assert set(page.locator("#steps tbody .tag").all_inner_texts()) == {"cheap"}
     page.locator("#clear").click()
     assert page.locator("#figures .value").first.inner_text() == spent
-    page.locator("#filter-class").select_option(label="extraction")
-    assert page.locator("#by-node .pick").all_inner_texts() == ["extract"]
+    page.locator("#filter-class").select_option(label="code review")
+    assert page.locator("#by-node .pick").all_inner_texts() == ["review"]
     page.locator("#clear").click()
 
     page.locator("#chains summary").first.click()

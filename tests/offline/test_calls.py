@@ -6,16 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from benchmarks.report import entries
 from opentelemetry.exporter.otlp.json.file import FileSpanExporter
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from tests.offline.test_report import entry
 
-from benchmarks.report import entries
 from routed_agents import Ledger, Policy, Router, Step, Telemetry
 from routed_agents.errors import ConfigurationError
 from routed_agents.offline.calls import DIMENSIONS, OTHERS, Calls
 from routed_agents.pricing import Cost
-from tests.offline.test_report import entry
 
 
 @pytest.fixture

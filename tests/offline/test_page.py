@@ -9,10 +9,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-from routed_agents.offline.calls import Calls
-from routed_agents.offline.page import NAME_LENGTH, embedded, page
 from tests.offline.test_calls import file_of
 from tests.offline.test_report import entry
+
+from routed_agents.offline.calls import Calls
+from routed_agents.offline.page import NAME_LENGTH, embedded, page
 
 ATTACK = "<script>alert(1)</script>"
 
