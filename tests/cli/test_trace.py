@@ -15,6 +15,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 from routed_agents import Ledger, Policy, Router, Step, Telemetry
 
+QUERY = "SELECT sum(cost) AS cost, count(*) - count(cost) AS unpriced FROM spans WHERE attempt = 1"
 Cli = Callable[..., tuple[int, str, str]]
 EXPORT = Path(__file__).parents[1] / "offline" / "exports" / "genai.jsonl"
 
@@ -37,9 +38,7 @@ def recorded(tmp_path: Path) -> tuple[Path, Path]:
 
 def test_sql_gives_exact_money_and_null_for_unpriced(cli: Cli, recorded: tuple[Path, Path]) -> None:
     trace, place = recorded
-    code, out, _ = cli(
-        "trace", "sql", trace, "SELECT sum(cost) AS cost, count(*) - count(cost) AS unpriced FROM spans WHERE attempt = 1", "--json"
-    )
+    code, out, _ = cli("trace", "sql", trace, QUERY, "--json")
     with Ledger.sqlite(place) as ledger:
         total = ledger.total()
     row = json.loads(out)
@@ -68,7 +67,7 @@ def test_sql_without_duckdb_says_what_to_install(cli: Cli, recorded: tuple[Path,
 def test_top_lists_the_dearest_first(cli: Cli, recorded: tuple[Path, Path]) -> None:
     code, out, _ = cli("trace", "top", recorded[0], "--json")
     rows = json.loads(out)["rows"]
-    assert (code, [row["step"] for row in rows][0], rows[-1]["cost_usd"]) == (0, "n1", None)
+    assert (code, rows[0]["step"], rows[-1]["cost_usd"]) == (0, "n1", None)
     assert "unpriced" in cli("trace", "top", recorded[0])[1]
     assert json.loads(cli("trace", "top", recorded[0], "--by", "threads", "--json")[1])["rows"][0]["steps"] == 3
 

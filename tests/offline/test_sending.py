@@ -30,7 +30,13 @@ class Backend:
                 body = gzip.decompress(self.rfile.read(int(self.headers["Content-Length"])))
                 code = backend.codes.pop(0) if backend.codes else 200
                 if code == 200:
-                    backend.requests.append((self.path, dict(self.headers), ExportTraceServiceRequest.FromString(body)))
+                    backend.requests.append(
+                        (
+                            self.path,
+                            {name.lower(): value for name, value in self.headers.items()},
+                            ExportTraceServiceRequest.FromString(body),
+                        )
+                    )
                 answer = ExportTraceServiceResponse()
                 if backend.rejects:
                     answer.partial_success.rejected_spans, backend.rejects = backend.rejects, 0
@@ -67,7 +73,7 @@ def test_ids_times_and_attributes_arrive_as_they_were(backend: Backend) -> None:
         for s in arrived
     ]
     assert told == [(s.trace_id, s.span_id, s.parent_id, s.start_ns, s.end_ns, len(s.attributes)) for s in read_spans(FILE)]
-    assert (sent.delivered, sent.failed, backend.requests[0][0], backend.requests[0][1]["X-key"]) == (3, 0, "/v1/traces", "k")
+    assert (sent.delivered, sent.failed, backend.requests[0][0], backend.requests[0][1]["x-key"]) == (3, 0, "/v1/traces", "k")
 
 
 def test_a_failure_that_may_pass_is_tried_again_and_another_counts(backend: Backend) -> None:

@@ -81,7 +81,11 @@ class Spans:
         self._connection.execute("SET autoinstall_known_extensions = false; SET autoload_known_extensions = false")
         self._connection.execute("SET TimeZone = 'UTC'")
         self._connection.execute(f"SET allowed_paths = [{_quoted(str(place))}]; SET enable_external_access = false")
-        self._connection.execute(view(str(place), skip=skip))
+        try:
+            self._connection.execute(view(str(place), skip=skip))  # which already looks at the file
+        except duckdb.Error as error:
+            self._connection.close()
+            raise self._refused(error) from error
         self._connection.execute("SET lock_configuration = true")
 
     def __enter__(self) -> Spans:
