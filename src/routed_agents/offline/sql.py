@@ -129,7 +129,7 @@ def view(path: str, *, skip: bool = False) -> str:
     """The statement that makes the view; only the columns that a query uses are worked out."""
     read = (
         f"SELECT unnest(resourceSpans) AS process FROM read_json({_quoted(path)}, format = 'newline_delimited', "
-        f"columns = {{resourceSpans: {_quoted(SHAPE)}}}, ignore_errors = {'true' if skip else 'false'}, maximum_object_size = 67108864)"
+        f"columns = {{resourceSpans: {_quoted(SHAPE)}}}, ignore_errors = {'true' if skip else 'false'}, auto_detect = false)"
     )
     columns = [
         "span.traceId AS trace_id",
