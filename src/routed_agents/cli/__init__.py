@@ -17,8 +17,8 @@ COMMANDS: Final = {
     "decide": "step records in, decision records out",
     "why": "show one recorded step's decision",
     "policy": "check, show and test a policy; print its schema",
-    "report": "tables of what a ledger holds",
-    "trace": "show what a trace file holds",
+    "report": "tables of what a ledger holds, or a page of it",
+    "trace": "show, query or send what a trace file holds; read other exports",
     "doctor": "check that cost is counted once, and which model calls bypass the policy",
 }
 """Each command is a module of this package with `add(parser)`, which names the function to run; only the one asked for is loaded."""

@@ -1,16 +1,17 @@
-"""`report`: tables of what a ledger holds."""
+"""`report`: tables of what a ledger holds, or a page of it."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Generator, Sequence
+import os
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from routed_agents.cli import OK
-from routed_agents.cli.arguments import add_output
+from routed_agents.cli import FOUND, OK, say
+from routed_agents.cli.arguments import add_output, number
 from routed_agents.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -29,9 +30,21 @@ USUAL: Final = ("tier", "class", "reason")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("ledger", metavar="LEDGER", help="ledger, SQLite")
+    parser.description = (
+        "Tables of what a ledger holds; with --html one self-contained page, from a ledger, from trace files, or from both."
+    )
+    parser.add_argument("ledger", metavar="LEDGER", nargs="?", help="ledger, SQLite")
     known = f"{', '.join(TABLES)} or label:NAME; may be repeated; {', '.join(USUAL)} when not given"
     parser.add_argument("--by", action="append", metavar="TABLE", help=known)
+    parser.add_argument("--html", metavar="OUT", help="write a page there, which needs nothing else and asks for nothing")
+    text = "with --html: calls from OTLP JSON lines, those that are not in the ledger already; may be repeated"
+    parser.add_argument("--trace", metavar="FILE", action="append", default=[], help=text)
+    text = 'with --html: JSONL with "thread" and "solved" (true or false), for the cost per solved task'
+    parser.add_argument("--outcomes", metavar="FILE", help=text)
+    parser.add_argument("--title", default="What the steps cost", help="with --html: heading of the page")
+    parser.add_argument(
+        "--chains", type=number(1), metavar="N", help="with --html: how many of the dearest threads are drawn as trees (30)"
+    )
     add_output(parser)
     parser.set_defaults(act=report)
 
@@ -53,9 +66,71 @@ def opened(path: str) -> Generator[Ledger]:
 
 
 def report(args: argparse.Namespace) -> int:
+    if args.html:
+        return write_page(args)
+    if args.ledger is None:
+        raise ConfigurationError("report needs a LEDGER for tables; name one, or give --trace FILE and --html OUT for a page")
+    if args.trace or args.outcomes:
+        raise ConfigurationError("--trace and --outcomes are for a page; add --html OUT")
     with opened(args.ledger) as ledger:
         show([table_of(ledger, name) for name in args.by or USUAL], json=args.json)
     return OK
+
+
+def write_page(args: argparse.Namespace) -> int:
+    """Write the page of a ledger and of trace files.
+
+    Raises:
+        ConfigurationError: there is nothing to read, or the page cannot be written.
+    """
+    from routed_agents.offline.calls import Calls
+    from routed_agents.offline.page import CHAINS, page
+    from routed_agents.offline.traces import Trouble
+
+    out = Path(args.html)
+    if args.by:
+        raise ConfigurationError("--by is for tables, and a page shows all of them; leave out --by or --html")
+    if args.ledger is None and not args.trace:
+        raise ConfigurationError("--html needs something to read; name a LEDGER, or trace files with --trace")
+    if out.is_dir() or not out.absolute().parent.is_dir():
+        raise ConfigurationError(f"--html {out} cannot be written; name a file in a folder that exists")
+    troubles: list[str] = []
+
+    def complain(trouble: Trouble | str) -> None:
+        troubles.append(str(trouble))
+        say(str(trouble))
+
+    with Calls() as calls:
+        if args.ledger is not None:
+            with opened(args.ledger):  # finds out whether it is one
+                calls.add_ledger(args.ledger.removeprefix("sqlite:///"))
+        for name in args.trace:
+            if not Path(name).is_file():
+                raise ConfigurationError(f"trace file {name} does not exist; name one that run --trace or configure(trace_file=...) wrote")
+            calls.add_trace(name, on_trouble=complain)
+        if args.outcomes:
+            calls.add_outcomes(_outcomes(args.outcomes, complain))
+        whole = page(calls, title=args.title, chains=args.chains or CHAINS, troubles=len(troubles))
+        totals = calls.totals()
+    beside = out.with_name(f"{out.name}.tmp")
+    beside.write_text(whole, encoding="utf-8")
+    os.replace(beside, out)
+    if args.json:
+        print(dumps({"page": str(out), "bytes": len(whole.encode()), "troubles": len(troubles), **totals}))
+    else:
+        print(f"{out}: {totals['steps']:,} steps, {totals['entries']:,} calls, {len(whole.encode()) / 1024:,.0f} KB")
+    return FOUND if troubles else OK
+
+
+def _outcomes(path: str, complain: Callable[[str], None]) -> Iterator[tuple[str, bool]]:
+    from routed_agents.cli.records import read_records
+
+    for line, record in read_records(path, lambda number, reason: complain(f"{path}, line {number}: {reason}")):
+        thread, solved = record.get("thread", record.get("id")), record.get("solved")
+        if isinstance(thread, str) and isinstance(solved, bool):
+            yield thread, solved
+        else:
+            complain(f'{path}, line {line}: wanted "thread" (a string) and "solved" (true or false)')
 
 
 def table_of(ledger: Ledger, name: str) -> Table:

@@ -1,43 +1,104 @@
-"""`trace`: what a trace file holds."""
+"""`trace`: what a trace file holds, as trees, lists and SQL; where else it may go; and what other tools' exports hold."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
+from decimal import Decimal
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from routed_agents.cli import FOUND, OK, Parser, say
 from routed_agents.cli.arguments import add_output, number
 from routed_agents.errors import ConfigurationError
 
+if TYPE_CHECKING:
+    from routed_agents.offline.traces import Trouble
+
+FORMATS: Final = ("auto", "otlp", "phoenix", "langfuse", "langsmith")
+ROWS: Final = 200
+"""Rows of an answer that are drawn for a person."""
+
 
 def add(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(metavar="VERB", required=True, parser_class=Parser)
-    drawn = verbs.add_parser("tree", help="cost tree of each run", description="Draws the cost tree of each run in a trace file.")
-    drawn.add_argument("file", metavar="FILE", help="OTLP JSON lines, as run --trace writes them")
+
+    def verb(name: str, act: Callable[[argparse.Namespace], int], help: str, text: str) -> argparse.ArgumentParser:
+        added = verbs.add_parser(name, help=help, description=text)
+        added.add_argument("file", metavar="FILE", help="OTLP JSON lines, as run --trace writes them")
+        added.set_defaults(act=act)
+        return added
+
+    drawn = verb("tree", tree, "cost tree of each run", "Draws the cost tree of each run in a trace file.")
     drawn.add_argument("--input", metavar="ID", help="only the runs on this input")
     drawn.add_argument("--limit", type=number(1), metavar="N", help="only the first N runs")
     drawn.add_argument("--width", type=number(20), metavar="COLUMNS", help="of the drawing; the terminal's when not given")
     add_output(drawn, json="print one JSON object for each run")
-    drawn.set_defaults(act=tree)
+
+    dearest = verb("top", top, "dearest steps or threads", "Lists the steps, or the threads, that cost most, dearest first.")
+    dearest.add_argument("--by", choices=("steps", "threads"), default="steps", help="what to list (steps)")
+    dearest.add_argument("--limit", type=number(1), default=10, metavar="N", help="how many (10)")
+    dearest.add_argument("--width", type=number(20), metavar="COLUMNS", help="of the table; the terminal's when not given")
+    add_output(dearest)
+
+    text = (
+        "Asks a trace file in SQL: the view `spans` has one row a span, with columns trace_id, span_id, parent_id, name, kind, scope, "
+        "service, started, ended, seconds, status, node, task_class, tier, decided_tier, model, request_model, provider, thread, step, "
+        "outcome, reason, error, mode, graph, attempt, input_tokens, output_tokens, cached_tokens, cost, baseline, pinned, simulated and "
+        "attributes. Cost and baseline are dollars as exact decimals, NULL where unpriced. Needs the extra `report`."
+    )
+    asked = verb("sql", sql, "ask in SQL", text)
+    asked.add_argument("query", metavar="SQL", help="such as 'SELECT tier, sum(cost) FROM spans GROUP BY tier'")
+    add_output(asked, json="print one JSON object for each row, all of them")
+
+    text = (
+        "Sends a trace file to a backend that takes OTLP over HTTP, with its own ids and times. Headers, such as a key, come from "
+        "OTEL_EXPORTER_OTLP_HEADERS (name=value,name=value). Needs the extra `otlp`."
+    )
+    sent = verb("send", send, "send to a backend", text)
+    sent.add_argument("--endpoint", required=True, metavar="URL", help="such as http://localhost:6006; /v1/traces is added")
+    sent.add_argument("--timeout", type=number(1), default=10, metavar="SECONDS", help="of one request (10)")
+    add_output(sent)
+
+    text = (
+        "Reads the model calls in another tool's export and writes step records, JSONL, for `decide`. Read are OTLP JSON lines with "
+        "gen_ai, OpenInference or Langfuse attributes, spans of Phoenix's REST API, observations of Langfuse's API, and LangSmith runs. "
+        "Calls whose messages were not captured are counted and left out."
+    )
+    taken = verb("read", read, "step records from another tool's export", text)
+    taken.add_argument("--format", choices=FORMATS, default="auto", help="of the export (auto)")
+    taken.add_argument("--output", metavar="OUT", help="step records, JSONL; standard output when not given")
+    taken.add_argument("--traceback", action="store_true", help=argparse.SUPPRESS)
+
+
+def _there(path: str) -> None:
+    if not Path(path).is_file():
+        raise ConfigurationError(f"trace file {path} does not exist; name one that run --trace or configure(trace_file=...) wrote")
+
+
+class _Told:
+    """Says what could not be read, and counts it."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, trouble: Trouble) -> None:
+        self.count += 1
+        say(str(trouble))
 
 
 def tree(args: argparse.Namespace) -> int:
-    from routed_agents.offline.traces import Trouble, runs
+    from routed_agents.offline.traces import runs
     from routed_agents.telemetry.trees import cost_trees
 
-    if not Path(args.file).is_file():
-        raise ConfigurationError(f"trace file {args.file} does not exist; name one that run --trace or configure(trace_file=...) wrote")
-    troubles: list[Trouble] = []
-
-    def complain(trouble: Trouble) -> None:
-        troubles.append(trouble)
-        say(str(trouble))
-
-    found = (each for each in cost_trees(runs(args.file, on_trouble=complain)) if args.input in (None, each.input_id))
+    _there(args.file)
+    troubles = _Told()
+    found = (each for each in cost_trees(runs(args.file, on_trouble=troubles)) if args.input in (None, each.input_id))
     console = None
     if not args.json:
         from rich.console import Console
@@ -53,4 +114,119 @@ def tree(args: argparse.Namespace) -> int:
             console.print()
     if not shown:
         say(f"{args.file} holds no run" + (f" on input {args.input}" if args.input else " with a routed step"))
-    return FOUND if troubles or not shown else OK
+    return FOUND if troubles.count or not shown else OK
+
+
+def top(args: argparse.Namespace) -> int:
+    from routed_agents.offline.calls import Calls
+    from routed_agents.offline.report import chain_table, render, step_table
+
+    _there(args.file)
+    troubles = _Told()
+    with Calls() as calls:
+        calls.add_trace(args.file, on_trouble=troubles)
+        table = step_table(calls, args.limit) if args.by == "steps" else chain_table(calls, args.limit)
+    if args.json:
+        print(json.dumps(table.to_json()))
+    else:
+        from rich.console import Console
+
+        Console(highlight=False, width=args.width).print(render(table))
+    return FOUND if troubles.count or not table.rows else OK
+
+
+def sql(args: argparse.Namespace) -> int:
+    from routed_agents.offline.sql import Spans, Unreadable
+
+    try:
+        with Spans(args.file) as spans:
+            _answer(args, *spans.ask(args.query))
+    except Unreadable as error:
+        say(f"{args.file}: lines that are no JSON are passed over ({str(error).splitlines()[0]})")
+        with Spans(args.file, skip=True) as spans:
+            _answer(args, *spans.ask(args.query))
+        return FOUND
+    return OK
+
+
+def _answer(args: argparse.Namespace, columns: Sequence[str], rows: Iterator[Sequence[Any]]) -> None:
+    if args.json:
+        for row in rows:
+            sys.stdout.write(f"{json.dumps(dict(zip(columns, row, strict=True)), default=_plain)}\n")
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = list(islice(rows, ROWS))
+    numeric = [any(isinstance(row[index], (int, float, Decimal)) for row in shown) for index in range(len(columns))]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name, right in zip(columns, numeric, strict=True):
+        table.add_column(Text(name), justify="right" if right else "left", overflow="fold" if right else "ellipsis")
+    for row in shown:
+        table.add_row(*[Text("–" if value is None else str(_plain(value)), style="dim" if value is None else "") for value in row])
+    Console(highlight=False).print(table)
+    if left := sum(1 for _ in rows):
+        say(f"and {left:,} more rows; add LIMIT, or --json for all")
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Decimal):
+        return f"{value:f}"
+    if isinstance(value, datetime):
+        return (value if value.tzinfo else value.replace(tzinfo=UTC)).isoformat()
+    return value if isinstance(value, (int, float)) else str(value)
+
+
+def send(args: argparse.Namespace) -> int:
+    from routed_agents.cli.progress import progress
+    from routed_agents.offline.sending import send_trace
+
+    _there(args.file)
+    troubles = _Told()
+    with progress("sending", None) as advance:
+        sent = send_trace(args.file, args.endpoint, timeout_s=args.timeout, advance=advance, on_trouble=troubles)
+    if sent.why:
+        say(sent.why)
+    if args.json:
+        print(json.dumps({**asdict(sent), "spans": sent.spans, "troubles": troubles.count}))
+    else:
+        rest = [f"{many:,} {word}" for many, word in ((sent.rejected, "rejected by it"), (sent.failed, "failed")) if many]
+        print(", ".join([f"{sent.delivered:,} of {sent.spans:,} spans delivered", *rest]))
+    return FOUND if sent.failed or sent.rejected or troubles.count else OK
+
+
+def read(args: argparse.Namespace) -> int:
+    from routed_agents.cli.records import Complaints
+    from routed_agents.offline.exports import Found, read_export
+
+    if not Path(args.file).is_file():
+        raise ConfigurationError(f"{args.file} does not exist; name an export")
+    complaints, found, written = Complaints(args.file), Found(), 0
+    with _output(args.output) as out:
+        for record in read_export(args.file, format=args.format, found=found, on_trouble=complaints):
+            written += 1
+            out.write(f"{json.dumps(record, ensure_ascii=False)}\n")
+    complaints.close()
+    left = [
+        f"{found.empty} without captured messages left out" if found.empty else "",
+        f"{found.other} other records" if found.other else "",
+    ]
+    say(f"{args.file}: {found.calls} model calls, {written} step records" + "".join([f"; {each}" for each in left if each]))
+    return FOUND if complaints.count or not written else OK
+
+
+class _output:
+    """Standard output, or a file that is closed at the end."""
+
+    def __init__(self, path: str | None) -> None:
+        self.path = path
+
+    def __enter__(self) -> TextIO:
+        self.file = sys.stdout if self.path is None else Path(self.path).open("w", encoding="utf-8")
+        return self.file
+
+    def __exit__(self, *_: object) -> None:
+        if self.path is not None:
+            self.file.close()

@@ -14,6 +14,8 @@ from routed_agents.telemetry.trees import TIER_STYLES, dollars
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
+    from routed_agents.offline.calls import Calls
+
 Form = Literal["text", "count", "usd", "share"]
 Value = str | int | float | None
 Key = TypeVar("Key")
@@ -129,6 +131,48 @@ def kept_strong(ledger: Ledger, **where: Unpack[Where]) -> Table:
     title, simulated = _titled("Kept strong", ledger.total(**where))
     columns = (Column(key="step", name="step", form="text"), Column(key="reason", name="reason", form="text"), STEPS, COST, UNPRICED_CALLS)
     return Table(title=title, columns=columns, rows=tuple(rows), simulated=simulated)
+
+
+def step_table(calls: Calls, limit: int) -> Table:
+    """The steps that cost most, dearest first."""
+    columns = (
+        *[Column(key=key, name=key, form="text") for key in ("step", "class", "tier", "thread", "reason")],
+        Column(key="tokens", name="tokens"),
+        COST,
+        UNPRICED_CALLS,
+        Column(key="saving_usd", name="saving", form="usd"),
+    )
+    rows: list[tuple[Value, ...]] = []
+    for step in calls.dearest_steps(limit):
+        named = (step["node"], words(step["class"]), step["tier"], step["chain"], words(step["reason"]).replace(":", ": "))
+        saving = step["baseline"] - step["cost"] if step["comparable"] else None
+        rows.append((*named, step["input"] + step["output"], step["cost"], step["unpriced"], saving))
+    return _dearest(calls, "Dearest steps", columns, rows)
+
+
+def chain_table(calls: Calls, limit: int) -> Table:
+    """The threads that cost most, dearest first; calls without a thread count by their run."""
+    columns = (
+        Column(key="thread", name="thread", form="text"),
+        STEPS,
+        Column(key="again", name="tried again"),
+        COST,
+        UNPRICED_CALLS,
+        Column(key="baseline_usd", name="all-strong", form="usd"),
+        Column(key="saving_usd", name="saving", form="usd"),
+    )
+    rows = [
+        (row["chain"], row["steps"], row["again"], row["cost"], row["unpriced"], row["baseline"], row["saving"])
+        for row in calls.dearest_chains(limit)
+    ]
+    return _dearest(calls, "Dearest threads", columns, rows)
+
+
+def _dearest(calls: Calls, title: str, columns: tuple[Column, ...], rows: Sequence[tuple[Value, ...]]) -> Table:
+    totals = calls.totals()
+    simulated = totals["simulated"]
+    some = "simulated" if simulated >= totals["entries"] else f"{simulated:,} calls simulated"
+    return Table(title=f"{title} ({some})" if simulated else title, columns=columns, rows=tuple(rows), simulated=bool(simulated))
 
 
 def render(table: Table) -> RichTable:

@@ -65,19 +65,35 @@ def read_spans(path: str | Path, *, on_trouble: Callable[[Trouble], None] = warn
     Raises:
         ConfigurationError: the file has lines, and none of them is a trace.
     """
+    for _, spans in _read(path, on_trouble):
+        yield from spans
+
+
+def documents(path: str | Path, *, on_trouble: Callable[[Trouble], None] = warn) -> Iterator[dict[str, Any]]:
+    """The exports of an OTLP JSON file as they stand there; streamed.
+
+    Raises:
+        ConfigurationError: the file has lines, and none of them is a trace.
+    """
+    for document, _ in _read(path, on_trouble):
+        yield document
+
+
+def _read(path: str | Path, on_trouble: Callable[[Trouble], None]) -> Iterator[tuple[dict[str, Any], list[SpanRecord]]]:
     path = Path(path)
     readable, troubles = 0, 0
     for number, line, cut in _lines(path):
         if not line.strip():
             continue
         try:
-            spans = list(_spans(json.loads(line)))
+            document = json.loads(line)
+            spans = list(spans_of(document))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             troubles += 1
             on_trouble(Trouble(path=path, line=number, reason=f"{type(error).__name__}: {error}", torn=cut))
             continue
         readable += 1
-        yield from spans
+        yield document, spans
     if troubles and not readable:
         raise ConfigurationError(f"{path} holds no trace; wanted OTLP JSON lines as configure(trace_file=...) writes; name another file")
 
@@ -122,7 +138,12 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes, bool]]:
             yield number, line, not line.endswith(b"\n")
 
 
-def _spans(document: Mapping[str, Any]) -> Iterator[SpanRecord]:
+def spans_of(document: Mapping[str, Any]) -> Iterator[SpanRecord]:
+    """The spans of one OTLP JSON document.
+
+    Raises:
+        KeyError: it is none.
+    """
     if "resourceSpans" not in document:
         raise KeyError("no resourceSpans")
     for process in document["resourceSpans"]:

@@ -1,0 +1,109 @@
+"""`trace` and the page of `report` on the command line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from opentelemetry.exporter.otlp.json.file import FileSpanExporter
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+
+from routed_agents import Ledger, Policy, Router, Step, Telemetry
+
+QUERY = "SELECT sum(cost) AS cost, count(*) - count(cost) AS unpriced FROM spans WHERE attempt = 1"
+Cli = Callable[..., tuple[int, str, str]]
+EXPORT = Path(__file__).parents[1] / "offline" / "exports" / "genai.jsonl"
+
+
+@pytest.fixture
+def recorded(tmp_path: Path) -> tuple[Path, Path]:
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(FileSpanExporter(tmp_path / "t.jsonl")))
+    with Ledger(tmp_path / "l.db") as ledger:
+        router = Router(Policy.default(), ledger=ledger, telemetry=Telemetry(tracer_provider=provider))
+        for number, (task_class, model) in enumerate([("classification", ""), ("agentic_chain", ""), ("classification", "unknown-model")]):
+            with router.step(Step.from_messages("late", node=f"n{number}", task_class=task_class), thread="t-1") as call:
+                for attempt in call.attempts():
+                    with attempt:
+                        usage = {"input_tokens": 400, "output_tokens": 12}
+                        attempt.record({"model": model or attempt.model, "content": "ok", "stop_reason": "end_turn", "usage": usage})
+    provider.shutdown()
+    return tmp_path / "t.jsonl", tmp_path / "l.db"
+
+
+def test_sql_gives_exact_money_and_null_for_unpriced(cli: Cli, recorded: tuple[Path, Path]) -> None:
+    trace, place = recorded
+    code, out, _ = cli("trace", "sql", trace, QUERY, "--json")
+    with Ledger.sqlite(place) as ledger:
+        total = ledger.total()
+    row = json.loads(out)
+    assert (code, Decimal(row["cost"]), row["unpriced"]) == (0, total.cost, total.unpriced)
+
+
+def test_sql_passes_over_a_torn_line_and_says_so(cli: Cli, recorded: tuple[Path, Path]) -> None:
+    trace, _ = recorded
+    with trace.open("a") as file:
+        file.write('{"resourceSpans": [{"res')
+    code, out, err = cli("trace", "sql", trace, "SELECT count(*) AS n FROM spans", "--json")
+    assert (code, json.loads(out), "passed over" in err) == (1, {"n": 6}, True)
+
+
+def test_sql_reads_nothing_but_the_file(cli: Cli, recorded: tuple[Path, Path]) -> None:
+    code, _, err = cli("trace", "sql", recorded[0], "SELECT * FROM read_text('/etc/hostname')")
+    assert (code, "the query is refused" in err) == (2, True)
+
+
+def test_sql_without_duckdb_says_what_to_install(cli: Cli, recorded: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "duckdb", None)
+    code, _, err = cli("trace", "sql", recorded[0], "SELECT 1")
+    assert (code, err.count("\n"), "routed-agents[report]" in err) == (2, 1, True)
+
+
+def test_top_lists_the_dearest_first(cli: Cli, recorded: tuple[Path, Path]) -> None:
+    code, out, _ = cli("trace", "top", recorded[0], "--json")
+    rows = json.loads(out)["rows"]
+    assert (code, rows[0]["step"], rows[-1]["cost_usd"]) == (0, "n1", None)
+    assert "unpriced" in cli("trace", "top", recorded[0])[1]
+    assert json.loads(cli("trace", "top", recorded[0], "--by", "threads", "--json")[1])["rows"][0]["steps"] == 3
+
+
+def test_read_writes_records_that_decide_reads(cli: Cli, tmp_path: Path) -> None:
+    code, _, err = cli("trace", "read", EXPORT, "--output", tmp_path / "steps.jsonl")
+    assert (code, "1 model calls, 1 step records" in err) == (0, True)
+    code, out, _ = cli("decide", tmp_path / "steps.jsonl")
+    assert (code, json.loads(out)["id"]) == (0, "619983acb8e38ee0")
+
+
+def test_send_to_nobody_counts_the_failures(cli: Cli) -> None:
+    code, out, err = cli("trace", "send", EXPORT, "--endpoint", "http://127.0.0.1:9", "--json")
+    assert (code, json.loads(out)["failed"], "does not answer" in err) == (1, 2, True)
+
+
+def test_a_page_of_ledger_and_trace_counts_each_call_once(cli: Cli, recorded: tuple[Path, Path], tmp_path: Path) -> None:
+    trace, place = recorded
+    (tmp_path / "o.jsonl").write_text('{"thread": "t-1", "solved": true}\n')
+    page = tmp_path / "r.html"
+    code, out, _ = cli("report", place, "--trace", trace, "--outcomes", tmp_path / "o.jsonl", "--html", page, "--json")
+    assert (code, json.loads(out)["entries"], page.read_text()[:15]) == (0, 3, "<!doctype html>")
+
+
+@pytest.mark.parametrize(
+    ("argv", "wanted"),
+    [
+        (["report"], "needs a LEDGER"),
+        (["report", "--html", "x.html"], "needs something to read"),
+        (["report", "--trace", "none.jsonl", "--html", "x.html"], "does not exist"),
+        (["report", "--trace", "none.jsonl", "--html", "no/such/x.html"], "cannot be written"),
+        (["report", "--html", "x.html", "--trace", "t", "--by", "tier"], "--by is for tables"),
+        (["trace", "sql", "none.jsonl", "SELECT 1"], "does not exist"),
+        (["trace", "read", "none.jsonl"], "does not exist"),
+    ],
+)
+def test_misuse_is_one_line(cli: Cli, argv: list[str], wanted: str) -> None:
+    code, _, err = cli(*argv)
+    assert (code, err.count("\n"), wanted in err) == (2, 1, True)

@@ -1,0 +1,92 @@
+"""What other tools exported becomes step records; the files here were recorded with the tools themselves, on one graph."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from routed_agents import Step
+from routed_agents.errors import ConfigurationError
+from routed_agents.offline.exports import Found, read_export
+from routed_agents.offline.traces import read_spans
+
+EXPORTS = Path(__file__).parent / "exports"
+RECORDED = ("openinference", "traceloop", "genai", "langsmith", "langfuse_otlp")
+
+
+def said(record: dict[str, Any]) -> list[tuple[str, str]]:
+    step = Step.from_record(record)
+    plain = step.to_record()["messages"]
+    head = [("system", step.system)] if step.system else []
+    return [*head, *[(message["role"], message["content"]) for message in plain]]  # type: ignore[index, union-attr, misc]
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_the_same_call_is_the_same_step_whoever_recorded_it(name: str) -> None:
+    found = Found()
+    (record,) = read_export(EXPORTS / f"{name}.jsonl", found=found)
+    assert said(record) == [
+        ("system", "You answer for a parcel service."),
+        ("user", "Where is my order 4711?"),
+        ("assistant", ""),
+        ("tool", "packed, leaves tomorrow"),
+    ]
+    (call,) = record["messages"][-2]["tool_calls"]
+    assert (call["name"], call["args"], call["id"]) == ("order_status", {"order": "4711"}, "call_1")
+    assert (record["tools"], record["metadata"]["thread"], found.calls, found.empty) == (["order_status"], "t-1", 1, 0)
+
+
+def test_phoenix_spans_are_read_as_its_api_pages_them(tmp_path: Path) -> None:
+    spans = [
+        {
+            "name": span.name,
+            "context": {"trace_id": span.trace_id, "span_id": span.span_id},
+            "span_kind": span.attributes.get("openinference.span.kind", "UNKNOWN"),
+            "attributes": {key: value for key, value in span.attributes.items() if key != "openinference.span.kind"},
+        }
+        for span in read_spans(EXPORTS / "openinference.jsonl")
+    ]
+    (tmp_path / "phoenix.json").write_text(json.dumps({"next_cursor": None, "data": spans}, indent=1))
+    (record,) = read_export(tmp_path / "phoenix.json")
+    assert record == next(read_export(EXPORTS / "openinference.jsonl"))
+
+
+def test_langfuse_observations_are_read_as_its_api_gives_them(tmp_path: Path) -> None:
+    (span,) = [each for each in read_spans(EXPORTS / "langfuse_otlp.jsonl") if each.name == "House"]
+    given = {"id": "o1", "traceId": "t", "startTime": "2026-11-24T00:00:00Z", "projectId": "p", "model": "claude-haiku-5-5"}
+    observation = {
+        **given,
+        "type": "GENERATION",
+        "input": json.loads(span.attributes["langfuse.observation.input"]),
+        "usageDetails": {"input": 61},
+    }
+    lines = [observation, {**observation, "type": "SPAN"}]
+    (tmp_path / "o.jsonl").write_text("".join(f"{json.dumps(each)}\n" for each in lines))
+    found = Found()
+    (record,) = read_export(tmp_path / "o.jsonl", found=found)
+    assert (len(record["messages"]), record["tools"], record["approx_tokens"], found.other) == (4, ["order_status"], 61, 1)
+
+
+def test_a_call_without_captured_messages_is_counted_and_left_out(tmp_path: Path) -> None:
+    attributes = [{"key": "gen_ai.operation.name", "value": {"stringValue": "chat"}}]
+    span = {"traceId": "a" * 32, "spanId": "b" * 16, "attributes": attributes}
+    (tmp_path / "t.jsonl").write_text(json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}) + "\n")
+    found = Found()
+    assert list(read_export(tmp_path / "t.jsonl", found=found)) == []
+    assert (found.calls, found.empty) == (1, 1)
+
+
+def test_a_broken_line_is_named_and_the_rest_is_read(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_text((EXPORTS / "genai.jsonl").read_text() + "{torn")
+    troubles: list[int] = []
+    assert len(list(read_export(tmp_path / "t.jsonl", on_trouble=lambda line, _: troubles.append(line)))) == 1
+    assert troubles == [3]
+
+
+def test_a_file_that_is_no_json_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(ConfigurationError, match="neither JSON lines nor one JSON document"):
+        list(read_export(tmp_path / "x.csv"))
