@@ -31,7 +31,7 @@ def main() -> None:
         "names",
         nargs="*",
         metavar="NAME",
-        help=f"which: {', '.join(BENCHMARKS)}, quality, turns, trajectories; all of the timed ones but report, which takes minutes, when none is named",
+        help=f"which: {', '.join(BENCHMARKS)}, quality, turns, trajectories; all of the timed ones but report when none is named",
     )
     parser.add_argument(
         "--data", type=Path, metavar="PATH", help="labelled steps for quality (gzipped JSONL); the folder of outcome data for trajectories"
