@@ -5,7 +5,7 @@ SERVERS := .servers
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo drawings test lint bench quality failures train mutations mlflow servers phoenix-server prometheus-server mlflow-server clean
+.PHONY: demo drawings test lint bench quality failures train mutations mlflow servers phoenix-server prometheus-server mlflow-server instrumented browser clean
 
 demo: $(VENV)/demo-ready  ## the main job: two graphs on the embedded provider, their cost tree and bill; GRAPH=name runs any other
 	$(BIN)/routed-agents demo $(if $(GRAPH),--graph $(GRAPH))
@@ -45,6 +45,10 @@ prometheus-server: $(SERVERS)/prometheus/ready  ## Prometheus and promtool, from
 
 mlflow-server: $(SERVERS)/mlflow/ready
 
+instrumented: $(SERVERS)/instrumented/ready  ## other people's instrumentation, in an environment of its own
+
+browser: $(VENV)/browser-ready  ## what drives a Chromium for the report's test
+
 mlflow: $(VENV)/test-ready $(SERVERS)/mlflow/ready  ## a second opinion on costs, from a real MLflow server
 	MLFLOW_TEST=1 $(BIN)/python -m pytest tests/e2e/test_mlflow.py -m e2e
 
@@ -73,6 +77,15 @@ $(VENV)/test-ready: $(VENV)/demo-ready
 $(SERVERS)/phoenix/ready $(SERVERS)/mlflow/ready: $(SERVERS)/%/ready: dashboards/servers/%.txt
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
+$(SERVERS)/instrumented/ready: tests/telemetry/instrumentors.txt pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[claude,gpt,agents,otlp]' --requirement $<
+	touch $@
+
+$(VENV)/browser-ready: $(VENV)/test-ready
+	$(PIP) --editable '.[browser]'
 	touch $@
 
 $(SERVERS)/prometheus/ready:
