@@ -25,7 +25,7 @@ def recorded(tmp_path: Path) -> tuple[Path, Path]:
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(FileSpanExporter(tmp_path / "t.jsonl")))
     with Ledger(tmp_path / "l.db") as ledger:
-        router = Router(Policy.default(), ledger=ledger, telemetry=Telemetry(tracer_provider=provider))
+        router = Router(Policy.default(), ledger=ledger, telemetry=Telemetry(tracer_provider=provider, labels=("thread",)))
         for number, (task_class, model) in enumerate([("classification", ""), ("agentic_chain", ""), ("classification", "unknown-model")]):
             with router.step(Step.from_messages("late", node=f"n{number}", task_class=task_class), thread="t-1") as call:
                 for attempt in call.attempts():

@@ -26,6 +26,7 @@ from pydantic.v1 import BaseModel as BaseModelV1
 from routed_agents import Policy, RoutedChatModel, Router, cost_of, decision_of
 from routed_agents.embedded import Fault
 from routed_agents.errors import ConfigurationError
+from routed_agents.integrations.models import QUIET
 from routed_agents.steps import STAMP
 from routed_agents.testing import ScriptedChatModel
 
@@ -138,7 +139,8 @@ def test_a_call_is_one_run_that_looks_like_the_real_models_own(tier, pair, real)
     assert (routed.name, routed.run_type, routed.tags, routed.child_runs) == (bare.name, bare.run_type, bare.tags, [])
     assert (routed.inputs, routed.serialized) == (bare.inputs, bare.serialized)
     assert routed.extra["invocation_params"] == bare.extra["invocation_params"]
-    assert {**bare.extra["metadata"], **config["metadata"], "routed_agents_tier": tier} == routed.extra["metadata"]
+    ours = {"routed_agents_tier": tier, QUIET: True}
+    assert {**bare.extra["metadata"], **config["metadata"], **ours} == {**routed.extra["metadata"], QUIET: True}
 
 
 @pytest.mark.parametrize("tier", TIERS)

@@ -108,7 +108,7 @@ def test_a_call_that_is_in_the_ledger_and_in_the_trace_counts_once(tmp_path: Pat
     provider.add_span_processor(SimpleSpanProcessor(FileSpanExporter(tmp_path / "t.jsonl")))
     usage = {"input_tokens": 400, "output_tokens": 12}
     with Ledger(tmp_path / "l.db") as ledger:
-        router = Router(Policy.default(), ledger=ledger, telemetry=Telemetry(tracer_provider=provider))
+        router = Router(Policy.default(), ledger=ledger, telemetry=Telemetry(tracer_provider=provider, labels=("thread",)))
         for _ in range(3):
             with router.step(Step.from_messages("late", node="triage", task_class="classification"), thread="t") as call:
                 for attempt in call.attempts():
