@@ -190,7 +190,9 @@ def bench_for(
     """Gives a function that runs a case with spans going to the endpoint, and returns the ledger's entries of it."""
     provider = TracerProvider(resource=Resource.create(dict(resource)), shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(OTLPSpanExporter(endpoint=endpoint, headers=dict(headers or {}))))
-    router = Router(Policy.default(tiers=tiers), telemetry=Telemetry(tracer_provider=provider))
+    router = Router(
+        Policy.default(tiers=tiers), telemetry=Telemetry(tracer_provider=provider, labels=("thread",))
+    )  # a session needs its thread's id
     tracer = provider.get_tracer("case")
     with serve() as served, pytest.MonkeyPatch.context() as patch:
         for name, value in {**served.environ, "NO_PROXY": "127.0.0.1"}.items():

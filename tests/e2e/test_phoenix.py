@@ -147,7 +147,12 @@ class Demo:
 @pytest.fixture(scope="module")
 def demo(phoenix: Phoenix, tmp_path_factory: pytest.TempPathFactory) -> Demo:
     ledger = tmp_path_factory.mktemp("demo") / "costs.db"
-    environ = {**os.environ, "OTEL_RESOURCE_ATTRIBUTES": "openinference.project.name=demo", "NO_PROXY": "127.0.0.1"}
+    environ = {
+        **os.environ,
+        "OTEL_RESOURCE_ATTRIBUTES": "openinference.project.name=demo",
+        "NO_PROXY": "127.0.0.1",
+        "ROUTED_AGENTS_SPAN_LABELS": "thread",
+    }
     argv = [sys.executable, Path(__file__).with_name("demo_into_backend.py"), phoenix.url, ledger]
     run = subprocess.run([str(each) for each in argv], cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr[-3000:]

@@ -237,9 +237,6 @@ def test_every_panel_of_the_dashboard_shows_something(scraped, expr):
     scraped.ask(filled)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the histograms have the SDK's default buckets, which are meant for milliseconds: the first ends at 5 s"
-)
 def test_a_decision_of_under_a_millisecond_is_not_shown_as_seconds(scraped):
     filled = 'histogram_quantile(0.5, sum by (le) (routed_agents_decision_duration_seconds_bucket{job="desk"}))'
     assert scraped.value(filled) < 0.01
