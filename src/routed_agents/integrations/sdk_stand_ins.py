@@ -26,8 +26,10 @@ class Now:
         return going.call.stamp() if going is not None and going.closed else None
 
 
-class SyncStream:
-    """Stands in for the SDK's stream: one stream to its reader, whichever attempts it takes."""
+class _Stream:
+    """What both kinds of stream tell besides their events; the rest is asked of the SDK's own."""
+
+    close: Any
 
     def __init__(self, events: Any, now: Now) -> None:
         self._events = events
@@ -45,6 +47,10 @@ class SyncStream:
     def response(self) -> Any:
         """The HTTP response of the attempt that is going on; closing it closes the stream, as the SDK's helpers do."""
         return _Response(self._now.inner.response, self.close)
+
+
+class SyncStream(_Stream):
+    """Stands in for the SDK's stream: one stream to its reader, whichever attempts it takes."""
 
     def __iter__(self) -> Iterator[Any]:
         return self
@@ -65,25 +71,8 @@ class SyncStream:
         self._events.close()
 
 
-class AsyncStream:
+class AsyncStream(_Stream):
     """Stands in for the SDK's async stream."""
-
-    def __init__(self, events: Any, now: Now) -> None:
-        self._events = events
-        self._now = now
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._now.inner, name)
-
-    @property
-    def routed_agents(self) -> dict[str, Any] | None:
-        """The decision, once the stream is over."""
-        return self._now.stamp
-
-    @property
-    def response(self) -> Any:
-        """The HTTP response of the attempt that is going on; closing it closes the stream, as the SDK's helpers do."""
-        return _Response(self._now.inner.response, self.close)
 
     def __aiter__(self) -> AsyncIterator[Any]:
         return self
