@@ -40,6 +40,9 @@ unsure = 0.2
 [thresholds.p_strong]
 math_reasoning = 0.9
 
+[expiry]
+distress = 20
+
 [guards]
 disable = ["deadline"]
 
@@ -78,6 +81,7 @@ def test_full_file_gives_the_policy_it_says(write):
     assert [each.name for each in policy.tiers.named("strong").deployments] == ["anthropic:claude-opus-5-5", "bedrock-eu"]
     assert policy.floors == (PolicyFloor(tier="strong", metadata=(("vulnerable", True), ("team", 'le"gal')), pin="thread", code="legal"),)
     assert policy.taxonomy.row("summarization").disposition == "escalate"
+    assert policy.expiry == {"distress": 20}
     assert "deadline" not in repr(policy.guards).lower()
 
 
@@ -101,6 +105,7 @@ def test_empty_file_is_the_default_policy(write):
         Policy.default(tiers=Tiers.of({"small": "gpt-4o-mini", "my tier": ["openai:gpt-4o", "azure_openai:gpt-4o"]})),
         Policy.default().replace(floors=[PolicyFloor(tier="strong", metadata=(("b", '" and \\'), ("a", 1.5)), task_class="extraction")]),
         Policy.default().replace(thresholds={"math_reasoning": 1.0}, trusted=()),
+        Policy.default().replace(expiry={"distress": 20, "a case of mine": 0}),
     ],
 )
 def test_written_policy_reads_back_with_the_same_hash(policy, write):
@@ -163,6 +168,9 @@ MISTAKES = [
     ("[thresholds]\nunsure = 35", "unsure is 35", "line 2", "at most 1"),
     ("[thresholds.p_strong]\nmath = 0.5", 'unknown task class "math"', "line 2", "math_reasoning"),
     ("[thresholds.p_strong]\ndebug_refactor = 0.5", "never read", "line 2", "[taxonomy.debug_refactor] disposition"),
+    ("[expiry]\ndistress = -1", "distress is -1", "line 2", "0"),
+    ('[expiry]\ndistress = "20"', 'distress is "20"', "line 2", "without quotes"),
+    ("[expire]\ndistress = 20", "unknown section [expire]", "line 1", "Did you mean [expiry]?"),
     ("[thresholds]\nlong_context = 7\n[guards.long_context]\nlimit = 5", "long_context is given twice", "line 2", "Keep one"),
     ('[thresholds]\nunsure = 0.3\n[guards]\ndisable = ["low_confidence"]', "is disabled", "line 2", "Remove one"),
     ('[guards]\ndisable = ["dedline"]', 'unknown guard "dedline"', "line 2, [guards] disable", 'Did you mean "deadline"?'),

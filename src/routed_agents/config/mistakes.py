@@ -81,7 +81,7 @@ class Mistakes:
 _NOUNS: Final = {"guards": "guard", "checks": "check", "trusted": "trusted key"}
 _REQUIRED: Final = {"tier": '"strong"', "model": '"anthropic:claude-opus-5-5"'}
 """Keys that must be given, each with an example."""
-_SECTIONS: Final = ("tiers", "floor", "thresholds", "guards", "checks", "taxonomy")
+_SECTIONS: Final = ("tiers", "floor", "thresholds", "expiry", "guards", "checks", "taxonomy")
 
 
 def malformed(path: Path, text: str, problem: str) -> str:

@@ -127,6 +127,9 @@ class File(Section):
     tiers: TiersSection = Field(default_factory=lambda: TiersSection(preset="claude"))
     floor: list[FloorSection] = Field(default_factory=list[FloorSection])
     thresholds: ThresholdsSection = Field(default_factory=ThresholdsSection)
+    expiry: dict[str, Annotated[int, Field(ge=0)]] = Field(
+        default_factory=dict, description="by name of a fact, or code of a lineage or thread pin: turns after which it lapses"
+    )
     guards: GuardsSection = Field(default_factory=GuardsSection)
     checks: ChecksSection = Field(default_factory=ChecksSection)
     taxonomy: dict[str, RowSection] = Field(default_factory=dict, description="changes to rows of the task taxonomy, by key")
