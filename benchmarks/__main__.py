@@ -13,12 +13,13 @@ os.environ.setdefault("ANTHROPIC_OPEN_TELEMETRY", "false")  # the SDK's own span
 
 from rich.console import Console
 
-from benchmarks import chat_model, decide, peers, quality, report, trajectories, turns
+from benchmarks import chat_model, decide, graphs, peers, quality, report, trajectories, turns
 from benchmarks.measure import Comparison
 
 BENCHMARKS = {
     "decide": lambda rounds: [decide.run(rounds=rounds)],
     "chat_model": lambda rounds: chat_model.run(rounds=rounds),
+    "graphs": lambda rounds: graphs.run(rounds=rounds),
     "report": lambda rounds: report.run(rounds=rounds),
     "peers": lambda rounds: peers.run(rounds=rounds),
 }
