@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 
 from routed_agents.phrases import PhraseTable
 
-PHRASES = (r"refund\w*", r"(?:talk|speak) to (?:a |the )?manager\b", r"very angry", "死にたい", r"my (?:\w+ ){0,2}dog died", r"e-?mail")
+PHRASES = (
+    r"refund\w*",
+    r"(?:talk|speak) to (?:a |the )?manager\b",
+    r"very angry",
+    "死にたい",
+    r"my (?:\w+ ){0,2}dog died",
+    r"e-?mail",
+    r"(?:petit|grand) hôtel",
+    "grüß",
+)
 
 
 def table(*phrases: str) -> PhraseTable[int]:
@@ -27,6 +36,9 @@ def table(*phrases: str) -> PhraseTable[int]:
         ("もう死にたいです", "死にたい"),
         ("my old grey dog died", "my old grey dog died"),
         ("send an E-Mail, an email", "e-mail"),
+        ("À l'hôpital, my dog died", "my dog died"),
+        ("d'un grand hôtel", "grand hôtel"),
+        ("Schöne Grüße", "grüß"),
         ("", ""),
     ],
 )
@@ -51,7 +63,29 @@ def test_an_optional_letter_in_a_first_word_is_refused() -> None:
 
 words = st.lists(
     st.sampled_from(
-        ("refund", "refunds", "talk", "speak", "to", "the", "a", "manager", "very", "angry", "my", "dog", "died", "e-mail", ".", "死にたい")
+        (
+            "refund",
+            "refunds",
+            "talk",
+            "speak",
+            "to",
+            "the",
+            "a",
+            "manager",
+            "very",
+            "angry",
+            "my",
+            "dog",
+            "died",
+            "e-mail",
+            ".",
+            "死にたい",
+            "grand",
+            "l'grand",
+            "hôtel",
+            "grüße",
+            "été",
+        )
     ),
     max_size=12,
 )

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import random
+import re
 from typing import Any
 
 import pytest
@@ -14,6 +17,7 @@ from routed_agents.steps import (
     Step,
     ToolCall,
     length_of,
+    new_id,
     reported_tokens,
     role_of,
     stamp_of,
@@ -217,3 +221,22 @@ def test_a_trajectory_that_calls_its_messages_steps_is_read() -> None:
 def test_a_wrong_record_names_its_key(record: dict[str, Any], named: str) -> None:
     with pytest.raises(StepError, match=named.replace('"', '"')):
         Step.from_record(record)
+
+
+def test_ids_differ_whatever_others_do_to_the_random_module() -> None:
+    random.seed(7)
+    first = new_id()
+    random.seed(7)
+    assert new_id() != first
+    assert re.fullmatch("[0-9a-f]{32}", first)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="only where processes fork")
+def test_a_forked_child_draws_other_ids() -> None:
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writing, new_id().encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(reading, 32).decode() != new_id()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from routed_agents.words import folded, words_of
+from routed_agents.words import folded, runs_of, words_of
 
 
 @pytest.mark.parametrize(
@@ -43,6 +43,15 @@ def test_ascii_and_other_text_are_read_alike() -> None:
     text = "Don't panic: e-mail 42 people (now)"
 
     assert words_of(f"{text} é")[:-1] == words_of(text)
+
+
+def test_words_between_scripts_without_blanks_are_words_too() -> None:
+    assert words_of("请用Python写一个v2版本") == ("请用", "python", "写一", "一个", "v0", "版本")
+
+
+def test_a_line_reads_alike_alone_and_among_others() -> None:
+    lines = ["Fasse das zusammen: „Grüße“", "don't", "", "速度：60km", "naïve v2"]
+    assert runs_of(lines) == [words_of(line) for line in lines]
 
 
 def test_folding_keeps_the_layout() -> None:

@@ -10,7 +10,7 @@ from importlib.resources import files
 from itertools import chain
 from typing import Any, Final, Generic, TypeVar
 
-from routed_agents.words import words_of
+from routed_agents.words import folded, runs_of, words_of
 
 Tag = TypeVar("Tag")
 LETTERS: Final = 4
@@ -74,9 +74,7 @@ class PhraseTable(Generic[Tag]):
                     yield tag, start, phrase
 
     def _worth_trying(self, text: str) -> set[str]:
-        """The buckets of phrases whose start and rarest part both stand in the text; all of them beyond ASCII, where words are others."""
-        if not text.isascii():
-            return {*self._buckets}
+        """The buckets of phrases whose start and rarest part both stand in the text."""
         needed = self._needed
         found: set[str] = set()
         for need in needs_met(text):
@@ -109,7 +107,7 @@ REMEMBERED: Final = 20_000
 @lru_cache(maxsize=32)
 def needs_met(text: str) -> frozenset[str]:
     """Which of the needs of all tables a text meets."""
-    words = {*words_of(text)}
+    words = _words_in(text)
     if new := words.difference(_MET):
         if len(_MET) > REMEMBERED:
             _MET.clear()
@@ -121,7 +119,13 @@ def needs_met(text: str) -> frozenset[str]:
 @lru_cache(maxsize=32)
 def beginnings_of(text: str) -> frozenset[str]:
     """The first letters of the words of a text."""
-    return frozenset([word[:LETTERS] for word in words_of(text)])
+    return frozenset([word[:LETTERS] for word in _words_in(text)])
+
+
+def _words_in(text: str) -> set[str]:
+    """The words of a text, and the parts of those with an apostrophe: phrases start after one as well (`l'hôpital`)."""
+    words = {*words_of(text)}
+    return words.union(*runs_of([text.replace("'", " ").replace("\n", " ")])) if "'" in text else words
 
 
 def needed_by(phrase: str) -> set[str]:
@@ -144,7 +148,7 @@ def needed_by(phrase: str) -> set[str]:
             found |= inner
         else:
             return found
-    return {prefix.replace("'", "") for prefix, _ in _expanded(phrase)}
+    return {_plainly(prefix) for prefix, _ in _expanded(phrase)}
 
 
 COMMON: Final = frozenset(
@@ -235,7 +239,12 @@ COMMON: Final = frozenset(
 def _first_word(prefix: str, phrase: str) -> str:
     """How the first word of a phrase begins, without the apostrophe that may be in it."""
     literal = re.match(r"[a-z]*'[a-z]*", phrase)
-    return (literal[0] if literal else prefix).replace("'", "")[:LETTERS]
+    return _plainly(literal[0] if literal else prefix)
+
+
+def _plainly(beginning: str) -> str:
+    """The beginning of a word as it is among a text's words."""
+    return folded(beginning).replace("'", "")[:LETTERS]
 
 
 def _outside_groups(phrase: str) -> tuple[str, list[str]]:

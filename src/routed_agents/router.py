@@ -28,7 +28,7 @@ from routed_agents.ledger import Entry, Ledger
 from routed_agents.policy import MODES, Mode, Policy
 from routed_agents.pricing import Cost, Prices, Usage, served_model_of, usage_of
 from routed_agents.state import EMPTY, MemoryStateStore, StateStore, ThreadState, lineage_key
-from routed_agents.steps import Step, carried_stamp, field_of, text_of
+from routed_agents.steps import Step, carried_stamp, field_of, new_id, text_of
 from routed_agents.telemetry import LeafSpan, MadeBy, RouteSpan, Telemetry
 from routed_agents.tiers import Deployment, Tier, card, same_model
 
@@ -219,7 +219,7 @@ class Router:
         )
         watched = RoutedCall(
             router=self,
-            step=step if step is not None else Step(id=decision.id if decision else os.urandom(16).hex(), messages=()),
+            step=step if step is not None else Step(id=decision.id if decision else new_id(), messages=()),
             thread=thread,
             labels=labels_of(self.policy.labels, step.metadata if step else {}, labels),
             key=key,

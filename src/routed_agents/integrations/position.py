@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any, Final, Protocol, cast
 
 from routed_agents.errors import StateError
 from routed_agents.state import ThreadState
+from routed_agents.steps import new_id
 
 CHANNEL: Final = "routing"
 """The state key under which a graph keeps pins and facts."""
@@ -124,7 +124,7 @@ def _run_of(runtime: object) -> str | None:
     if known is not None and known[0] is control:
         return known[1]
     with _RUNS_LOCK:
-        found = _RUNS.setdefault(id(control), (control, os.urandom(8).hex()))
+        found = _RUNS.setdefault(id(control), (control, new_id()))
         while len(_RUNS) > RUNS_KEPT:
             _RUNS.popitem(last=False)
     return found[1]
