@@ -145,7 +145,7 @@ class CostObserver(BaseCallbackHandler):
         step = Step.from_messages(
             seen.messages or ("",),
             node=position.node,
-            metadata=dict(seen.metadata),
+            metadata=seen.metadata,
             run=position.run,
             id=expected.step_id() if expected is not None else str(run_id),
         )
@@ -155,7 +155,7 @@ class CostObserver(BaseCallbackHandler):
             step=step,
             decision=decision,
             thread=position.thread,
-            labels=labels_from_tags(self.router.policy.labels, seen.tags),
+            labels=labels_from_tags(self.router.policy.labels, seen.tags) if seen.tags else None,
             key=decision.key if decision is not None else position.node or "",
             started_ns=seen.started_ns,
             first_chunk_ns=seen.first_chunk_ns,
