@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-
 from benchmarks.measure import Comparison, compare
 from benchmarks.routers import everything, quiet
 from routed_agents import RoutedChatModel, embedded

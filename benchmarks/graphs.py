@@ -23,6 +23,8 @@ from routed_agents.integrations.langgraph import observed, watch
 
 CHEAP, STRONG = "claude-haiku-5-5", "claude-opus-5-5"
 NOTE = "one call of each case in turn; the provider runs in a process of its own and is simulated: it answers at once"
+NODE_NOTE = f"{NOTE}; a node that only goes on is LangGraph's own cost of one more step"
+AGENT_NOTE = f"{NOTE}; an idle middleware is LangChain's own cost of having one"
 TO = {"cheap": "quick", "strong": "deep"}
 ASKED = (
     "Classify the ticket as open or closed: the parcel with order {} is late",
@@ -75,7 +77,11 @@ def run(*, rounds: int = 30) -> list[Comparison]:
         cheap, strong = ChatAnthropic(model=CHEAP, **options), ChatAnthropic(model=STRONG, **options)
         routed_fully, close = everything(Path(place) / "on")
         try:
-            return [_node(cheap, strong, routed_fully, rounds), _agent(cheap, strong, routed_fully, rounds), _watched(strong, routed_fully, rounds)]
+            return [
+                _node(cheap, strong, routed_fully, rounds),
+                _agent(cheap, strong, routed_fully, rounds),
+                _watched(strong, routed_fully, rounds),
+            ]
         finally:
             close()
 
@@ -93,15 +99,17 @@ def _node(cheap: Any, strong: Any, routed_fully: Router, rounds: int) -> Compari
         builder.add_conditional_edges(START, node.edge, [*node.destinations])
         return builder.compile()
 
+    idle = _behind(lambda _: Command(goto="deep"), cheap, strong, MessagesState, destinations=("deep",))
+    seen = quiet()
     cases = {
-        "one node": _asking(_one(strong)),
-        "a node that only goes on, then the node": _asking(_behind(lambda _: Command(goto="deep"), cheap, strong, MessagesState, destinations=("deep",))),
-        "router node, then the node; no telemetry": _asking(routed(quiet())),
-        "the same, observed: the ledger has all calls": _asking(observed(routed(router := quiet()), router)),
+        "node": _asking(_one(strong)),
+        "node that only goes on + node": _asking(idle),
+        "router node + node": _asking(routed(quiet())),
+        "router node + node, observed": _asking(observed(routed(seen), seen)),
         "the same, everything on": _asking(observed(routed(routed_fully), routed_fully)),
-        "router as an edge from START; no telemetry": _asking(by_edge(quiet())),
+        "router as an edge + node": _asking(by_edge(quiet())),
     }
-    return compare("a graph with a router node", cases, rounds=rounds * 8, calls=1, warmup=10, note=NOTE)
+    return compare("graph, a router node before the node", cases, rounds=rounds * 8, calls=1, warmup=10, note=NODE_NOTE)
 
 
 def _agent(cheap: Any, strong: Any, routed_fully: Router, rounds: int) -> Comparison:
@@ -110,21 +118,21 @@ def _agent(cheap: Any, strong: Any, routed_fully: Router, rounds: int) -> Compar
 
     cases = {
         "create_agent": agent(),
-        "a middleware that does nothing": agent(PassedOn()),
-        "RouterMiddleware, no telemetry": agent(RouterMiddleware(quiet(), cheap=cheap)),
-        "RouterMiddleware(cheap=...), no exporter set": agent(RouterMiddleware(cheap=cheap)),
+        "idle middleware": agent(PassedOn()),
+        "RouterMiddleware": agent(RouterMiddleware(quiet(), cheap=cheap)),
+        "RouterMiddleware, no exporter set": agent(RouterMiddleware(cheap=cheap)),
         "RouterMiddleware, everything on": agent(RouterMiddleware(routed_fully, cheap=cheap)),
     }
-    return compare("an agent of three model calls and two tool calls", cases, rounds=rounds * 4, calls=1, warmup=5, note=NOTE)
+    return compare("agent, three model calls and two tool calls", cases, rounds=rounds * 4, calls=1, warmup=5, note=AGENT_NOTE)
 
 
 def _watched(strong: Any, routed_fully: Router, rounds: int) -> Comparison:
     cases = {
         "two nodes": _asking(_chain(strong)),
-        "watched, no telemetry": _asking(watch(_chain(strong), quiet())),
+        "watched": _asking(watch(_chain(strong), quiet())),
         "watched, everything on": _asking(watch(_chain(strong), routed_fully)),
     }
-    return compare("a watched graph of two model calls", cases, rounds=rounds * 4, calls=1, warmup=5, note=NOTE)
+    return compare("watched graph, two model calls", cases, rounds=rounds * 4, calls=1, warmup=5, note=NOTE)
 
 
 def _one(model: Any) -> Any:

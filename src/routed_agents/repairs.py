@@ -13,7 +13,17 @@ from routed_agents.tiers import Dialect, ModelCard, Tiers, card, dialects
 
 SAMPLING: Final = ("temperature", "top_p", "top_k")
 LIMITS: Final = ("max_tokens", "max_completion_tokens", "max_output_tokens")
-ALWAYS_CONCERNED: Final = (*SAMPLING, *LIMITS, "reasoning_effort", "effort", "output_config", "reasoning", "thinking", "tool_choice", "stop")
+ALWAYS_CONCERNED: Final = (
+    *SAMPLING,
+    *LIMITS,
+    "reasoning_effort",
+    "effort",
+    "output_config",
+    "reasoning",
+    "thinking",
+    "tool_choice",
+    "stop",
+)
 """Parameters that are repaired for one model or another, whoever serves it."""
 PLAIN_DIALECT: Final = Dialect()
 FREE: Final = ("auto", "none", None, False)

@@ -67,7 +67,9 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
         self._cheap = cheap
         self._prompt_cache: Ttl | None = prompt_cache
         self._built: dict[int, tuple[Any, Router, Models]] = {}  # by the model itself: two of one name may have other keys and limits
-        self._schemas: dict[int, tuple[Any, Any, dict[str, Mapping[str, Any]]]] = {}  # by the tool itself, and what it says of its arguments
+        self._schemas: dict[
+            int, tuple[Any, Any, dict[str, Mapping[str, Any]]]
+        ] = {}  # by the tool itself, and what it says of its arguments
 
     @override
     def wrap_model_call(self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]) -> Any:
