@@ -130,7 +130,7 @@ class RouterNode(Runnable[Any, Any]):
         config = ensure_config()
         position = self._position(config)
         call = self._call(state, config, position, shelf.load(self.router, position))
-        update, goto = self._decided(call, state, config, position)
+        update, goto = self._decided(call, state, config, position, edge=True)
         shelf.keep(self.router, position, call.decision.state)
         send_update(cast("Mapping[str, Any]", config), update)
         return cast("Hashable", goto)
@@ -156,7 +156,7 @@ class RouterNode(Runnable[Any, Any]):
         return position
 
     def _decided(
-        self, call: RoutedCall, state: Any, config: RunnableConfig, position: Position
+        self, call: RoutedCall, state: Any, config: RunnableConfig, position: Position, *, edge: bool = False
     ) -> tuple[dict[str, Any], str | Send | None]:
         """What goes into the graph's state, and the node that comes next; None where the node only annotates."""
         with call:
@@ -164,7 +164,7 @@ class RouterNode(Runnable[Any, Any]):
             if not decision.stopped or call.mode != "enforce":
                 goto = self.to[self.router.policy.tiers[call.acting_rank].name] if self.to else None
                 if goto is not None:
-                    _announce(config, goto, decision, call)
+                    _announce(config, goto, decision, call, edge=edge)
                 return self._update(decision, position, goto), self._sent(goto, state, position)
             if HUMAN not in self.to and not self._stop_at:
                 raise StepStopped(call.stopped_message(decision.stopped), decision=decision)
@@ -274,14 +274,14 @@ def _whole(config: RunnableConfig | None) -> RunnableConfig:
     return config if config is not None and READ in config.get("configurable", {}) else ensure_config(config)
 
 
-def _announce(config: RunnableConfig, node: str, decision: Decision, call: RoutedCall) -> None:
+def _announce(config: RunnableConfig, node: str, decision: Decision, call: RoutedCall, *, edge: bool) -> None:
     """Tell an observer of this run what was decided for the node that comes next."""
     callbacks = config.get("callbacks")
     if not isinstance(callbacks, BaseCallbackManager):
         return
     for handler in callbacks.handlers:
         if isinstance(handler, CostObserver):
-            handler.expect(callbacks.parent_run_id, node, decision, call.span.context if call.span is not None else None)
+            handler.expect(callbacks.parent_run_id, node, decision, call.span.context if call.span is not None else None, edge=edge)
 
 
 def _no_channel(config: RunnableConfig) -> str:

@@ -71,9 +71,14 @@ class CostObserver(BaseCallbackHandler):
         self._parents: dict[UUID, UUID | None] = {}
         self._expected: dict[UUID, dict[str, list[_Expected]]] = {}
 
-    def expect(self, run: UUID | None, node: str, decision: Any, context: object) -> None:
-        """Remember what the router node with this run decided for a node beside it; the calls made there are recorded under it."""
+    def expect(self, run: UUID | None, node: str, decision: Any, context: object, *, edge: bool = False) -> None:
+        """Remember what the router node with this run decided for a node beside it; the calls made there are recorded under it.
+
+        An edge runs inside the node it leads from, so its graph is one run further up.
+        """
         graph = self._parents.get(run) if run is not None else None
+        if edge and graph is not None:
+            graph = self._parents.get(graph)
         if graph is not None:
             self._expected.setdefault(graph, {}).setdefault(node, []).append(_Expected(decision=decision, context=context))
 
