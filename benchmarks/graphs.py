@@ -24,7 +24,7 @@ from routed_agents.integrations.langgraph import observed, watch
 CHEAP, STRONG = "claude-haiku-5-5", "claude-opus-5-5"
 NOTE = "one call of each case in turn; the provider runs in a process of its own and is simulated: it answers at once"
 NODE_NOTE = f"{NOTE}; a node that only goes on is LangGraph's own cost of one more step"
-AGENT_NOTE = f"{NOTE}; an idle middleware is LangChain's own cost of having one"
+AGENT_NOTE = f"{NOTE}; a middleware that only swaps is LangChain's own cost of that"
 TO = {"cheap": "quick", "strong": "deep"}
 ASKED = (
     "Classify the ticket as open or closed: the parcel with order {} is late",
@@ -63,11 +63,15 @@ def track_parcel(parcel: str) -> str:
     return f'{{"parcel": "{parcel}", "place": "the depot in Graz"}}'
 
 
-class PassedOn(AgentMiddleware[Any, Any, Any]):
-    """A middleware that does nothing: what LangChain itself takes for one more."""
+class Swap(AgentMiddleware[Any, Any, Any]):
+    """A middleware that swaps the model and nothing else: what LangChain itself takes for that."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self._model = model
 
     def wrap_model_call(self, request: Any, handler: Callable[[Any], Any]) -> Any:
-        return handler(request)
+        return handler(request.override(model=self._model))
 
 
 def run(*, rounds: int = 30) -> list[Comparison]:
@@ -118,7 +122,7 @@ def _agent(cheap: Any, strong: Any, routed_fully: Router, rounds: int) -> Compar
 
     cases = {
         "create_agent": agent(),
-        "idle middleware": agent(PassedOn()),
+        "middleware that only swaps": agent(Swap(strong)),
         "RouterMiddleware": agent(RouterMiddleware(quiet(), cheap=cheap)),
         "RouterMiddleware, no exporter set": agent(RouterMiddleware(cheap=cheap)),
         "RouterMiddleware, everything on": agent(RouterMiddleware(routed_fully, cheap=cheap)),
