@@ -15,7 +15,6 @@ from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, Statu
 from opentelemetry.util.types import AttributeValue
 
 from routed_agents.errors import ConfigurationError
-from routed_agents.pricing import usd_of
 from routed_agents.steps import field_of
 from routed_agents.telemetry import names
 from routed_agents.telemetry.around import context_for
@@ -186,10 +185,10 @@ class Telemetry:
                 if len(entries) > 1:
                     attributes[names.REASONS] = list(decision.codes)
                 if entries and len(costs) == len(entries):
-                    attributes[names.ROLLUP_COST] = float(usd_of(sum(costs)))
+                    attributes[names.ROLLUP_COST] = _usd(sum(costs))
                     if entries[-1].baseline_pico is not None:
-                        attributes[names.ROLLUP_BASELINE] = float(usd_of(sum(baselines)))
-                        attributes[names.ROLLUP_SAVING] = float(usd_of(sum(baselines) - sum(costs)))
+                        attributes[names.ROLLUP_BASELINE] = _usd(sum(baselines))
+                        attributes[names.ROLLUP_SAVING] = _usd(sum(baselines) - sum(costs))
                 span.set_attributes(attributes)
                 if error is not None:
                     span.set_attribute(names.ERROR_TYPE, type(error).__name__)
@@ -434,18 +433,18 @@ class Telemetry:
             if key in entry.labels:
                 attributes[names.LABEL + key] = entry.labels[key]
         if entry.baseline_pico is not None:
-            attributes[names.BASELINE_COST] = float(usd_of(entry.baseline_pico))
+            attributes[names.BASELINE_COST] = _usd(entry.baseline_pico)
             attributes[names.BASELINE_PICO] = entry.baseline_pico
             attributes[names.BASELINE_MODEL] = entry.baseline_model or ""
         if entry.cost is not None:  # last, for the SDK drops the oldest attributes when there are too many
-            total = float(entry.cost.usd)
+            total = _usd(entry.cost.total_pico)
             attributes |= {
                 names.COST_CURRENCY: "USD",
                 names.COST_SOURCE: "simulated" if entry.simulated else "local",
                 names.PRICE_TABLE: entry.price_source or "",
                 names.COST_PICO: entry.cost.total_pico,
-                names.LLM_COST_PROMPT: float(usd_of(entry.cost.prompt_pico)),
-                names.LLM_COST_COMPLETION: float(usd_of(entry.cost.completion_pico)),
+                names.LLM_COST_PROMPT: _usd(entry.cost.prompt_pico),
+                names.LLM_COST_COMPLETION: _usd(entry.cost.completion_pico),
                 names.LLM_COST_TOTAL: total,
                 names.USAGE_COST: total,
             }
@@ -459,9 +458,9 @@ class Telemetry:
         counters = self._counters
         usage = entry.usage
         if entry.cost is not None:
-            counters["routed_agents.cost"].add(float(entry.cost.usd), shared, context)
+            counters["routed_agents.cost"].add(_usd(entry.cost.total_pico), shared, context)
             if entry.baseline_pico:
-                counters["routed_agents.baseline"].add(float(usd_of(entry.baseline_pico)), shared, context)
+                counters["routed_agents.baseline"].add(_usd(entry.baseline_pico), shared, context)
         else:
             counters["routed_agents.unpriced"].add(1, shared, context)
         if usage.prompt:
@@ -496,6 +495,11 @@ class Telemetry:
         for kind, tokens in (("input", entry.usage.prompt), ("output", entry.usage.output)):
             if tokens:
                 self._histograms["gen_ai.client.token.usage"].record(tokens, {**shared, names.TOKEN_TYPE: kind}, context)
+
+
+def _usd(pico: int) -> float:
+    """Dollars for the standard names: the nearest float there is, as dividing whole numbers gives it."""
+    return pico / 10**12
 
 
 def _listed(text: str) -> tuple[str, ...]:
