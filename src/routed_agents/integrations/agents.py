@@ -99,6 +99,8 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
                     with attempt:
                         with within(attempt.context):
                             response = await handler(_tiered(request, models, attempt, self._prompt_cache))
+                        if attempt.judged:
+                            await attempt.consult(_reply(response))
                         attempt.record(_reply(response))
                 return _answered(response, call)
         except StepStopped as stop:
