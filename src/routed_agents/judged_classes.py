@@ -17,6 +17,8 @@ ABOVE: Final = 0.2
 TIMEOUT_S: Final = 5.0
 PROMPT_VERSION: Final = 1
 """Part of the policy's hash; changes with the wording of the question."""
+SIZES: Final = (500, 5_000, 50_000)
+"""Tokens that tell a short call from a long one."""
 UNSURE: Final = "unsure"
 HEAD: Final = 1_500
 TAIL: Final = 700
@@ -132,8 +134,10 @@ When in doubt between two kinds, take the later one in the list; when you cannot
 
 
 def _shape(features: Features) -> str:
-    """What is true of the call's form, in our own words."""
-    facts = [f"about {features.tokens} tokens in all", f"{features.message_count} messages", f"{len(features.tools)} tools bound"]
+    """What is true of the call's form, in our own words, and coarse, so that equal instructions are one question."""
+    size = next((f"under {bound:,} tokens in all" for bound in SIZES if features.tokens < bound), f"{SIZES[-1]:,} tokens in all or more")
+    facts = [size, "one message" if features.message_count == 1 else "several messages"]
+    facts += ["tools bound"] if features.tools else []
     facts += ["the answer must fit a schema"] if features.output_schema else []
     facts += ["material to work on, which is not shown"] if features.quoted or features.marked else []
     return f"Its form: {', '.join(facts)}."

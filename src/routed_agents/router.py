@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import replace
 from fractions import Fraction
-from functools import cache, lru_cache, partial
+from functools import cache, lru_cache
 from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -380,7 +380,7 @@ class RoutedCall:
         if judge is None or self._consulted or self.mode == "off" or self.conditions.opinion is not None:
             return None
         self._consulted = True
-        decision = policy.decide(self.step, self._known(), self.conditions, key=self.key)
+        decision = self.decision = policy.decide(self.step, self._known(), self.conditions, key=self.key)
         if not policy.hears(decision):
             return None
         self._span = self.router.telemetry.begin_route(decision, self)
@@ -632,27 +632,8 @@ class Attempt:
     """
 
     __slots__ = (
-        "_call",
-        "_committed",
-        "_decision",
-        "_opinions",
-        "_reply",
-        "_served",
-        "_span",
-        "_started_ns",
-        "_usage",
-        "_watched",
-        "alarmed",
-        "deployment",
-        "error",
-        "first_chunk_ns",
-        "follow_up",
-        "number",
-        "outcome",
-        "rejection",
-        "repairs",
-        "row",
-        "simulated",
+        "_call", "_committed", "_decision", "_opinions", "_reply", "_served", "_span", "_started_ns", "_usage", "_watched", "alarmed",
+        "deployment", "error", "first_chunk_ns", "follow_up", "number", "outcome", "rejection", "repairs", "row", "simulated",
     )  # fmt: skip
 
     def __init__(self, *, call: RoutedCall, number: int, tier: Tier, deployment: Deployment, watched: bool = False) -> None:
@@ -728,6 +709,7 @@ class Attempt:
             reply: what `record` will be given.
             validated: likewise.
         """
+        self._reply, self._usage = reply, _usage_in(reply) or self._usage  # who is cancelled meanwhile has paid for it all the same
         for judge, consultation in self._consultations(reply, validated):
             self._said(judge, *await consultation.aask())
 
@@ -805,17 +787,18 @@ class Attempt:
         if not due or self._judge(reply, validated=validated) is not None or (read := self._read(reply, validated)) is None:
             return
         for judge in due:
-            question = partial(judge.question, call.step, read)
-            asked = Consultation(
-                call,
-                decision=self._decision,
-                model=judge.model,
-                timeout_s=judge.timeout_s,
-                question=question,
-                read=judge.verdict,
-                attempt=self.number,
+            yield (
+                judge,
+                Consultation(
+                    call,
+                    decision=self._decision,
+                    model=judge.model,
+                    timeout_s=judge.timeout_s,
+                    question=lambda judge=judge: judge.question(call.step, read),
+                    read=judge.verdict,
+                    attempt=self.number,
+                ),
             )
-            yield judge, asked
             if judge(call.step, replace(read, opinions=self._opinions)) is not None:
                 return
 

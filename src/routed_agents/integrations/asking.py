@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Mapping
 from typing import Any, Final, cast
 
@@ -31,6 +32,9 @@ class SdkAsker:
         self._given = {"anthropic": anthropic, "openai": openai}
         self._clients: dict[str, Any] = {}
         self._lock = threading.Lock()
+        self._built: list[Any] = []
+        # a client and its resources hold each other, so its connections would be left to the collector, which complains of them
+        weakref.finalize(self, _close, self._built).atexit = False
 
     def ask(self, question: Question, deployment: Deployment, /, *, timeout_s: float) -> object:
         """Post the question once, without the SDK's own retries."""
@@ -55,11 +59,19 @@ class SdkAsker:
         with self._lock:
             found = self._clients.get(family)
             if found is None:
-                found = self._given[family] if self._given[family] is not None else getattr(__import__(family), NAMES[family])()
+                found = self._given[family]
+                if found is None:
+                    found = getattr(__import__(family), NAMES[family])()
+                    self._built.append(found)
                 if family == "anthropic" and not self._sdk_spans:
                     found = found.with_options(open_telemetry=False)  # its span would repeat our leaf's tokens
                 self._clients[family] = found
         return found
+
+
+def _close(clients: list[Any]) -> None:
+    for client in clients:
+        client.close()
 
 
 class ModelAsker:
