@@ -57,17 +57,15 @@ class SharedRests:
         self._poll_s = poll_s
         self._told: Mapping[str, float] = NOTHING
         self._changes: deque[tuple[str, float | None]] = deque(maxlen=BACKLOG)
-        self._pid = 0
         self.grace_s = GRACE_S[1]
         self._wake = threading.Event()
-        self._lock = threading.Lock()
         self._troubled = False
         self._exchange()
+        self._begin()
+        _SHARING.add(self)
 
     def told(self) -> Mapping[str, float]:
         """Until when each deployment rests, in seconds since 1970, as last seen."""
-        if self._pid != os.getpid():
-            self._begin()
         return self._told
 
     def rest(self, deployment: str, until_s: float) -> None:
@@ -81,23 +79,13 @@ class SharedRests:
 
     def _tell(self, deployment: str, until_s: float | None) -> None:
         self._changes.append((deployment, until_s))
-        if self._pid != os.getpid():
-            self._begin()
         self._wake.set()
 
     def _begin(self) -> None:
-        """Start the thread; a forked child has none, and locks that nobody will ever release."""
-        forked = self._pid not in (0, os.getpid())
-        if forked:
-            self._lock = threading.Lock()
-            self._wake = threading.Event()
-        with self._lock:
-            if self._pid == os.getpid():
-                return
-            self._pid = os.getpid()
-            self.grace_s = random.Random().uniform(*GRACE_S)
-            thread = threading.Thread(target=_keep_in_step, args=(weakref.ref(self), self._wake), name="routed-agents-health", daemon=True)
-            thread.start()
+        """Start this process's thread, with a waiting time of its own; a forked child inherits neither."""
+        self.grace_s = random.Random().uniform(*GRACE_S)
+        self._wake = threading.Event()
+        threading.Thread(target=_keep_in_step, args=(weakref.ref(self), self._wake), name="routed-agents-health", daemon=True).start()
 
     def _exchange(self) -> None:
         """Write what is new here and read what is new there."""
@@ -131,3 +119,16 @@ def _keep_in_step(shared: weakref.ref[SharedRests], wake: threading.Event) -> No
         poll_s = here._poll_s  # pyright: ignore[reportPrivateUsage]
         del here
         wake.wait(poll_s)
+
+
+_SHARING: Final[weakref.WeakSet[SharedRests]] = weakref.WeakSet()
+"""Who shares in this process."""
+
+
+def _begin_again() -> None:
+    for shared in _SHARING:
+        shared._begin()  # pyright: ignore[reportPrivateUsage]
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_begin_again)

@@ -1,4 +1,4 @@
-"""A store through which the processes of one machine tell each other which deployments rest."""
+"""Stores through which processes tell each other which deployments rest: a file on one machine, Redis between several."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Generator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from routed_agents.errors import ConfigurationError
 from routed_agents.health_sharing import LINGER_S
@@ -66,3 +66,32 @@ class SqliteHealthStore:
         with closing(sqlite3.connect(self._path, timeout=BUSY_S)) as connection, connection:
             connection.execute("PRAGMA synchronous = OFF")  # a rest that is lost to a power cut is found out again
             yield connection
+
+
+class RedisHealthStore:
+    """Rests in a sorted set of Redis (6.2 or later), for processes on several machines whose clocks agree to a second or so.
+
+    Args:
+        client: a `redis.Redis` client. Give it short time-outs (`socket_timeout=2`): no call waits for it, but news does.
+        key: the set; processes that share it should call the same accounts.
+    """
+
+    def __init__(self, client: Any, *, key: str = "routed_agents:rests") -> None:
+        self._client = client
+        self._key = key
+
+    def rests(self) -> Mapping[str, float]:
+        """The deployments that rest, and those whose rest was over lately."""
+        found = self._client.zrangebyscore(self._key, time.time() - LINGER_S, "+inf", withscores=True)
+        return {name.decode() if isinstance(name, bytes) else str(name): float(until) for name, until in found}
+
+    def rest(self, deployment: str, until_s: float, /) -> None:
+        """Note a rest; the longest holds."""
+        with self._client.pipeline() as pipeline:
+            pipeline.zadd(self._key, {deployment: until_s}, gt=True)
+            pipeline.zremrangebyscore(self._key, "-inf", time.time() - LINGER_S)
+            pipeline.execute()
+
+    def clear(self, deployment: str, /) -> None:
+        """Forget a deployment's rest."""
+        self._client.zrem(self._key, deployment)
