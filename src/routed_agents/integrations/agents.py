@@ -104,6 +104,8 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
                     with attempt:
                         with within(attempt.context):
                             response = await handler(_tiered(request, models, attempt, self._prompt_cache))
+                        if attempt.judged:
+                            await attempt.consult(_reply(response))
                         attempt.record(_reply(response))
                 return _answered(response, call, position.state)
         except StepStopped as stop:

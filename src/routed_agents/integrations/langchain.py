@@ -213,6 +213,8 @@ class RoutedChatModel(BaseChatModel):
                             answer = await target.runnable.ainvoke(going.prompt, target.config, **target.kwargs)
                         except ANSWER_FAILURES as error:
                             answer = going.parse_failure(error)
+                    if attempt.judged:
+                        await going.consult(attempt, answer)
                     going.take(attempt, answer)
             return going.result()
         return going.instead()
@@ -260,6 +262,8 @@ class RoutedChatModel(BaseChatModel):
                         passing.failed(error)
                     finally:
                         passing.ended()
+                    if attempt.judged:
+                        await passing.consult()
                     passing.record()
                 for ready in passing.rest():
                     yield ready
@@ -323,6 +327,8 @@ class RoutedChatModel(BaseChatModel):
                     finally:
                         passing.ended()
                         await stream.aclose()
+                    if attempt.judged and not passing.refused:
+                        await attempt.consult(stream.output_message)
                     passing.record(stream.output_message)
                 for ready in passing.rest():
                     yield ready
@@ -474,6 +480,8 @@ class _Going:
 
     async def __aenter__(self) -> _Going:
         self.call.hold(await shelf.aload(self.call.router, self._position))
+        if self.call.router.policy.judge is not None:
+            await self.call.consult()
         self.call.__enter__()
         await shelf.akeep(self.call.router, self._position, self.call.decision.state)
         return self
@@ -558,13 +566,22 @@ class _Going:
         if not self.structured:
             attempt.record(answer)
             return
+        raw, validated = self._judgeable(answer)
+        attempt.record(raw, validated=validated)
+
+    async def consult(self, attempt: Attempt, answer: Any) -> None:
+        """Have judges asked about an answer before it is taken."""
+        raw, validated = self._judgeable(answer) if self.structured else (answer, None)
+        await attempt.consult(raw, validated=validated)
+
+    def _judgeable(self, answer: Any) -> tuple[Any, bool | None]:
+        """The message behind a parsed answer, and whether the parser took it."""
         raw = self._raw(answer)
         told = self._late.options.get("include_raw") if self._late is not None else False
         parsed: Any = cast("dict[str, Any]", answer or {}).get("parsed") if told else answer
         if self._error is not None or parsed is None:
-            attempt.record(raw, validated=False)
-        else:
-            attempt.record(raw, validated=True if isinstance(parsed, BaseModel) else None)  # a dict was parsed, but held against no schema
+            return raw, False
+        return raw, True if isinstance(parsed, BaseModel) else None  # a dict was parsed, but held against no schema
 
     def taking(self, attempt: Attempt) -> Callable[[AIMessage | None], None]:
         """`take` for one attempt."""
@@ -667,6 +684,11 @@ class _Passing:
             self._attempt.partial(_at_least(reported, bound))
         elif bound:
             self._attempt.partial(Usage(input=self._going.call.decision.features.tokens, output=bound, source="estimated"))
+
+    async def consult(self) -> None:
+        """Have judges asked about the whole before it is recorded."""
+        if not self.refused:
+            await self._going.consult(self._attempt, self._sum())
 
     def record(self) -> None:
         """The whole is there: have it judged."""

@@ -119,6 +119,8 @@ class RouterNode(Runnable[Any, Any]):
         config = _whole(config)
         position = self._position(config)
         call = self._call(input, config, position, await shelf.aload(self.router, position))
+        if self.router.policy.judge is not None:
+            await call.consult()
         decided = self._decided(call, input, config, position)
         await shelf.akeep(self.router, position, call.decision.state)
         return self._command(*decided)

@@ -55,7 +55,7 @@ FROM ledger.entries ORDER BY seq
 """
 FROM_SPAN: Final = f"""
 INSERT INTO calls SELECT
-    NULL, :step, :attempt, 'attempt', :thread, :run, :node, :class, :tier, :model, :codes,
+    NULL, :step, :attempt, :kind, :thread, :run, :node, :class, :tier, :model, :codes,
     {REASON.format(codes=":codes", pinned=":pinned")}, :outcome, :error, :cost, :baseline, :baseline_model, NULL,
     :input, :output, :cached, :simulated, :started, :ended
 WHERE NOT EXISTS (SELECT 1 FROM calls WHERE step = :step AND attempt = :attempt AND ended = :ended)
@@ -370,7 +370,8 @@ def _row(span: SpanRecord) -> dict[str, object]:
     codes: Sequence[object] = found.get(names.REASONS, ())
     return {
         "step": _text(found, names.STEP) or span.span_id,
-        "attempt": _whole(found, names.ATTEMPT) or 1,
+        "attempt": 1 if (attempt := _whole(found, names.ATTEMPT)) is None else attempt,
+        "kind": _text(found, names.CALL_KIND) or "attempt",
         "thread": _text(found, names.CONVERSATION),
         "run": span.trace_id,
         "node": _text(found, names.NODE) or task_class,

@@ -113,6 +113,7 @@ TIER: Final = _attribute("routed_agents.tier", "route leaf", "string", "the tier
 RANK: Final = _attribute("routed_agents.rank", "leaf", "int", "its rank, 0 the cheapest")
 MODEL: Final = _attribute("routed_agents.model", "leaf", "string", "the model, where the standard names may not stand")
 ATTEMPT: Final = _attribute("routed_agents.attempt", "leaf", "int", "its number, from 1")
+CALL_KIND: Final = _attribute("routed_agents.kind", "leaf", "string", "`judge` on a call that asked a judge; no other leaf has it")
 ATTEMPTS: Final = _attribute("routed_agents.attempts", "route", "int", "attempts made")
 OUTCOME: Final = _attribute(
     "routed_agents.outcome", "route leaf", "string", "`accepted`, `rejected`, `failed`, `abandoned` or `watched`; on a route the last one"
@@ -171,6 +172,7 @@ COUNTERS: Final = {
         Instrument(name="routed_agents.decisions", unit="{decision}", says="steps decided"),
         Instrument(name="routed_agents.escalations", unit="{step}", says="attempts followed by another one"),
         Instrument(name="routed_agents.rejections", unit="{reply}", says="replies a check rejected"),
+        Instrument(name="routed_agents.judgements", unit="{question}", says="judges asked, by what came of it: a failing one is `failed`"),
         Instrument(name="routed_agents.unpriced", unit="{call}", says="calls without a known price"),
         Instrument(name="routed_agents.bypassing", unit="{call}", says="watched calls to a model no policy chose"),
         Instrument(name="routed_agents.alarms", unit="{call}", says="floored steps that a lower model answered"),

@@ -52,6 +52,8 @@ class CallView(Protocol):
     @property
     def entries(self) -> Sequence[Entry]: ...
     @property
+    def asides(self) -> Sequence[Entry]: ...
+    @property
     def parent(self) -> object: ...
     @property
     def made_by(self) -> MadeBy: ...
@@ -149,22 +151,39 @@ class Telemetry:
         """The spans that provider SDKs make by themselves stay on: they are the ones that are counted."""
         return self.enabled and self.emit in ("decision_only", "off")
 
-    def open_route(self, decision: Decision, call: CallView) -> RouteSpan | None:
-        """Start the span of a step, with its decision; its attempts become its children."""
+    def begin_route(self, decision: Decision, call: CallView) -> RouteSpan | None:
+        """Start the span of a step whose decision is not final yet, because a judge is asked first."""
         if not self.enabled:
             return None
         try:
-            node = call.step.node or "step"
-            current = cast("Context", call.parent) if call.parent is not None else _parent_context()
-            span = self._tracer.start_span(
-                f"route {node}", current, SpanKind.INTERNAL, {names.SPAN_KIND: "CHAIN", names.REQUEST_MODEL: decision.model or "none"}
-            )
+            span, current = self._start_route(decision, call)
+            return RouteSpan(span, trace.set_span_in_context(span, current))
+        except Exception as trouble:
+            _complain("a route span could not be opened", trouble)
+            return None
+
+    def _start_route(self, decision: Decision, call: CallView) -> tuple[Span, Context]:
+        node = call.step.node or "step"
+        current = cast("Context", call.parent) if call.parent is not None else _parent_context()
+        span = self._tracer.start_span(
+            f"route {node}", current, SpanKind.INTERNAL, {names.SPAN_KIND: "CHAIN", names.REQUEST_MODEL: decision.model or "none"}
+        )
+        return span, current
+
+    def open_route(self, decision: Decision, call: CallView, begun: RouteSpan | None = None) -> RouteSpan | None:
+        """Start the span of a step, or take the one that was begun, with its decision; its attempts become its children."""
+        if not self.enabled:
+            return None
+        try:
+            span, current = self._start_route(decision, call) if begun is None else (begun.span, begun.context)
             if span.is_recording():
                 span.set_attributes(self._route_attributes(decision, call))
+                if begun is not None:
+                    span.set_attribute(names.REQUEST_MODEL, decision.model or "none")
             shared = {"task_class": decision.task_class, "tier": decision.tier or "stop", "mode": call.mode}
             self._counters["routed_agents.decisions"].add(1, shared, current)
             self._histograms["routed_agents.decision.duration"].record(call.decision_ns / 1e9, {}, current)
-            return RouteSpan(span, trace.set_span_in_context(span, current))
+            return begun if begun is not None else RouteSpan(span, trace.set_span_in_context(span, current))
         except Exception as trouble:
             _complain("a route span could not be opened", trouble)
             return None
@@ -176,7 +195,8 @@ class Telemetry:
             if span.is_recording():
                 entries = call.entries
                 decision = call.decision
-                costs = [entry.cost.total_pico for entry in entries if entry.cost is not None]
+                paid = [*entries, *call.asides] if call.asides else entries
+                costs = [entry.cost.total_pico for entry in paid if entry.cost is not None]
                 baselines = [entry.baseline_pico for entry in entries if entry.baseline_pico is not None]
                 attributes: dict[str, AttributeValue] = {names.ATTEMPTS: len(entries), names.DECIDED_TIER: decision.tier or "stop"}
                 if entries:
@@ -184,7 +204,7 @@ class Telemetry:
                     attributes[names.OUTCOME] = entries[-1].outcome
                 if len(entries) > 1:
                     attributes[names.REASONS] = list(decision.codes)
-                if entries and len(costs) == len(entries):
+                if entries and len(costs) == len(paid):
                     attributes[names.ROLLUP_COST] = _usd(sum(costs))
                     if entries[-1].baseline_pico is not None:
                         attributes[names.ROLLUP_BASELINE] = _usd(sum(baselines))
@@ -291,6 +311,17 @@ class Telemetry:
         """Add an event to a step's route span: what a breaker or a budget has to say."""
         if route is not None:
             route.span.add_event(event, attributes)
+
+    def judged(self, model: str, outcome: str, reason: str = "") -> None:
+        """Count a question to a judge: `accepted`, `failed`, `abandoned`, or `remembered` where the answer was known."""
+        if not self.enabled:
+            return
+        try:
+            self._counters["routed_agents.judgements"].add(
+                1, {"model": model, "outcome": outcome, **({"reason": reason} if reason else {})}
+            )
+        except Exception as trouble:
+            _complain("a question to a judge could not be counted", trouble)
 
     def end(self, span: object) -> None:
         """End a span nothing more is known about."""
@@ -399,6 +430,8 @@ class Telemetry:
             names.SIMULATED: entry.simulated,
             names.USAGE_SOURCE: usage.source,
         }
+        if entry.kind != "attempt":
+            attributes[names.CALL_KIND] = entry.kind
         if entry.codes:
             attributes[names.REASON] = entry.codes[0]
             attributes[names.REASONS] = list(entry.codes)
