@@ -92,9 +92,31 @@ class CostObserver(BaseCallbackHandler):
 
     @override
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
-        for call in [call for call, seen in list(self._open.items()) if seen.within == run_id]:
-            self._close(call, None, asyncio.CancelledError())  # a cancelled call never says itself that it is over
+        self._broken_off(run_id)
+
+    @override
+    def on_tool_start(self, serialized: Any, input_str: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any) -> None:
+        self._parents[run_id] = parent_run_id  # an agent or a model may be called in there
+
+    @override
+    def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
         self._forget(run_id)
+
+    @override
+    def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        self._broken_off(run_id)
+
+    @override
+    def on_retriever_start(self, serialized: Any, query: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any) -> None:
+        self._parents[run_id] = parent_run_id  # a model may write its queries
+
+    @override
+    def on_retriever_end(self, documents: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        self._forget(run_id)
+
+    @override
+    def on_retriever_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        self._broken_off(run_id)
 
     @override
     def on_chat_model_start(
@@ -168,6 +190,11 @@ class CostObserver(BaseCallbackHandler):
             parent=expected.context if expected is not None else seen.parent,
             made_by="langchain_quiet" if QUIET in seen.metadata else "langchain",
         )
+
+    def _broken_off(self, run_id: UUID) -> None:
+        for call in [call for call, seen in list(self._open.items()) if seen.within == run_id]:
+            self._close(call, None, asyncio.CancelledError())  # a cancelled call never says itself that it is over
+        self._forget(run_id)
 
     def _forget(self, run_id: UUID) -> None:
         self._parents.pop(run_id, None)

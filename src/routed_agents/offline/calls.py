@@ -176,7 +176,7 @@ class Calls:
     def add_spans(self, spans: Iterable[SpanRecord]) -> None:
         """Take the leaf spans of ours among these."""
         self._counted = False
-        leaves = (_row(span) for span in spans if span.ours and names.OPERATION in span.attributes)
+        leaves = (_row(span) for span in spans if span.is_leaf)
         self._db.execute("BEGIN")
         while rows := list(islice(leaves, CHUNK)):
             self._db.executemany(FROM_SPAN, rows)

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, cast, get_args
 
 from opentelemetry import context as otel_context
@@ -15,11 +16,11 @@ from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, Statu
 from opentelemetry.util.types import AttributeValue
 
 from routed_agents.errors import ConfigurationError
-from routed_agents.steps import field_of
+from routed_agents.steps import field_of, text_of
 from routed_agents.telemetry import names
 from routed_agents.telemetry.around import context_for
-from routed_agents.telemetry.content import Redaction, messages_attribute, redacted
-from routed_agents.telemetry.detection import FULL, SDK, Emission, MadeBy, emission_for, langchain_parent
+from routed_agents.telemetry.content import Redaction, json_text, messages_attribute, redacted
+from routed_agents.telemetry.detection import FULL, SDK, Emission, MadeBy, emission_for, langchain_parent, tools_told
 
 if TYPE_CHECKING:
     from routed_agents.decisions import Decision
@@ -32,6 +33,10 @@ Emit = Literal["auto", "full", "decision_only", "off"]
 ALLOWED: Final = "ROUTED_AGENTS_SPAN_LABELS"
 THREAD: Final = "thread"
 """On the allow-list, it lets thread ids onto spans; never onto metrics, where every thread would be a series of its own."""
+
+
+TOOL_ERROR: Final = "tool_error"
+"""The error type of a tool that answered with an error in place of raising it."""
 
 
 class CallView(Protocol):
@@ -242,6 +247,44 @@ class Telemetry:
             group.span.end()
         except Exception:
             log.exception("the span of a graph could not be closed")
+
+    def open_tool(
+        self,
+        name: str,
+        *,
+        call_id: str | None = None,
+        arguments: object = None,
+        attributes: Mapping[str, AttributeValue] = MappingProxyType({}),
+        parent: object = None,
+    ) -> RouteSpan | None:
+        """Start the span of a tool's execution; None where somebody else makes one. What it was given is content."""
+        if self.emit == "decision_only" or (self.emit == "auto" and tools_told()):
+            return None
+        told: dict[str, AttributeValue] = {
+            names.SPAN_KIND: "TOOL",
+            names.OPERATION: names.EXECUTE_TOOL,
+            names.TOOL_NAME: name,
+            names.LLM_TOOL: name,
+            names.TOOL_TYPE: "function",
+            **attributes,
+        }
+        if call_id:
+            told[names.TOOL_CALL] = call_id
+        if self.capture is not None and arguments and (said := self.capture(json_text(arguments))):
+            told[names.TOOL_ARGUMENTS] = said
+        return self.open_group(f"{names.EXECUTE_TOOL} {name}", told, parent)
+
+    def close_tool(self, tool: RouteSpan, result: object, error: BaseException | None = None) -> None:
+        """End the span of a tool's execution, whose result is content."""
+        try:
+            if self.capture is not None and (answer := text_of(result)) and (said := self.capture(answer)):
+                tool.span.set_attribute(names.TOOL_RESULT, said)
+            if field_of(result, "status") == "error":  # the tool turned its error into an answer
+                tool.span.set_attribute(names.ERROR_TYPE, TOOL_ERROR)
+                tool.span.set_status(Status(StatusCode.ERROR, TOOL_ERROR))
+        except Exception as trouble:
+            _complain("the result of a tool could not be written", trouble)
+        self.close_group(tool, error)
 
     def open_attempt(
         self, route: RouteSpan | None, attempt: AttemptView, call: CallView, *, started_ns: int | None = None, parent: object = None
