@@ -7,20 +7,21 @@ import json
 import os
 import platform
 import sys
+from importlib import import_module
 from pathlib import Path
 
 os.environ.setdefault("ANTHROPIC_OPEN_TELEMETRY", "false")  # the SDK's own span would be measured as ours
 
 from rich.console import Console
 
-from benchmarks import chat_model, decide, emitting, graphs, peers, quality, report, trace_sql, trajectories, turns
+from benchmarks import chat_model, decide, emitting, peers, quality, report, trace_sql, trajectories, turns
 from benchmarks.measure import Comparison
 
 BENCHMARKS = {
     "decide": lambda rounds: [decide.run(rounds=rounds)],
     "emitting": lambda rounds: emitting.run(rounds=rounds),
     "chat_model": lambda rounds: chat_model.run(rounds=rounds),
-    "graphs": lambda rounds: graphs.run(rounds=rounds),
+    "graphs": lambda rounds: import_module("benchmarks.graphs").run(rounds=rounds),  # LangGraph takes seconds to load
     "peers": lambda rounds: peers.run(rounds=rounds),
 }
 
