@@ -290,5 +290,5 @@ def load(source: bytes | Path) -> LinearModel:
 def _packed(data: bytes, count: int) -> Iterable[int]:
     wide = bytearray(4 * len(data))
     wide[0::4] = data
-    rows = chain.from_iterable(struct.iter_unpack(f"{_WIDTH}s", wide))
+    rows: Iterator[bytes] = chain.from_iterable(struct.iter_unpack(f"{_WIDTH}s", wide))
     return map(int.from_bytes, rows, repeat("little", count))
