@@ -7,22 +7,23 @@ import json
 import os
 import platform
 import sys
+from importlib import import_module
 from pathlib import Path
 
 os.environ.setdefault("ANTHROPIC_OPEN_TELEMETRY", "false")  # the SDK's own span would be measured as ours
 
 from rich.console import Console
 
-from benchmarks import chat_model, decide, peers, quality, report, trajectories, turns
+from benchmarks import chat_model, decide, emitting, peers, quality, report, trace_sql, trajectories, turns
 from benchmarks.measure import Comparison
 
 BENCHMARKS = {
     "decide": lambda rounds: [decide.run(rounds=rounds)],
+    "emitting": lambda rounds: emitting.run(rounds=rounds),
     "chat_model": lambda rounds: chat_model.run(rounds=rounds),
-    "report": lambda rounds: report.run(rounds=rounds),
+    "graphs": lambda rounds: import_module("benchmarks.graphs").run(rounds=rounds),  # LangGraph takes seconds to load
     "peers": lambda rounds: peers.run(rounds=rounds),
 }
-SLOW = "report"
 
 
 def main() -> None:
@@ -31,11 +32,12 @@ def main() -> None:
         "names",
         nargs="*",
         metavar="NAME",
-        help=f"which: {', '.join(BENCHMARKS)}, quality, turns, trajectories; all of the timed ones but report when none is named",
+        help=f"which: {', '.join(BENCHMARKS)}; trace_sql, report, quality, turns, trajectories; those before the semicolon when none is",
     )
     parser.add_argument(
         "--data", type=Path, metavar="PATH", help="labelled steps for quality (gzipped JSONL); the folder of outcome data for trajectories"
     )
+    parser.add_argument("--spans", type=int, default=trace_sql.SPANS, help="in the file of trace_sql")
     parser.add_argument("--turns", type=int, default=20_000, help="how many turns to simulate")
     parser.add_argument("--seed", type=int, default=7, help="of the simulation and of resampling")
     parser.add_argument("--rounds", type=int, default=30)
@@ -68,11 +70,17 @@ def main() -> None:
         given.names.remove("trajectories")
         if not given.names:
             return
-    if unknown := [name for name in given.names if name not in BENCHMARKS]:
-        parser.error(f"unknown benchmark {', '.join(unknown)}; known: {', '.join(BENCHMARKS)}")
+    if "report" in given.names:
+        report.run()
+        given.names.remove("report")
+        if not given.names:
+            return
+    timed = {**BENCHMARKS, "trace_sql": lambda rounds: trace_sql.run(rounds=rounds, spans=given.spans)}
+    if unknown := [name for name in given.names if name not in timed]:
+        parser.error(f"unknown benchmark {', '.join(unknown)}; known: {', '.join(timed)}, report, quality, turns, trajectories")
     console, done = Console(), list[Comparison]()
-    for name in given.names or [each for each in BENCHMARKS if each != SLOW]:
-        for comparison in BENCHMARKS[name](given.rounds):
+    for name in given.names or BENCHMARKS:
+        for comparison in timed[name](given.rounds):
             console.print(comparison.table())
             done.append(comparison)
         if name == "peers":

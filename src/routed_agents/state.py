@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final, Literal, Protocol
 
 from routed_agents.errors import StateError
@@ -49,7 +50,7 @@ class ThreadState:
 
     def join(self, other: ThreadState) -> ThreadState:
         """Everything either state knows."""
-        if other is self or (not other.pins and not other.facts):
+        if (not other.pins and not other.facts) or other == self:
             return self
         return ThreadState(_recent(self.pins | other.pins), self.facts | other.facts)
 
@@ -68,8 +69,8 @@ class ThreadState:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON in one normal form, so that equal states are equal documents."""
-        pins = [{name: getattr(pin, name) for name in Pin.__slots__ if getattr(pin, name)} for pin in sorted(self.pins)]
-        return {"v": VERSION, "pins": pins, "facts": sorted(self.facts)}
+        ordered = sorted(self.pins) if len(self.pins) > 1 else self.pins
+        return {"v": VERSION, "pins": [dict(_row(pin)) for pin in ordered], "facts": sorted(self.facts)}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any] | None) -> ThreadState:
@@ -87,8 +88,8 @@ class ThreadState:
                 f"routing state has version {document.get('v')!r}; this release reads version {VERSION}; upgrade routed-agents"
             )
         try:
-            pins = frozenset(_pin(row) for row in document.get("pins", ()))
-            facts = frozenset(str(fact) for fact in document.get("facts", ()))
+            pins = frozenset([_pin(row) for row in document.get("pins", ())])
+            facts = frozenset([str(fact) for fact in document.get("facts", ())])
         except (TypeError, KeyError, AttributeError, ValueError) as error:
             raise StateError(
                 f'routing state cannot be read ({error}); wanted {{"v", "pins", "facts"}} as written by routed-agents'
@@ -143,9 +144,11 @@ def _recent(pins: frozenset[Pin]) -> frozenset[Pin]:
 
     Taking the latest of equals and then the largest few of a union is associative and idempotent, so joins in any order agree.
     """
-    latest: dict[Pin, Pin] = {}
+    if len(pins) < 2:
+        return pins
+    latest: dict[tuple[str, ...], Pin] = {}
     for pin in pins:
-        kind = replace(pin, seq=0) if pin.seq else pin
+        kind = (pin.scope, pin.tier, pin.key, pin.turn, pin.run, pin.code)
         known = latest.get(kind)
         if known is None or known.seq < pin.seq:
             latest[kind] = pin
@@ -163,15 +166,22 @@ def _pin(row: Mapping[str, Any]) -> Pin:
     scope = row["scope"]
     if scope not in SCOPES:
         raise KeyError(f"unknown scope {scope!r}")
-    return Pin(
-        scope=scope,
-        tier=str(row["tier"]),
-        key=str(row.get("key", "")),
-        turn=str(row.get("turn", "")),
-        run=str(row.get("run", "")),
-        seq=int(row.get("seq", 0)),
-        code=str(row.get("code", "")),
+    get = row.get
+    return _made(
+        scope, str(row["tier"]), str(get("key", "")), str(get("turn", "")), str(get("run", "")), int(get("seq", 0)), str(get("code", ""))
     )
+
+
+@lru_cache(maxsize=1024)
+def _made(scope: Scope, tier: str, key: str, turn: str, run: str, seq: int, code: str) -> Pin:
+    """A pin of these parts; a graph's reducer reads the same few over and over, and making one anew takes 2 us."""
+    return Pin(scope=scope, tier=tier, key=key, turn=turn, run=run, seq=seq, code=code)
+
+
+@lru_cache(maxsize=1024)
+def _row(pin: Pin) -> tuple[tuple[str, Any], ...]:
+    """A pin's parts as they are written down; empty ones are left out."""
+    return tuple([(name, value) for name in Pin.__slots__ if (value := getattr(pin, name))])
 
 
 class StateStore(Protocol):

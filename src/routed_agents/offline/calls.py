@@ -133,7 +133,7 @@ class Calls:
         self._db = sqlite3.connect(Path(self._folder.name) / "calls.db", isolation_level=None)
         self._db.row_factory = sqlite3.Row
         # a file nobody will open again needs no journal
-        for pragma in ("journal_mode = OFF", "synchronous = OFF", "temp_store = FILE", "cache_size = -16000"):
+        for pragma in ("journal_mode = OFF", "synchronous = OFF", "temp_store = FILE", "cache_size = -2000"):
             self._db.execute(f"PRAGMA {pragma}")
         self._db.executescript(SCHEMA)
         self._counted = False
@@ -176,7 +176,7 @@ class Calls:
     def add_spans(self, spans: Iterable[SpanRecord]) -> None:
         """Take the leaf spans of ours among these."""
         self._counted = False
-        leaves = (_row(span) for span in spans if span.ours and names.OPERATION in span.attributes)
+        leaves = (_row(span) for span in spans if span.is_leaf)
         self._db.execute("BEGIN")
         while rows := list(islice(leaves, CHUNK)):
             self._db.executemany(FROM_SPAN, rows)

@@ -201,6 +201,11 @@ def emission_for(provider: str | None, *, made_by: MadeBy, watched: bool) -> Emi
     return Emission(suppress=suppress, nested=nested) if suppress or nested else FULL
 
 
+def tools_told() -> bool:
+    """Whether somebody else makes a span for each tool that LangChain runs."""
+    return langsmith_exports() or any(_instruments(each) for each in INSTRUMENTORS if each.sees_langchain)
+
+
 def installed() -> tuple[Source, ...]:
     """The instrumentors of our list that are installed, active or not."""
     return tuple([each for each in INSTRUMENTORS if _version(each.package) is not None])

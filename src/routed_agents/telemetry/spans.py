@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, cast, get_args
 
 from opentelemetry import context as otel_context
@@ -15,12 +16,11 @@ from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, Statu
 from opentelemetry.util.types import AttributeValue
 
 from routed_agents.errors import ConfigurationError
-from routed_agents.pricing import usd_of
-from routed_agents.steps import field_of
+from routed_agents.steps import field_of, text_of
 from routed_agents.telemetry import names
 from routed_agents.telemetry.around import context_for
-from routed_agents.telemetry.content import Redaction, messages_attribute, redacted
-from routed_agents.telemetry.detection import FULL, SDK, Emission, MadeBy, emission_for, langchain_parent
+from routed_agents.telemetry.content import Redaction, json_text, messages_attribute, redacted
+from routed_agents.telemetry.detection import FULL, SDK, Emission, MadeBy, emission_for, langchain_parent, tools_told
 
 if TYPE_CHECKING:
     from routed_agents.decisions import Decision
@@ -33,6 +33,10 @@ Emit = Literal["auto", "full", "decision_only", "off"]
 ALLOWED: Final = "ROUTED_AGENTS_SPAN_LABELS"
 THREAD: Final = "thread"
 """On the allow-list, it lets thread ids onto spans; never onto metrics, where every thread would be a series of its own."""
+
+
+TOOL_ERROR: Final = "tool_error"
+"""The error type of a tool that answered with an error in place of raising it."""
 
 
 class CallView(Protocol):
@@ -206,10 +210,10 @@ class Telemetry:
                 if len(entries) > 1:
                     attributes[names.REASONS] = list(decision.codes)
                 if entries and len(costs) == len(paid):
-                    attributes[names.ROLLUP_COST] = float(usd_of(sum(costs)))
+                    attributes[names.ROLLUP_COST] = _usd(sum(costs))
                     if entries[-1].baseline_pico is not None:
-                        attributes[names.ROLLUP_BASELINE] = float(usd_of(sum(baselines)))
-                        attributes[names.ROLLUP_SAVING] = float(usd_of(sum(baselines) - sum(costs)))
+                        attributes[names.ROLLUP_BASELINE] = _usd(sum(baselines))
+                        attributes[names.ROLLUP_SAVING] = _usd(sum(baselines) - sum(costs))
                 span.set_attributes(attributes)
                 if error is not None:
                     span.set_attribute(names.ERROR_TYPE, type(error).__name__)
@@ -243,6 +247,44 @@ class Telemetry:
             group.span.end()
         except Exception:
             log.exception("the span of a graph could not be closed")
+
+    def open_tool(
+        self,
+        name: str,
+        *,
+        call_id: str | None = None,
+        arguments: object = None,
+        attributes: Mapping[str, AttributeValue] = MappingProxyType({}),
+        parent: object = None,
+    ) -> RouteSpan | None:
+        """Start the span of a tool's execution; None where somebody else makes one. What it was given is content."""
+        if self.emit == "decision_only" or (self.emit == "auto" and tools_told()):
+            return None
+        told: dict[str, AttributeValue] = {
+            names.SPAN_KIND: "TOOL",
+            names.OPERATION: names.EXECUTE_TOOL,
+            names.TOOL_NAME: name,
+            names.LLM_TOOL: name,
+            names.TOOL_TYPE: "function",
+            **attributes,
+        }
+        if call_id:
+            told[names.TOOL_CALL] = call_id
+        if self.capture is not None and arguments and (said := self.capture(json_text(arguments))):
+            told[names.TOOL_ARGUMENTS] = said
+        return self.open_group(f"{names.EXECUTE_TOOL} {name}", told, parent)
+
+    def close_tool(self, tool: RouteSpan, result: object, error: BaseException | None = None) -> None:
+        """End the span of a tool's execution, whose result is content."""
+        try:
+            if self.capture is not None and (answer := text_of(result)) and (said := self.capture(answer)):
+                tool.span.set_attribute(names.TOOL_RESULT, said)
+            if field_of(result, "status") == "error":  # the tool turned its error into an answer
+                tool.span.set_attribute(names.ERROR_TYPE, TOOL_ERROR)
+                tool.span.set_status(Status(StatusCode.ERROR, TOOL_ERROR))
+        except Exception as trouble:
+            _complain("the result of a tool could not be written", trouble)
+        self.close_group(tool, error)
 
     def open_attempt(
         self, route: RouteSpan | None, attempt: AttemptView, call: CallView, *, started_ns: int | None = None, parent: object = None
@@ -467,18 +509,18 @@ class Telemetry:
             if key in entry.labels:
                 attributes[names.LABEL + key] = entry.labels[key]
         if entry.baseline_pico is not None:
-            attributes[names.BASELINE_COST] = float(usd_of(entry.baseline_pico))
+            attributes[names.BASELINE_COST] = _usd(entry.baseline_pico)
             attributes[names.BASELINE_PICO] = entry.baseline_pico
             attributes[names.BASELINE_MODEL] = entry.baseline_model or ""
         if entry.cost is not None:  # last, for the SDK drops the oldest attributes when there are too many
-            total = float(entry.cost.usd)
+            total = _usd(entry.cost.total_pico)
             attributes |= {
                 names.COST_CURRENCY: "USD",
                 names.COST_SOURCE: "simulated" if entry.simulated else "local",
                 names.PRICE_TABLE: entry.price_source or "",
                 names.COST_PICO: entry.cost.total_pico,
-                names.LLM_COST_PROMPT: float(usd_of(entry.cost.prompt_pico)),
-                names.LLM_COST_COMPLETION: float(usd_of(entry.cost.completion_pico)),
+                names.LLM_COST_PROMPT: _usd(entry.cost.prompt_pico),
+                names.LLM_COST_COMPLETION: _usd(entry.cost.completion_pico),
                 names.LLM_COST_TOTAL: total,
                 names.USAGE_COST: total,
             }
@@ -492,9 +534,9 @@ class Telemetry:
         counters = self._counters
         usage = entry.usage
         if entry.cost is not None:
-            counters["routed_agents.cost"].add(float(entry.cost.usd), shared, context)
+            counters["routed_agents.cost"].add(_usd(entry.cost.total_pico), shared, context)
             if entry.baseline_pico:
-                counters["routed_agents.baseline"].add(float(usd_of(entry.baseline_pico)), shared, context)
+                counters["routed_agents.baseline"].add(_usd(entry.baseline_pico), shared, context)
         else:
             counters["routed_agents.unpriced"].add(1, shared, context)
         if usage.prompt:
@@ -529,6 +571,11 @@ class Telemetry:
         for kind, tokens in (("input", entry.usage.prompt), ("output", entry.usage.output)):
             if tokens:
                 self._histograms["gen_ai.client.token.usage"].record(tokens, {**shared, names.TOKEN_TYPE: kind}, context)
+
+
+def _usd(pico: int) -> float:
+    """Dollars for the standard names: the nearest float there is, as dividing whole numbers gives it."""
+    return pico / 10**12
 
 
 def _listed(text: str) -> tuple[str, ...]:

@@ -156,7 +156,7 @@ def _kind(span: SpanRecord) -> Kind | None:
     """What a span is to a cost tree; a leaf of ours counts as watched until its step claims it."""
     if not span.ours:
         return "group"
-    if names.OPERATION in span.attributes:
+    if span.is_leaf:
         return "watched"
     return "step" if names.STEP in span.attributes or span.name.startswith("route ") else "group"
 
@@ -182,7 +182,7 @@ def _rows(root: Branch) -> list[Row]:
 
 
 def _group(branch: Branch, below: list[Row]) -> list[Row]:
-    label = _text(branch.span, names.NODE) or branch.span.name
+    label = _text(branch.span, names.TOOL_NAME) or _text(branch.span, names.NODE) or branch.span.name
     if branch.span.parent_id is not None and len(below) == 1 and below[0].name == label:
         return below  # a node's span round the one step it makes says nothing new
     return [Row(kind="group", name=label, below=tuple(below))]
