@@ -632,8 +632,8 @@ class Attempt:
     """
 
     __slots__ = (
-        "_call", "_committed", "_decision", "_opinions", "_reply", "_served", "_span", "_started_ns", "_usage", "_watched", "alarmed",
-        "deployment", "error", "first_chunk_ns", "follow_up", "number", "outcome", "rejection", "repairs", "row", "simulated",
+        "_call", "_committed", "_decision", "_opinions", "_reply", "_served", "_settled", "_span", "_started_ns", "_usage", "_watched",
+        "alarmed", "deployment", "error", "first_chunk_ns", "follow_up", "number", "outcome", "rejection", "repairs", "row", "simulated",
     )  # fmt: skip
 
     def __init__(self, *, call: RoutedCall, number: int, tier: Tier, deployment: Deployment, watched: bool = False) -> None:
@@ -658,6 +658,7 @@ class Attempt:
         self._committed = False
         self._served: str | None = None
         self._opinions: dict[object, str] | None = None
+        self._settled: Entry | None = None
 
     @property
     def tier(self) -> str:
@@ -747,6 +748,14 @@ class Attempt:
         call.note(f"{self.model}: rejected, {words(rejection.code)}")
         return reply
 
+    def settle(self) -> None:
+        """Work out a recorded attempt's entry before its block ends, for a stream whose last words carry what it cost."""
+        try:
+            self._settled = self._entry()
+        except Exception:
+            return  # it will be tried again, and told, when the block ends
+        self._call.entries.append(self._settled)
+
     def __enter__(self) -> Attempt:
         self._started_ns = time.time_ns()
         self._span = self._call.router.telemetry.open_attempt(self._call.span, self, self._call)
@@ -754,6 +763,8 @@ class Attempt:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
         handled = False
+        if self._settled is not None:
+            error = None  # whoever leaves a stream at its last words, or trips over its end, has had the reply
         if error is not None:
             handled = self._failed(error)
         elif self.outcome is None:
@@ -873,8 +884,11 @@ class Attempt:
     def _write(self, error: BaseException | None) -> None:
         """Entry, span and metrics; whatever goes wrong here is our trouble and never the caller's."""
         call, telemetry = self._call, self._call.router.telemetry
+        if (entry := self._settled) is not None:
+            call.entries.pop()
         try:
-            entry = self._entry()
+            if entry is None or entry.usage != self._usage:  # more was told after the last words
+                entry = self._entry()
         except Exception:
             log.exception("an attempt of step %s could not be written down", call.step.id)
             telemetry.dropped(1)

@@ -233,6 +233,10 @@ class RoutedChatModel(BaseChatModel):
                             yield from passing.take(chunk)
                             if passing.refused:
                                 break
+                            if passing.whole:  # while the model's run is open: what carries the decision is one of its chunks
+                                passing.record()
+                                attempt.settle()
+                                yield from passing.rest()
                     except ANSWER_FAILURES as error:
                         passing.failed(error)
                     finally:
@@ -258,12 +262,17 @@ class RoutedChatModel(BaseChatModel):
                                 yield ready
                             if passing.refused:
                                 break
+                            if passing.whole:
+                                await passing.consult()
+                                passing.record()
+                                attempt.settle()
+                                for ready in passing.rest():
+                                    yield ready
                     except ANSWER_FAILURES as error:
                         passing.failed(error)
                     finally:
                         passing.ended()
-                    if attempt.judged:
-                        await passing.consult()
+                    await passing.consult()
                     passing.record()
                 for ready in passing.rest():
                     yield ready
@@ -631,7 +640,7 @@ class _Going:
 class _Passing:
     """Chunks of one attempt on their way to the caller: held back until there is something to show and it may be shown."""
 
-    __slots__ = ("_attempt", "_going", "_held", "_hold", "_open", "_stands", "_taken", "refused")
+    __slots__ = ("_attempt", "_going", "_held", "_hold", "_open", "_stands", "_taken", "refused", "whole")
 
     def __init__(self, attempt: Attempt, going: _Going, *, hold: bool) -> None:
         self._attempt = attempt
@@ -642,11 +651,13 @@ class _Passing:
         self._open = False
         self._stands = False
         self.refused = False
+        self.whole = False
 
     def take(self, chunk: Any) -> Sequence[Any]:
         """Take a chunk from the model; give out what may be shown."""
         self._taken.append(chunk)
-        if self._open and not self._held and not _is_last(chunk):
+        self.whole = _is_last(chunk)
+        if self._open and not self._held and not self.whole:
             return (chunk,)
         self._attempt.first_chunk()
         self._held.append(chunk)
@@ -687,11 +698,15 @@ class _Passing:
 
     async def consult(self) -> None:
         """Have judges asked about the whole before it is recorded."""
-        if not self.refused:
+        if self._attempt.judged and not self.refused and self._attempt.outcome is None:
             await self._going.consult(self._attempt, self._sum())
 
     def record(self) -> None:
-        """The whole is there: have it judged."""
+        """The whole is there: have it judged, once; what still comes after its last chunk counts."""
+        if self._attempt.outcome is not None:
+            if len(self._taken) > 1 and (used := usage_of(self._sum())) is not None:
+                self._attempt.partial(used)
+            return
         self._going.take(self._attempt, self._sum())
         self._stands = self._attempt.follow_up is None and not self._attempt.alarmed
         if not self._stands:
