@@ -7,44 +7,37 @@ import json
 import os
 import platform
 import sys
+from importlib import import_module
 from pathlib import Path
 
 os.environ.setdefault("ANTHROPIC_OPEN_TELEMETRY", "false")  # the SDK's own span would be measured as ours
 
 from rich.console import Console
 
-from benchmarks import chat_model, decide, peers, quality, report, trajectories, turns
+from benchmarks import chat_model, decide, decide_stream, emitting, peers, quality, report, trace_sql, trajectories, turns
 from benchmarks.measure import Comparison
 
 BENCHMARKS = {
     "decide": lambda rounds: [decide.run(rounds=rounds)],
+    "emitting": lambda rounds: emitting.run(rounds=rounds),
     "chat_model": lambda rounds: chat_model.run(rounds=rounds),
-    "report": lambda rounds: report.run(rounds=rounds),
+    "graphs": lambda rounds: import_module("benchmarks.graphs").run(rounds=rounds),  # LangGraph takes seconds to load
     "peers": lambda rounds: peers.run(rounds=rounds),
 }
-SLOW = "report"
+
+
+OTHERS = ("decide_stream", "trace_sql", "report", "quality", "turns", "trajectories")
+"""Those that are named to be run: they take long, or want data."""
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument(
-        "names",
-        nargs="*",
-        metavar="NAME",
-        help=f"which: {', '.join(BENCHMARKS)}, quality, turns, trajectories; all of the timed ones but report when none is named",
-    )
-    parser.add_argument(
-        "--data", type=Path, metavar="PATH", help="labelled steps for quality (gzipped JSONL); the folder of outcome data for trajectories"
-    )
-    parser.add_argument("--turns", type=int, default=20_000, help="how many turns to simulate")
-    parser.add_argument("--seed", type=int, default=7, help="of the simulation and of resampling")
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--page", type=Path, metavar="FILE", help="with quality: write what goes wrong as Markdown")
-    parser.add_argument(
-        "--picture", type=Path, metavar="FILE", help="with quality: draw reliability and risk–coverage; needs the bench extra"
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
+    parser = _parser()
     given = parser.parse_args()
+    if "decide_stream" in given.names:
+        flat = decide_stream.main(Console(), given.records, given.json)
+        given.names.remove("decide_stream")
+        if not flat or not given.names:
+            sys.exit(0 if flat else 1)
     if "quality" in given.names:
         if given.data is None or not given.data.is_file():
             parser.error("quality needs labelled steps: --data FILE, like task_classes/dev.jsonl.gz of the reference data")
@@ -68,11 +61,17 @@ def main() -> None:
         given.names.remove("trajectories")
         if not given.names:
             return
-    if unknown := [name for name in given.names if name not in BENCHMARKS]:
-        parser.error(f"unknown benchmark {', '.join(unknown)}; known: {', '.join(BENCHMARKS)}")
+    if "report" in given.names:
+        report.run()
+        given.names.remove("report")
+        if not given.names:
+            return
+    timed = {**BENCHMARKS, "trace_sql": lambda rounds: trace_sql.run(rounds=rounds, spans=given.spans)}
+    if unknown := [name for name in given.names if name not in timed]:
+        parser.error(f"unknown benchmark {', '.join(unknown)}; known: {', '.join([*BENCHMARKS, *OTHERS])}")
     console, done = Console(), list[Comparison]()
-    for name in given.names or [each for each in BENCHMARKS if each != SLOW]:
-        for comparison in BENCHMARKS[name](given.rounds):
+    for name in given.names or BENCHMARKS:
+        for comparison in timed[name](given.rounds):
             console.print(comparison.table())
             done.append(comparison)
         if name == "peers":
@@ -80,6 +79,30 @@ def main() -> None:
     if given.json:
         machine = {"python": platform.python_version(), "machine": platform.machine(), "cores": os.cpu_count(), "load": os.getloadavg()}
         given.json.write_text(json.dumps({"machine": machine, "comparisons": [each.to_json() for each in done]}, indent=2) + "\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help=f"which: {', '.join(BENCHMARKS)}; {', '.join(OTHERS)}; those before the semicolon when none is",
+    )
+    parser.add_argument(
+        "--data", type=Path, metavar="PATH", help="labelled steps for quality (gzipped JSONL); the folder of outcome data for trajectories"
+    )
+    parser.add_argument("--records", type=int, default=decide_stream.RECORDS, help="for decide_stream")
+    parser.add_argument("--spans", type=int, default=trace_sql.SPANS, help="in the file of trace_sql")
+    parser.add_argument("--turns", type=int, default=20_000, help="how many turns to simulate")
+    parser.add_argument("--seed", type=int, default=7, help="of the simulation and of resampling")
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--page", type=Path, metavar="FILE", help="with quality: write what goes wrong as Markdown")
+    parser.add_argument(
+        "--picture", type=Path, metavar="FILE", help="with quality: draw reliability and risk–coverage; needs the bench extra"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
+    return parser
 
 
 if __name__ == "__main__":

@@ -9,14 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from opentelemetry.exporter.otlp.json.file import FileMetricExporter, FileSpanExporter
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
-
 from benchmarks.measure import Comparison, compare
-from routed_agents import Ledger, Policy, RoutedChatModel, Router, Telemetry, embedded
+from benchmarks.routers import everything, quiet
+from routed_agents import RoutedChatModel, embedded
 from routed_agents.testing import ScriptedChatModel
 
 CHEAP, STRONG = "claude-haiku-5-5", "claude-opus-5-5"
@@ -33,12 +28,12 @@ def run(*, rounds: int = 30) -> list[Comparison]:
 
 def _fake(place: Path, rounds: int) -> Comparison:
     bare, strong = _scripted(CHEAP), _scripted(STRONG)
-    everything, close = _everything(place / "fake")
+    routed_fully, close = everything(place / "fake")
     cases = {
         "bare fake model": _asking(bare),
         "RunnableWithFallbacks": _asking(bare.with_fallbacks([strong])),
-        "routed, no telemetry": _asking(RoutedChatModel(cheap=bare, strong=strong, router=_quiet())),
-        "routed, everything on": _asking(RoutedChatModel(cheap=bare, strong=strong, router=everything)),
+        "routed, no telemetry": _asking(RoutedChatModel(cheap=bare, strong=strong, router=quiet())),
+        "routed, everything on": _asking(RoutedChatModel(cheap=bare, strong=strong, router=routed_fully)),
         **({"langchain-model-router": _asking(peer)} if (peer := _model_router(bare, strong)) is not None else {}),
     }
     try:
@@ -57,7 +52,7 @@ def _fake(place: Path, rounds: int) -> Comparison:
 def _streamed(rounds: int) -> Comparison:
     words = " ".join(["word"] * CHUNKS)
     bare, strong = _scripted(CHEAP, words), _scripted(STRONG, words)
-    routed = RoutedChatModel(cheap=bare, strong=strong, router=_quiet())
+    routed = RoutedChatModel(cheap=bare, strong=strong, router=quiet())
 
     def reading(model: Any) -> Callable[[], object]:
         numbers = itertools.count()
@@ -69,7 +64,7 @@ def _streamed(rounds: int) -> Comparison:
 
 def _awaited(rounds: int) -> Comparison:
     bare, strong = _scripted(CHEAP), _scripted(STRONG)
-    routed = RoutedChatModel(cheap=bare, strong=strong, router=_quiet())
+    routed = RoutedChatModel(cheap=bare, strong=strong, router=quiet())
     loop = asyncio.new_event_loop()
 
     def awaiting(model: Any) -> Callable[[], object]:
@@ -99,15 +94,15 @@ def _model_router(cheap: Any, strong: Any) -> Any:
 def _real(place: Path, rounds: int) -> Comparison:
     from langchain_anthropic import ChatAnthropic
 
-    everything, close = _everything(place / "real")
+    routed_fully, close = everything(place / "real")
     with embedded.serve() as provider:
         options: dict[str, Any] = {"base_url": provider.anthropic_url, "api_key": "none", "max_retries": 0}
         bare, strong = ChatAnthropic(model=CHEAP, **options), ChatAnthropic(model=STRONG, **options)
         cases = {
             "bare ChatAnthropic": _asking(bare),
             "RunnableWithFallbacks": _asking(bare.with_fallbacks([strong])),
-            "routed, no telemetry": _asking(RoutedChatModel(cheap=bare, strong=strong, router=_quiet())),
-            "routed, everything on": _asking(RoutedChatModel(cheap=bare, strong=strong, router=everything)),
+            "routed, no telemetry": _asking(RoutedChatModel(cheap=bare, strong=strong, router=quiet())),
+            "routed, everything on": _asking(RoutedChatModel(cheap=bare, strong=strong, router=routed_fully)),
         }
         try:
             return compare(
@@ -129,21 +124,3 @@ def _scripted(name: str, reply: str = "open") -> ScriptedChatModel:
 def _asking(model: Any) -> Callable[[], object]:
     numbers = itertools.count()
     return lambda: model.invoke(ASK.format(next(numbers)))
-
-
-def _quiet() -> Router:
-    return Router(Policy.default(), ledger=Ledger.memory(), telemetry=Telemetry.off())
-
-
-def _everything(place: Path) -> tuple[Router, Callable[[], None]]:
-    place.mkdir()
-    tracing, ledger = TracerProvider(shutdown_on_exit=False), Ledger.sqlite(place / "ledger.db")
-    tracing.add_span_processor(BatchSpanProcessor(FileSpanExporter(place / "trace.jsonl"), max_queue_size=50_000))
-    metering = MeterProvider([PeriodicExportingMetricReader(FileMetricExporter(place / "metrics.jsonl"))], shutdown_on_exit=False)
-
-    def close() -> None:
-        tracing.shutdown()
-        metering.shutdown()
-        ledger.close()
-
-    return Router(Policy.default(), ledger=ledger, telemetry=Telemetry(tracer_provider=tracing, meter_provider=metering)), close

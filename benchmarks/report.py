@@ -1,4 +1,4 @@
-"""Makes a ledger of many steps, and times the page of it; and SQL over spans beside DuckDB by hand."""
+"""Makes a ledger of many steps, and times the page of it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import Comparison, compare
 from routed_agents.ledger import Entry, Ledger
 from routed_agents.pricing import Cost, Usage
 
 STEPS = 100_000
-SPANS = 100_000
 START_NS = 1_790_000_000 * 10**9
 NODES: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
     "triage": ("classification", "cheap", ()),
@@ -110,70 +108,10 @@ def _page_of(steps: int) -> dict[str, Any]:
         }
 
 
-QUERY = "SELECT tier, count(*) AS calls, sum(cost) AS cost FROM spans WHERE cost IS NOT NULL GROUP BY tier ORDER BY tier"
-BY_HAND = """
-WITH spans AS (
-    SELECT unnest(part.spans) AS span FROM (
-        SELECT unnest(process.scopeSpans) AS part FROM (
-            SELECT unnest(resourceSpans) AS process FROM read_json('{file}', format = 'newline_delimited'))))
-, told AS (
-    SELECT list_filter(span.attributes, lambda a: a."key" = 'routed_agents.tier')[1]."value".stringValue AS tier,
-        list_filter(span.attributes, lambda a: a."key" = 'routed_agents.cost.pico_usd')[1]."value".intValue AS pico FROM spans)
-SELECT tier, count(*) AS calls, sum(CAST(pico AS BIGINT)) AS cost FROM told WHERE pico IS NOT NULL GROUP BY tier ORDER BY tier"""
-
-
-def make_trace(path: Path, spans: int = SPANS) -> None:
-    """A trace file with that many spans, half of them leaves, through the router's own telemetry and the SDK's file exporter."""
-    from opentelemetry.exporter.otlp.json.file import FileSpanExporter
-    from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
-
-    from routed_agents import Policy, Router, Step, Telemetry
-
-    provider = TracerProvider(shutdown_on_exit=False)
-    provider.add_span_processor(BatchSpanProcessor(FileSpanExporter(path), max_queue_size=spans + 1))
-    usage = {"input_tokens": 400, "output_tokens": 12}
-    with Ledger.memory() as ledger:
-        router = Router(Policy.default(), ledger=ledger, telemetry=Telemetry(tracer_provider=provider))
-        for number in range(spans // 2):
-            task_class = ("classification", "agentic_chain")[number % 3 == 0]
-            with router.step(Step.from_messages("late", node="triage", task_class=task_class)) as call:
-                for attempt in call.attempts():
-                    with attempt:
-                        attempt.record({"model": attempt.model, "content": "ok", "stop_reason": "end_turn", "usage": usage})
-            if number % 1_000 == 999:
-                provider.force_flush()
-    provider.shutdown()
-
-
-def sql(*, rounds: int = 5, spans: int = SPANS) -> Comparison:
-    """`trace sql` beside the same question asked of DuckDB by hand."""
-    import duckdb
-
-    from routed_agents.offline.sql import Spans
-
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "trace.jsonl"
-        make_trace(file, spans)
-
-        def by_hand() -> object:
-            with duckdb.connect() as connection:
-                return connection.execute(BY_HAND.format(file=file)).fetchall()
-
-        def through_view() -> object:
-            with Spans(file) as found:
-                return list(found.ask(QUERY)[1])
-
-        note = f"{spans:,} spans, {file.stat().st_size >> 20} MB; sum of cost by tier"
-        cases = {"DuckDB by hand": by_hand, "trace sql": through_view}
-        return compare("SQL over spans", cases, rounds=rounds, calls=1, warmup=1, note=note)
-
-
-def run(*, rounds: int = 5) -> list[Comparison]:
-    """Print the figures of the page, and compare SQL over spans."""
+def run() -> None:
+    """Print the figures of the page."""
     for row in page_figures():
         sys.stdout.write(f"page: {json.dumps(row)}\n")
-    return [sql(rounds=min(rounds, 10))]
 
 
 if __name__ == "__main__":

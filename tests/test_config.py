@@ -5,10 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from routed_agents.checks import DEFAULT as DEFAULT_CHECKS
+from routed_agents.checks import LowLogprob
 from routed_agents.config import policy_schema, policy_to_toml
 from routed_agents.config.lines import lines_of
 from routed_agents.errors import PolicyError
 from routed_agents.guards import PolicyFloor, Verdict, named
+from routed_agents.judged_classes import JudgedClassifier
+from routed_agents.judged_replies import Judge
 from routed_agents.policy import Policy
 from routed_agents.steps import Step
 from routed_agents.tiers import Tiers
@@ -106,6 +110,10 @@ def test_empty_file_is_the_default_policy(write):
         Policy.default().replace(floors=[PolicyFloor(tier="strong", metadata=(("b", '" and \\'), ("a", 1.5)), task_class="extraction")]),
         Policy.default().replace(thresholds={"math_reasoning": 1.0}, trusted=()),
         Policy.default().replace(expiry={"distress": 20, "a case of mine": 0}),
+        Policy.default().replace(classifier=JudgedClassifier("anthropic:claude-haiku-5-5")),
+        Policy.default().replace(classifier=JudgedClassifier("openai:gpt-6-luna", above=1, timeout_s=2)),
+        Policy.default().replace(checks=[*DEFAULT_CHECKS, Judge(model="x", task_classes=("extraction",), rubric='Mind the "sum".')]),
+        Policy.default().replace(checks=[*DEFAULT_CHECKS[1:], LowLogprob(limit=-0.5)]),
     ],
 )
 def test_written_policy_reads_back_with_the_same_hash(policy, write):
@@ -115,6 +123,33 @@ def test_written_policy_reads_back_with_the_same_hash(policy, write):
 def test_full_file_survives_being_written_and_read(write):
     policy = Policy.load(write(FULL))
     assert Policy.load(write(policy_to_toml(policy))).hash == policy.hash
+
+
+def test_judges_are_on_only_where_the_file_names_them(write):
+    said = f"""[classifier.judge]
+model = "openai:gpt-6-luna"
+{JUDGE}task_classes = ["extraction", "6"]
+share = 0.1
+rubric = "Every field must stand in the mail."
+"""
+    policy = Policy.load(write(said))
+
+    assert (Policy.load(write("")).judges, Policy.load(write("")).judge) == ((), None)
+    assert (policy.judge.model, policy.judge_models) == ("openai:gpt-6-luna", ("openai:gpt-6-luna", "anthropic:claude-haiku-5-5"))
+    assert policy.judges == (
+        Judge(
+            model="anthropic:claude-haiku-5-5",
+            task_classes=("extraction", "summarization"),
+            share=0.1,
+            rubric="Every field must stand in the mail.",
+        ),
+    )
+    assert len(policy.checks) == len(DEFAULT_CHECKS) + 1
+
+
+def test_a_check_that_is_off_by_default_is_on_where_its_section_stands(write):
+    assert LowLogprob() in Policy.load(write("[checks.low_logprob]\n")).checks
+    assert LowLogprob(limit=-0.2) in Policy.load(write("[checks.low_logprob]\nlimit = -0.2\n")).checks
 
 
 def test_part_a_file_cannot_hold_is_said_in_a_comment():
@@ -133,6 +168,7 @@ def test_wrong_tier_is_named_with_line_section_and_known_tiers(write):
 
 
 TIERS = '[tiers]\npreset = "claude"\n'
+JUDGE = '[checks.judge]\nmodel = "anthropic:claude-haiku-5-5"\n'
 MISTAKES = [
     ('stanse = "frugal"', 'unknown key "stanse"', "line 1", 'Did you mean "stance"?'),
     ('stance = "Balanced"', 'unknown stance "Balanced"', "line 1", 'Did you mean "balanced"?'),
@@ -183,6 +219,23 @@ MISTAKES = [
     ('[taxonomy.math]\ndisposition = "escalate"', 'unknown task class "math"', "line 1", "math_reasoning"),
     ('[taxonomy.math_reasoning]\ndisposition = "always"', 'unknown disposition "always"', "line 2", "escalate_often"),
     ("[taxonomy.math_reasoning]\np_cheap = 0.9", "p_cheap is 0.9", "line 2", "in percent: 90"),
+    ('[classifer.judge]\nmodel = "x"', "unknown section [classifer]", "line 1", "Did you mean [classifier]?"),
+    ("[classifier.judge]\nabove = 0.5", '"model" is missing', "line 1", "Add it"),
+    ('[classifier.judge]\nmodel = "x"\nabove = 20', "above is 20", "line 3, [classifier.judge]", "at most 1"),
+    ('[classifier.judge]\nmodel = "x"\ntimeout_s = 0', "timeout_s is 0", "line 3", "more than 0"),
+    ('[checks.judge]\nmodel = "x"', '"task_classes" is missing', "line 1, [checks.judge]", '["extraction"]'),
+    (f'{JUDGE}task_classes = "extraction"', 'task_classes is "extraction"', "line 3", 'like ["extraction"]'),
+    (f"{JUDGE}task_classes = []", "no class is named", "line 3", "or remove the judge"),
+    (f'{JUDGE}task_classes = ["extract"]', 'unknown task class "extract"', "line 3", 'Did you mean "extraction"?'),
+    (
+        f'{JUDGE}task_classes = ["extraction"]\ntiers = ["strong"]',
+        'no reply of tier "strong" can be judged',
+        "line 4",
+        "tiers below the top: cheap",
+    ),
+    (f'{JUDGE}task_classes = ["extraction"]\nshare = 10', "share is 10", "line 4", "at most 1"),
+    (f'{JUDGE}task_classes = ["extraction"]\ntimeout_s = 0', "timeout_s is 0", "line 4", "above 0"),
+    ("[checks.low_logprob]\nlimit = 0.5", "limit is 0.5", "line 2", "at most 0"),
 ]
 
 

@@ -32,6 +32,7 @@ class Reply:
         validated: whether the caller's own parser took the structured output; None when nobody parsed it.
         logprob: mean log probability of its tokens, where the provider was asked for them.
         tool_schemas: the JSON Schemas of the offered tools' arguments, by name, as far as they are known.
+        opinions: what judges that were asked about it said, by judge.
     """
 
     text: str = ""
@@ -47,6 +48,7 @@ class Reply:
     validated: bool | None = None
     logprob: float | None = None
     tool_schemas: Mapping[str, Mapping[str, Any]] | None = None
+    opinions: Mapping[object, str] | None = None
 
 
 class Known(TypedDict, total=False):

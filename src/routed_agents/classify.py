@@ -23,6 +23,7 @@ class Classification:
         confidence: 0 to 1, how sure the classifier is of the class.
         p_strong: 0 to 1, the chance that the step needs the strong tier.
         declared: its author said so, so nothing was guessed.
+        judged: a model that was asked said so.
         evidence: what spoke for it, for a person; may quote content.
     """
 
@@ -30,6 +31,7 @@ class Classification:
     confidence: float
     p_strong: float
     declared: bool = False
+    judged: bool = False
     evidence: tuple[str, ...] = ()
 
 

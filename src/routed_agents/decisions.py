@@ -154,6 +154,8 @@ class Decision:
         }
         if self.stopped:
             record["stop"] = self.stopped
+        if self.classification.judged:
+            record["judged"] = True
         if evidence:
             record["evidence"] = [*self.classification.evidence, *(v.evidence for v in self.verdicts if v.evidence)]
         return record
@@ -165,7 +167,7 @@ class Decision:
         lines = [
             f"step {self.id}: {head}",
             f"  class      {self.task_class}, confidence {self.confidence:.2f}, p_strong {self.p_strong:.2f}"
-            + (" (declared)" if self.classification.declared else "")
+            + (" (declared)" if self.classification.declared else " (judged)" if self.classification.judged else "")
             + (" (unsure: floor at the top)" if self.unsure else ""),
             f"  size       up to {self.features.tokens:,} tokens ({self.features.tokens_source}), {self.features.message_count} messages",
             f"  proposed   {self.tiers[settled.proposed].name}; wanted {self.tiers[settled.want].name}"

@@ -12,6 +12,7 @@ from routed_agents.classify import Classification
 from routed_agents.errors import PolicyError
 from routed_agents.features import GLIMPSE, Features
 from routed_agents.phrases import PhraseTable, lexicon
+from routed_agents.questions import Opinion
 from routed_agents.state import Pin, Scope
 from routed_agents.taxonomy import TaskClass
 from routed_agents.tiers import Tiers, card
@@ -56,6 +57,7 @@ class Conditions:
         now_s: seconds since 1970; dates pins, and decides nothing.
         deadline_s: seconds left for this step; the step's own deadline counts too, the shorter one holds.
         unusable: tiers that lack something the step needs, with what they lack, as the integration knows it.
+        opinion: what a judge that was asked says about the step; heard only by a policy whose classifier has a judge.
     """
 
     unavailable: frozenset[str] = frozenset()
@@ -63,6 +65,7 @@ class Conditions:
     now_s: int = 0
     deadline_s: float | None = None
     unusable: Mapping[str, str] = field(default_factory=dict[str, str])
+    opinion: Opinion | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from routed_agents.failures import Failure, Trouble
+from routed_agents.health_sharing import HealthStore, SharedRests
 
 FAILURES: Final = 3
 """Failures in a row from which a deployment rests; a rate limit or a denied key makes it rest at once."""
@@ -17,6 +18,9 @@ REST_S: Final = 15.0
 LONGEST_S: Final = 240.0
 AT_ONCE: Final[frozenset[Trouble]] = frozenset({"rate_limit", "denied", "model_not_found"})
 NOT_ITS_FAULT: Final[frozenset[Trouble]] = frozenset({"context_overflow"})
+SHARED: Final[frozenset[Trouble]] = frozenset({"rate_limit", "overloaded", "server_error"})
+"""Troubles of the provider's, which it has for every process; others may be one machine's or one key's own."""
+NOBODY: Final[frozenset[str]] = frozenset()
 
 
 @dataclass(slots=True)
@@ -34,25 +38,38 @@ class Health:
     rank or upward; when the time is over one call probes it, and the rest follow once that call was answered. A resting deployment is
     still called where nothing else may answer: the provider says no, not our guess.
 
-    Shared by the threads and tasks of one process; other processes find out by themselves.
+    Shared by the threads and tasks of one process. With a store, other processes are told of the rests a provider asked for (429, 529,
+    5xx) and rest that deployment too, a little longer: whoever found out probes first, and tells the others when it was answered. What
+    may be one process's own trouble (a connection, a key) is not passed on. No call waits for the store; where it fails, processes find
+    out by themselves.
 
     Args:
         failures: failures in a row before a rest.
         rest_s: seconds of the first rest; a provider's own `retry-after` wins.
         clock: seconds, for tests.
+        store: where processes tell each other; nobody is told when not given.
     """
 
-    def __init__(self, *, failures: int = FAILURES, rest_s: float = REST_S, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        *,
+        failures: int = FAILURES,
+        rest_s: float = REST_S,
+        clock: Callable[[], float] = time.monotonic,
+        store: HealthStore | None = None,
+    ) -> None:
         self._failures = failures
         self._rest_s = rest_s
         self._clock = clock
         self._lock = threading.Lock()
         self._states: dict[str, _State] = {}
+        self._shared = SharedRests(store) if store is not None else None
 
     def resting(self) -> frozenset[str]:
         """The deployments to leave alone now, by name. Whoever is first after a rest is told that it is over, and is the probe."""
+        told = self._told()
         if not self._states:
-            return frozenset()
+            return told
         now = self._clock()
         found: list[str] = []
         with self._lock:
@@ -65,7 +82,15 @@ class Health:
                         state.probing = False  # a probe that never came back
                 else:
                     state.probing = True
+        if told:  # where this process found out itself, it goes by that: it is the one that probes
+            found += [name for name in told if (own := self._states.get(name)) is None or not own.rests]
         return frozenset(found)
+
+    def rests(self, *names: str) -> bool:
+        """Whether one of these rests now; nobody becomes a probe by asking."""
+        now, states = self._clock(), self._states
+        own = any(state.rests and now < state.until_s for name in names if (state := states.get(name)) is not None)
+        return own or not self._told().isdisjoint(names)
 
     def failed(self, deployment: str, failure: Failure) -> bool:
         """Note provider trouble; true when the deployment rests from now on."""
@@ -81,11 +106,24 @@ class Health:
             if pause is None:
                 pause = self._rest_s * 2**state.rests
             state.rests += 1
-            state.until_s = self._clock() + min(pause, LONGEST_S)
-            return True
+            pause = min(pause, LONGEST_S)
+            state.until_s = self._clock() + pause
+        if self._shared is not None and failure.trouble in SHARED:
+            self._shared.rest(deployment, time.time() + pause)
+        return True
 
     def answered(self, deployment: str) -> None:
         """Note an answer: all is well again."""
         if deployment in self._states:
             with self._lock:
-                self._states.pop(deployment, None)
+                state = self._states.pop(deployment, None)
+            # an answer to a call begun before the rest says nothing; one after it is the probe's
+            if self._shared is not None and state is not None and state.rests and self._clock() >= state.until_s:
+                self._shared.clear(deployment)
+
+    def _told(self) -> frozenset[str]:
+        """What other processes say rests; no longer than any rest may last, whatever their clocks say."""
+        if self._shared is None or not (told := self._shared.told()):
+            return NOBODY
+        now, grace = time.time(), self._shared.grace_s
+        return frozenset([name for name, until in told.items() if now < until + grace and until - now <= LONGEST_S + grace])

@@ -36,7 +36,9 @@ REMEMBERED: Final = 20_000
 """Unknown words whose meaning is kept."""
 SHARED: Final = "instruction"
 """The table that all instruction zones share."""
-MAGIC: Final = b"RAWT1\n"
+SEGMENTS: Final = "segments"
+"""The table of single weights that tell an instruction from material."""
+MAGIC: Final = b"RAWT2\n"
 
 _LANE: Final = struct.Struct(f"<{LANES}I")
 _WIDTH: Final = LANES * 4
@@ -228,7 +230,7 @@ def dump(
 
     Args:
         classes: the order of the lanes.
-        weights: by zone and name, one whole number from -127 to 127 for each class and one for hardness.
+        weights: by zone and name, one whole number from -127 to 127 for each class and one for hardness; for `segments` a single one.
         powers: the softmax table.
         facts: what the training wants to say about itself; plain JSON.
     """
@@ -238,7 +240,7 @@ def dump(
     for zone in zones:
         names = sorted(weights[zone])
         text = "\n".join(names).encode()
-        body = b"".join([_bytes(weights[zone][name]) for name in names])
+        body = b"".join([bytes([weights[zone][name][0] + OFFSET]) if zone == SEGMENTS else _bytes(weights[zone][name]) for name in names])
         parts += [text, body]
         sizes.append((zone, len(names), len(text)))
     head = {"classes": list(classes), "zones": sizes, "facts": facts, "powers": len(powers)}
@@ -266,16 +268,18 @@ def load(source: bytes | Path) -> LinearModel:
     head = json.loads(line)
     place = 4 * head["powers"]
     powers = struct.unpack(f"<{head['powers']}I", rest[:place])
-    tables: dict[str, dict[str, int]] = {zone: {} for zone in (*INSTRUCTION_ZONES, *BULK_ZONES, SHARED, "stems", "sign", "segments")}
+    tables: dict[str, dict[str, int]] = {zone: {} for zone in (*INSTRUCTION_ZONES, *BULK_ZONES, SHARED, "stems", "sign", SEGMENTS)}
     for zone, count, length in head["zones"]:
         names = rest[place : place + length].decode().split("\n") if count else []
         place += length
-        tables[zone] = dict(zip(names, _packed(rest[place : place + count * LANES], count), strict=True))
-        place += count * LANES
+        end = place + count * (1 if zone == SEGMENTS else LANES)
+        rows = [number - OFFSET for number in rest[place:end]] if zone == SEGMENTS else _packed(rest[place:end], count)
+        tables[zone] = dict(zip(names, rows, strict=True))
+        place = end
     return LinearModel(
         classes=tuple(head["classes"]),
         signs=tables.pop("sign"),
-        segments={name: _lane(packed, 0) for name, packed in tables.pop("segments").items()},
+        segments=tables.pop(SEGMENTS),
         tables=tables,
         powers=powers,
         digest=hashlib.blake2b(data, digest_size=8).hexdigest(),
@@ -286,5 +290,5 @@ def load(source: bytes | Path) -> LinearModel:
 def _packed(data: bytes, count: int) -> Iterable[int]:
     wide = bytearray(4 * len(data))
     wide[0::4] = data
-    room = memoryview(wide)
-    return [int.from_bytes(room[place : place + _WIDTH], "little") for place in range(0, count * _WIDTH, _WIDTH)]
+    rows: Iterator[bytes] = chain.from_iterable(struct.iter_unpack(f"{_WIDTH}s", wide))
+    return map(int.from_bytes, rows, repeat("little", count))

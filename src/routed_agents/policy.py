@@ -19,7 +19,10 @@ from routed_agents.decisions import Decision, Settlement, settle, widest
 from routed_agents.errors import PolicyError, StepError
 from routed_agents.features import Features, extract
 from routed_agents.guards import TOP, Assessment, Conditions, Guard, PolicyFloor, Verdict, identity
-from routed_agents.state import EMPTY, MICRO, SCOPES, Mark, Pin, Scope, ThreadState, Turn
+from routed_agents.judged_classes import DOUBTS, JudgedClassifier
+from routed_agents.judged_replies import Judge
+from routed_agents.questions import Opinion
+from routed_agents.state import EMPTY, MICRO, SCOPES, Mark, Pin, Scope, ThreadState, Turn, kind_of
 from routed_agents.steps import Step
 from routed_agents.taxonomy import TaskClass, Taxonomy
 from routed_agents.tiers import Deployment, Tier, Tiers, card
@@ -88,6 +91,8 @@ class Policy:
         for name, turns in self.expiry.items():
             if not _is_rank(turns):
                 raise PolicyError(f'expiry of "{name}" is {turns!r}; wanted a number of turns, 0 or more')
+        for judge in self.judges:
+            self._can_judge(judge)
         self.hash  # noqa: B018  a rule that cannot be hashed fails here, not in the middle of a workflow
 
     @classmethod
@@ -181,10 +186,28 @@ class Policy:
         )
 
     def decide_features(
-        self, features: Features, *, step_id: str, state: ThreadState, conditions: Conditions, key: str, trouble: Sequence[Verdict] = ()
+        self,
+        features: Features,
+        *,
+        step_id: str,
+        state: ThreadState,
+        conditions: Conditions,
+        key: str,
+        trouble: Sequence[Verdict] = (),
+        heard: Classification | None = None,
     ) -> Decision:
-        """Decide from features already measured, as a replay does; `trouble` tells what went wrong while measuring."""
-        classification, more = self._classify(features)
+        """Decide from features already measured, as a replay does.
+
+        Args:
+            features: the step.
+            step_id: names it.
+            state: pins and facts of its thread.
+            conditions: what changes with the moment.
+            key: the lineage.
+            trouble: verdicts that hold already, such as what went wrong while measuring.
+            heard: the classification to go by, in place of the classifier's.
+        """
+        classification, more = self._classify(features) if heard is None else (heard, [])
         trouble = [*trouble, *more]
         row = self.taxonomy.find(classification.task_class) or self._strictest
         held = self._unexpired(features, state)
@@ -205,7 +228,75 @@ class Policy:
         settled = settle(
             proposed=proposed, verdicts=verdicts, pinned=pinned, eligible=self._eligible(features, conditions), top=self.tiers.top
         )
-        return self._decision(seen, settled, verdicts, step_id=step_id, key=key, known=state)
+        decision = self._decision(seen, settled, verdicts, step_id=step_id, key=key, known=state)
+        return decision if conditions.opinion is None else self._heard(decision, state, conditions)
+
+    @cached_property
+    def judge(self) -> JudgedClassifier | None:
+        """The classifier that a model may be asked for, if it is one."""
+        return self.classifier if isinstance(self.classifier, JudgedClassifier) else None
+
+    @cached_property
+    def judges(self) -> tuple[Judge, ...]:
+        """The checks that ask a model about a reply."""
+        return tuple([check for check in self.checks if isinstance(check, Judge)])
+
+    @property
+    def judge_models(self) -> tuple[str, ...]:
+        """Every model that may be asked for an opinion, once each."""
+        asked = [self.judge.model] if self.judge is not None else []
+        return tuple(dict.fromkeys([*asked, *[judge.model for judge in self.judges]]))
+
+    def hears(self, decision: Decision) -> bool:
+        """Whether a judge's opinion could change this decision: the classifier has one and is in doubt, and nothing else holds the step."""
+        judge = self.judge
+        if judge is None or decision.stopped or not judge.doubts(decision.classification):
+            return False
+        pinned = max((self.tiers.rank_of_pin(pin.tier) for pin in decision.pins), default=0)
+        floors = [verdict.floor for verdict in decision.verdicts if (verdict.guard, verdict.code) not in DOUBTS]
+        return max(pinned, *floors, 0) < self.tiers.top
+
+    def _heard(self, decision: Decision, state: ThreadState, conditions: Conditions) -> Decision:
+        """The decision once a judge has been asked: its reading in place of the local one, under all floors of the local one."""
+        opinion = conditions.opinion
+        if opinion is None or not self.hears(decision):
+            return decision
+        carried = [verdict for verdict in decision.verdicts if (verdict.guard, verdict.code) not in DOUBTS]
+        heard = self._opined(opinion)
+        if heard is None:
+            why = opinion.trouble or "it could not tell"
+            carried.append(_unsure("judge", "judge_failed" if opinion.trouble else "judge_unsure", f"the judge was asked: {why}"))
+            heard = decision.classification
+        return self.decide_features(
+            decision.features,
+            step_id=decision.id,
+            state=state,
+            conditions=replace(conditions, opinion=None),
+            key=decision.key,
+            trouble=carried,
+            heard=heard,
+        )
+
+    def _opined(self, opinion: Opinion) -> Classification | None:
+        """An opinion as a classification; None where it is none."""
+        known = self.taxonomy.find(opinion.task_class) if opinion.task_class and not opinion.trouble else None
+        if known is None or not (_is_share(opinion.p_strong) and _is_share(opinion.confidence)):
+            return None
+        said = f"a judge said {known.key}, p_strong {opinion.p_strong:.2f}"
+        return Classification(task_class=known.key, confidence=opinion.confidence, p_strong=opinion.p_strong, judged=True, evidence=(said,))
+
+    def _can_judge(self, judge: Judge) -> None:
+        """Hold a judge of replies against classes and tiers.
+
+        Raises:
+            PolicyError: it names one that there is not, or the top tier, above which nothing is.
+        """
+        for name in judge.task_classes:
+            if self.taxonomy.row(name).key != name:
+                raise PolicyError(f"judge of replies: task class {name!r}; wanted its key, {self.taxonomy.row(name).key!r}")
+        for name in judge.tiers:
+            if self.tiers.named(name).rank >= self.tiers.top:
+                raise PolicyError(f'judge of replies: tier "{name}" is the top, above which no reply can be sent; name a lower tier')
 
     @cached_property
     def _strictest(self) -> TaskClass:
@@ -413,9 +504,10 @@ class Policy:
         """The turn's pin, and one for each verdict that asks for a longer one, by whose code it can be released."""
         features, now = seen.features, seen.conditions.now_s
         code = next((verdict.code for verdict in verdicts if verdict.floor), "")
-        of_turn = Pin(
-            scope="turn", tier=tier, key=key, turn=features.turn, run=features.run or "", at=features.at or "", seq=now, code=code
-        )
+        run = features.run or ""
+        known_at = [pin.at for pin in seen.pins if kind_of(pin) == ("turn", tier, key, features.turn, run, code)]
+        at = max(known_at, default="") or features.at or ""  # the first time is as good as the last, and leaves the state as it is
+        of_turn = Pin(scope="turn", tier=tier, key=key, turn=features.turn, run=run, at=at, seq=now, code=code)
         longer = [
             Pin(
                 scope=verdict.pin,
@@ -485,7 +577,10 @@ SMALLEST_WINDOW: Final = 100_000
 """Prompts up to this size fit every model with a known window, so nothing has to be looked up."""
 NOTHING_SPECIAL: Final = Conditions()
 UNSURE: Final = frozenset(
-    {"unsure", "features_failed", "classifier_failed", "guard_failed", "declared_class_unknown", "forced_tier_unknown"}
+    {
+        *("unsure", "features_failed", "classifier_failed", "guard_failed", "declared_class_unknown", "forced_tier_unknown"),
+        *("judge_failed", "judge_unsure"),
+    }
 )
 """Codes that mean nobody could tell; the decision is then `unsure`."""
 _STRICTNESS: Final = ("route", "partial", "escalate_often", "escalate")

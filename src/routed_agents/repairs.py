@@ -5,13 +5,27 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Final, cast
 
 from routed_agents.steps import field_of
-from routed_agents.tiers import ModelCard, Tiers, card, dialects
+from routed_agents.tiers import Dialect, ModelCard, Tiers, card, dialects
 
 SAMPLING: Final = ("temperature", "top_p", "top_k")
 LIMITS: Final = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+ALWAYS_CONCERNED: Final = (
+    *SAMPLING,
+    *LIMITS,
+    "reasoning_effort",
+    "effort",
+    "output_config",
+    "reasoning",
+    "thinking",
+    "tool_choice",
+    "stop",
+)
+"""Parameters that are repaired for one model or another, whoever serves it."""
+PLAIN_DIALECT: Final = Dialect()
 FREE: Final = ("auto", "none", None, False)
 LEVELS: Final = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 LEAST_BUDGET: Final = 1024
@@ -106,10 +120,10 @@ def repaired(
         thinks: another part of the call makes the model think.
         responses: it goes by OpenAI's Responses format.
     """
-    if not parameters:
-        return {}, ()
-    kept, changed = dict(parameters), list[str]()
     dialect = dialect_of(provider or model.provider)
+    if _concerned(dialect).isdisjoint(parameters):
+        return dict(parameters), ()
+    kept, changed = dict(parameters), list[str]()
     _translate(kept, changed, dialect)
     _drop(kept, changed, SAMPLING if not model.sampling else ())
     _drop(kept, changed, _not_taken(model, dialect, responses=responses))
@@ -123,6 +137,15 @@ def repaired(
         changed.append("tool_choice")
     _fit_stops(kept, changed, dialect)
     return kept, tuple(dict.fromkeys(changed))
+
+
+@cache
+def _concerned(dialect: str | None) -> frozenset[str]:
+    """The parameters that a repair may have anything to say about; most calls bring none of them."""
+    known = dialects()
+    mine = known.get(dialect or "", PLAIN_DIALECT)
+    foreign = [other.only for name, other in known.items() if name != dialect]
+    return frozenset(ALWAYS_CONCERNED).union(mine.renamed, mine.not_reasoning, mine.not_responses, *foreign)
 
 
 def thinking_in(parameters: Mapping[str, Any], model: ModelCard, own: Own = PLAIN, *, provider: str | None = None) -> bool:

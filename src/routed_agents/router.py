@@ -16,7 +16,8 @@ from typing import Any, Final, Literal, cast
 
 from opentelemetry.context import Context
 
-from routed_agents.checks import Rejection, inspect, reply_of
+from routed_agents.asking import Asker, Asking
+from routed_agents.checks import Rejection, Reply, inspect, reply_of
 from routed_agents.decisions import Decision, words
 from routed_agents.economics import baseline, factor_between
 from routed_agents.errors import ConfigurationError, StepStopped
@@ -24,9 +25,12 @@ from routed_agents.failures import Failure, failure_of, refused
 from routed_agents.features import upper_tokens
 from routed_agents.guards import STALLED, Conditions
 from routed_agents.health import Health
+from routed_agents.judged_replies import Judge
+from routed_agents.judging import Consultation, deployment_of, simulated
 from routed_agents.ledger import Entry, Ledger
 from routed_agents.policy import MODES, Mode, Policy
 from routed_agents.pricing import Cost, Prices, Usage, served_model_of, usage_of
+from routed_agents.questions import Opinion
 from routed_agents.state import EMPTY, MemoryStateStore, StateStore, ThreadState, lineage_key, release_of
 from routed_agents.steps import Resumed, Step, carried_stamp, field_of, new_id, text_of
 from routed_agents.telemetry import LeafSpan, MadeBy, RouteSpan, Telemetry
@@ -35,8 +39,6 @@ from routed_agents.tiers import Deployment, Tier, card, same_model
 log: Final = logging.getLogger("routed_agents")
 Outcome = Literal["accepted", "rejected", "failed", "abandoned", "watched"]
 NO_LABELS: Final[Mapping[str, str]] = MappingProxyType({})
-SIMULATED_IDS: Final = ("msg_sim_", "chatcmpl-sim-", "resp_sim_")
-"""Replies with such an id come from the embedded provider, so their cost is simulated."""
 
 
 class Router:
@@ -49,6 +51,7 @@ class Router:
         telemetry: spans and metrics, through whatever OpenTelemetry providers are set; `Telemetry.off()` for none.
         store: where pins and facts live for threads without a graph channel; this process's memory when not given.
         health: which deployments are in trouble; a breaker of its own when not given.
+        asker: who asks the models that a policy's judges name; the providers' own SDKs when not given.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class Router:
         telemetry: Telemetry | None = None,
         store: StateStore | None = None,
         health: Health | None = None,
+        asker: Asker | Asking | None = None,
     ) -> None:
         self.policy = policy if policy is not None else Policy.default()
         self.ledger = ledger if ledger is not None else Ledger.memory()
@@ -67,8 +71,11 @@ class Router:
         self.telemetry = telemetry if telemetry is not None else Telemetry()
         self.store = store if store is not None else MemoryStateStore()
         self.health = health if health is not None else Health()
+        self.asking = Asking.of(asker, sdk_spans=self.telemetry.keeps_sdk_spans)
         self._warned: set[str] = set()
         self._prepare_prices()
+        if judges := self.policy.judge_models:
+            self.asking.prepare([deployment_of(model) for model in judges])
 
     @classmethod
     def of(cls, given: Router | Policy | str | Path | None) -> Router:
@@ -98,7 +105,7 @@ class Router:
         return cls(policy, ledger=Ledger.sqlite(ledger) if ledger else None)
 
     def replace(self, **changes: Any) -> Router:
-        """A router with another policy, ledger, prices, telemetry, store or health; the rest is shared."""
+        """A router with another policy, ledger, prices, telemetry, store, health or asker; the rest is shared."""
         parts: dict[str, Any] = {
             "policy": self.policy,
             "ledger": self.ledger,
@@ -106,6 +113,7 @@ class Router:
             "telemetry": self.telemetry,
             "store": self.store,
             "health": self.health,
+            "asker": self.asking,
         }
         if unknown := [name for name in changes if name not in parts]:
             raise ConfigurationError(f"unknown part of a router: {', '.join(unknown)}; known parts: {', '.join(parts)}")
@@ -280,12 +288,14 @@ class Router:
     def _prepare_prices(self) -> None:
         """Look up the tiers' prices now, so that no call waits for the table to load."""
         models = [each.price_key for tier in self.policy.tiers for each in tier.deployments]
+        models += [deployment_of(judge).price_key for judge in self.policy.judge_models]
         try:
             missing = self.prices.prepare(models)
         except Exception:
             log.exception("prices cannot be read; calls are recorded as unpriced")
             return
         self._warn_of_order()
+        self._warn_of_judges()
         for model in missing:
             log.warning('no price is known for model "%s": its calls are recorded as unpriced; give one in a price file', model)
 
@@ -298,6 +308,15 @@ class Router:
                 log.warning(
                     'tier "%s" (%s) is dearer than tier "%s" (%s); are they swapped?', below.name, below.model, above.name, above.model
                 )
+
+    def _warn_of_judges(self) -> None:
+        """A judge that is as dear as the strong tier costs more than it can save."""
+        tiers = self.policy.tiers
+        top = self.prices.card(tiers[tiers.top].deployments[0].price_key)
+        for judge in self.policy.judge_models:
+            found = self.prices.card(deployment_of(judge).price_key)
+            if top is not None and found is not None and found.modes["standard"][0].input >= top.modes["standard"][0].input:
+                log.warning('judge "%s" is as dear as the strong tier: judging costs more than it can save; name a small model', judge)
 
 
 class RoutedCall:
@@ -337,6 +356,7 @@ class RoutedCall:
         self.handed_off = False
         self.made_by: MadeBy = made_by
         self.entries: list[Entry] = []
+        self.asides: list[Entry] = []
         self.reply: object = None
         self.alarms: list[Rejection] = []
         self.decision: Decision = cast("Decision", None)
@@ -345,6 +365,7 @@ class RoutedCall:
         self._memory = memory if memory is not None else thread
         self._span: RouteSpan | None = None
         self._history: list[str] = []
+        self._consulted = False
 
     def hold(self, state: ThreadState | None, *, resumed: Resumed | None = None) -> None:
         """Give the pins and facts of the thread after all, before the step is entered; the store's hold where None is given."""
@@ -352,18 +373,63 @@ class RoutedCall:
         if resumed is not None:
             self.step = replace(self.step, resumed=resumed)
 
+    async def consult(self) -> None:
+        """Have the classifier's judge asked, where it may change the decision, without holding up the event loop; before entering.
+
+        `async with` does it by itself. Nothing happens where the policy names no judge.
+        """
+        if (consultation := self._consultation()) is None:
+            return
+        try:
+            self._hear(*await consultation.aask())
+        except BaseException as error:
+            self._close(error)
+            raise
+
+    def _consultation(self) -> Consultation | None:
+        """The question whose answer could change the decision, if there is one."""
+        policy, taxonomy = self.router.policy, self.router.policy.taxonomy
+        judge = policy.judge
+        if judge is None or self._consulted or self.mode == "off" or self.conditions.opinion is not None:
+            return None
+        self._consulted = True
+        decision = self.decision = policy.decide(self.step, self._known(), self.conditions, key=self.key)
+        if not policy.hears(decision):
+            return None
+        self._span = self.router.telemetry.begin_route(decision, self)
+        return Consultation(
+            self,
+            decision=decision,
+            model=judge.model,
+            timeout_s=judge.timeout_s,
+            question=lambda: judge.question(decision.features, taxonomy),
+            read=lambda answer: judge.opinion(answer, taxonomy),
+        )
+
+    def _hear(self, opinion: Opinion | None, trouble: str) -> None:
+        self.conditions = replace(self.conditions, opinion=opinion if opinion is not None else Opinion(trouble=trouble))
+
+    def _known(self) -> ThreadState:
+        """Pins and facts of the thread, the caller's and the store's."""
+        state = self.router.state_of(self._memory)
+        return self._given_state.join(state) if self._given_state is not None else state
+
     def __enter__(self) -> RoutedCall:
-        began = time.perf_counter_ns()
         router = self.router
-        state = router.state_of(self._memory)
-        if self._given_state is not None:
-            state = self._given_state.join(state)
+        if router.policy.judge is not None and (consultation := self._consultation()) is not None:
+            try:
+                self._hear(*consultation.ask())
+            except BaseException as error:
+                self._close(error)
+                raise
+        began = time.perf_counter_ns()
+        state = self._known()
         if not self.conditions.now_s:
             self.conditions = replace(self.conditions, now_s=int(time.time())) if self.conditions is not NOTHING_SPECIAL else _now()
         self.decision = self._decide(state)
         self.decision_ns = time.perf_counter_ns() - began
         router.remember(self._memory, self.decision.state)
-        self._span = router.telemetry.open_route(self.decision, self)
+        self._span = router.telemetry.open_route(self.decision, self, self._span)
         return self
 
     def _decide(self, state: ThreadState) -> Decision:
@@ -381,6 +447,8 @@ class RoutedCall:
         self._close(error)
 
     async def __aenter__(self) -> RoutedCall:
+        if self.router.policy.judge is not None:
+            await self.consult()
         return self.__enter__()
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -463,7 +531,7 @@ class RoutedCall:
         """
         decision, tiers = self.decision, self.router.policy.tiers
         last = self.entries[-1] if self.entries else None
-        costs = [entry.cost for entry in self.entries]
+        costs = [entry.cost for entry in (*self.entries, *self.asides)]
         known = [cost.total_pico for cost in costs if cost is not None]
         return {
             "v": 1,
@@ -485,7 +553,7 @@ class RoutedCall:
             "rejected": self.rejected,
             "cost_pico": sum(known) if len(known) == len(costs) else None,
             "baseline_pico": last.baseline_pico if last is not None else None,
-            "simulated": any(entry.simulated for entry in self.entries),
+            "simulated": any(entry.simulated for entry in (*self.entries, *self.asides)),
         }
 
     @property
@@ -578,8 +646,8 @@ class Attempt:
     """
 
     __slots__ = (
-        "_call", "_committed", "_decision", "_reply", "_served", "_span", "_started_ns", "_usage", "_watched", "alarmed", "deployment",
-        "error", "first_chunk_ns", "follow_up", "number", "outcome", "rejection", "repairs", "row", "simulated",
+        "_call", "_committed", "_decision", "_opinions", "_reply", "_served", "_settled", "_span", "_started_ns", "_usage", "_watched",
+        "alarmed", "deployment", "error", "first_chunk_ns", "follow_up", "number", "outcome", "rejection", "repairs", "row", "simulated",
     )  # fmt: skip
 
     def __init__(self, *, call: RoutedCall, number: int, tier: Tier, deployment: Deployment, watched: bool = False) -> None:
@@ -603,6 +671,8 @@ class Attempt:
         self._decision = call.decision
         self._committed = False
         self._served: str | None = None
+        self._opinions: dict[object, str] | None = None
+        self._settled: Entry | None = None
 
     @property
     def tier(self) -> str:
@@ -640,6 +710,24 @@ class Attempt:
         rejection = self._judge(beginning, only_alarms=True)
         return rejection is not None
 
+    @property
+    def judged(self) -> bool:
+        """Judges may be asked about the reply, so asynchronous code has to `consult` before it records."""
+        return bool(self._call.router.policy.judges)
+
+    async def consult(self, reply: object, *, validated: bool | None = None) -> None:
+        """Have the policy's judges asked about a reply that every other check is content with, before it is recorded.
+
+        For asynchronous code, whose event loop `record` must not hold up. Nothing happens where nobody is to be asked.
+
+        Args:
+            reply: what `record` will be given.
+            validated: likewise.
+        """
+        self._reply, self._usage = reply, _usage_in(reply) or self._usage  # who is cancelled meanwhile has paid for it all the same
+        for judge, consultation in self._consultations(reply, validated):
+            self._said(judge, *await consultation.aask())
+
     def partial(self, usage: Usage) -> None:
         """Note what a stream that may be broken off has used so far."""
         self._usage = usage
@@ -658,6 +746,9 @@ class Attempt:
         self._reply = reply
         self._usage = usage if usage is not None else _usage_in(reply) or self._usage
         call.reply = reply
+        if check and self._opinions is None and call.router.policy.judges:
+            for judge, consultation in self._consultations(reply, validated):
+                self._said(judge, *consultation.ask())
         rejection = self._judge(reply, validated=validated) if check else None
         self.rejection = rejection
         if rejection is None:
@@ -671,6 +762,14 @@ class Attempt:
         call.note(f"{self.model}: rejected, {words(rejection.code)}")
         return reply
 
+    def settle(self) -> None:
+        """Work out a recorded attempt's entry before its block ends, for a stream whose last words carry what it cost."""
+        try:
+            self._settled = self._entry()
+        except Exception:
+            return  # it will be tried again, and told, when the block ends
+        self._call.entries.append(self._settled)
+
     def __enter__(self) -> Attempt:
         self._started_ns = time.time_ns()
         self._span = self._call.router.telemetry.open_attempt(self._call.span, self, self._call)
@@ -678,6 +777,8 @@ class Attempt:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
         handled = False
+        if self._settled is not None:
+            error = None  # whoever leaves a stream at its last words, or trips over its end, has had the reply
         if error is not None:
             handled = self._failed(error)
         elif self.outcome is None:
@@ -697,7 +798,50 @@ class Attempt:
         self._span = self._call.router.telemetry.open_attempt(None, self, self._call, started_ns=started_ns, parent=parent)
         self._write(error)
 
+    def _consultations(self, reply: object, validated: bool | None) -> Generator[tuple[Judge, Consultation]]:
+        """The judges to ask about a reply, one at a time, until one of them rejects it.
+
+        Nobody is asked where a rejection would lead nowhere (on the top tier, outside enforce mode, after words have reached the caller)
+        and where another check rejects the reply anyway.
+        """
+        call, policy = self._call, self._call.router.policy
+        self._opinions = {}
+        if call.mode != "enforce" or self._committed or self.row.rank >= policy.tiers.top:
+            return
+        due = [judge for judge in policy.judges if judge.wants(call.step, task_class=self._decision.task_class, tier=self.tier)]
+        if not due or self._judge(reply, validated=validated) is not None or (read := self._read(reply, validated)) is None:
+            return
+        for judge in due:
+            yield (
+                judge,
+                Consultation(
+                    call,
+                    decision=self._decision,
+                    model=judge.model,
+                    timeout_s=judge.timeout_s,
+                    question=lambda judge=judge: judge.question(call.step, read),
+                    read=judge.verdict,
+                    attempt=self.number,
+                ),
+            )
+            if judge(call.step, replace(read, opinions=self._opinions)) is not None:
+                return
+
+    def _said(self, judge: Judge, verdict: str | None, trouble: str) -> None:
+        """Note what a judge said; one that said nothing has no say."""
+        if not trouble and verdict is not None and self._opinions is not None:
+            self._opinions[judge] = verdict
+
     def _judge(self, reply: object, *, validated: bool | None = None, only_alarms: bool = False) -> Rejection | None:
+        call = self._call
+        read = self._read(reply, validated)
+        if read is None:
+            return None
+        found = inspect(call.router.policy.checks, call.step, read)
+        return found if found is not None and (found.alarm or not only_alarms) else None
+
+    def _read(self, reply: object, validated: bool | None) -> Reply | None:
+        """A reply as the checks see it; None where it cannot be read."""
         call = self._call
         try:
             served = self._served = served_model_of(reply)
@@ -715,8 +859,7 @@ class Attempt:
             return None
         if read.tool_calls and call.tool_schemas is not None:
             read = replace(read, tool_schemas=call.tool_schemas())
-        found = inspect(call.router.policy.checks, call.step, read)
-        return found if found is not None and (found.alarm or not only_alarms) else None
+        return replace(read, opinions=self._opinions) if self._opinions else read
 
     def _served_rank(self, served: str) -> int | None:
         tiers, prices = self._call.router.policy.tiers, self._call.router.prices
@@ -755,8 +898,11 @@ class Attempt:
     def _write(self, error: BaseException | None) -> None:
         """Entry, span and metrics; whatever goes wrong here is our trouble and never the caller's."""
         call, telemetry = self._call, self._call.router.telemetry
+        if (entry := self._settled) is not None:
+            call.entries.pop()
         try:
-            entry = self._entry()
+            if entry is None or entry.usage != self._usage:  # more was told after the last words
+                entry = self._entry()
         except Exception:
             log.exception("an attempt of step %s could not be written down", call.step.id)
             telemetry.dropped(1)
@@ -804,7 +950,7 @@ class Attempt:
             codes=(*(decision.codes if decision else ()), *((f"check:{self.rejection.code}",) if self.rejection else ())),
             outcome=self.outcome or "abandoned",
             error=self.error,
-            simulated=self.deployment.simulated or self.simulated or _is_simulated(self._reply),
+            simulated=self.deployment.simulated or self.simulated or simulated(self._reply),
             mode="watch" if self._watched else call.mode,
             decided_tier=(decision.tier or "stop") if decision else self.row.name,
             policy_hash=router.policy.hash,
@@ -900,12 +1046,3 @@ def _now() -> Conditions:
 def _conditions_at(second: int) -> Conditions:
     """Nothing special but the time; the same value for all steps of a second."""
     return Conditions(now_s=second)
-
-
-def _is_simulated(reply: object) -> bool:
-    found = field_of(reply, "id")
-    if isinstance(found, str) and found.startswith(SIMULATED_IDS):
-        return True
-    metadata = field_of(reply, "response_metadata")
-    inner = cast("Mapping[str, object]", metadata).get("id") if isinstance(metadata, Mapping) else None
-    return isinstance(inner, str) and inner.startswith(SIMULATED_IDS)

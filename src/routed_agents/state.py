@@ -6,7 +6,8 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final, Literal, Protocol
 
 from routed_agents.errors import StateError
@@ -102,7 +103,7 @@ class ThreadState:
 
     def join(self, other: ThreadState) -> ThreadState:
         """Everything either state knows, less what either knows to be released."""
-        if other is self or not other:
+        if not other or other == self:
             return self
         return _joined(self, other)
 
@@ -150,11 +151,12 @@ class ThreadState:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON in one normal form, so that equal states are equal documents."""
-        document: dict[str, Any] = {"v": VERSION, "pins": [_row(pin) for pin in sorted(self.pins)], "facts": sorted(self.facts)}
+        ordered = sorted(self.pins) if len(self.pins) > 1 else self.pins
+        document: dict[str, Any] = {"v": VERSION, "pins": [dict(_row(pin)) for pin in ordered], "facts": sorted(self.facts)}
         if self.marks:
-            document["marks"] = [_row(mark) for mark in sorted(self.marks)]
+            document["marks"] = [dict(_row(mark)) for mark in sorted(self.marks)]
         if self.turns:
-            document["turns"] = [_row(turn) for turn in sorted(self.turns)]
+            document["turns"] = [dict(_row(turn)) for turn in sorted(self.turns)]
         return document
 
     @classmethod
@@ -173,10 +175,10 @@ class ThreadState:
                 f"routing state has version {document.get('v')!r}; this release reads version {VERSION}; upgrade routed-agents"
             )
         try:
-            pins = frozenset(_pin(row) for row in document.get("pins", ()))
-            facts = frozenset(str(fact) for fact in document.get("facts", ()))
-            marks = frozenset(_mark(row) for row in document.get("marks", ()))
-            turns = frozenset(_turn(row) for row in document.get("turns", ()))
+            pins = frozenset([_pin(row) for row in document.get("pins", ())])
+            facts = frozenset([str(fact) for fact in document.get("facts", ())])
+            marks = frozenset([_mark(row) for row in document.get("marks", ())])
+            turns = frozenset([_turn(row) for row in document.get("turns", ())])
         except (TypeError, KeyError, AttributeError, ValueError) as error:
             raise StateError(
                 f'routing state cannot be read ({error}); wanted {{"v", "pins", "facts"}} as written by routed-agents'
@@ -297,7 +299,9 @@ def _recent(pins: frozenset[Pin]) -> frozenset[Pin]:
 
     Taking the latest of equals and then the largest few of a union is associative and idempotent, so joins in any order agree.
     """
-    latest: dict[Pin, Pin] = {}
+    if len(pins) < 2:
+        return pins
+    latest: dict[tuple[str, ...], Pin] = {}
     for pin in pins:
         kind = kind_of(pin)
         known = latest.get(kind)
@@ -313,17 +317,13 @@ def _recent(pins: frozenset[Pin]) -> frozenset[Pin]:
     return pins if len(latest) == len(pins) else frozenset(latest.values())
 
 
-def kind_of(pin: Pin) -> Pin:
+def kind_of(pin: Pin) -> tuple[str, ...]:
     """The pin without when it was confirmed."""
-    return replace(pin, seq=0, at="", number=0) if pin.seq or pin.at or pin.number else pin
+    return pin.scope, pin.tier, pin.key, pin.turn, pin.run, pin.code
 
 
 def _confirmed(pin: Pin) -> tuple[int, str, int]:
     return pin.seq, pin.at, pin.number
-
-
-def _row(thing: Pin | Mark | Turn) -> dict[str, Any]:
-    return {name: value for name in type(thing).__slots__ if (value := getattr(thing, name))}
 
 
 def _mark(row: Mapping[str, Any]) -> Mark:
@@ -339,17 +339,30 @@ def _pin(row: Mapping[str, Any]) -> Pin:
     scope = row["scope"]
     if scope not in SCOPES:
         raise KeyError(f"unknown scope {scope!r}")
-    return Pin(
-        scope=scope,
-        tier=str(row["tier"]),
-        key=str(row.get("key", "")),
-        turn=str(row.get("turn", "")),
-        run=str(row.get("run", "")),
-        seq=int(row.get("seq", 0)),
-        code=str(row.get("code", "")),
-        at=str(row.get("at", "")),
-        number=int(row.get("number", 0)),
+    get = row.get
+    return _made(
+        scope,
+        str(row["tier"]),
+        str(get("key", "")),
+        str(get("turn", "")),
+        str(get("run", "")),
+        int(get("seq", 0)),
+        str(get("code", "")),
+        str(get("at", "")),
+        int(get("number", 0)),
     )
+
+
+@lru_cache(maxsize=1024)
+def _made(scope: Scope, tier: str, key: str, turn: str, run: str, seq: int, code: str, at: str, number: int) -> Pin:
+    """A pin of these parts; a graph's reducer reads the same few over and over, and making one anew takes 2 us."""
+    return Pin(scope=scope, tier=tier, key=key, turn=turn, run=run, seq=seq, code=code, at=at, number=number)
+
+
+@lru_cache(maxsize=1024)
+def _row(thing: Pin | Mark | Turn) -> tuple[tuple[str, Any], ...]:
+    """Its parts as they are written down; empty ones are left out."""
+    return tuple([(name, value) for name in type(thing).__slots__ if (value := getattr(thing, name))])
 
 
 class StateStore(Protocol):

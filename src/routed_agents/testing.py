@@ -28,6 +28,7 @@ from routed_agents.checks import Check, Rejection, Reply
 from routed_agents.classify import Classifier
 from routed_agents.features import Features, extract
 from routed_agents.guards import Assessment, Conditions, Guard, Verdict
+from routed_agents.health_sharing import HealthStore
 from routed_agents.policy import Policy
 from routed_agents.pricing import PriceSource, Usage
 from routed_agents.state import EMPTY, SCOPES, Pin, StateStore, ThreadState, release_of
@@ -374,6 +375,45 @@ def check_state_store(factory: Callable[[], StateStore]) -> None:
     _hold(
         not lost, f"state store {name} lost {len(lost)} of {len(facts)} facts that were added at once; join where it is stored, in one step"
     )
+
+
+def check_health_store(factory: Callable[[], HealthStore]) -> None:
+    """Assert that a store of rests tells them to everybody who has it, keeps the longest, and loses none to concurrency.
+
+    Args:
+        factory: opens the store; what one of them is told, the others must tell.
+
+    Raises:
+        AssertionError: it does not, in one line that says why.
+    """
+    store, other = factory(), factory()
+    name, mark, now = _name(store), f"check-{time.time_ns()}", time.time()
+
+    def rests(of: HealthStore) -> dict[str, float]:
+        told = _asked(f"health store {name}", of.rests)
+        return {deployment.removeprefix(f"{mark}-"): until for deployment, until in told.items() if deployment.startswith(mark)}
+
+    def told(of: HealthStore, wanted: Mapping[str, float], what: str) -> None:
+        found = rests(of)
+        close = found.keys() == wanted.keys() and all(abs(found[key] - wanted[key]) < 0.01 for key in wanted)
+        _hold(close, f"health store {name} tells {found!r} after {what}; wanted {dict(wanted)!r}")
+
+    told(store, {}, "nothing was noted")
+    for until in (now + 60, now + 30):
+        _asked(f"health store {name}", store.rest, f"{mark}-one", until)
+    told(other, {"one": now + 60}, "two rests of one deployment, of which the longer holds")
+    _asked(f"health store {name}", other.rest, f"{mark}-over", now - 1)
+    told(store, {"one": now + 60, "over": now - 1}, "one whose time was just over, which it keeps a while")
+    for deployment in ("one", "over", "never"):
+        _asked(f"health store {name}", other.clear, f"{mark}-{deployment}")
+    told(store, {}, "all were cleared")
+    many = [f"{mark}-many-{number}" for number in range(32)]
+    with ThreadPoolExecutor(8) as pool:
+        for done in [pool.submit(_asked, f"health store {name}", factory().rest, deployment, now + 5) for deployment in many]:
+            done.result()
+    _hold(len(rests(store)) == len(many), f"health store {name} lost {len(many) - len(rests(store))} of {len(many)} rests noted at once")
+    for deployment in many:
+        store.clear(deployment)
 
 
 def _check_verdict(name: str, verdict: object) -> None:

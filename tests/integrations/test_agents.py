@@ -91,6 +91,22 @@ def test_the_routing_channel_stays_out_of_the_result(books):
     assert set(agent_of(books).invoke(asked(), HARD)) == {"messages"}
 
 
+@pytest.mark.parametrize(("config", "written"), [({}, False), (HARD, True)])
+def test_a_step_writes_the_routing_channel_only_when_it_has_found_something(config, written, books):
+    saver = InMemorySaver()
+    config = {**config, "configurable": {"thread_id": "t"}}
+    agent_of(books, checkpointer=saver).invoke(asked(), config)
+    assert ("routing" in saver.get_tuple(config).checkpoint["channel_versions"]) is written
+
+
+def test_a_tool_whose_arguments_change_is_held_to_the_new_ones(books):
+    look = search.model_copy()
+    agent, given = agent_of(books, cheap=looks_first, tools=[look]), asked("Classify these boots as in stock or sold out")
+    before = agent.invoke(given)
+    look.args_schema = Mood
+    assert (tiers_of(before), tiers_of(agent.invoke(given))) == (["cheap", "cheap"], ["strong"])
+
+
 def test_labels_come_from_metadata_and_from_the_context(books):
     class Context(BaseModel):
         team: str

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from langchain_core.caches import InMemoryCache
 from langchain_core.globals import set_llm_cache
 from langchain_core.language_models.chat_model_stream import AsyncChatModelStream, ChatModelStream
-from langchain_core.messages import AIMessage, HumanMessage, trim_messages
+from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, trim_messages
 from langchain_core.messages.utils import count_tokens_approximately
 from langchain_core.output_parsers import StrOutputParser
+from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.rate_limiters import BaseRateLimiter
 from langchain_core.runnables import RunnableLambda
@@ -229,12 +230,52 @@ def test_the_sum_of_a_stream_is_the_bare_models(tier, pair, real):
     assert without_stamp(whole(list(pair.stream(EASY, config)))) == without_stamp(whole(list(real(name).stream(EASY))))
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the decision is known when the run is over, so the chunk that carries it is told after the run's end event"
-)
 async def test_events_come_in_the_bare_models_order(pair, real):
     told = [[(event["event"], event["name"]) async for event in model.astream_events(EASY, version="v2")] for model in (pair, real(HAIKU))]
     assert told[0] == told[1]
+
+
+class Talkative(ScriptedChatModel):
+    """A model that says something more after its last chunk: usage, as some gateways do, or that its line broke."""
+
+    more: Any = None
+
+    def _chunks(self, message: AIMessage) -> Iterator[ChatGenerationChunk]:
+        yield from super()._chunks(message)
+        if isinstance(self.more, BaseException):
+            raise self.more
+        yield ChatGenerationChunk(message=AIMessageChunk(content="", usage_metadata=self.more))
+
+
+def talkative(more: Any) -> Talkative:
+    return Talkative(model_name=HAIKU, provider="anthropic", replies="yes", usage={"input_tokens": 100, "output_tokens": 1}, more=more)
+
+
+async def fill(chunks: list[Any], stream: Any) -> None:
+    """Keep what a stream gives, sync or async, until it ends or breaks."""
+    if not hasattr(stream, "__aiter__"):
+        chunks.extend(stream)
+        return
+    async for chunk in stream:
+        chunks += [chunk]
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_usage_told_after_the_last_chunk_is_in_the_books(asynchronous, books):
+    model = books.model(cheap=talkative({"input_tokens": 0, "output_tokens": 40, "total_tokens": 40}))
+    chunks = [chunk async for chunk in model.astream(EASY)] if asynchronous else list(model.stream(EASY))
+    (entry,) = books.entries
+    assert (whole(chunks).text, entry.usage.input, entry.usage.output, entry.outcome) == ("yes", 100, 41, "accepted")
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_a_line_that_breaks_after_the_last_chunk_leaves_the_reply_paid_and_accepted(asynchronous, books):
+    model = books.model(cheap=talkative(ConnectionError("reset")))
+    chunks: list[Any] = []
+    with pytest.raises(ConnectionError, match="reset"):
+        await fill(chunks, model.astream(EASY) if asynchronous else model.stream(EASY))
+    assert (whole(chunks).text, books.story, len(books.leaves)) == ("yes", [("cheap", "accepted")], 1)
+    assert decision_of(whole(chunks))["cost_pico"] == books.entries[0].cost.total_pico
 
 
 @BETA

@@ -23,6 +23,7 @@ ASKED = {"messages": [HumanMessage(EASY)]}
 
 class Desk(MessagesState):
     routing: Annotated[dict[str, Any], join]
+    decided: dict[str, Any]
 
 
 def plain_graph(model: Any, *, how: str = "invoke") -> Any:
@@ -163,4 +164,23 @@ def test_one_observer_serves_many_threads_at_once(books):
     assert {entry.thread: entry.tier for entry in books.entries} == {
         str(number): "strong" if number % 2 else "cheap" for number in range(30)
     }
+    assert holds_nothing(observer_of(graph))
+
+
+@pytest.mark.parametrize("begins_with", ["triage", START])
+def test_a_call_behind_a_conditional_edge_is_the_step_that_was_decided_there(books, begins_with):
+    node = RouterNode(books.router, to={"cheap": "quick", "strong": "deep"}, decision_key="decided")
+    builder = StateGraph(Desk)
+    builder.add_node("quick", lambda state: {"messages": [scripted(HAIKU, "yes").invoke(state["messages"])]})
+    builder.add_node("deep", lambda state: {"messages": [scripted(OPUS, "no").invoke(state["messages"])]})
+    if begins_with != START:
+        builder.add_node(begins_with, lambda state: {})
+        builder.add_edge(START, begins_with)
+    builder.add_conditional_edges(begins_with, node.edge, [*node.destinations])
+    graph = observed(builder.compile(), books.router)
+
+    decided = graph.invoke(ASKED, HARD)["decided"]
+
+    (entry,) = books.entries
+    assert (entry.step_id, entry.tier) == (decided["id"], "strong")
     assert holds_nothing(observer_of(graph))

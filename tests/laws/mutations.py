@@ -139,6 +139,20 @@ MUTATIONS = (
         "            thread=None,\n            lineage",
     ),
     Mutation(
+        5,
+        "a judge is free in the stamp",
+        "router.py",
+        "[entry.cost for entry in (*self.entries, *self.asides)]",
+        "[entry.cost for entry in self.entries]",
+    ),
+    Mutation(
+        5,
+        "a judge that fails is not booked",
+        "judging.py",
+        "        router.ledger.append(entry)\n",
+        "        error or router.ledger.append(entry)\n",
+    ),
+    Mutation(
         6,
         "the order of a set is hashed",
         "guards.py",
@@ -184,6 +198,15 @@ MUTATIONS = (
     Mutation(7, "unsure is no floor", "policy.py", "evidence=evidence, floor=TOP)", "evidence=evidence)"),
     Mutation(7, "NaN is a share", "policy.py", "math.isfinite(value) and 0 <= value <= 1", "not value > 1 and not value < 0"),
     Mutation(7, "low confidence is fine", "guards.py", "if seen.classification.declared or confidence >= self.limit:", "if True:"),
+    Mutation(7, "a silent judge is believed", "policy.py", "carried.append(_unsure(", "carried.count(_unsure("),
+    Mutation(
+        8,
+        "a judge takes back what guards said",
+        "policy.py",
+        "            trouble=carried,\n",
+        "            trouble=[],\n",
+    ),
+    Mutation(8, "a judge is heard under a floor", "policy.py", "return max(pinned, *floors, 0) < self.tiers.top", "return True"),
     Mutation(
         8,
         "a foreign reply hides our pins",

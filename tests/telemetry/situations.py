@@ -60,6 +60,10 @@ def main(who: list[str]) -> None:
                     "requests": sum(served.path.endswith("/messages") for served in provider.requests),
                     "spans": [plain(span) for span in spans.get_finished_spans()],
                 }
+        for way in WAYS[:2]:
+            spans.clear()
+            with_a_tool(way)
+            told[f"tool|{way}"] = {"spans": [plain(span) for span in spans.get_finished_spans()]}
         print(json.dumps(told))  # noqa: T201
 
 
@@ -158,6 +162,32 @@ def surfaces() -> dict[str, Callable[[str], None]]:  # noqa: PLR0915
                             attempt.record(stream.get_final_message())
 
     return {"chat model": chat(built), "given chat model": chat(given), **{name: graph(of) for name, of in graphs.items()}, "raw step": raw}
+
+
+def with_a_tool(way: str) -> None:
+    """Runs a watched graph whose only node calls a tool."""
+    from langchain_core.tools import tool
+    from langgraph.graph import END, START, MessagesState, StateGraph
+    from langgraph.prebuilt import ToolNode
+
+    from routed_agents import watch
+
+    @tool
+    def look(place: str) -> str:
+        """Look somewhere."""
+        return f"nothing in {place}"
+
+    builder = StateGraph(MessagesState)
+    builder.add_node("tools", ToolNode([look]))
+    builder.add_edge(START, "tools")
+    builder.add_edge("tools", END)
+    graph: Any = watch(builder).compile()
+    call = {"name": "look", "args": {"place": "the shed"}, "id": "c1", "type": "tool_call"}
+    asked = {"messages": [{"role": "assistant", "content": "", "tool_calls": [call]}]}
+    if way == "sync":
+        graph.invoke(asked)
+    else:
+        LOOP.run_until_complete(graph.ainvoke(asked))
 
 
 async def drained(stream: Any) -> None:

@@ -33,6 +33,7 @@ COUNTED_BY: dict[str, tuple[str, str, str]] = {
 TWICE = {("openinference+anthropic-sdk", "router node")}
 """Two others count the same watched call; nothing we write or leave out could change that, and doctor says what does."""
 TOKENS = ("gen_ai.usage.", "llm.token_count.", "llm.usage.")
+TOOL_MARKS = {"openinference.span.kind": ("tool",), "gen_ai.operation.name": ("execute_tool",), "traceloop.span.kind": ("tool",)}
 MONEY = ("llm.cost.", "gen_ai.cost.", "operation.cost")
 
 
@@ -98,3 +99,19 @@ def test_our_spans_hang_in_the_trace_of_the_graph(who: str, surface: str, way: s
     leaf = next(span for span in spans if "routed_agents.cost.pico_usd" in span["attributes"])
     assert (leaf["parent"], by_id[route["parent"]]["scope"] != OURS) == (route["id"], True)
     assert len({span["trace"] for span in spans}) == 1
+
+
+TOOL_TELLERS = {
+    "openinference": OPENINFERENCE,
+    "traceloop": TRACELOOP,
+    "genai-langchain": GENAI,
+    "openinference+anthropic-sdk": OPENINFERENCE,
+}
+
+
+@pytest.mark.parametrize("way", ["sync", "async"])
+@pytest.mark.parametrize("who", COUNTED_BY)
+def test_a_tool_is_told_of_on_exactly_one_span(who: str, way: str) -> None:
+    spans = cell(who, "tool", way)["spans"]
+    tools = [span for span in spans if any(str(span["attributes"].get(name, "")).lower() in kinds for name, kinds in TOOL_MARKS.items())]
+    assert [span["scope"] for span in tools] == [TOOL_TELLERS.get(who, OURS)]

@@ -394,7 +394,8 @@ def _prices(policy: Policy) -> Iterator[Finding]:
 
 def _exporter(spans: Sequence[ReadableSpan]) -> Iterator[Finding]:
     """Whether the backend the environment names takes the spans of this check."""
-    from routed_agents.telemetry.setup import asked_by, sent
+    from routed_agents.telemetry.endpoints import asked_by
+    from routed_agents.telemetry.setup import sent
 
     if os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
         yield Finding(level="bad", code="exporter_silent", says="OTEL_SDK_DISABLED is true: no span leaves", do="unset it")

@@ -67,7 +67,7 @@ def _from_trace(step: str, path: str) -> Iterator[tuple[str, dict[str, Any], str
     lines += _row("class", seen.get(names.TASK_CLASS), (names.CONFIDENCE, "confidence"), (names.P_STRONG, "p_strong"), among=seen)
     lines += _row("decided", seen.get(names.DECIDED_TIER), (names.MODE, "mode"), (names.PIN, "pin"), (names.STOPPED, "stopped"), among=seen)
     lines += [f"  reasons    {', '.join(reasons) or 'nothing objected to the proposal'}"]
-    lines += [f"  attempt {leaf.attributes[names.ATTEMPT]}  {_attempt(leaf)}" for leaf in leaves]
+    lines += [f"  {leaf.attributes.get(names.CALL_KIND, 'attempt')} {leaf.attributes[names.ATTEMPT]}  {_attempt(leaf)}" for leaf in leaves]
     lines += [f"  policy     {seen.get(names.POLICY, 'unknown')}"]
     record = {"decision": dict(seen), "attempts": [dict(leaf.attributes) for leaf in leaves]}
     yield "trace", record, "\n".join(lines)

@@ -79,9 +79,9 @@ class Mistakes:
 
 
 _NOUNS: Final = {"guards": "guard", "checks": "check", "trusted": "trusted key"}
-_REQUIRED: Final = {"tier": '"strong"', "model": '"anthropic:claude-opus-5-5"'}
+_REQUIRED: Final = {"tier": '"strong"', "model": '"anthropic:claude-opus-5-5"', "task_classes": '["extraction"]'}
 """Keys that must be given, each with an example."""
-_SECTIONS: Final = ("tiers", "floor", "thresholds", "expiry", "guards", "checks", "taxonomy")
+_SECTIONS: Final = ("tiers", "floor", "thresholds", "expiry", "classifier", "guards", "checks", "taxonomy")
 
 
 def malformed(path: Path, text: str, problem: str) -> str:
@@ -141,6 +141,7 @@ _KINDS: Final = {
     "float_": "a number",
     "string_": "text in quotes",
     "list_": "a list",
+    "tuple_": "a list",
     "dict_": "a table",
     "model_": "a table of settings",
 }
@@ -155,12 +156,14 @@ def _wanted(error: ErrorDetails, seen: object) -> str:
         return "wanted true or false" + (", without quotes." if isinstance(seen, str) else ".")
     if kind in ("greater_than_equal", "less_than_equal"):
         return f"wanted at {'least' if kind[0] == 'g' else 'most'} {ctx.get('ge', ctx.get('le')):g}."
+    if kind == "greater_than":
+        return f"wanted more than {ctx.get('gt'):g}."
     if kind.startswith("int_") and isinstance(seen, float) and 0 < seen < 1:
         return f"wanted a whole number, in percent: {round(seen * 100)}."
     if kind == "string_too_short":
         return "wanted some text; name it or remove the key."
     what = next((words for start, words in _KINDS.items() if kind.startswith(start)), "another value")
-    if kind.startswith("list_") and isinstance(seen, str):
+    if kind.startswith(("list_", "tuple_")) and isinstance(seen, str):
         what = f'a list, like ["{seen}"]'
     return f"wanted {what}; see routed-agents policy schema."
 

@@ -11,10 +11,11 @@ from typing import Any, TypeVar, cast
 
 from pydantic import ValidationError
 
-from routed_agents import checks, guards
+from routed_agents import checks, guards, judged_replies
 from routed_agents.config.lines import lines_of
 from routed_agents.config.mistakes import Mistakes, Place, closest, malformed, place_of, shown
 from routed_agents.config.sections import (
+    ClassifierSection,
     DeploymentSection,
     File,
     FloorSection,
@@ -25,6 +26,7 @@ from routed_agents.config.sections import (
 )
 from routed_agents.errors import PolicyError
 from routed_agents.guards import PolicyFloor
+from routed_agents.judged_classes import JudgedClassifier
 from routed_agents.taxonomy import Taxonomy
 from routed_agents.tiers import PROVIDERS, ROLES, Deployment, Tiers
 
@@ -83,9 +85,10 @@ class _Reading(Mistakes):
         return {
             "tiers": tiers,
             "taxonomy": taxonomy,
+            **self.classifier(file.classifier),
             "guards": self.guards(file),
             "floors": tuple([self.floor(row, number, tiers, taxonomy) for number, row in enumerate(file.floor)]),
-            "checks": self.checks(file),
+            "checks": self.checks(file, tiers, taxonomy),
             "stance": file.stance,
             "mode": file.mode,
             "thresholds": self.thresholds(file.thresholds, taxonomy),
@@ -188,12 +191,36 @@ class _Reading(Mistakes):
                 self.fail(f"{key} is {percent}", ("guards", "compounding", key), "wanted a percentage, from 0 to 100.")
         return _applied(guards.DEFAULT, guards.BY_NAME, settings, file.guards.disable)
 
-    def checks(self, file: File) -> tuple[checks.Check, ...]:
-        return _applied(checks.DEFAULT, checks.BY_NAME, self.settings("checks", file.checks), file.checks.disable)
+    def classifier(self, given: ClassifierSection) -> dict[str, Any]:
+        judge = given.judge
+        if judge is None:
+            return {}
+        return {"classifier": JudgedClassifier(judge.model, above=judge.above, timeout_s=judge.timeout_s)}
+
+    def checks(self, file: File, tiers: Tiers, taxonomy: Taxonomy) -> tuple[checks.Check, ...]:
+        settings = self.settings("checks", file.checks)
+        if (judge := settings.get("judge")) is not None:
+            settings["judge"] = {**judge, "task_classes": self.judged(judge, tiers, taxonomy)}
+        return _applied(checks.DEFAULT, judged_replies.KNOWN, settings, file.checks.disable)
+
+    def judged(self, judge: Mapping[str, Any], tiers: Tiers, taxonomy: Taxonomy) -> tuple[str, ...]:
+        """The classes a judge of replies is for, by key."""
+        place = ("checks", "judge")
+        if not judge["task_classes"]:
+            self.fail("no class is named, so no reply would be judged", (*place, "task_classes"), "Name some, or remove the judge.")
+        if not 0 < (share := judge.get("share", 1.0)) <= 1:
+            self.fail(f"share is {share:g}", (*place, "share"), "wanted a share above 0 and at most 1.")
+        if (timeout_s := judge.get("timeout_s", 1.0)) <= 0:
+            self.fail(f"timeout_s is {timeout_s:g}", (*place, "timeout_s"), "wanted seconds above 0.")
+        for name in judge.get("tiers", ()):
+            if name not in tiers.names[:-1]:
+                known = f"tiers below the top: {', '.join(tiers.names[:-1])}. Use one of these"
+                self.fail(f'no reply of tier "{name}" can be judged', (*place, "tiers"), f"{known}, or leave tiers out for all of them.")
+        return tuple([self.task_class(name, (*place, "task_classes"), taxonomy) for name in judge["task_classes"]])
 
     def settings(self, section: str, given: RulesSection) -> dict[str, dict[str, Any]]:
-        dumped: dict[str, dict[str, Any]] = given.model_dump(exclude_unset=True, exclude={"disable"})
-        found = {name: row for name, row in dumped.items() if row}
+        dumped = cast("dict[str, object]", given.model_dump(exclude_unset=True, exclude={"disable"}))
+        found = {name: cast("dict[str, Any]", row) for name, row in dumped.items() if row is not None}
         if both := [name for name in found if name in given.disable]:
             self.fail(f'"{both[0]}" is disabled and has settings', (section, both[0]), "Remove one of the two.")
         return found
@@ -221,7 +248,11 @@ class _Reading(Mistakes):
 def _applied(
     default: Sequence[Rule], known: Mapping[str, type[Any]], settings: Mapping[str, Mapping[str, Any]], disabled: Sequence[str]
 ) -> tuple[Rule, ...]:
-    """The default rules in their order, less the disabled ones, with their settings."""
+    """The default rules in their order, less the disabled ones, with their settings, and those that are on only where they are set."""
     names = {rule: name for name, rule in known.items()}
     kept = [(rule, names.get(type(rule), "")) for rule in default if names.get(type(rule)) not in disabled]
-    return tuple([cast("Rule", replace(cast("Any", rule), **settings[name])) if name in settings else rule for rule, name in kept])
+    added = [name for name in settings if known[name] not in {type(rule) for rule in default}]
+    return (
+        *[cast("Rule", replace(cast("Any", rule), **settings[name])) if name in settings else rule for rule, name in kept],
+        *[cast("Rule", known[name](**settings[name])) for name in added],
+    )

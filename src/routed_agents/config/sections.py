@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_type_hints
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
-from routed_agents import checks, guards
+from routed_agents import guards, judged_classes, judged_replies
 from routed_agents.state import Scope
 from routed_agents.taxonomy import Disposition
 
@@ -86,9 +86,25 @@ def _settings(name: str, rule: type[Any]) -> type[Section]:
     entries: dict[str, Any] = {}
     for each in fields(rule):
         kind = hints[each.name]
-        bounded = Annotated[kind, Field(ge=0)] if kind in (int, float) else kind
-        entries[each.name] = (bounded, each.default)
+        wanted: Any = kind
+        if kind in (int, float):  # a figure that stands below 0, as a log probability does, may only go further down
+            wanted = Annotated[kind, Field(le=0) if isinstance(each.default, (int, float)) and each.default < 0 else Field(ge=0)]
+        elif kind == tuple[str, ...]:
+            wanted = Annotated[tuple[Text, ...], Field(strict=False)]  # TOML has lists only
+        entries[each.name] = (wanted, ... if each.default is MISSING else each.default)
     return create_model(name, __base__=Section, __doc__=(rule.__doc__ or "").split("\n")[0], **entries)
+
+
+class ClassJudgeSection(Section):
+    """A small model that is asked for the class of steps that the words leave open."""
+
+    model: Text = Field(description="who is asked, like anthropic:claude-haiku-5-5")
+    above: Share = Field(default=judged_classes.ABOVE, description="local p_strong from which it is asked")
+    timeout_s: Annotated[float, Field(gt=0)] = Field(default=judged_classes.TIMEOUT_S, description="seconds to wait for its answer")
+
+
+class ClassifierSection(Section):
+    judge: ClassJudgeSection | None = None
 
 
 class RulesSection(Section):
@@ -110,7 +126,7 @@ if TYPE_CHECKING:
     ChecksSection = RulesSection
 else:  # built from the rules themselves, so that a new guard touches one file
     GuardsSection = _rules("guards", guards.BY_NAME)
-    ChecksSection = _rules("checks", checks.BY_NAME)
+    ChecksSection = _rules("checks", judged_replies.KNOWN)
 
 
 class File(Section):
@@ -130,6 +146,7 @@ class File(Section):
     expiry: dict[str, Annotated[int, Field(ge=0)]] = Field(
         default_factory=dict, description="by name of a fact, or code of a lineage or thread pin: turns after which it lapses"
     )
+    classifier: ClassifierSection = Field(default_factory=ClassifierSection)
     guards: GuardsSection = Field(default_factory=GuardsSection)
     checks: ChecksSection = Field(default_factory=ChecksSection)
     taxonomy: dict[str, RowSection] = Field(default_factory=dict, description="changes to rows of the task taxonomy, by key")

@@ -8,10 +8,11 @@ from dataclasses import fields
 from functools import cache
 from typing import Any, Final, Protocol, cast
 
-from routed_agents import checks, guards
+from routed_agents import checks, guards, judged_replies
 from routed_agents.classify import LinearClassifier
 from routed_agents.errors import PolicyError
 from routed_agents.guards import PolicyFloor
+from routed_agents.judged_classes import JudgedClassifier
 from routed_agents.taxonomy import TaskClass, Taxonomy
 from routed_agents.tiers import Deployment, Tiers
 
@@ -71,13 +72,12 @@ def policy_to_toml(policy: Written) -> str:
         lines += ["", "[thresholds.p_strong]", *[f"{_key(key)} = {_toml(float(value))}" for key, value in policy.thresholds.items()]]
     if policy.expiry:
         lines += ["", "[expiry]", *[f"{_key(name)} = {_toml(turns)}" for name, turns in policy.expiry.items()]]
+    lines += _classifier_lines(policy.classifier, notes)
     lines += _rule_lines("guards", policy.guards, guards.DEFAULT, guards.BY_NAME, notes)
-    lines += _rule_lines("checks", policy.checks, checks.DEFAULT, checks.BY_NAME, notes)
+    lines += _rule_lines("checks", policy.checks, checks.DEFAULT, judged_replies.KNOWN, notes)
     lines += _row_lines(policy.taxonomy, notes)
     if policy.tiers.preset is not None and policy.tiers != _preset(policy.tiers.preset):
         notes.append(f"that its tiers are some of preset {policy.tiers.preset}")
-    if not isinstance(policy.classifier, LinearClassifier):
-        notes.append(f"classifier {getattr(policy.classifier, 'name', type(policy.classifier).__qualname__)}")
     named = str(getattr(policy, "hash", ""))  # a cached property, which fits no protocol
     heading = [f"# policy {named}", *[f"# a file cannot hold this part; add it in Python: {note}" for note in notes]]
     return "\n".join([*heading, *lines]) + "\n"
@@ -108,6 +108,17 @@ def _preset(name: str) -> Tiers | None:
 def _floor_items(floor: PolicyFloor) -> list[tuple[str, object]]:
     given = {each.name: getattr(floor, each.name) for each in fields(floor) if getattr(floor, each.name) != each.default}
     return [(key, dict(value) if key == "metadata" else value) for key, value in given.items()]
+
+
+def _classifier_lines(classifier: object, notes: list[str]) -> list[str]:
+    lines: list[str] = []
+    if isinstance(classifier, JudgedClassifier):
+        given = {"model": classifier.model, "above": float(classifier.above), "timeout_s": float(classifier.timeout_s)}
+        lines = ["", "[classifier.judge]", *[f"{key} = {_toml(value)}" for key, value in given.items()]]
+        classifier = classifier.inner
+    if not isinstance(classifier, LinearClassifier):
+        notes.append(f"classifier {getattr(classifier, 'name', type(classifier).__qualname__)}")
+    return lines
 
 
 def _rule_lines(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Final, NotRequired, cast
 
@@ -26,7 +26,7 @@ from routed_agents.integrations.resuming import aresumed, resumed
 from routed_agents.integrations.stopping import HANDED_OFF, can_hand_off, hand_off, stopped_stamp
 from routed_agents.policy import Policy
 from routed_agents.router import Attempt, RoutedCall, Router, labels_from_context
-from routed_agents.state import join
+from routed_agents.state import ThreadState, join
 from routed_agents.steps import STAMP, Step, field_of, text_of, tool_name
 from routed_agents.telemetry.around import within
 from routed_agents.tiers import Tiers, card, same_model
@@ -34,6 +34,8 @@ from routed_agents.tiers import Tiers, card, same_model
 STRONG: Final = "strong"
 AGENTS_KEPT: Final = 64
 """Agents of one middleware whose models are remembered."""
+TOOLS_KEPT: Final = 1_024
+"""Tools of one middleware whose schemas are remembered."""
 
 
 class RoutingState(AgentState[Any]):
@@ -66,6 +68,9 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
         self._cheap = cheap
         self._prompt_cache: Ttl | None = prompt_cache
         self._built: dict[int, tuple[Any, Router, Models]] = {}  # by the model itself: two of one name may have other keys and limits
+        self._schemas: dict[
+            int, tuple[Any, Any, dict[str, Mapping[str, Any]]]
+        ] = {}  # by the tool itself, and what it says of its arguments
 
     @override
     def wrap_model_call(self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]) -> Any:
@@ -84,7 +89,7 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
                         with within(attempt.context):
                             response = handler(_tiered(request, models, attempt, self._prompt_cache))
                         attempt.record(_reply(response))
-                return _answered(response, call)
+                return _answered(response, call, position.state)
         except StepStopped as stop:
             return _instead(stop, call)
 
@@ -106,8 +111,10 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
                     with attempt:
                         with within(attempt.context):
                             response = await handler(_tiered(request, models, attempt, self._prompt_cache))
+                        if attempt.judged:
+                            await attempt.consult(_reply(response))
                         attempt.record(_reply(response))
-                return _answered(response, call)
+                return _answered(response, call, position.state)
         except StepStopped as stop:
             return _instead(stop, call)
 
@@ -137,8 +144,7 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
         models = Models(router.policy, given, {}, sdk_spans=router.telemetry.keeps_sdk_spans)
         return (router if models.policy is router.policy else router.replace(policy=models.policy)), models
 
-    @staticmethod
-    def _open(router: Router, request: ModelRequest[Any]) -> tuple[RoutedCall, Position]:
+    def _open(self, router: Router, request: ModelRequest[Any]) -> tuple[RoutedCall, Position]:
         config = cast("Mapping[str, Any]", ensure_config())
         position = position_of(config)
         step = Step.from_messages(
@@ -162,7 +168,7 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
             branch=position.branch,
             state=position.state,
             memory=position.memory,
-            tool_schemas=lambda: schemas_of(request.tools),
+            tool_schemas=lambda: self._schemas_of(request.tools),
             conditions=reachable(
                 router.policy.tiers, request.tools, schema=isinstance(request.response_format, ProviderStrategy), messages=request.messages
             ),
@@ -171,6 +177,21 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
         )
         call.handed_off = can_hand_off(router.policy.on_stop, position)
         return call, position
+
+    def _schemas_of(self, tools: Sequence[Any]) -> dict[str, Mapping[str, Any]]:
+        """The schemas of tools' arguments; pydantic takes 30 us to write one, so those of an agent's own tools are kept."""
+        found: dict[str, Mapping[str, Any]] = {}
+        for tool in tools:
+            if isinstance(tool, dict):
+                found |= schemas_of([tool])
+                continue
+            kept = self._schemas.get(id(tool))
+            if kept is None or kept[0] is not tool or kept[1] is not tool.args_schema:
+                if len(self._schemas) >= TOOLS_KEPT:
+                    self._schemas.clear()
+                kept = self._schemas[id(tool)] = (tool, tool.args_schema, schemas_of([tool]))
+            found |= kept[2]
+        return found
 
 
 def _tiered(request: ModelRequest[Any], models: Models, attempt: Attempt, cache: Ttl | None) -> ModelRequest[Any]:
@@ -183,7 +204,7 @@ def _tiered(request: ModelRequest[Any], models: Models, attempt: Attempt, cache:
         history,
         kwargs=with_caching(request.model_settings, cache, history) if cache is not None else request.model_settings,
         method="bind_tools",
-        options={"tool_choice": request.tool_choice},
+        options={"tool_choice": request.tool_choice} if request.tool_choice is not None else {},
         tools=request.tools,
     )
     changed, choice = fit.changed, fit.options.get("tool_choice")
@@ -216,8 +237,8 @@ def _reply(response: ModelResponse[Any] | AIMessage | ExtendedModelResponse[Any]
     return next((message for message in inner.result if isinstance(message, AIMessage)), None)
 
 
-def _answered(response: Any, call: RoutedCall) -> Any:
-    """The response with its reply stamped, and the pins and facts for the agent's state."""
+def _answered(response: Any, call: RoutedCall, held: ThreadState | None) -> Any:
+    """The response with its reply stamped, and the pins and facts for the agent's state, where it does not hold them yet."""
     stamp = call.stamp()
     command: object = None
     inner: ModelResponse[Any] = response
@@ -227,11 +248,14 @@ def _answered(response: Any, call: RoutedCall) -> Any:
     elif isinstance(response, AIMessage):
         inner = ModelResponse(result=[response])
     result = [stamped(message, stamp) if isinstance(message, AIMessage) else message for message in inner.result]
+    answer = replace(inner, result=result)
+    if command is None and call.decision.state == held:
+        return answer
     ours = call.decision.state.to_json()
     update = field_of(command, "update")
     theirs = dict(cast("Mapping[str, Any]", update)) if isinstance(update, Mapping) else {}
-    theirs[CHANNEL] = join(theirs.get(CHANNEL), ours)
-    return ExtendedModelResponse(model_response=replace(inner, result=result), command=Command(update=theirs))
+    theirs[CHANNEL] = join(theirs[CHANNEL], ours) if CHANNEL in theirs else ours
+    return ExtendedModelResponse(model_response=answer, command=Command(update=theirs))
 
 
 def _instead(stop: StepStopped, call: RoutedCall) -> ExtendedModelResponse[Any]:

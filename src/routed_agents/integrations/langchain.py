@@ -214,6 +214,8 @@ class RoutedChatModel(BaseChatModel):
                             answer = await target.runnable.ainvoke(going.prompt, target.config, **target.kwargs)
                         except ANSWER_FAILURES as error:
                             answer = going.parse_failure(error)
+                    if attempt.judged:
+                        await going.consult(attempt, answer)
                     going.take(attempt, answer)
             return going.result()
         return going.instead()
@@ -232,6 +234,10 @@ class RoutedChatModel(BaseChatModel):
                             yield from passing.take(chunk)
                             if passing.refused:
                                 break
+                            if passing.whole:  # while the model's run is open: what carries the decision is one of its chunks
+                                passing.record()
+                                attempt.settle()
+                                yield from passing.rest()
                     except ANSWER_FAILURES as error:
                         passing.failed(error)
                     finally:
@@ -257,10 +263,17 @@ class RoutedChatModel(BaseChatModel):
                                 yield ready
                             if passing.refused:
                                 break
+                            if passing.whole:
+                                await passing.consult()
+                                passing.record()
+                                attempt.settle()
+                                for ready in passing.rest():
+                                    yield ready
                     except ANSWER_FAILURES as error:
                         passing.failed(error)
                     finally:
                         passing.ended()
+                    await passing.consult()
                     passing.record()
                 for ready in passing.rest():
                     yield ready
@@ -324,6 +337,8 @@ class RoutedChatModel(BaseChatModel):
                     finally:
                         passing.ended()
                         await stream.aclose()
+                    if attempt.judged and not passing.refused:
+                        await attempt.consult(stream.output_message)
                     passing.record(stream.output_message)
                 for ready in passing.rest():
                     yield ready
@@ -486,6 +501,8 @@ class _Going:
     async def __aenter__(self) -> _Going:
         known = await shelf.aload(self.call.router, self._position)
         self.call.hold(known, resumed=await aresumed(self.call.router, self._position, known, self.call.step.messages))
+        if self.call.router.policy.judge is not None:
+            await self.call.consult()
         self.call.__enter__()
         await self.akeep()
         return self
@@ -574,13 +591,22 @@ class _Going:
         if not self.structured:
             attempt.record(answer)
             return
+        raw, validated = self._judgeable(answer)
+        attempt.record(raw, validated=validated)
+
+    async def consult(self, attempt: Attempt, answer: Any) -> None:
+        """Have judges asked about an answer before it is taken."""
+        raw, validated = self._judgeable(answer) if self.structured else (answer, None)
+        await attempt.consult(raw, validated=validated)
+
+    def _judgeable(self, answer: Any) -> tuple[Any, bool | None]:
+        """The message behind a parsed answer, and whether the parser took it."""
         raw = self._raw(answer)
         told = self._late.options.get("include_raw") if self._late is not None else False
         parsed: Any = cast("dict[str, Any]", answer or {}).get("parsed") if told else answer
         if self._error is not None or parsed is None:
-            attempt.record(raw, validated=False)
-        else:
-            attempt.record(raw, validated=True if isinstance(parsed, BaseModel) else None)  # a dict was parsed, but held against no schema
+            return raw, False
+        return raw, True if isinstance(parsed, BaseModel) else None  # a dict was parsed, but held against no schema
 
     def taking(self, attempt: Attempt) -> Callable[[AIMessage | None], None]:
         """`take` for one attempt."""
@@ -630,7 +656,7 @@ class _Going:
 class _Passing:
     """Chunks of one attempt on their way to the caller: held back until there is something to show and it may be shown."""
 
-    __slots__ = ("_attempt", "_going", "_held", "_hold", "_open", "_stands", "_taken", "refused")
+    __slots__ = ("_attempt", "_going", "_held", "_hold", "_open", "_stands", "_taken", "refused", "whole")
 
     def __init__(self, attempt: Attempt, going: _Going, *, hold: bool) -> None:
         self._attempt = attempt
@@ -641,11 +667,13 @@ class _Passing:
         self._open = False
         self._stands = False
         self.refused = False
+        self.whole = False
 
     def take(self, chunk: Any) -> Sequence[Any]:
         """Take a chunk from the model; give out what may be shown."""
         self._taken.append(chunk)
-        if self._open and not self._held and not _is_last(chunk):
+        self.whole = _is_last(chunk)
+        if self._open and not self._held and not self.whole:
             return (chunk,)
         self._attempt.first_chunk()
         self._held.append(chunk)
@@ -684,8 +712,17 @@ class _Passing:
         elif bound:
             self._attempt.partial(Usage(input=self._going.call.decision.features.tokens, output=bound, source="estimated"))
 
+    async def consult(self) -> None:
+        """Have judges asked about the whole before it is recorded."""
+        if self._attempt.judged and not self.refused and self._attempt.outcome is None:
+            await self._going.consult(self._attempt, self._sum())
+
     def record(self) -> None:
-        """The whole is there: have it judged."""
+        """The whole is there: have it judged, once; what still comes after its last chunk counts."""
+        if self._attempt.outcome is not None:
+            if len(self._taken) > 1 and (used := usage_of(self._sum())) is not None:
+                self._attempt.partial(used)
+            return
         self._going.take(self._attempt, self._sum())
         self._stands = self._attempt.follow_up is None and not self._attempt.alarmed
         if not self._stands:

@@ -108,7 +108,7 @@ class RouterNode(Runnable[Any, Any]):
 
     @override
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Command[Any] | dict[str, Any]:
-        config = ensure_config(config)
+        config = _whole(config)
         position = self._position(config)
         call = self._call(input, config, position)
         known = shelf.load(self.router, position)
@@ -119,11 +119,13 @@ class RouterNode(Runnable[Any, Any]):
 
     @override
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Command[Any] | dict[str, Any]:
-        config = ensure_config(config)
+        config = _whole(config)
         position = self._position(config)
         call = self._call(input, config, position)
         known = await shelf.aload(self.router, position)
         call.hold(self._held(position, known), resumed=await aresumed(self.router, position, known, call.step.messages))
+        if self.router.policy.judge is not None:
+            await call.consult()
         decided = self._decided(call, input, config, position)
         await shelf.akeep(self.router, position, call.decision.state)
         return self._command(*decided)
@@ -137,7 +139,7 @@ class RouterNode(Runnable[Any, Any]):
         call = self._call(state, config, position)
         known = shelf.load(self.router, position)
         call.hold(self._held(position, known), resumed=resumed(self.router, position, known, call.step.messages))
-        update, goto = self._decided(call, state, config, position)
+        update, goto = self._decided(call, state, config, position, edge=True)
         shelf.keep(self.router, position, call.decision.state)
         send_update(cast("Mapping[str, Any]", config), update)
         return cast("Hashable", goto)
@@ -167,7 +169,7 @@ class RouterNode(Runnable[Any, Any]):
         return position
 
     def _decided(
-        self, call: RoutedCall, state: Any, config: RunnableConfig, position: Position
+        self, call: RoutedCall, state: Any, config: RunnableConfig, position: Position, *, edge: bool = False
     ) -> tuple[dict[str, Any], str | Send | None]:
         """What goes into the graph's state, and the node that comes next; None where the node only annotates."""
         with call:
@@ -175,7 +177,7 @@ class RouterNode(Runnable[Any, Any]):
             if not decision.stopped or call.mode != "enforce":
                 goto = self.to[self.router.policy.tiers[call.acting_rank].name] if self.to else None
                 if goto is not None:
-                    _announce(config, goto, decision, call)
+                    _announce(config, goto, decision, call, edge=edge)
                 return self._update(decision, position, goto), self._sent(goto, state, position)
             if HUMAN not in self.to and not self._stop_at:
                 raise StepStopped(call.stopped_message(decision.stopped), decision=decision)
@@ -187,7 +189,7 @@ class RouterNode(Runnable[Any, Any]):
 
     def _update(self, decision: Decision, position: Position, goto: str | None) -> dict[str, Any]:
         state = decision.state
-        if goto is not None and not position.branch:
+        if state.pins and goto is not None and not position.branch:
             key = lineage_key(node=None, namespace=self._beside(position, goto))
             state = replace(state, pins=frozenset([replace(pin, key=key) if pin.key == decision.key else pin for pin in state.pins]))
         return {CHANNEL: state.to_json(), **({self._decision_key: decision.to_record()} if self._decision_key is not None else {})}
@@ -195,6 +197,8 @@ class RouterNode(Runnable[Any, Any]):
     def _held(self, position: Position, known: ThreadState | None) -> ThreadState:
         """The pins and facts that hold here: what holds for a node it goes to holds for the step that is decided for it."""
         state = known or EMPTY
+        if not state.pins:
+            return state
         own = lineage_key(node=position.node, namespace=position.namespace, branch=position.branch)
         keys = {lineage_key(node=None, namespace=self._beside(position, node)) for node in self._models}
         lent = frozenset([replace(pin, key=own) for pin in state.pins if pin.key and pin.key in keys])
@@ -299,14 +303,19 @@ def release(*names: str) -> dict[str, Any]:
     return release_of(names).to_json()
 
 
-def _announce(config: RunnableConfig, node: str, decision: Decision, call: RoutedCall) -> None:
+def _whole(config: RunnableConfig | None) -> RunnableConfig:
+    """The config with what is inherited from the node that runs; LangGraph gives its nodes a whole one, and merging takes 10 us."""
+    return config if config is not None and READ in config.get("configurable", {}) else ensure_config(config)
+
+
+def _announce(config: RunnableConfig, node: str, decision: Decision, call: RoutedCall, *, edge: bool) -> None:
     """Tell an observer of this run what was decided for the node that comes next."""
     callbacks = config.get("callbacks")
     if not isinstance(callbacks, BaseCallbackManager):
         return
     for handler in callbacks.handlers:
         if isinstance(handler, CostObserver):
-            handler.expect(callbacks.parent_run_id, node, decision, call.span.context if call.span is not None else None)
+            handler.expect(callbacks.parent_run_id, node, decision, call.span.context if call.span is not None else None, edge=edge)
 
 
 def _no_channel(config: RunnableConfig) -> str:

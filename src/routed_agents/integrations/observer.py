@@ -71,9 +71,14 @@ class CostObserver(BaseCallbackHandler):
         self._parents: dict[UUID, UUID | None] = {}
         self._expected: dict[UUID, dict[str, list[_Expected]]] = {}
 
-    def expect(self, run: UUID | None, node: str, decision: Any, context: object) -> None:
-        """Remember what the router node with this run decided for a node beside it; the calls made there are recorded under it."""
+    def expect(self, run: UUID | None, node: str, decision: Any, context: object, *, edge: bool = False) -> None:
+        """Remember what the router node with this run decided for a node beside it; the calls made there are recorded under it.
+
+        An edge runs inside the node it leads from, so its graph is one run further up.
+        """
         graph = self._parents.get(run) if run is not None else None
+        if edge and graph is not None:
+            graph = self._parents.get(graph)
         if graph is not None:
             self._expected.setdefault(graph, {}).setdefault(node, []).append(_Expected(decision=decision, context=context))
 
@@ -87,9 +92,31 @@ class CostObserver(BaseCallbackHandler):
 
     @override
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
-        for call in [call for call, seen in list(self._open.items()) if seen.within == run_id]:
-            self._close(call, None, asyncio.CancelledError())  # a cancelled call never says itself that it is over
+        self._broken_off(run_id)
+
+    @override
+    def on_tool_start(self, serialized: Any, input_str: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any) -> None:
+        self._parents[run_id] = parent_run_id  # an agent or a model may be called in there
+
+    @override
+    def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
         self._forget(run_id)
+
+    @override
+    def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        self._broken_off(run_id)
+
+    @override
+    def on_retriever_start(self, serialized: Any, query: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any) -> None:
+        self._parents[run_id] = parent_run_id  # a model may write its queries
+
+    @override
+    def on_retriever_end(self, documents: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        self._forget(run_id)
+
+    @override
+    def on_retriever_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        self._broken_off(run_id)
 
     @override
     def on_chat_model_start(
@@ -145,7 +172,7 @@ class CostObserver(BaseCallbackHandler):
         step = Step.from_messages(
             seen.messages or ("",),
             node=position.node,
-            metadata=dict(seen.metadata),
+            metadata=seen.metadata,
             run=position.run,
             id=expected.step_id() if expected is not None else str(run_id),
         )
@@ -155,7 +182,7 @@ class CostObserver(BaseCallbackHandler):
             step=step,
             decision=decision,
             thread=position.thread,
-            labels=labels_from_tags(self.router.policy.labels, seen.tags),
+            labels=labels_from_tags(self.router.policy.labels, seen.tags) if seen.tags else None,
             key=decision.key if decision is not None else position.node or "",
             started_ns=seen.started_ns,
             first_chunk_ns=seen.first_chunk_ns,
@@ -163,6 +190,11 @@ class CostObserver(BaseCallbackHandler):
             parent=expected.context if expected is not None else seen.parent,
             made_by="langchain_quiet" if QUIET in seen.metadata else "langchain",
         )
+
+    def _broken_off(self, run_id: UUID) -> None:
+        for call in [call for call, seen in list(self._open.items()) if seen.within == run_id]:
+            self._close(call, None, asyncio.CancelledError())  # a cancelled call never says itself that it is over
+        self._forget(run_id)
 
     def _forget(self, run_id: UUID) -> None:
         self._parents.pop(run_id, None)

@@ -106,6 +106,11 @@ class Going:
         self.closed = True
 
     @property
+    def judged(self) -> bool:
+        """A judge may be asked for the step's class, so asynchronous code has to `call.consult` before it enters."""
+        return self.call.router.policy.judge is not None
+
+    @property
     def prompt(self) -> int:
         """The upper bound of the prompt's tokens."""
         return self.call.decision.features.tokens
@@ -127,13 +132,21 @@ class Going:
 
     def take(self, attempt: Attempt, raw: Any) -> None:
         """Record a reply, parsed by the SDK where the caller asked for that; what the parser rejects was paid for all the same."""
+        attempt.record(raw, validated=self._parse(raw))
+
+    async def consult(self, attempt: Attempt, raw: Any) -> None:
+        """Have judges asked about a reply before it is taken."""
+        await attempt.consult(raw, validated=self._parse(raw))
+
+    def _parse(self, raw: Any) -> bool | None:
+        """Whether the SDK's parser takes a reply; None where there is nothing to parse."""
         self._error = None
         try:
             self._reply = self.request.parsed(raw)
         except Exception as error:
             self._reply, self._error = raw, error
         wanted = self.call.step.output_schema is not None
-        attempt.record(raw, validated=False if self._error is not None else True if wanted and self._reply is not raw else None)
+        return False if self._error is not None else True if wanted and self._reply is not raw else None
 
     def result(self) -> Any:
         """What the caller gets: the SDK's reply with the decision on it, or the error of the SDK's own parser."""

@@ -298,12 +298,16 @@ class AsyncProxy(Proxy):
 
     async def _called(self, request: Request) -> Any:
         going = Going(request)
+        if going.judged:
+            await going.call.consult()
         with going:
             for attempt in going.call.attempts():
                 with attempt:
                     attempt.simulated = self._is_simulated()
                     with current(attempt):
                         raw = await self._sdk.post(request.path, **going.sent(attempt))
+                    if attempt.judged:
+                        await going.consult(attempt, raw)
                     going.take(attempt, raw)
         return going.result()
 
@@ -316,6 +320,8 @@ class AsyncProxy(Proxy):
     async def _flow(self, request: Request, now: Now) -> AsyncIterator[Any]:
         going = now.going = Going(request)
         tail: list[Any] = []
+        if going.judged:
+            await going.call.consult()
         with going:
             for attempt in going.call.attempts():
                 with attempt:
@@ -333,6 +339,8 @@ class AsyncProxy(Proxy):
                     finally:
                         passing.ended(going.prompt)
                         await raw.close()
+                    if attempt.judged:
+                        await passing.consult()
                     tail = passing.finish()
         for ready in tail:
             yield ready

@@ -250,6 +250,11 @@ class Passing:
         if self._attempt.outcome is None and (used := usage_so_far(self._gathered, prompt)) is not None:
             self._attempt.partial(used)
 
+    async def consult(self) -> None:
+        """Have judges asked about the whole before it is recorded."""
+        if not self.refused:
+            await self._attempt.consult(self._gathered.reply())
+
     def finish(self) -> list[Any]:
         """Record the whole; give out what was held back, if it stands."""
         self._attempt.record(self._gathered.reply())

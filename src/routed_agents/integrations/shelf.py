@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterable
-from dataclasses import astuple, replace
+from dataclasses import replace
 from typing import Any, Final
 
 from routed_agents.integrations.position import Position
@@ -105,7 +105,7 @@ def _writes(store: Any, position: Position, state: ThreadState) -> Iterable[tupl
 def _items(state: ThreadState) -> Iterable[tuple[str, dict[str, Any]]]:
     """One item for each pin, fact, date and turn; what is confirmed again takes its own place."""
     for pin in state.pins:
-        yield _item(ThreadState(frozenset({pin})), "pin", *map(str, astuple(kind_of(pin))))
+        yield _item(ThreadState(frozenset({pin})), "pin", *kind_of(pin))
     dated = {mark.name: mark for mark in state.marks}
     for fact in state.facts - {name for name, mark in dated.items() if mark.noted}:
         yield _item(ThreadState(facts=frozenset({fact})), "fact", fact)

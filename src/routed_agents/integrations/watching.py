@@ -1,4 +1,4 @@
-"""Watching a graph: a span per run and node, what its model steps cost, and how many of them hang on each node."""
+"""Watching a graph: a span per run, node and tool, what its model steps cost, and how many of them hang on each node."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from routed_agents.integrations.observer import AGAIN, CostObserver
 from routed_agents.integrations.plan import SEPARATOR, Outlook, Plan, Source, plan_of
 from routed_agents.policy import Policy
 from routed_agents.router import Router
+from routed_agents.steps import field_of
 from routed_agents.telemetry import RouteSpan, names
 
 log: Final = logging.getLogger("routed_agents")
@@ -32,7 +33,7 @@ HIDDEN: Final = "langsmith:hidden"
 
 
 def watch(graph: Any, router: Router | Policy | str | None = None, *, remember: str | Path | None = None) -> Any:
-    """Watch a graph: spans for its runs and nodes, the cost of its model calls, and what hangs on each step.
+    """Watch a graph: spans for its runs, nodes and tools, the cost of its model calls, and what hangs on each step.
 
         graph = watch(builder, router).compile(checkpointer=saver)
         graph = watch(compiled, router)
@@ -277,6 +278,72 @@ class GraphWatch(CostObserver):
         super().on_chat_model_start(serialized, messages, run_id=run_id, parent_run_id=parent_run_id, **kwargs)
         if run_id in self._open and (context := self.span_context(parent_run_id)) is not None:
             self._open[run_id].parent = context
+
+    @override
+    def on_tool_start(
+        self,
+        serialized: Any,
+        input_str: Any,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        metadata: dict[str, Any] | None = None,
+        inputs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if not self._inside(run_id, parent_run_id):
+            return
+        super().on_tool_start(serialized, input_str, run_id=run_id, parent_run_id=parent_run_id)
+        known: Mapping[str, Any] = metadata or {}
+        node = known.get("langgraph_node")
+        span = self.router.telemetry.open_tool(
+            str(field_of(serialized, "name") or kwargs.get("name") or "unknown"),
+            call_id=kwargs.get("tool_call_id"),
+            arguments=inputs if inputs is not None else input_str,
+            attributes={**({names.NODE: str(node)} if node else {}), **_run_of(known)},
+            parent=self.span_context(parent_run_id),
+        )
+        if span is not None:
+            self._spans[run_id] = (span, trace.get_current_span(otel_context.get_current()))
+
+    @override
+    def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        if self._owners.get(run_id) is self:
+            self._tool_ended(run_id, output, None)
+            super().on_tool_end(output, run_id=run_id, **kwargs)
+
+    @override
+    def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        if self._owners.get(run_id) is self:
+            super().on_tool_error(error, run_id=run_id, **kwargs)
+            self._tool_ended(run_id, None, None if isinstance(error, GraphBubbleUp) else error)
+
+    @override
+    def on_retriever_start(self, serialized: Any, query: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any) -> None:
+        if self._inside(run_id, parent_run_id):
+            super().on_retriever_start(serialized, query, run_id=run_id, parent_run_id=parent_run_id)
+
+    @override
+    def on_retriever_end(self, documents: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        if self._owners.pop(run_id, None) is self:
+            super().on_retriever_end(documents, run_id=run_id, **kwargs)
+
+    @override
+    def on_retriever_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        if self._owners.pop(run_id, None) is self:
+            super().on_retriever_error(error, run_id=run_id, **kwargs)
+
+    def _inside(self, run_id: UUID, parent_run_id: UUID | None) -> bool:
+        """Take on a run inside one of mine."""
+        if parent_run_id is None or self._owners.get(parent_run_id) is not self:
+            return False
+        self._owners[run_id] = self
+        return True
+
+    def _tool_ended(self, run_id: UUID, output: Any, error: BaseException | None) -> None:
+        self._owners.pop(run_id, None)
+        if span := self._spans.pop(run_id, None):
+            self.router.telemetry.close_tool(span[0], output, error)
 
     def _open_span(self, run_id: UUID, parent_run_id: UUID | None, name: str, attributes: Mapping[str, Any]) -> None:
         parent = self.span_context(parent_run_id) if parent_run_id is not None else None

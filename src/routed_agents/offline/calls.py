@@ -55,7 +55,7 @@ FROM ledger.entries ORDER BY seq
 """
 FROM_SPAN: Final = f"""
 INSERT INTO calls SELECT
-    NULL, :step, :attempt, 'attempt', :thread, :run, :node, :class, :tier, :model, :codes,
+    NULL, :step, :attempt, :kind, :thread, :run, :node, :class, :tier, :model, :codes,
     {REASON.format(codes=":codes", pinned=":pinned")}, :outcome, :error, :cost, :baseline, :baseline_model, NULL,
     :input, :output, :cached, :simulated, :started, :ended
 WHERE NOT EXISTS (SELECT 1 FROM calls WHERE step = :step AND attempt = :attempt AND ended = :ended)
@@ -133,7 +133,7 @@ class Calls:
         self._db = sqlite3.connect(Path(self._folder.name) / "calls.db", isolation_level=None)
         self._db.row_factory = sqlite3.Row
         # a file nobody will open again needs no journal
-        for pragma in ("journal_mode = OFF", "synchronous = OFF", "temp_store = FILE", "cache_size = -16000"):
+        for pragma in ("journal_mode = OFF", "synchronous = OFF", "temp_store = FILE", "cache_size = -2000"):
             self._db.execute(f"PRAGMA {pragma}")
         self._db.executescript(SCHEMA)
         self._counted = False
@@ -176,7 +176,7 @@ class Calls:
     def add_spans(self, spans: Iterable[SpanRecord]) -> None:
         """Take the leaf spans of ours among these."""
         self._counted = False
-        leaves = (_row(span) for span in spans if span.ours and names.OPERATION in span.attributes)
+        leaves = (_row(span) for span in spans if span.is_leaf)
         self._db.execute("BEGIN")
         while rows := list(islice(leaves, CHUNK)):
             self._db.executemany(FROM_SPAN, rows)
@@ -370,7 +370,8 @@ def _row(span: SpanRecord) -> dict[str, object]:
     codes: Sequence[object] = found.get(names.REASONS, ())
     return {
         "step": _text(found, names.STEP) or span.span_id,
-        "attempt": _whole(found, names.ATTEMPT) or 1,
+        "attempt": 1 if (attempt := _whole(found, names.ATTEMPT)) is None else attempt,
+        "kind": _text(found, names.CALL_KIND) or "attempt",
         "thread": _text(found, names.CONVERSATION),
         "run": span.trace_id,
         "node": _text(found, names.NODE) or task_class,

@@ -100,6 +100,8 @@ def by_guard(ledger: Ledger, **where: Unpack[Where]) -> Table:
     tallies: dict[str, _Tally] = {}
     counted: dict[str, set[str]] = {}
     for entry in ledger.entries(**where):
+        if entry.kind != "attempt":  # what a judge said is no reason of the policy's
+            continue
         before = counted.get(entry.step_id, set())
         for code in dict.fromkeys(entry.codes):
             tally = tallies.setdefault(code, _Tally())
@@ -121,7 +123,11 @@ def kept_strong(ledger: Ledger, **where: Unpack[Where]) -> Table:
     """Which steps were answered by the top tier, and why."""
     tallies: dict[tuple[str, str], _Tally] = {}
     for entry in ledger.entries(**where):
-        if entry.outcome not in ("accepted", "watched") or not (entry.tier == "strong" or entry.model == entry.baseline_model):
+        if (
+            entry.kind != "attempt"
+            or entry.outcome not in ("accepted", "watched")
+            or not (entry.tier == "strong" or entry.model == entry.baseline_model)
+        ):
             continue
         why = words(entry.codes[0]).replace(":", ": ") if entry.codes else "pinned before" if entry.pinned else "proposed"
         tally = tallies.setdefault((entry.node or words(entry.task_class), why), _Tally())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,17 +14,25 @@ from routed_agents.telemetry import names
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-VALUE: Final = "STRUCT(stringValue VARCHAR, intValue VARCHAR, doubleValue VARCHAR, boolValue BOOLEAN, arrayValue JSON, kvlistValue JSON)"
-PAIRS: Final = f'STRUCT("key" VARCHAR, "value" {VALUE})[]'
-SPAN: Final = (
-    "STRUCT(traceId VARCHAR, spanId VARCHAR, parentSpanId VARCHAR, name VARCHAR, kind VARCHAR, startTimeUnixNano VARCHAR, "
-    f"endTimeUnixNano VARCHAR, attributes {PAIRS}, status STRUCT(code VARCHAR, message VARCHAR))"
+UNOWNED: Final = (
+    "each AS (SELECT json ->> '$.service' AS service, json ->> '$.scope' AS scope, "
+    "unnest(json_extract(json, '$.resourceSpans[*].scopeSpans[*].spans[*]')) AS span FROM lines)"
 )
-SHAPE: Final = f"STRUCT(resource STRUCT(attributes {PAIRS}), scopeSpans STRUCT(scope STRUCT(name VARCHAR), spans {SPAN}[])[])[]"
-PLAIN: Final = (
-    'v."value".stringValue, v."value".intValue, v."value".doubleValue, CAST(v."value".boolValue AS VARCHAR), '
-    'CAST(v."value".arrayValue AS VARCHAR), CAST(v."value".kvlistValue AS VARCHAR)'
+"""The spans of the lines; scope and service are not worked out, and stand there to be seen in the plan of a query that uses them."""
+OWNED: Final = (
+    "scopes AS (SELECT list_transform(json_extract(json, '$.resourceSpans[*]'), lambda process: {"
+    "service: list_filter(json_extract(process, '$.resource.attributes[*]'), lambda pair: pair ->> '$.key' = 'service.name')[1] "
+    "->> '$.value.stringValue', "
+    "parts: list_transform(json_extract(process, '$.scopeSpans[*]'), lambda part: {"
+    "scope: part ->> '$.scope.name', spans: json_extract(part, '$.spans[*]')})}) AS processes FROM lines), "
+    "owned AS (SELECT unnest(flatten(list_transform(processes, lambda process: flatten(list_transform(process.parts, lambda part: "
+    "list_transform(part.spans, lambda span: {service: process.service, scope: part.scope, span: span})))))) AS one FROM scopes), "
+    "each AS (SELECT one.service AS service, one.scope AS scope, one.span AS span FROM owned)"
 )
+"""The spans with scope and service. All levels are lists, with one unnest at the end: DuckDB unnests 2,048 rows at a time, and as many
+resources can be gigabytes."""
+OWNERS: Final = re.compile(r"\b(scope|service)\b")
+PAIR: Final = "lambda pair: {k: pair ->> '$.key', v: json_extract_string(pair, '$.value.*')[1]}"
 TEXTS: Final = {
     "node": names.NODE,
     "task_class": names.TASK_CLASS,
@@ -46,6 +56,7 @@ WHOLE: Final = {
     "cached_tokens": names.CACHE_READ_TOKENS,
 }
 MONEY: Final = {"cost": names.COST_PICO, "baseline": names.BASELINE_PICO}
+FLAGS: Final = {"pinned": names.PINNED, "simulated": names.SIMULATED}
 PICO: Final = "CAST('0.000000000001' AS DECIMAL(13, 12))"
 DOLLARS: Final = "DECIMAL(38, 12)"
 """Pico-dollars are exact in it. A span without a price has NULL, which no sum takes for nothing."""
@@ -55,7 +66,7 @@ class Spans:
     """A trace file as the view `spans`. Close it, or use it as a context.
 
     One row a span: trace_id, span_id, parent_id, name, kind, scope, service, started, ended, seconds, status; what the columns
-    of TEXTS, WHOLE and MONEY name; pinned, simulated; and `attributes`, a map of all of them as text. Nothing but the file
+    of TEXTS, WHOLE, MONEY and FLAGS name; and `attributes`, a map of all of them as text. Nothing but the file
     can be read, and nothing written.
 
     Args:
@@ -77,12 +88,13 @@ class Spans:
         if not place.is_file():
             raise ConfigurationError(f"trace file {path} does not exist; name one that run --trace or configure(trace_file=...) wrote")
         self._error: type[Exception] = duckdb.Error
+        self._view = partial(view, str(place), skip=skip)
         self._connection: DuckDBPyConnection = duckdb.connect(":memory:")
         self._connection.execute("SET autoinstall_known_extensions = false; SET autoload_known_extensions = false")
         self._connection.execute("SET TimeZone = 'UTC'")
         self._connection.execute(f"SET allowed_paths = [{_quoted(str(place))}]; SET enable_external_access = false")
         try:
-            self._connection.execute(view(str(place), skip=skip))  # which already looks at the file
+            self._connection.execute(self._view(owners=True))  # which already looks at the file
         except duckdb.Error as error:
             self._connection.close()
             raise self._refused(error) from error
@@ -101,11 +113,24 @@ class Spans:
             ConfigurationError: DuckDB refuses the query; its message says why.
         """
         try:
+            self._connection.execute(self._view(owners=self._asks_for_owners(query)))
             self._connection.execute(query)
             described = self._connection.description or []
             return tuple([str(column[0]) for column in described]), self._rows()
         except self._error as error:
             raise self._refused(error) from error
+
+    def _asks_for_owners(self, query: str) -> bool:
+        """Whether a query uses the columns that name a span's scope and service; DuckDB's own plan for it tells."""
+        try:
+            statements = self._connection.extract_statements(query)
+            if len(statements) != 1:
+                return True
+            self._connection.execute(self._view(owners=False))
+            plan = self._connection.execute(f"EXPLAIN (FORMAT json) {statements[0].query}").fetchall()
+        except self._error:
+            return True  # nothing that has a plan, or nothing that DuckDB takes: it says so when it is asked
+        return any(OWNERS.search(str(cell)) for row in plan for cell in row)
 
     def _rows(self) -> Iterator[Sequence[Any]]:
         while True:
@@ -125,53 +150,68 @@ class Unreadable(ConfigurationError):
     """A line of the file is no JSON."""
 
 
-def view(path: str, *, skip: bool = False) -> str:
-    """The statement that makes the view; only the columns that a query uses are worked out."""
-    read = (
-        f"SELECT unnest(resourceSpans) AS process FROM read_json({_quoted(path)}, format = 'newline_delimited', "
-        f"columns = {{resourceSpans: {_quoted(SHAPE)}}}, ignore_errors = {'true' if skip else 'false'}, auto_detect = false)"
+def view(path: str, *, owners: bool, skip: bool = False) -> str:
+    """The statement that makes the view; only the columns that a query uses are worked out.
+
+    Everything is taken out of the text with JSON paths: to read a file's attributes into lists of structs first takes three times as
+    long, however few of them a query uses.
+
+    Args:
+        path: of the file.
+        owners: work out the columns `scope` and `service`, which takes more than half as long again.
+        skip: pass over lines that are no JSON.
+    """
+    lines = (
+        f"lines AS (SELECT json FROM read_json_objects({_quoted(path)}, format = 'newline_delimited', "
+        f"ignore_errors = {'true' if skip else 'false'}))"
     )
+    attributes = {**TEXTS, **WHOLE, **MONEY, **FLAGS}
+    found = [f"{_place(name)} AS {column}" for column, name in attributes.items()]
     columns = [
-        "span.traceId AS trace_id",
-        "span.spanId AS span_id",
-        "NULLIF(span.parentSpanId, '') AS parent_id",
-        "span.name AS name",
-        f"{_enum('span.kind', ('unspecified', 'internal', 'server', 'client', 'producer', 'consumer'), 'SPAN_KIND_')} AS kind",
+        "span ->> '$.traceId' AS trace_id",
+        "span ->> '$.spanId' AS span_id",
+        "NULLIF(span ->> '$.parentSpanId', '') AS parent_id",
+        "span ->> '$.name' AS name",
+        f"{_enum('$.kind', ('unspecified', 'internal', 'server', 'client', 'producer', 'consumer'), 'SPAN_KIND_')} AS kind",
         "scope",
         "service",
-        "make_timestamp_ns(CAST(span.startTimeUnixNano AS BIGINT)) AS started",
-        "make_timestamp_ns(CAST(span.endTimeUnixNano AS BIGINT)) AS ended",
-        "(CAST(span.endTimeUnixNano AS BIGINT) - CAST(span.startTimeUnixNano AS BIGINT)) / 1e9 AS seconds",
-        f"{_enum('span.status.code', ('unset', 'ok', 'error'), 'STATUS_CODE_')} AS status",
-        *[f"{_attribute(name)} AS {column}" for column, name in TEXTS.items()],
-        *[f"CAST({_attribute(name, 'intValue')} AS BIGINT) AS {column}" for column, name in WHOLE.items()],
+        "make_timestamp_ns(CAST(span ->> '$.startTimeUnixNano' AS BIGINT)) AS started",
+        "make_timestamp_ns(CAST(span ->> '$.endTimeUnixNano' AS BIGINT)) AS ended",
+        "(CAST(span ->> '$.endTimeUnixNano' AS BIGINT) - CAST(span ->> '$.startTimeUnixNano' AS BIGINT)) / 1e9 AS seconds",
+        f"{_enum('$.status.code', ('unset', 'ok', 'error'), 'STATUS_CODE_')} AS status",
+        *[f"{_attribute(column, name)} AS {column}" for column, name in TEXTS.items()],
+        *[f"CAST({_attribute(column, name, 'intValue')} AS BIGINT) AS {column}" for column, name in WHOLE.items()],
         *[
-            f"CAST(CAST({_attribute(name, 'intValue')} AS DECIMAL(25, 0)) * {PICO} AS {DOLLARS}) AS {column}"
+            f"CAST(CAST({_attribute(column, name, 'intValue')} AS DECIMAL(25, 0)) * {PICO} AS {DOLLARS}) AS {column}"
             for column, name in MONEY.items()
         ],
-        f"{_attribute(names.PINNED, 'boolValue')} AS pinned",
-        f"{_attribute(names.SIMULATED, 'boolValue')} AS simulated",
-        f'map_from_entries(list_transform(span.attributes, lambda v: {{k: v."key", v: COALESCE({PLAIN})}})) AS attributes',
+        *[f"CAST({_attribute(column, name, 'boolValue')} AS BOOLEAN) AS {column}" for column, name in FLAGS.items()],
+        f"map_from_entries(list_transform(json_extract(span, '$.attributes[*]'), {PAIR})) AS attributes",
     ]
-    # Each level is unnested alone: a column beside an unnest is copied for every row of it, and a batch has hundreds of spans.
     return (
-        f"CREATE VIEW spans AS WITH processes AS ({read}), "
-        f"served AS (SELECT {_attribute('service.name', of='process.resource')} AS service, process.scopeSpans AS parts FROM processes), "
-        "scopes AS (SELECT service, unnest(parts) AS part FROM served), "
-        "named AS (SELECT service, part.scope.name AS scope, part.spans AS spans FROM scopes), "
-        "each AS (SELECT service, scope, unnest(spans) AS span FROM named) "
-        f"SELECT {', '.join(columns)} FROM each"
+        f"CREATE OR REPLACE VIEW spans AS WITH {lines}, {OWNED if owners else UNOWNED}, "
+        "keyed AS (SELECT *, json_extract_string(span, '$.attributes[*].key') AS keys FROM each), "
+        f"found AS (SELECT span, scope, service, {', '.join(found)} FROM keyed) "
+        f"SELECT {', '.join(columns)} FROM found"
     )
 
 
-def _attribute(name: str, kind: str = "stringValue", *, of: str = "span") -> str:
-    # the one field a name's values have; looking through all of them takes four times as long
-    return f'list_filter({of}.attributes, lambda v: v."key" = {_quoted(name)})[1]."value".{kind}'
+def _place(name: str) -> str:
+    """The attribute at the place that its name has among the names, as JSON."""
+    return f"json_extract(span, '$.attributes[' || (list_position(keys, {_quoted(name)}) - 1) || ']')"
 
 
-def _enum(value: str, known: Sequence[str], prefix: str) -> str:
+def _attribute(column: str, name: str, kind: str = "stringValue") -> str:
+    """The value of what stands at an attribute's place; one without a name, which nobody should write, has shifted the places."""
+    named, value = f"'$.key' = {_quoted(name)}", f"'$.value.{kind}'"
+    sought = f"list_filter(json_extract(span, '$.attributes[*]'), lambda pair: pair ->> {named})[1]"
+    return f"CASE WHEN {column} ->> {named} THEN {column} ->> {value} WHEN {column} IS NOT NULL THEN {sought} ->> {value} END"
+
+
+def _enum(path: str, known: Sequence[str], prefix: str) -> str:
+    value = f"COALESCE(span ->> '{path}', '0')"
     cases = " ".join([f"WHEN '{number}' THEN '{name}'" for number, name in enumerate(known)])
-    return f"CASE COALESCE({value}, '0') {cases} ELSE lower(replace({value}, '{prefix}', '')) END"
+    return f"CASE {value} {cases} ELSE lower(replace({value}, '{prefix}', '')) END"
 
 
 def _quoted(text: str) -> str:

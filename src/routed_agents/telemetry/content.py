@@ -25,6 +25,11 @@ def redacted(texts: Iterable[str], redact: Redaction | None) -> list[str]:
     return [text for text in kept if text]
 
 
+def json_text(arguments: object) -> str:
+    """What a tool was called with, as JSON; a text stays as it is."""
+    return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False, default=str)
+
+
 def _shaped(message: object, redact: Redaction) -> dict[str, Any] | None:
     parts: list[dict[str, Any]] = []
     text = redact(text_of(message))

@@ -10,8 +10,9 @@ from typing import Final, Literal
 
 from opentelemetry import trace
 
-MadeBy = Literal["caller", "langchain", "langchain_quiet", "client"]
-"""Who makes a call: the caller's own code, LangChain (`quiet` when the model's SDK is known to make no span), or a client we wrapped."""
+MadeBy = Literal["caller", "langchain", "langchain_quiet", "client", "judge"]
+"""Who makes a call: the caller's own code, LangChain (`quiet` when the model's SDK is known to make no span), a client we wrapped, or
+we ourselves, who ask a judge through an SDK whose span is off."""
 Cure = Literal["suppress", "nested", "option", "none"]
 
 
@@ -182,7 +183,7 @@ def emission_for(provider: str | None, *, made_by: MadeBy, watched: bool) -> Emi
     code makes inside `router.step` is taken for a call of the provider's SDK.
     """
     through_langchain = made_by in ("langchain", "langchain_quiet")
-    ours = through_langchain and not watched
+    ours = (through_langchain or made_by == "judge") and not watched
     suppress = nested = False
     for source in INSTRUMENTORS:
         if not _instruments(source):
@@ -198,6 +199,11 @@ def emission_for(provider: str | None, *, made_by: MadeBy, watched: bool) -> Emi
     if provider == SDK.provider and not ours and made_by != "langchain_quiet" and sdk_traces():
         return Emission(counted_by=SDK.key)
     return Emission(suppress=suppress, nested=nested) if suppress or nested else FULL
+
+
+def tools_told() -> bool:
+    """Whether somebody else makes a span for each tool that LangChain runs."""
+    return langsmith_exports() or any(_instruments(each) for each in INSTRUMENTORS if each.sees_langchain)
 
 
 def installed() -> tuple[Source, ...]:

@@ -16,7 +16,7 @@ class Attribute:
     """One span attribute.
 
     Attributes:
-        on: the spans it stands on: `run`, `node`, `route`, `leaf`, `event`, `link`.
+        on: the spans it stands on: `run`, `node`, `tool`, `route`, `leaf`, `event`, `link`.
         counted: a backend may count it as tokens or money, so it stands on the one span that is counted for a model call.
         guarded: it may identify or quote somebody, so it is written only where the allow-list or the redaction hook lets it.
     """
@@ -49,12 +49,16 @@ def _attribute(name: str, on: str, kind: Kind, says: str, *, counted: bool = Fal
 
 
 # OpenTelemetry GenAI conventions (development), read 2026-11-23
-OPERATION: Final = _attribute("gen_ai.operation.name", "leaf", "string", "`chat`; `route` on a leaf that only tells the decision")
+OPERATION: Final = _attribute(
+    "gen_ai.operation.name", "tool leaf", "string", "`chat`; `route` on a leaf that only tells the decision; `execute_tool` on a tool"
+)
 PROVIDER: Final = _attribute("gen_ai.provider.name", "leaf", "string", "who serves the model")
 REQUEST_MODEL: Final = _attribute("gen_ai.request.model", "route leaf", "string", "the real model asked for, never an alias")
 RESPONSE_MODEL: Final = _attribute("gen_ai.response.model", "leaf", "string", "the model that says it answered")
 RESPONSE_ID: Final = _attribute("gen_ai.response.id", "leaf", "string", "the provider's id of the reply")
-CONVERSATION: Final = _attribute("gen_ai.conversation.id", "route leaf", "string", "the thread; allowed as `thread`", guarded=True)
+CONVERSATION: Final = _attribute(
+    "gen_ai.conversation.id", "run node tool route leaf", "string", "the thread; allowed as `thread`", guarded=True
+)
 INPUT_MESSAGES: Final = _attribute("gen_ai.input.messages", "leaf", "string", "JSON; only through a redaction hook", guarded=True)
 OUTPUT_MESSAGES: Final = _attribute("gen_ai.output.messages", "leaf", "string", "JSON; only through a redaction hook", guarded=True)
 INPUT_TOKENS: Final = _attribute("gen_ai.usage.input_tokens", "leaf", "int", "prompt tokens, cached ones included", counted=True)
@@ -64,10 +68,18 @@ CACHE_WRITE_TOKENS: Final = _attribute(
     "gen_ai.usage.cache_creation.input_tokens", "leaf", "int", "prompt tokens written to the cache", counted=True
 )
 REASONING_TOKENS: Final = _attribute("gen_ai.usage.reasoning.output_tokens", "leaf", "int", "tokens the model thought with", counted=True)
-ERROR_TYPE: Final = _attribute("error.type", "run route leaf", "string", "a code or an exception's name, never its text")
+TOOL_NAME: Final = _attribute("gen_ai.tool.name", "tool", "string", "the tool")
+TOOL_TYPE: Final = _attribute("gen_ai.tool.type", "tool", "string", "`function`: it runs in this process")
+TOOL_CALL: Final = _attribute("gen_ai.tool.call.id", "tool", "string", "the id of the call it answers")
+TOOL_ARGUMENTS: Final = _attribute("gen_ai.tool.call.arguments", "tool", "string", "JSON; only through a redaction hook", guarded=True)
+TOOL_RESULT: Final = _attribute("gen_ai.tool.call.result", "tool", "string", "text; only through a redaction hook", guarded=True)
+ERROR_TYPE: Final = _attribute("error.type", "run node tool route leaf", "string", "a code or an exception's name, never its text")
 
 # OpenInference, which Phoenix reads
-SPAN_KIND: Final = _attribute("openinference.span.kind", "run route leaf", "string", "`LLM` on a counted leaf, else `CHAIN`")
+SPAN_KIND: Final = _attribute(
+    "openinference.span.kind", "run node tool route leaf", "string", "`LLM` on a counted leaf, `TOOL` on a tool, else `CHAIN`"
+)
+LLM_TOOL: Final = _attribute("tool.name", "tool", "string", "as `gen_ai.tool.name`")
 LLM_MODEL: Final = _attribute("llm.model_name", "leaf", "string", "the model the price is for", counted=True)
 LLM_PROVIDER: Final = _attribute("llm.provider", "leaf", "string", "who serves it", counted=True)
 LLM_PROMPT: Final = _attribute("llm.token_count.prompt", "leaf", "int", "as `gen_ai.usage.input_tokens`", counted=True)
@@ -83,11 +95,11 @@ LLM_COST_TOTAL: Final = _attribute("llm.cost.total", "leaf", "double", "USD of t
 USAGE_COST: Final = _attribute("gen_ai.usage.cost", "leaf", "double", "USD of the call", counted=True)
 
 # ours
-SCHEMA: Final = _attribute("routed_agents.schema", "route leaf", "string", "version of these names")
+SCHEMA: Final = _attribute("routed_agents.schema", "run node tool route leaf", "string", "version of these names")
 STEP: Final = _attribute("routed_agents.step.id", "route leaf", "string", "the step")
-NODE: Final = _attribute("routed_agents.node", "route leaf", "string", "the graph's node")
+NODE: Final = _attribute("routed_agents.node", "node tool route leaf", "string", "the graph's node")
 THREAD: Final = "routed_agents.thread"
-RUN: Final = _attribute("routed_agents.run", "route", "string", "the run's id, where the caller configured one")
+RUN: Final = _attribute("routed_agents.run", "run node tool route", "string", "the run's id, where the caller configured one")
 EMIT: Final = _attribute("routed_agents.emit", "leaf", "string", "`decision_only` where another span is counted for this call")
 COUNTED_BY: Final = _attribute("routed_agents.counted_by", "leaf", "string", "whose span that is")
 TASK_CLASS: Final = _attribute("routed_agents.decision.task_class", "route leaf", "string", "the class of the task")
@@ -113,6 +125,7 @@ TIER: Final = _attribute("routed_agents.tier", "route leaf", "string", "the tier
 RANK: Final = _attribute("routed_agents.rank", "leaf", "int", "its rank, 0 the cheapest")
 MODEL: Final = _attribute("routed_agents.model", "leaf", "string", "the model, where the standard names may not stand")
 ATTEMPT: Final = _attribute("routed_agents.attempt", "leaf", "int", "its number, from 1")
+CALL_KIND: Final = _attribute("routed_agents.kind", "leaf", "string", "`judge` on a call that asked a judge; no other leaf has it")
 ATTEMPTS: Final = _attribute("routed_agents.attempts", "route", "int", "attempts made")
 OUTCOME: Final = _attribute(
     "routed_agents.outcome", "route leaf", "string", "`accepted`, `rejected`, `failed`, `abandoned` or `watched`; on a route the last one"
@@ -171,6 +184,7 @@ COUNTERS: Final = {
         Instrument(name="routed_agents.decisions", unit="{decision}", says="steps decided"),
         Instrument(name="routed_agents.escalations", unit="{step}", says="attempts followed by another one"),
         Instrument(name="routed_agents.rejections", unit="{reply}", says="replies a check rejected"),
+        Instrument(name="routed_agents.judgements", unit="{question}", says="judges asked, by what came of it: a failing one is `failed`"),
         Instrument(name="routed_agents.unpriced", unit="{call}", says="calls without a known price"),
         Instrument(name="routed_agents.bypassing", unit="{call}", says="watched calls to a model no policy chose"),
         Instrument(name="routed_agents.alarms", unit="{call}", says="floored steps that a lower model answered"),
@@ -190,6 +204,9 @@ HISTOGRAMS: Final = {
     )
 }
 TOKEN_TYPE: Final = "gen_ai.token.type"
+
+EXECUTE_TOOL: Final = "execute_tool"
+"""The operation of a tool's span; every other operation is a leaf's."""
 
 COUNTED: Final = frozenset(attribute.name for attribute in ATTRIBUTES.values() if attribute.counted)
 """What may stand on one span of a model call only."""

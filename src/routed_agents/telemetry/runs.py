@@ -45,6 +45,11 @@ class SpanRecord:
         return self.scope == names.SCOPE
 
     @property
+    def is_leaf(self) -> bool:
+        """It tells of one model call, and was made by routed-agents."""
+        return self.ours and self.attributes.get(names.OPERATION, names.EXECUTE_TOOL) != names.EXECUTE_TOOL
+
+    @property
     def seconds(self) -> float:
         """How long it took."""
         return (self.end_ns - self.start_ns) / 1e9

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, cast, get_args
 
 from opentelemetry import context as otel_context
@@ -15,12 +16,11 @@ from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, Statu
 from opentelemetry.util.types import AttributeValue
 
 from routed_agents.errors import ConfigurationError
-from routed_agents.pricing import usd_of
-from routed_agents.steps import field_of
+from routed_agents.steps import field_of, text_of
 from routed_agents.telemetry import names
 from routed_agents.telemetry.around import context_for
-from routed_agents.telemetry.content import Redaction, messages_attribute, redacted
-from routed_agents.telemetry.detection import FULL, SDK, Emission, MadeBy, emission_for, langchain_parent
+from routed_agents.telemetry.content import Redaction, json_text, messages_attribute, redacted
+from routed_agents.telemetry.detection import FULL, SDK, Emission, MadeBy, emission_for, langchain_parent, tools_told
 
 if TYPE_CHECKING:
     from routed_agents.decisions import Decision
@@ -33,6 +33,10 @@ Emit = Literal["auto", "full", "decision_only", "off"]
 ALLOWED: Final = "ROUTED_AGENTS_SPAN_LABELS"
 THREAD: Final = "thread"
 """On the allow-list, it lets thread ids onto spans; never onto metrics, where every thread would be a series of its own."""
+
+
+TOOL_ERROR: Final = "tool_error"
+"""The error type of a tool that answered with an error in place of raising it."""
 
 
 class CallView(Protocol):
@@ -52,6 +56,8 @@ class CallView(Protocol):
     def decision_ns(self) -> int: ...
     @property
     def entries(self) -> Sequence[Entry]: ...
+    @property
+    def asides(self) -> Sequence[Entry]: ...
     @property
     def parent(self) -> object: ...
     @property
@@ -150,22 +156,39 @@ class Telemetry:
         """The spans that provider SDKs make by themselves stay on: they are the ones that are counted."""
         return self.enabled and self.emit in ("decision_only", "off")
 
-    def open_route(self, decision: Decision, call: CallView) -> RouteSpan | None:
-        """Start the span of a step, with its decision; its attempts become its children."""
+    def begin_route(self, decision: Decision, call: CallView) -> RouteSpan | None:
+        """Start the span of a step whose decision is not final yet, because a judge is asked first."""
         if not self.enabled:
             return None
         try:
-            node = call.step.node or "step"
-            current = cast("Context", call.parent) if call.parent is not None else _parent_context()
-            span = self._tracer.start_span(
-                f"route {node}", current, SpanKind.INTERNAL, {names.SPAN_KIND: "CHAIN", names.REQUEST_MODEL: decision.model or "none"}
-            )
+            span, current = self._start_route(decision, call)
+            return RouteSpan(span, trace.set_span_in_context(span, current))
+        except Exception as trouble:
+            _complain("a route span could not be opened", trouble)
+            return None
+
+    def _start_route(self, decision: Decision, call: CallView) -> tuple[Span, Context]:
+        node = call.step.node or "step"
+        current = cast("Context", call.parent) if call.parent is not None else _parent_context()
+        span = self._tracer.start_span(
+            f"route {node}", current, SpanKind.INTERNAL, {names.SPAN_KIND: "CHAIN", names.REQUEST_MODEL: decision.model or "none"}
+        )
+        return span, current
+
+    def open_route(self, decision: Decision, call: CallView, begun: RouteSpan | None = None) -> RouteSpan | None:
+        """Start the span of a step, or take the one that was begun, with its decision; its attempts become its children."""
+        if not self.enabled:
+            return None
+        try:
+            span, current = self._start_route(decision, call) if begun is None else (begun.span, begun.context)
             if span.is_recording():
                 span.set_attributes(self._route_attributes(decision, call))
+                if begun is not None:
+                    span.set_attribute(names.REQUEST_MODEL, decision.model or "none")
             shared = {"task_class": decision.task_class, "tier": decision.tier or "stop", "mode": call.mode}
             self._counters["routed_agents.decisions"].add(1, shared, current)
             self._histograms["routed_agents.decision.duration"].record(call.decision_ns / 1e9, {}, current)
-            return RouteSpan(span, trace.set_span_in_context(span, current))
+            return begun if begun is not None else RouteSpan(span, trace.set_span_in_context(span, current))
         except Exception as trouble:
             _complain("a route span could not be opened", trouble)
             return None
@@ -177,7 +200,8 @@ class Telemetry:
             if span.is_recording():
                 entries = call.entries
                 decision = call.decision
-                costs = [entry.cost.total_pico for entry in entries if entry.cost is not None]
+                paid = [*entries, *call.asides] if call.asides else entries
+                costs = [entry.cost.total_pico for entry in paid if entry.cost is not None]
                 baselines = [entry.baseline_pico for entry in entries if entry.baseline_pico is not None]
                 attributes: dict[str, AttributeValue] = {names.ATTEMPTS: len(entries), names.DECIDED_TIER: decision.tier or "stop"}
                 if entries:
@@ -185,11 +209,11 @@ class Telemetry:
                     attributes[names.OUTCOME] = entries[-1].outcome
                 if len(entries) > 1:
                     attributes[names.REASONS] = list(decision.codes)
-                if entries and len(costs) == len(entries):
-                    attributes[names.ROLLUP_COST] = float(usd_of(sum(costs)))
+                if entries and len(costs) == len(paid):
+                    attributes[names.ROLLUP_COST] = _usd(sum(costs))
                     if entries[-1].baseline_pico is not None:
-                        attributes[names.ROLLUP_BASELINE] = float(usd_of(sum(baselines)))
-                        attributes[names.ROLLUP_SAVING] = float(usd_of(sum(baselines) - sum(costs)))
+                        attributes[names.ROLLUP_BASELINE] = _usd(sum(baselines))
+                        attributes[names.ROLLUP_SAVING] = _usd(sum(baselines) - sum(costs))
                 span.set_attributes(attributes)
                 if error is not None:
                     span.set_attribute(names.ERROR_TYPE, type(error).__name__)
@@ -223,6 +247,44 @@ class Telemetry:
             group.span.end()
         except Exception:
             log.exception("the span of a graph could not be closed")
+
+    def open_tool(
+        self,
+        name: str,
+        *,
+        call_id: str | None = None,
+        arguments: object = None,
+        attributes: Mapping[str, AttributeValue] = MappingProxyType({}),
+        parent: object = None,
+    ) -> RouteSpan | None:
+        """Start the span of a tool's execution; None where somebody else makes one. What it was given is content."""
+        if self.emit == "decision_only" or (self.emit == "auto" and tools_told()):
+            return None
+        told: dict[str, AttributeValue] = {
+            names.SPAN_KIND: "TOOL",
+            names.OPERATION: names.EXECUTE_TOOL,
+            names.TOOL_NAME: name,
+            names.LLM_TOOL: name,
+            names.TOOL_TYPE: "function",
+            **attributes,
+        }
+        if call_id:
+            told[names.TOOL_CALL] = call_id
+        if self.capture is not None and arguments and (said := self.capture(json_text(arguments))):
+            told[names.TOOL_ARGUMENTS] = said
+        return self.open_group(f"{names.EXECUTE_TOOL} {name}", told, parent)
+
+    def close_tool(self, tool: RouteSpan, result: object, error: BaseException | None = None) -> None:
+        """End the span of a tool's execution, whose result is content."""
+        try:
+            if self.capture is not None and (answer := text_of(result)) and (said := self.capture(answer)):
+                tool.span.set_attribute(names.TOOL_RESULT, said)
+            if field_of(result, "status") == "error":  # the tool turned its error into an answer
+                tool.span.set_attribute(names.ERROR_TYPE, TOOL_ERROR)
+                tool.span.set_status(Status(StatusCode.ERROR, TOOL_ERROR))
+        except Exception as trouble:
+            _complain("the result of a tool could not be written", trouble)
+        self.close_group(tool, error)
 
     def open_attempt(
         self, route: RouteSpan | None, attempt: AttemptView, call: CallView, *, started_ns: int | None = None, parent: object = None
@@ -292,6 +354,17 @@ class Telemetry:
         """Add an event to a step's route span: what a breaker or a budget has to say."""
         if route is not None:
             route.span.add_event(event, attributes)
+
+    def judged(self, model: str, outcome: str, reason: str = "") -> None:
+        """Count a question to a judge: `accepted`, `failed`, `abandoned`, or `remembered` where the answer was known."""
+        if not self.enabled:
+            return
+        try:
+            self._counters["routed_agents.judgements"].add(
+                1, {"model": model, "outcome": outcome, **({"reason": reason} if reason else {})}
+            )
+        except Exception as trouble:
+            _complain("a question to a judge could not be counted", trouble)
 
     def end(self, span: object) -> None:
         """End a span nothing more is known about."""
@@ -400,6 +473,8 @@ class Telemetry:
             names.SIMULATED: entry.simulated,
             names.USAGE_SOURCE: usage.source,
         }
+        if entry.kind != "attempt":
+            attributes[names.CALL_KIND] = entry.kind
         if entry.codes:
             attributes[names.REASON] = entry.codes[0]
             attributes[names.REASONS] = list(entry.codes)
@@ -434,18 +509,18 @@ class Telemetry:
             if key in entry.labels:
                 attributes[names.LABEL + key] = entry.labels[key]
         if entry.baseline_pico is not None:
-            attributes[names.BASELINE_COST] = float(usd_of(entry.baseline_pico))
+            attributes[names.BASELINE_COST] = _usd(entry.baseline_pico)
             attributes[names.BASELINE_PICO] = entry.baseline_pico
             attributes[names.BASELINE_MODEL] = entry.baseline_model or ""
         if entry.cost is not None:  # last, for the SDK drops the oldest attributes when there are too many
-            total = float(entry.cost.usd)
+            total = _usd(entry.cost.total_pico)
             attributes |= {
                 names.COST_CURRENCY: "USD",
                 names.COST_SOURCE: "simulated" if entry.simulated else "local",
                 names.PRICE_TABLE: entry.price_source or "",
                 names.COST_PICO: entry.cost.total_pico,
-                names.LLM_COST_PROMPT: float(usd_of(entry.cost.prompt_pico)),
-                names.LLM_COST_COMPLETION: float(usd_of(entry.cost.completion_pico)),
+                names.LLM_COST_PROMPT: _usd(entry.cost.prompt_pico),
+                names.LLM_COST_COMPLETION: _usd(entry.cost.completion_pico),
                 names.LLM_COST_TOTAL: total,
                 names.USAGE_COST: total,
             }
@@ -459,9 +534,9 @@ class Telemetry:
         counters = self._counters
         usage = entry.usage
         if entry.cost is not None:
-            counters["routed_agents.cost"].add(float(entry.cost.usd), shared, context)
+            counters["routed_agents.cost"].add(_usd(entry.cost.total_pico), shared, context)
             if entry.baseline_pico:
-                counters["routed_agents.baseline"].add(float(usd_of(entry.baseline_pico)), shared, context)
+                counters["routed_agents.baseline"].add(_usd(entry.baseline_pico), shared, context)
         else:
             counters["routed_agents.unpriced"].add(1, shared, context)
         if usage.prompt:
@@ -496,6 +571,11 @@ class Telemetry:
         for kind, tokens in (("input", entry.usage.prompt), ("output", entry.usage.output)):
             if tokens:
                 self._histograms["gen_ai.client.token.usage"].record(tokens, {**shared, names.TOKEN_TYPE: kind}, context)
+
+
+def _usd(pico: int) -> float:
+    """Dollars for the standard names: the nearest float there is, as dividing whole numbers gives it."""
+    return pico / 10**12
 
 
 def _listed(text: str) -> tuple[str, ...]:

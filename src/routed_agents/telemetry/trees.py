@@ -16,7 +16,7 @@ from routed_agents.pricing import usd_of
 from routed_agents.telemetry import names
 from routed_agents.telemetry.runs import Branch, Run, SpanRecord
 
-Kind = Literal["step", "watched", "attempt", "group"]
+Kind = Literal["step", "watched", "attempt", "judge", "group"]
 
 TIER_STYLES: Final = {"cheap": "green", "mid": "yellow", "strong": "magenta", "stop": "bold red", "unrouted": "yellow"}
 CENT: Final = 10**10
@@ -36,7 +36,8 @@ class Row:
     """One line of a cost tree.
 
     Attributes:
-        kind: a routed step, a call that was only watched, one of several attempts at a step, or a graph or node that holds steps.
+        kind: a routed step, a call that was only watched, one of several attempts at a step, a judge asked about one, or a graph or node
+            that holds steps.
         cost_pico: what the priced calls cost; None when none is priced.
         unpriced: calls without a known price.
         baseline_pico: what the step would have cost on the top tier.
@@ -155,7 +156,7 @@ def _kind(span: SpanRecord) -> Kind | None:
     """What a span is to a cost tree; a leaf of ours counts as watched until its step claims it."""
     if not span.ours:
         return "group"
-    if names.OPERATION in span.attributes:
+    if span.is_leaf:
         return "watched"
     return "step" if names.STEP in span.attributes or span.name.startswith("route ") else "group"
 
@@ -181,7 +182,7 @@ def _rows(root: Branch) -> list[Row]:
 
 
 def _group(branch: Branch, below: list[Row]) -> list[Row]:
-    label = _text(branch.span, names.NODE) or branch.span.name
+    label = _text(branch.span, names.TOOL_NAME) or _text(branch.span, names.NODE) or branch.span.name
     if branch.span.parent_id is not None and len(below) == 1 and below[0].name == label:
         return below  # a node's span round the one step it makes says nothing new
     return [Row(kind="group", name=label, below=tuple(below))]
@@ -190,10 +191,13 @@ def _group(branch: Branch, below: list[Row]) -> list[Row]:
 def _step(branch: Branch, below: Sequence[Row]) -> Row:
     span = branch.span
     leaves = [child.span for child in branch.children if _kind(child.span) == "watched"]
-    attempts = [_leaf(leaf, "attempt", number) for number, leaf in enumerate(leaves, start=1)]
+    calls = [
+        _leaf(leaf, "judge" if names.CALL_KIND in leaf.attributes else "attempt", number) for number, leaf in enumerate(leaves, start=1)
+    ]
+    attempts = [row for row in calls if row.kind == "attempt"]
     others = [row for row in below if row.kind != "watched"]
     last = attempts[-1] if attempts else None
-    costs = [each.cost_pico for each in attempts if each.cost_pico is not None]
+    costs = [each.cost_pico for each in calls if each.cost_pico is not None]
     baselines = [each.baseline_pico for each in attempts if each.baseline_pico is not None]
     decided = _text(span, names.DECIDED_TIER)
     return Row(
@@ -202,15 +206,15 @@ def _step(branch: Branch, below: Sequence[Row]) -> Row:
         task_class=words(_text(span, names.TASK_CLASS)),
         tier=last.tier if last else decided,
         model=last.model if last else "",
-        input=_added(each.input for each in attempts),
-        output=_added(each.output for each in attempts),
-        cached=_added(each.cached for each in attempts),
+        input=_added(each.input for each in calls),
+        output=_added(each.output for each in calls),
+        cached=_added(each.cached for each in calls),
         cost_pico=sum(costs) if costs else None,
-        unpriced=len(attempts) - len(costs),
+        unpriced=len(calls) - len(costs),
         baseline_pico=sum(baselines) if baselines else None,
         mark=last.mark if last and len(attempts) == 1 else "",
         why=_why(span, attempts),
-        below=(*(attempts if len(attempts) > 1 else ()), *others),
+        below=(*(calls if len(calls) > 1 else ()), *others),
     )
 
 
@@ -224,12 +228,14 @@ def _leaf(span: SpanRecord, kind: Kind, number: int = 1) -> Row:
     if not trouble and outcome == "rejected":
         reasons = [_text(span, names.REASON), *found.get(names.REASONS, ())]
         trouble = next((code.removeprefix("check:") for code in reasons if code.startswith("check:")), "")
+    if kind == "judge" and not trouble:
+        trouble = _text(span, names.REASON).removeprefix("judge:")
     if kind == "watched" and not trouble:
         trouble = "not routed" if tier == "unrouted" else "watched"
     return Row(
         kind=kind,
-        name=f"try {found.get(names.ATTEMPT, number)}" if kind == "attempt" else _text(span, names.NODE) or span.name,
-        task_class="" if kind == "attempt" or found.get(names.TASK_CLASS) == "unknown" else words(_text(span, names.TASK_CLASS)),
+        name={"attempt": f"try {found.get(names.ATTEMPT, number)}", "judge": "judge"}.get(kind) or _text(span, names.NODE) or span.name,
+        task_class="" if kind in ("attempt", "judge") or found.get(names.TASK_CLASS) == "unknown" else words(_text(span, names.TASK_CLASS)),
         tier=tier,
         model=_text(span, names.LLM_MODEL) or _text(span, names.REQUEST_MODEL),
         input=found.get(names.INPUT_TOKENS),
@@ -419,7 +425,7 @@ class _Drawing:
         """Which model stands behind which tier, where there's no room for a column of models."""
         models: dict[str, dict[str, None]] = {}
         for row in _walk(self.tree.rows):
-            if row.model and (row.kind == "attempt" or not row.below):
+            if row.model and (row.kind in ("attempt", "judge") or not row.below):
                 models.setdefault(row.tier, {})[row.model] = None
         return [f"{tier}: {', '.join(of)}" for tier, of in models.items() if tier != "unrouted"]
 
@@ -432,7 +438,7 @@ class _Drawing:
             waiting.extend([(child, inside, child is row.below[-1]) for child in reversed(row.below)])
 
     def _cells(self, row: Row, guide: str) -> dict[str, Text]:
-        signs, quiet = self.signs, row.kind == "attempt"
+        signs, quiet = self.signs, row.kind in ("attempt", "judge")
         name = Text(guide, style="dim")
         bad = row.mark or row.tier == "stop"
         if bad:

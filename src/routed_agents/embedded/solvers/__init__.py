@@ -17,6 +17,7 @@ from routed_agents.embedded.solvers import (
     copywriting,
     customer_reply,
     delegation,
+    judging,
     labels,
     plan,
     reviewing,
@@ -56,6 +57,11 @@ def is_mistaken(conversation: Conversation, seed: int) -> bool:
 
 def solve(conversation: Conversation, *, mistaken: bool = False) -> Reply:
     """What the model says or does next."""
+    opinion = judging.opinion(conversation, solve, mistaken=mistaken)
+    if opinion is not None:
+        if conversation.forced_tool:
+            return Reply(calls=(ToolCall(id="", name=conversation.forced_tool, arguments=opinion),), stop="tool")
+        return Reply(text=json.dumps(opinion))
     read = brief(conversation)
     if conversation.tools and conversation.tool_choice != "none":
         called = _call(conversation, read, mistaken=mistaken)
