@@ -10,7 +10,7 @@ from routed_agents.checks import LowLogprob
 from routed_agents.config import policy_schema, policy_to_toml
 from routed_agents.config.lines import lines_of
 from routed_agents.errors import PolicyError
-from routed_agents.guards import PolicyFloor, Verdict, named
+from routed_agents.guards import Compounding, PolicyFloor, Verdict, named
 from routed_agents.judged_classes import JudgedClassifier
 from routed_agents.judged_replies import Judge
 from routed_agents.policy import Policy
@@ -53,6 +53,9 @@ disable = ["deadline"]
 [guards.stall]
 errors = 3
 
+[guards.compounding]
+in_loop = 1
+
 [checks]
 disable = ["empty"]
 
@@ -86,6 +89,7 @@ def test_full_file_gives_the_policy_it_says(write):
     assert policy.floors == (PolicyFloor(tier="strong", metadata=(("vulnerable", True), ("team", 'le"gal')), pin="thread", code="legal"),)
     assert policy.taxonomy.row("summarization").disposition == "escalate"
     assert policy.expiry == {"distress": 20}
+    assert Compounding(in_loop=1) in policy.guards
     assert "deadline" not in repr(policy.guards).lower()
 
 
@@ -204,6 +208,7 @@ MISTAKES = [
     ("[thresholds]\nunsure = 35", "unsure is 35", "line 2", "at most 1"),
     ("[thresholds.p_strong]\nmath = 0.5", 'unknown task class "math"', "line 2", "math_reasoning"),
     ("[thresholds.p_strong]\ndebug_refactor = 0.5", "never read", "line 2", "[taxonomy.debug_refactor] disposition"),
+    ("[guards.compounding]\nin_loop = -1", "in_loop is -1", "line 2", "0"),
     ("[expiry]\ndistress = -1", "distress is -1", "line 2", "0"),
     ('[expiry]\ndistress = "20"', 'distress is "20"', "line 2", "without quotes"),
     ("[expire]\ndistress = 20", "unknown section [expire]", "line 1", "Did you mean [expiry]?"),

@@ -87,6 +87,8 @@ class Features:
         loop_length: model replies since the turn began.
         tool_errors: failed tool results at the end of the history, counted back without a gap.
         repeats: times the newest tool call was made before in this turn, with equal arguments.
+        downstream: model steps that hang on the step's answer, when known.
+        in_loop: its node is part of a loop, so nobody can say how many do.
         turn: names the turn, from the message that opened it.
         run: the graph run that makes the call, when known.
         at: the graph's checkpoint the step is decided at, when known.
@@ -117,6 +119,7 @@ class Features:
     tool_errors: int = 0
     repeats: int = 0
     downstream: int | None = None
+    in_loop: bool = False
     deadline_s: float | None = None
     turn: str = ""
     run: str | None = None
@@ -159,6 +162,7 @@ def extract(step: Step) -> Features:
         tool_errors=turn.errors,
         repeats=turn.repeats,
         downstream=step.downstream,
+        in_loop=step.in_loop,
         deadline_s=step.deadline_s,
         turn=turn.name,
         run=step.run,

@@ -79,6 +79,7 @@ class Step:
         node: the graph node that makes the call.
         output_schema: the JSON Schema the reply must satisfy, if any.
         downstream: model steps that hang on this one's answer, when known.
+        in_loop: its node is part of a loop, so nobody can say how many hang on it.
         deadline_s: seconds the caller can wait for the answer.
         metadata: the caller's own facts (labels, flags, a forced tier under `routed_agents`).
         run: the graph run that makes the call, when known; a run's own messages never start a new turn.
@@ -95,6 +96,7 @@ class Step:
     node: str | None = None
     output_schema: Mapping[str, object] | None = None
     downstream: int | None = None
+    in_loop: bool = False
     deadline_s: float | None = None
     metadata: Mapping[str, object] = field(default_factory=lambda: NOTHING)
     run: str | None = None
@@ -113,6 +115,7 @@ class Step:
         node: str | None = None,
         output_schema: Mapping[str, object] | None = None,
         downstream: int | None = None,
+        in_loop: bool = False,
         deadline_s: float | None = None,
         metadata: Mapping[str, object] | None = None,
         run: str | None = None,
@@ -140,6 +143,7 @@ class Step:
             node=node,
             output_schema=output_schema,
             downstream=downstream,
+            in_loop=in_loop,
             deadline_s=deadline_s,
             metadata=metadata if metadata is not None else NOTHING,
             run=run,

@@ -159,6 +159,7 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
             run=position.run,
             at=position.at,
             downstream=position.downstream,
+            in_loop=position.in_loop,
         )
         call = router.step(
             step,

@@ -429,6 +429,7 @@ class RoutedChatModel(BaseChatModel):
             run=position.run,
             at=position.at,
             downstream=position.downstream,
+            in_loop=position.in_loop,
         )
         router: Router = self.router
         by_schema = wants_schema(kwargs if late is None else {**kwargs, **late.options})

@@ -221,6 +221,12 @@ class RouterNode(Runnable[Any, Any]):
         known = [each for each in found if each is not None]
         return min(known) if len(known) == len(found) else None
 
+    def _in_loop(self, position: Position) -> bool:
+        """Whether the step that is decided is part of a loop, wherever it is made."""
+        if position.watcher is None or not self.to:
+            return position.in_loop
+        return any(position.watcher.in_loop(self._beside(position, node)) for node in self._models)
+
     def _sent(self, goto: str | None, state: Any, position: Position) -> str | Send | None:
         if goto is None or goto == END or not position.branch:
             return goto
@@ -249,6 +255,7 @@ class RouterNode(Runnable[Any, Any]):
                 metadata={**metadata, **chosen.metadata},
                 task_class=chosen.task_class or self._task_class,
                 downstream=chosen.downstream if chosen.downstream is not None else self._downstream(position),
+                in_loop=chosen.in_loop or self._in_loop(position),
             )
         if chosen is None:
             raise ConfigurationError(
@@ -264,6 +271,7 @@ class RouterNode(Runnable[Any, Any]):
             run=position.run,
             at=position.at,
             downstream=self._downstream(position),
+            in_loop=self._in_loop(position),
         )
 
 
