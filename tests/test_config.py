@@ -10,7 +10,7 @@ from routed_agents.checks import LowLogprob
 from routed_agents.config import policy_schema, policy_to_toml
 from routed_agents.config.lines import lines_of
 from routed_agents.errors import PolicyError
-from routed_agents.guards import PolicyFloor, Verdict, named
+from routed_agents.guards import Compounding, PolicyFloor, Verdict, named
 from routed_agents.judged_classes import JudgedClassifier
 from routed_agents.judged_replies import Judge
 from routed_agents.policy import Policy
@@ -44,11 +44,17 @@ unsure = 0.2
 [thresholds.p_strong]
 math_reasoning = 0.9
 
+[expiry]
+distress = 20
+
 [guards]
 disable = ["deadline"]
 
 [guards.stall]
 errors = 3
+
+[guards.compounding]
+in_loop = 1
 
 [checks]
 disable = ["empty"]
@@ -82,6 +88,8 @@ def test_full_file_gives_the_policy_it_says(write):
     assert [each.name for each in policy.tiers.named("strong").deployments] == ["anthropic:claude-opus-5-5", "bedrock-eu"]
     assert policy.floors == (PolicyFloor(tier="strong", metadata=(("vulnerable", True), ("team", 'le"gal')), pin="thread", code="legal"),)
     assert policy.taxonomy.row("summarization").disposition == "escalate"
+    assert policy.expiry == {"distress": 20}
+    assert Compounding(in_loop=1) in policy.guards
     assert "deadline" not in repr(policy.guards).lower()
 
 
@@ -105,6 +113,7 @@ def test_empty_file_is_the_default_policy(write):
         Policy.default(tiers=Tiers.of({"small": "gpt-4o-mini", "my tier": ["openai:gpt-4o", "azure_openai:gpt-4o"]})),
         Policy.default().replace(floors=[PolicyFloor(tier="strong", metadata=(("b", '" and \\'), ("a", 1.5)), task_class="extraction")]),
         Policy.default().replace(thresholds={"math_reasoning": 1.0}, trusted=()),
+        Policy.default().replace(expiry={"distress": 20, "a case of mine": 0}),
         Policy.default().replace(classifier=JudgedClassifier("anthropic:claude-haiku-5-5")),
         Policy.default().replace(classifier=JudgedClassifier("openai:gpt-6-luna", above=1, timeout_s=2)),
         Policy.default().replace(checks=[*DEFAULT_CHECKS, Judge(model="x", task_classes=("extraction",), rubric='Mind the "sum".')]),
@@ -199,6 +208,10 @@ MISTAKES = [
     ("[thresholds]\nunsure = 35", "unsure is 35", "line 2", "at most 1"),
     ("[thresholds.p_strong]\nmath = 0.5", 'unknown task class "math"', "line 2", "math_reasoning"),
     ("[thresholds.p_strong]\ndebug_refactor = 0.5", "never read", "line 2", "[taxonomy.debug_refactor] disposition"),
+    ("[guards.compounding]\nin_loop = -1", "in_loop is -1", "line 2", "0"),
+    ("[expiry]\ndistress = -1", "distress is -1", "line 2", "0"),
+    ('[expiry]\ndistress = "20"', 'distress is "20"', "line 2", "without quotes"),
+    ("[expire]\ndistress = 20", "unknown section [expire]", "line 1", "Did you mean [expiry]?"),
     ("[thresholds]\nlong_context = 7\n[guards.long_context]\nlimit = 5", "long_context is given twice", "line 2", "Keep one"),
     ('[thresholds]\nunsure = 0.3\n[guards]\ndisable = ["low_confidence"]', "is disabled", "line 2", "Remove one"),
     ('[guards]\ndisable = ["dedline"]', 'unknown guard "dedline"', "line 2, [guards] disable", 'Did you mean "deadline"?'),

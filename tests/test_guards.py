@@ -105,6 +105,30 @@ def test_the_loss_is_the_formulas_and_its_evidence_holds_numbers_only() -> None:
     assert (f"{float(exact):.2f}", verdict.evidence) == ("12.97", "loss 12.96 percent points = (92 - 72) x 94 % ^ 7, over 5")
 
 
+@pytest.mark.parametrize(
+    ("key", "reckoned", "codes"),
+    [
+        ("code_generation", None, []),
+        ("code_generation", 0, []),
+        ("code_generation", 1, ["compounding"]),
+        ("code_generation", 40, []),
+        ("classification", 1, []),
+        ("rag_lookup", 1, []),
+    ],
+)
+def test_in_a_loop_it_is_silent_unless_told_how_many_steps_to_reckon_with(key: str, reckoned: int | None, codes: list[str]) -> None:
+    policy = POLICY.replace(guards=[Compounding(in_loop=reckoned)])
+
+    assert said("compounding", decide("x", task_class=key, in_loop=True, policy=policy)) == codes
+
+
+def test_what_is_reckoned_with_in_loops_means_nothing_outside_them() -> None:
+    policy = POLICY.replace(guards=[Compounding(in_loop=1)])
+
+    assert said("compounding", decide("x", task_class="code_generation", policy=policy)) == []
+    assert said("compounding", decide("x", task_class="code_generation", downstream=18, in_loop=True, policy=policy)) == []
+
+
 def test_rates_nobody_knows_keep_it_silent() -> None:
     shipped = Taxonomy.default()
     blind = replace(shipped, rows={**shipped.rows, "code_generation": replace(shipped.row("code_generation"), p_cheap=None)})

@@ -171,6 +171,8 @@ CHANGES: list[dict[str, Any]] = [
     {"floors": [PolicyFloor(tier="strong", node="reply")]},
     {"checks": [Empty()]},
     {"thresholds": {"multi_turn": 0.2}},
+    {"expiry": {"distress": 3}},
+    {"expiry": {"distress": 4}},
     {"trusted": ()},
 ]
 

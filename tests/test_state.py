@@ -8,11 +8,23 @@ from typing import Any
 import pytest
 
 from routed_agents.errors import StateError
-from routed_agents.state import EMPTY, PINS_KEPT, MemoryStateStore, Pin, ThreadState, join, lineage_key, thread_facts
+from routed_agents.state import (
+    EMPTY,
+    PINS_KEPT,
+    TURNS_KEPT,
+    MemoryStateStore,
+    Pin,
+    ThreadState,
+    Turn,
+    join,
+    lineage_key,
+    release_of,
+    thread_facts,
+)
 
 TURN = Pin(scope="turn", tier="strong", key="plan", turn="h1", run="r1")
-LINEAGE = Pin(scope="lineage", tier="strong", key="plan")
-THREAD = Pin(scope="thread", tier="mid")
+LINEAGE = Pin(scope="lineage", tier="strong", key="plan", code="legal")
+THREAD = Pin(scope="thread", tier="mid", code="vip")
 STATE = ThreadState(frozenset({TURN, LINEAGE, THREAD}), frozenset({"distress"}))
 
 
@@ -48,11 +60,62 @@ def test_a_lineage_is_named_by_nodes_and_by_the_ids_of_branches_only(node: str |
 
 
 @pytest.mark.parametrize(
-    ("scope", "key", "left"),
-    [("turn", "plan", {LINEAGE, THREAD}), ("turn", "other", {TURN, LINEAGE, THREAD}), ("thread", "", {TURN, LINEAGE})],
+    ("names", "pins", "facts"),
+    [
+        (["distress"], {TURN, LINEAGE, THREAD}, set[str]()),
+        (["legal"], {TURN, THREAD}, {"distress"}),
+        (["vip", "distress"], {TURN, LINEAGE}, set[str]()),
+        (["nobody"], {TURN, LINEAGE, THREAD}, {"distress"}),
+    ],
 )
-def test_a_release_takes_the_pins_of_one_scope_and_key(scope: Any, key: str, left: set[Pin]) -> None:
-    assert STATE.released(scope=scope, key=key) == ThreadState(frozenset(left), frozenset({"distress"}))
+def test_a_release_takes_facts_and_longer_pins_by_name(names: list[str], pins: set[Pin], facts: set[str]) -> None:
+    after = STATE.join(release_of(names))
+
+    assert (after.pins, after.facts) == (pins, facts)
+
+
+def test_a_release_of_nothing_is_an_error() -> None:
+    with pytest.raises(StateError, match="wanted facts or codes of pins"):
+        release_of([])
+
+
+def test_a_document_of_an_earlier_release_is_read() -> None:
+    assert ThreadState.from_json({"v": 1, "pins": [], "facts": ["distress"]}) == ThreadState(facts=frozenset({"distress"}))
+
+
+def test_only_the_latest_turns_are_kept() -> None:
+    state = EMPTY
+    for number in range(1, TURNS_KEPT + 9):
+        state = state.join(ThreadState(turns=frozenset({Turn(number=number, name=f"h{number}")})))
+
+    assert (len(state.turns), state.latest_turn) == (TURNS_KEPT, TURNS_KEPT + 8)
+
+
+@pytest.mark.parametrize(
+    ("name", "run", "since", "number"),
+    [
+        ("h1", "other", None, 1),
+        ("other", "r2", None, 2),
+        ("other", "other", "05", 2),
+        ("other", "other", "06", None),
+        ("h3", None, None, None),
+    ],
+)
+def test_a_turn_is_known_by_its_message_its_run_and_what_it_takes_up(
+    name: str, run: str | None, since: str | None, number: int | None
+) -> None:
+    state = ThreadState(turns=frozenset({Turn(number=1, name="h1", run="r1", at="01"), Turn(number=2, name="h2", run="r2", at="05")}))
+
+    found = state.turn_of(name=name, run=run, since=since)
+
+    assert (found.number if found else None) == number
+
+
+def test_a_pin_holds_in_the_run_that_takes_up_its_own() -> None:
+    pin = Pin(scope="turn", tier="strong", key="plan", turn="h1", run="r1", at="05")
+    state = ThreadState(frozenset({pin}))
+
+    assert [state.pinned(key="plan", turn="h2", run="r2", since=since) for since in (None, "04", "05", "06")] == [(), (pin,), (pin,), ()]
 
 
 def test_only_so_many_pins_of_a_lineage_are_kept_the_latest_ones() -> None:
@@ -99,6 +162,8 @@ def test_nothing_is_the_empty_state(nothing: dict[str, Any] | None) -> None:
         {"pins": 3},
         {"facts": 3},
         {"pins": [None]},
+        {"marks": [{"noted": 3}]},
+        {"turns": [{"name": "h"}]},
         [1],
         "state",
     ],

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 from routed_agents.classify import Classification
 from routed_agents.features import Features
 from routed_agents.guards import Verdict
-from routed_agents.state import Pin, Scope, ThreadState
+from routed_agents.state import EMPTY, Pin, Scope, ThreadState
 from routed_agents.tiers import Tiers
 
 WIDEST: Final[Mapping[str | None, int]] = {None: 0, "turn": 1, "lineage": 2, "thread": 3}
@@ -88,6 +88,8 @@ class Decision:
         verdicts: what the guards said, strictest first.
         pins: the pins that held for the step.
         policy_hash: the policy that decided.
+        known: the pins and facts of the thread it was decided with.
+        state: the pins and facts it leaves.
     """
 
     id: str
@@ -108,7 +110,8 @@ class Decision:
     tiers: Tiers
     policy_hash: str
     key: str = ""
-    state: ThreadState = field(default_factory=ThreadState)
+    known: ThreadState = EMPTY
+    state: ThreadState = EMPTY
 
     @property
     def codes(self) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from routed_agents.material import hard_split, unlabelled, without_asides
 from routed_agents.steps import (
     NOTHING,
     STAMP,
+    Resumed,
     Role,
     Step,
     ToolCall,
@@ -86,8 +87,12 @@ class Features:
         loop_length: model replies since the turn began.
         tool_errors: failed tool results at the end of the history, counted back without a gap.
         repeats: times the newest tool call was made before in this turn, with equal arguments.
+        downstream: model steps that hang on the step's answer, when known.
+        in_loop: its node is part of a loop, so nobody can say how many do.
         turn: names the turn, from the message that opened it.
         run: the graph run that makes the call, when known.
+        at: the graph's checkpoint the step is decided at, when known.
+        since: the checkpoint from which on everything was decided in this turn, where the run may have taken up another.
         stamps: what earlier replies of this turn were stamped with.
         flags: metadata that policy-file floors may ask for.
     """
@@ -114,9 +119,12 @@ class Features:
     tool_errors: int = 0
     repeats: int = 0
     downstream: int | None = None
+    in_loop: bool = False
     deadline_s: float | None = None
     turn: str = ""
     run: str | None = None
+    at: str | None = None
+    since: str | None = None
     stamps: tuple[Stamp, ...] = ()
     flags: Mapping[str, object]
 
@@ -154,9 +162,12 @@ def extract(step: Step) -> Features:
         tool_errors=turn.errors,
         repeats=turn.repeats,
         downstream=step.downstream,
+        in_loop=step.in_loop,
         deadline_s=step.deadline_s,
         turn=turn.name,
         run=step.run,
+        at=step.at,
+        since=turn.since,
         stamps=turn.stamps,
         flags=step.metadata,
     )
@@ -220,13 +231,15 @@ class _Turn:
     replies: int
     errors: int
     repeats: int
+    since: str | None
 
 
 def _turn(step: Step) -> _Turn:
     """Walk back to the message that opened the turn, and no further.
 
-    A turn opens at a human message after the last stamped reply. A reply stamped by this very run before it means that the human
-    message was written by a node, so the turn goes on further back; only where the run is known is it looked for beyond.
+    A turn opens at a human message after the last stamped reply. A reply stamped by this very run before it, or by one that it takes up,
+    means that the human message was written by a node, so the turn goes on further back; only where the run is known is it looked for
+    beyond.
     """
     messages, run = step.messages, step.run
     opened: int | None = None
@@ -246,7 +259,7 @@ def _turn(step: Step) -> _Turn:
         elif role == "ai":
             stamp = stamp_of(message)
             if opened is not None:
-                growing = stamp is not None and run is not None and stamp.get("run") == run
+                growing = stamp is not None and _goes_on(stamp, step, messages[opened])
                 if run is None:
                     break
                 if not growing:
@@ -270,7 +283,26 @@ def _turn(step: Step) -> _Turn:
         replies=replies,
         errors=errors,
         repeats=_equal(calls[1:], calls),
+        since=_since(step.resumed, messages[opened]),
     )
+
+
+def _goes_on(stamp: Mapping[str, object], step: Step, opener: object) -> bool:
+    """Whether a reply was decided by the step's own run, or by one it takes up, so that the human message after it is a node's."""
+    if step.run is not None and stamp.get("run") == step.run:
+        return True
+    since, at = _since(step.resumed, opener), stamp.get("at")
+    return since is not None and isinstance(at, str) and at >= since
+
+
+def _since(resumed: Resumed | None, opener: object) -> str | None:
+    """The checkpoint at which a turn began that a run has taken up. Whoever answered an interrupt has begun a turn of their own where
+    their words became a message; a summary is nobody's words."""
+    if resumed is None:
+        return None
+    marks = field_of(opener, "additional_kwargs")
+    summary = isinstance(marks, Mapping) and cast("Mapping[str, object]", marks).get("lc_source") == "summarization"
+    return resumed.begun if summary else resumed.spoken
 
 
 def _equal(made: Sequence[ToolCall], calls: Sequence[ToolCall]) -> int:

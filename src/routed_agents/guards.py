@@ -198,8 +198,12 @@ class Compounding:
 
     p_strong and p_cheap are the success rates of this step's class in the taxonomy, `downstream` counts the model steps that hang on its
     answer, and each of those is taken to succeed at the rate `remaining`. The step escalates where the loss is above the tolerance.
-    Silent where a rate is not known, where nothing hangs on the step, and where nobody can say how much does (in a loop `downstream` is
-    None).
+    Silent where a rate is not known, where nothing hangs on the step, and where nobody can say how much does.
+
+    In a loop nobody can: a step may be the last one, or have hundreds behind it. A loop alone is no evidence (graders and agents with tools
+    go round in circles and are right to), and one that gets nowhere is `Stall`'s. So the guard is silent there as well, unless `in_loop`
+    says how many steps to reckon with. With 1 the loss is the most it can be where any step hangs on this one, since each further one
+    makes it smaller: classes with a gap over about five points then go strong in every loop, graders and triage stay cheap.
 
     Limits. The steps count as independent, which overstates the harm: failures cluster, and where the cheap tier fails on a hard input
     the rest would often have failed as well. The loss shrinks along a long chain, because a workflow that rarely succeeds has little to
@@ -209,13 +213,17 @@ class Compounding:
     Attributes:
         tolerance: percent points of the workflow's success that may be lost.
         remaining: percent of the steps that hang on this one that succeed; the taxonomy's median p_strong.
+        in_loop: model steps to reckon with behind a step in a loop; None for silence.
     """
 
     tolerance: int = 5
     remaining: int = 94
+    in_loop: int | None = None
 
     def __call__(self, seen: Assessment, /) -> Verdict | None:
         cheap, strong, downstream = seen.row.p_cheap, seen.row.p_strong, seen.features.downstream
+        if downstream is None and seen.features.in_loop:
+            downstream = self.in_loop
         if cheap is None or strong is None or downstream is None or downstream < 1:
             return None
         loss = (strong - cheap) * _power(self.remaining, downstream)  # percent points, in billionths

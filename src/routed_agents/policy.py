@@ -22,7 +22,7 @@ from routed_agents.guards import TOP, Assessment, Conditions, Guard, PolicyFloor
 from routed_agents.judged_classes import DOUBTS, JudgedClassifier
 from routed_agents.judged_replies import Judge
 from routed_agents.questions import Opinion
-from routed_agents.state import EMPTY, SCOPES, Pin, Scope, ThreadState
+from routed_agents.state import EMPTY, MICRO, SCOPES, Mark, Pin, Scope, ThreadState, Turn, kind_of
 from routed_agents.steps import Step
 from routed_agents.taxonomy import TaskClass, Taxonomy
 from routed_agents.tiers import Deployment, Tier, Tiers, card
@@ -54,6 +54,8 @@ class Policy:
         checks: rules about replies.
         thresholds: p_strong by class key, over the stance's own.
         labels: metadata keys that become labels of spans and ledger entries.
+        expiry: turns of the thread after which a fact, or a lineage or thread pin, lapses, by the fact's name or the pin's code: with 0 it
+            holds in the turn in which it was last noted, with 1 in the next one too. What is not named holds until it is released.
         trusted: metadata keys that may also lower a tier (`task_class`, `routed_agents`); everything else can only raise it.
         on_stop: what a stop becomes: `raise`, `end`, `interrupt`, or the name of a graph node. Outside a graph, in a thread that lost the
             run's context, and for a node that no graph around has, it is raised; so it is after an interrupt that nobody answers.
@@ -69,6 +71,7 @@ class Policy:
     stance: Stance = "balanced"
     mode: Mode = "enforce"
     thresholds: Mapping[str, float] = field(default_factory=dict[str, float])
+    expiry: Mapping[str, int] = field(default_factory=dict[str, int])
     labels: tuple[str, ...] = ("tenant", "agent", "team")
     trusted: tuple[str, ...] = ("task_class", "routed_agents")
     on_stop: str = "raise"
@@ -85,6 +88,9 @@ class Policy:
             self.tiers.named(floor.tier)
         for key in self.thresholds:
             self.taxonomy.row(key)
+        for name, turns in self.expiry.items():
+            if not _is_rank(turns):
+                raise PolicyError(f'expiry of "{name}" is {turns!r}; wanted a number of turns, 0 or more')
         for judge in self.judges:
             self._can_judge(judge)
         self.hash  # noqa: B018  a rule that cannot be hashed fails here, not in the middle of a workflow
@@ -138,6 +144,7 @@ class Policy:
             "stance": [self.stance, sorted(THRESHOLDS[self.stance].items()), SHARES[self.stance]],
             "thresholds": sorted([(key, float(value)) for key, value in self.thresholds.items()]),
             "trusted": sorted(self.trusted),
+            **({"expiry": sorted(self.expiry.items())} if self.expiry else {}),
         }
         return hashlib.blake2b(json.dumps(document, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
 
@@ -203,7 +210,8 @@ class Policy:
         classification, more = self._classify(features) if heard is None else (heard, [])
         trouble = [*trouble, *more]
         row = self.taxonomy.find(classification.task_class) or self._strictest
-        pins = self._pins(features, state, key)
+        held = self._unexpired(features, state)
+        pins = self._pins(features, held, key)
         proposed = self._proposal(row, classification)
         seen = Assessment(
             features=features,
@@ -211,7 +219,7 @@ class Policy:
             row=row,
             tiers=self.tiers,
             pins=pins,
-            facts=state.facts,
+            facts=held.facts,
             conditions=conditions,
             proposed=proposed,
         )
@@ -220,7 +228,7 @@ class Policy:
         settled = settle(
             proposed=proposed, verdicts=verdicts, pinned=pinned, eligible=self._eligible(features, conditions), top=self.tiers.top
         )
-        decision = self._decision(seen, settled, verdicts, step_id=step_id, key=key)
+        decision = self._decision(seen, settled, verdicts, step_id=step_id, key=key, known=state)
         return decision if conditions.opinion is None else self._heard(decision, state, conditions)
 
     @cached_property
@@ -330,7 +338,7 @@ class Policy:
         return [Verdict(guard="taxonomy", code=row.key, evidence="declared from outside", floor=floor)] if floor else []
 
     def _pins(self, features: Features, state: ThreadState, key: str) -> tuple[Pin, ...]:
-        held = state.pinned(key=key, turn=features.turn or None, run=features.run)
+        held = state.pinned(key=key, turn=features.turn or None, run=features.run, since=features.since)
         if features.stamps:
             stamped = {Pin(scope="turn", tier=stamp.tier, key=key, turn=features.turn, code=stamp.code) for stamp in features.stamps}
             held = {*held, *stamped}
@@ -421,32 +429,53 @@ class Policy:
             return fits
         return up  # an estimate above every window is still sent to the top: the provider, not our guess, may say no
 
-    def _decision(self, seen: Assessment, settled: Settlement, verdicts: tuple[Verdict, ...], *, step_id: str, key: str) -> Decision:
+    def _unexpired(self, features: Features, state: ThreadState) -> ThreadState:
+        """The state without what has lapsed in the turns since it was noted."""
+        if not self.expiry or not state:
+            return state
+        now = self._turn(features, state).number
+
+        def holds(name: str, noted: int) -> bool:
+            return not noted or name not in self.expiry or now - noted <= self.expiry[name]
+
+        pins = frozenset(pin for pin in state.pins if pin.scope == "turn" or holds(pin.code, pin.number))
+        return replace(state, pins=pins, facts=frozenset(fact for fact in state.facts if holds(fact, state.mark_of(fact).number)))
+
+    @staticmethod
+    def _turn(features: Features, state: ThreadState) -> Turn:
+        """The turn of a step, counted; a new one comes after all that are known."""
+        found = state.turn_of(name=features.turn, run=features.run, since=features.since)
+        return found or Turn(number=state.latest_turn + 1, name=features.turn, run=features.run or "", at=features.at or "")
+
+    def _counted(self, features: Features, left: ThreadState, known: ThreadState) -> ThreadState:
+        """What a decision leaves, with the turn it was noted in; what is known and not yet counted lapses from this turn on."""
+        if not self.expiry:
+            return left
+        wide = [pin for pin in left.pins | known.pins if pin.scope != "turn" and pin.code in self.expiry]
+        named = [fact for fact in left.facts | known.facts if fact in self.expiry]
+        if not wide and not named:
+            return left
+        turn = self._turn(features, known)
+        number = max(turn.number, known.latest_turn)
+        pins = frozenset(replace(pin, number=number) for pin in wide if pin in left.pins or not pin.number)
+        marks = [left.mark_of(fact) if fact in left.facts else known.mark_of(fact) for fact in named]
+        marks = [replace(mark, number=number) for mark in marks if mark.name in left.facts or not mark.number]
+        return left.join(ThreadState(pins, marks=frozenset(marks), turns=frozenset({turn})))
+
+    def _decision(
+        self, seen: Assessment, settled: Settlement, verdicts: tuple[Verdict, ...], *, step_id: str, key: str, known: ThreadState
+    ) -> Decision:
         tier = self.tiers[settled.rank] if settled.rank is not None else None
         unsure = any(verdict.code in UNSURE for verdict in verdicts)
         scope: Scope | None = None
         if tier is not None and tier.rank:
             scope = widest(["turn", *(verdict.pin for verdict in verdicts if verdict.floor)])
-        facts = frozenset([fact for verdict in verdicts for fact in verdict.facts])
         models = self.deployments(tier, seen.features, seen.conditions) if tier is not None else []
-        pins: frozenset[Pin] = frozenset()
-        if tier is not None and scope is not None:
-            code = next((verdict.code for verdict in verdicts if verdict.floor), "")
-            turn = scope == "turn"
-            features = seen.features
-            pins = frozenset(
-                {
-                    Pin(
-                        scope=scope,
-                        tier=tier.name,
-                        key=key if scope != "thread" else "",
-                        turn=features.turn if turn else "",
-                        run=(features.run or "") if turn else "",
-                        seq=seen.conditions.now_s if turn else 0,
-                        code=code,
-                    )
-                }
-            )
+        pins = self._new_pins(seen, tier.name, verdicts, key, known) if tier is not None and scope is not None else NO_PINS
+        facts = frozenset([fact for verdict in verdicts for fact in verdict.facts])
+        left = ThreadState(pins, facts) if pins or facts else EMPTY
+        if facts and (seen.conditions.now_s or known.marks):
+            left = _dated(left, seen.conditions.now_s, known)
         return Decision(
             id=step_id,
             task_class=seen.row.key,
@@ -466,8 +495,31 @@ class Policy:
             tiers=self.tiers,
             policy_hash=self.hash,
             key=key,
-            state=ThreadState(pins, facts) if pins or facts else EMPTY,
+            known=known,
+            state=self._counted(seen.features, left, known),
         )
+
+    @staticmethod
+    def _new_pins(seen: Assessment, tier: str, verdicts: Sequence[Verdict], key: str, known: ThreadState) -> frozenset[Pin]:
+        """The turn's pin, and one for each verdict that asks for a longer one, by whose code it can be released."""
+        features, now = seen.features, seen.conditions.now_s
+        code = next((verdict.code for verdict in verdicts if verdict.floor), "")
+        run = features.run or ""
+        known_at = [pin.at for pin in seen.pins if kind_of(pin) == ("turn", tier, key, features.turn, run, code)]
+        at = max(known_at, default="") or features.at or ""  # the first time is as good as the last, and leaves the state as it is
+        of_turn = Pin(scope="turn", tier=tier, key=key, turn=features.turn, run=run, at=at, seq=now, code=code)
+        longer = [
+            Pin(
+                scope=verdict.pin,
+                tier=tier,
+                key=key if verdict.pin == "lineage" else "",
+                seq=_after(now, known.mark_of(verdict.code).released),
+                code=verdict.code,
+            )
+            for verdict in verdicts
+            if verdict.floor and verdict.pin is not None and verdict.pin != "turn"
+        ]
+        return frozenset({of_turn, *longer})
 
     def explain(self, decision: Decision) -> str:
         """A decision in words, with what the classifier read as instruction, what spoke most for the class, and the class's threshold.
@@ -510,13 +562,15 @@ class Policy:
             row=row,
             tiers=self.tiers,
             pins=decision.pins,
-            facts=decision.state.facts,
+            facts=decision.known.facts,
             conditions=conditions,
             proposed=decision.settlement.proposed,
         )
         eligible = self._eligible(decision.features, conditions)
         settled = settle(proposed=seen.proposed, verdicts=verdicts, pinned=pinned, eligible=eligible, top=self.tiers.top)
-        return self._decision(seen, settled, verdicts, step_id=decision.id, key=key if key is not None else decision.key)
+        return self._decision(
+            seen, settled, verdicts, step_id=decision.id, key=key if key is not None else decision.key, known=decision.known
+        )
 
 
 SMALLEST_WINDOW: Final = 100_000
@@ -584,6 +638,20 @@ def _is_rank(value: object) -> bool:
 
 def _is_share(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and 0 <= value <= 1
+
+
+def _after(now_s: int, released: int) -> int:
+    """When something is confirmed, in seconds: now, and after the release that its step knows of, whatever the clocks say."""
+    return max(now_s, released // MICRO + 1) if released else now_s
+
+
+def _dated(left: ThreadState, now_s: int, known: ThreadState) -> ThreadState:
+    """What a decision leaves, its facts noted now and after the releases that it knows of."""
+    marks = [Mark(name=fact, noted=max(now_s * MICRO, known.mark_of(fact).released + 1)) for fact in left.facts]
+    return left.join(ThreadState(marks=frozenset(marks)))
+
+
+NO_PINS: Final[frozenset[Pin]] = frozenset()
 
 
 def _redeclared(features: Features, declared: str | None) -> Features:

@@ -31,8 +31,8 @@ from routed_agents.ledger import Entry, Ledger
 from routed_agents.policy import MODES, Mode, Policy
 from routed_agents.pricing import Cost, Prices, Usage, served_model_of, usage_of
 from routed_agents.questions import Opinion
-from routed_agents.state import EMPTY, MemoryStateStore, StateStore, ThreadState, lineage_key
-from routed_agents.steps import Step, carried_stamp, field_of, new_id, text_of
+from routed_agents.state import EMPTY, MemoryStateStore, StateStore, ThreadState, lineage_key, release_of
+from routed_agents.steps import Resumed, Step, carried_stamp, field_of, new_id, text_of
 from routed_agents.telemetry import LeafSpan, MadeBy, RouteSpan, Telemetry
 from routed_agents.tiers import Deployment, Tier, card, same_model
 
@@ -199,6 +199,17 @@ class Router:
         except Exception:
             log.exception("the state store cannot be written; pins and facts of thread %s hold in its messages only", thread)
 
+    def release(self, thread: str, *names: str) -> None:
+        """Say that something is over on a thread: facts, and lineage and thread pins by their code, as they stand now.
+
+        For threads whose pins this router's store keeps. A graph with a `routing` channel is told through the channel:
+        `graph.update_state(config, {"routing": release("distress")})`.
+
+        Raises:
+            StateError: no name was given.
+        """
+        self.remember(thread, release_of(names))
+
     def watch(
         self,
         *,
@@ -356,9 +367,11 @@ class RoutedCall:
         self._history: list[str] = []
         self._consulted = False
 
-    def hold(self, state: ThreadState | None) -> None:
+    def hold(self, state: ThreadState | None, *, resumed: Resumed | None = None) -> None:
         """Give the pins and facts of the thread after all, before the step is entered; the store's hold where None is given."""
         self._given_state = state
+        if resumed is not None:
+            self.step = replace(self.step, resumed=resumed)
 
     async def consult(self) -> None:
         """Have the classifier's judge asked, where it may change the decision, without holding up the event loop; before entering.
@@ -524,6 +537,7 @@ class RoutedCall:
             "v": 1,
             "step": self.step.id,
             "run": self.step.run,
+            "at": self.step.at,
             "node": self.step.node,
             "task_class": decision.task_class,
             "tier": decision.tier,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +17,11 @@ SCOPES: Final[tuple[Scope, ...]] = ("turn", "lineage", "thread")
 VERSION: Final = 1
 PINS_KEPT: Final = 256
 """Turn pins remembered per lineage, the last confirmed: how many runs of one thread may be going on at once."""
+TURNS_KEPT: Final = 32
+"""Turns remembered by name, the latest: how many runs of one thread may be going on at once and still count as one turn each."""
+MICRO: Final = 1_000_000
+UNDATED: Final = 1
+"""When a fact was noted that says nothing about it: before any release."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -28,8 +34,10 @@ class Pin:
         key: the lineage it belongs to; empty for a thread pin.
         turn: the turn it belongs to; empty unless the scope is `turn`.
         run: the graph run it belongs to, when known; it holds in the whole run, even where a summary has replaced the turn's messages.
-        seq: seconds since 1970 when it was last confirmed, so that the oldest turns can be forgotten.
-        code: why.
+        seq: seconds since 1970 when it was last confirmed, so that the oldest turns can be forgotten and older pins released.
+        code: why; a lineage or thread pin is released, and lapses, by this name.
+        at: the graph checkpoint it was confirmed at, so that a run that takes up another knows its turn; empty unless the scope is `turn`.
+        number: the turn of the thread it was confirmed in, where turns are counted.
     """
 
     scope: Scope
@@ -39,38 +47,117 @@ class Pin:
     run: str = ""
     seq: int = 0
     code: str = ""
+    at: str = ""
+    number: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Mark:
+    """When a name was last noted and last released; a fact holds that was noted after it was last released.
+
+    Attributes:
+        name: a fact, or the code of lineage and thread pins.
+        noted: microseconds since 1970; 0 for what is no fact.
+        released: microseconds since 1970; 0 where it never was. What was noted or pinned up to then holds no longer.
+        number: the turn of the thread it was noted in, where turns are counted.
+    """
+
+    name: str
+    noted: int = 0
+    released: int = 0
+    number: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Turn:
+    """A turn of the thread, counted for pins and facts that lapse after some.
+
+    Attributes:
+        number: 1 for the first that was counted.
+        name: from the message that opened it.
+        run: the graph run it belongs to, when known.
+        at: the graph checkpoint at which it was first seen.
+    """
+
+    number: int
+    name: str
+    run: str = ""
+    at: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ThreadState:
-    """The pins and facts of one thread. Joining two states is commutative, associative and idempotent."""
+    """The pins and facts of one thread. Joining two states is commutative, associative and idempotent.
+
+    Attributes:
+        pins: floors that hold.
+        facts: what is true of the thread.
+        marks: when facts were noted, and what was released; a fact without a mark has no date.
+        turns: the latest turns, where they are counted.
+    """
 
     pins: frozenset[Pin] = field(default_factory=frozenset[Pin])
     facts: frozenset[str] = field(default_factory=frozenset[str])
+    marks: frozenset[Mark] = field(default_factory=frozenset[Mark])
+    turns: frozenset[Turn] = field(default_factory=frozenset[Turn])
 
     def join(self, other: ThreadState) -> ThreadState:
-        """Everything either state knows."""
-        if (not other.pins and not other.facts) or other == self:
+        """Everything either state knows, less what either knows to be released."""
+        if not other or other == self:
             return self
-        return ThreadState(_recent(self.pins | other.pins), self.facts | other.facts)
+        return _joined(self, other)
 
-    def pinned(self, *, key: str, turn: str | None, run: str | None = None) -> tuple[Pin, ...]:
-        """The pins that hold for a step of this lineage in this turn, in a stable order."""
-        return tuple(sorted([pin for pin in self.pins if _holds(pin, key, turn, run)])) if self.pins else ()
+    def __bool__(self) -> bool:
+        return bool(self.pins or self.facts or self.marks or self.turns)
+
+    def pinned(self, *, key: str, turn: str | None, run: str | None = None, since: str | None = None) -> tuple[Pin, ...]:
+        """The pins that hold for a step of this lineage in this turn, in a stable order.
+
+        Args:
+            key: the lineage.
+            turn: the turn, as its opening message names it.
+            run: the graph run.
+            since: the checkpoint at which the turn began that the run has taken up.
+        """
+        return tuple(sorted([pin for pin in self.pins if _holds(pin, key, turn, run, since)])) if self.pins else ()
 
     def of_thread(self) -> ThreadState:
-        """What holds in the whole thread: its thread pins and facts."""
+        """What holds in the whole thread: its thread pins and facts, and what is known of them."""
         pins = frozenset(pin for pin in self.pins if pin.scope == "thread")
-        return ThreadState(pins, self.facts) if pins or self.facts else EMPTY
+        return ThreadState(pins, self.facts, self.marks, self.turns) if pins or self.facts or self.marks or self.turns else EMPTY
 
-    def released(self, *, scope: Scope, key: str = "") -> ThreadState:
-        """The state without the pins of one scope (and key); an explicit act of the user, never of a rule."""
-        return ThreadState(frozenset(pin for pin in self.pins if not (pin.scope == scope and pin.key == key)), self.facts)
+    def releases(self) -> ThreadState:
+        """What was released, for those who know of the facts and pins alone."""
+        found = frozenset(Mark(name=mark.name, released=mark.released) for mark in self.marks if mark.released)
+        return ThreadState(marks=found) if found else EMPTY
+
+    def mark_of(self, name: str) -> Mark:
+        """When a fact was noted, or pins of this code were released; no date where nothing is known."""
+        return next((mark for mark in self.marks if mark.name == name), Mark(name=name, noted=UNDATED if name in self.facts else 0))
+
+    def turn_of(self, *, name: str, run: str | None, since: str | None) -> Turn | None:
+        """The counted turn that a step belongs to, if it has been counted."""
+        found = [
+            turn
+            for turn in self.turns
+            if (run is not None and turn.run == run) or (name and turn.name == name) or (since is not None and turn.at >= since)
+        ]
+        return max(found, default=None)
+
+    @property
+    def latest_turn(self) -> int:
+        """The number of the latest turn that was counted; 0 before the first."""
+        return max((turn.number for turn in self.turns), default=0)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON in one normal form, so that equal states are equal documents."""
         ordered = sorted(self.pins) if len(self.pins) > 1 else self.pins
-        return {"v": VERSION, "pins": [dict(_row(pin)) for pin in ordered], "facts": sorted(self.facts)}
+        document: dict[str, Any] = {"v": VERSION, "pins": [dict(_row(pin)) for pin in ordered], "facts": sorted(self.facts)}
+        if self.marks:
+            document["marks"] = [dict(_row(mark)) for mark in sorted(self.marks)]
+        if self.turns:
+            document["turns"] = [dict(_row(turn)) for turn in sorted(self.turns)]
+        return document
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any] | None) -> ThreadState:
@@ -90,10 +177,14 @@ class ThreadState:
         try:
             pins = frozenset([_pin(row) for row in document.get("pins", ())])
             facts = frozenset([str(fact) for fact in document.get("facts", ())])
+            marks = frozenset([_mark(row) for row in document.get("marks", ())])
+            turns = frozenset([_turn(row) for row in document.get("turns", ())])
         except (TypeError, KeyError, AttributeError, ValueError) as error:
             raise StateError(
                 f'routing state cannot be read ({error}); wanted {{"v", "pins", "facts"}} as written by routed-agents'
             ) from None
+        if marks or turns:
+            return _joined(EMPTY, cls(pins, facts, marks, turns))
         return cls(_recent(pins), facts)
 
 
@@ -127,16 +218,80 @@ BRANCHING: Final = frozenset({"tools"})
 
 
 def thread_facts(names: Iterable[str]) -> ThreadState:
-    """A state that holds only these facts, ready to be joined."""
-    return ThreadState(facts=frozenset(names))
+    """A state that holds only these facts, noted now and ready to be joined."""
+    now = _now()
+    return _joined(EMPTY, ThreadState(marks=frozenset(Mark(name=name, noted=now) for name in names)))
 
 
-def _holds(pin: Pin, key: str, turn: str | None, run: str | None) -> bool:
+def release_of(names: Iterable[str]) -> ThreadState:
+    """A state that releases facts, and lineage and thread pins by their code, ready to be joined.
+
+    What was noted or pinned before now holds no longer; what is noted later does. Turn pins end with their turn and are not touched, so a
+    release within a turn doesn't lower it. A state that comes later and knows of neither changes nothing.
+
+    Raises:
+        StateError: no name was given.
+    """
+    now = _now()
+    marks = frozenset(Mark(name=name, released=now) for name in names)
+    if not marks:
+        raise StateError('nothing was named to be released; wanted facts or codes of pins, like "distress"')
+    return ThreadState(marks=marks)
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000
+
+
+def _holds(pin: Pin, key: str, turn: str | None, run: str | None, since: str | None) -> bool:
     if pin.scope == "thread":
         return True
     if pin.key != key:
         return False
-    return pin.scope == "lineage" or (turn is not None and pin.turn == turn) or (run is not None and pin.run == run)
+    if pin.scope == "lineage" or (turn is not None and pin.turn == turn) or (run is not None and pin.run == run):
+        return True
+    return since is not None and pin.at >= since
+
+
+def _joined(left: ThreadState, right: ThreadState) -> ThreadState:
+    """Both states in one normal form.
+
+    What is known of a name is the latest of each kind, and a release strikes out what is no later than itself: a maximum, and a filter
+    that only ever grows with it, so joins in any order agree.
+    """
+    pins, turns = left.pins | right.pins, left.turns | right.turns
+    if turns:
+        turns = _latest_turns(turns)
+    if not left.marks and not right.marks:
+        return ThreadState(_recent(pins), left.facts | right.facts, frozenset(), turns)
+    known: dict[str, Mark] = {}
+    for mark in (*left.marks, *right.marks, *(Mark(name=name, noted=UNDATED) for name in left.facts | right.facts)):
+        known[mark.name] = _latest(known[mark.name], mark) if mark.name in known else mark
+    struck = {mark.name: mark.released for mark in known.values() if mark.released}
+    if struck:
+        pins = frozenset(pin for pin in pins if pin.scope == "turn" or pin.seq * MICRO > struck.get(pin.code, -1))
+    facts = frozenset(mark.name for mark in known.values() if mark.noted > mark.released)
+    dated = frozenset(mark for mark in known.values() if mark.noted > UNDATED or mark.released or mark.number)
+    return ThreadState(_recent(pins), facts, dated, turns)
+
+
+def _latest(one: Mark, other: Mark) -> Mark:
+    return Mark(
+        name=one.name,
+        noted=max(one.noted, other.noted),
+        released=max(one.released, other.released),
+        number=max(one.number, other.number),
+    )
+
+
+def _latest_turns(turns: frozenset[Turn]) -> frozenset[Turn]:
+    """The latest turns, each as it was last counted."""
+    latest: dict[tuple[str, str], Turn] = {}
+    for turn in turns:
+        known = latest.get((turn.name, turn.run))
+        if known is None or known < turn:
+            latest[turn.name, turn.run] = turn
+    return frozenset(sorted(latest.values())[-TURNS_KEPT:])
 
 
 def _recent(pins: frozenset[Pin]) -> frozenset[Pin]:
@@ -148,9 +303,9 @@ def _recent(pins: frozenset[Pin]) -> frozenset[Pin]:
         return pins
     latest: dict[tuple[str, ...], Pin] = {}
     for pin in pins:
-        kind = (pin.scope, pin.tier, pin.key, pin.turn, pin.run, pin.code)
+        kind = kind_of(pin)
         known = latest.get(kind)
-        if known is None or known.seq < pin.seq:
+        if known is None or _confirmed(known) < _confirmed(pin):
             latest[kind] = pin
     if len(latest) > PINS_KEPT:
         by_key: dict[str, list[Pin]] = {}
@@ -162,26 +317,52 @@ def _recent(pins: frozenset[Pin]) -> frozenset[Pin]:
     return pins if len(latest) == len(pins) else frozenset(latest.values())
 
 
+def kind_of(pin: Pin) -> tuple[str, ...]:
+    """The pin without when it was confirmed."""
+    return pin.scope, pin.tier, pin.key, pin.turn, pin.run, pin.code
+
+
+def _confirmed(pin: Pin) -> tuple[int, str, int]:
+    return pin.seq, pin.at, pin.number
+
+
+def _mark(row: Mapping[str, Any]) -> Mark:
+    noted, released, number = (int(row.get(name, 0)) for name in ("noted", "released", "number"))
+    return Mark(name=str(row["name"]), noted=noted, released=released, number=number)
+
+
+def _turn(row: Mapping[str, Any]) -> Turn:
+    return Turn(number=int(row["number"]), name=str(row.get("name", "")), run=str(row.get("run", "")), at=str(row.get("at", "")))
+
+
 def _pin(row: Mapping[str, Any]) -> Pin:
     scope = row["scope"]
     if scope not in SCOPES:
         raise KeyError(f"unknown scope {scope!r}")
     get = row.get
     return _made(
-        scope, str(row["tier"]), str(get("key", "")), str(get("turn", "")), str(get("run", "")), int(get("seq", 0)), str(get("code", ""))
+        scope,
+        str(row["tier"]),
+        str(get("key", "")),
+        str(get("turn", "")),
+        str(get("run", "")),
+        int(get("seq", 0)),
+        str(get("code", "")),
+        str(get("at", "")),
+        int(get("number", 0)),
     )
 
 
 @lru_cache(maxsize=1024)
-def _made(scope: Scope, tier: str, key: str, turn: str, run: str, seq: int, code: str) -> Pin:
+def _made(scope: Scope, tier: str, key: str, turn: str, run: str, seq: int, code: str, at: str, number: int) -> Pin:
     """A pin of these parts; a graph's reducer reads the same few over and over, and making one anew takes 2 us."""
-    return Pin(scope=scope, tier=tier, key=key, turn=turn, run=run, seq=seq, code=code)
+    return Pin(scope=scope, tier=tier, key=key, turn=turn, run=run, seq=seq, code=code, at=at, number=number)
 
 
 @lru_cache(maxsize=1024)
-def _row(pin: Pin) -> tuple[tuple[str, Any], ...]:
-    """A pin's parts as they are written down; empty ones are left out."""
-    return tuple([(name, value) for name in Pin.__slots__ if (value := getattr(pin, name))])
+def _row(thing: Pin | Mark | Turn) -> tuple[tuple[str, Any], ...]:
+    """Its parts as they are written down; empty ones are left out."""
+    return tuple([(name, value) for name in type(thing).__slots__ if (value := getattr(thing, name))])
 
 
 class StateStore(Protocol):

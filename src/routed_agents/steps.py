@@ -40,6 +40,19 @@ NOTHING: Final[Mapping[str, object]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Resumed:
+    """Where a run began that takes up what a kill, an interrupt or a failure cut off, as the ids of its graph's checkpoints.
+
+    Attributes:
+        begun: the checkpoint at which the input came in.
+        spoken: the one at which a person last came in, with the input or with the answer to an interrupt.
+    """
+
+    begun: str
+    spoken: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ToolCall:
     """One call a reply asks for; `arguments` is canonical JSON, so two equal calls compare equal."""
 
@@ -66,9 +79,12 @@ class Step:
         node: the graph node that makes the call.
         output_schema: the JSON Schema the reply must satisfy, if any.
         downstream: model steps that hang on this one's answer, when known.
+        in_loop: its node is part of a loop, so nobody can say how many hang on it.
         deadline_s: seconds the caller can wait for the answer.
         metadata: the caller's own facts (labels, flags, a forced tier under `routed_agents`).
         run: the graph run that makes the call, when known; a run's own messages never start a new turn.
+        at: the graph's checkpoint the step is decided at, when known; the ids of later ones sort after those of earlier ones.
+        resumed: where its run began, when the run may have taken up another; what was decided since then is of the same turn.
     """
 
     id: str
@@ -80,9 +96,12 @@ class Step:
     node: str | None = None
     output_schema: Mapping[str, object] | None = None
     downstream: int | None = None
+    in_loop: bool = False
     deadline_s: float | None = None
     metadata: Mapping[str, object] = field(default_factory=lambda: NOTHING)
     run: str | None = None
+    at: str | None = None
+    resumed: Resumed | None = None
 
     @classmethod
     def from_messages(
@@ -96,9 +115,11 @@ class Step:
         node: str | None = None,
         output_schema: Mapping[str, object] | None = None,
         downstream: int | None = None,
+        in_loop: bool = False,
         deadline_s: float | None = None,
         metadata: Mapping[str, object] | None = None,
         run: str | None = None,
+        at: str | None = None,
         id: str | None = None,
     ) -> Step:
         """Describe a call from its messages and whatever else is known about it.
@@ -122,9 +143,11 @@ class Step:
             node=node,
             output_schema=output_schema,
             downstream=downstream,
+            in_loop=in_loop,
             deadline_s=deadline_s,
             metadata=metadata if metadata is not None else NOTHING,
             run=run,
+            at=at,
         )
 
     @classmethod

@@ -31,7 +31,7 @@ from routed_agents.guards import Assessment, Conditions, Guard, Verdict
 from routed_agents.health_sharing import HealthStore
 from routed_agents.policy import Policy
 from routed_agents.pricing import PriceSource, Usage
-from routed_agents.state import EMPTY, SCOPES, Pin, StateStore, ThreadState
+from routed_agents.state import EMPTY, SCOPES, Pin, StateStore, ThreadState, release_of
 from routed_agents.steps import Step, ToolCall
 from routed_agents.taxonomy import Taxonomy
 
@@ -354,6 +354,7 @@ def check_state_store(factory: Callable[[], StateStore]) -> None:
     name, mark = _name(store), f"check-{time.time_ns()}"
     pin = Pin(scope="lineage", tier="strong", key="reply", code="empathy")
     one, two = ThreadState(frozenset({pin})), ThreadState(facts=frozenset({"distress"}))
+    over = release_of(["distress"])
     load: Callable[[str], ThreadState] = lambda thread: _asked(f"state store {name}", store.load, f"{mark}-{thread}")  # noqa: E731
     add: Callable[[str, ThreadState], None] = lambda thread, state: _asked(f"state store {name}", store.add, f"{mark}-{thread}", state)  # noqa: E731
     _hold(load("new") == EMPTY, f"state store {name} knows something of a thread nobody wrote to; wanted the empty state")
@@ -361,6 +362,10 @@ def check_state_store(factory: Callable[[], StateStore]) -> None:
         for state in states:
             add(thread, state)
         _hold(load(thread) == one.join(two), f"state store {name} has {load(thread)!r} after adding {thread}; wanted {one.join(two)!r}")
+    for thread, states in (("over", (two, over)), ("known to be over", (over, two))):
+        for state in states:
+            add(thread, state)
+        _hold(not load(thread).facts, f"state store {name} has a fact after it was released; keep all that ThreadState.to_json writes")
     _hold(load("new") == EMPTY, f"state store {name} mixes up threads")
     facts = [f"fact-{number}" for number in range(64)]
     with ThreadPoolExecutor(8) as pool:

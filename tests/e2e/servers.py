@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -113,3 +114,45 @@ def listening(process: subprocess.Popen[bytes]) -> set[str]:
 
 LOOPBACK: Final = {"0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F"}
 """127.0.0.1, ::1 and ::ffff:127.0.0.1 as `listening` has them."""
+
+
+def postgres_program(name: str) -> Path:
+    """One of PostgreSQL's server programs, from the PATH or where Debian and Ubuntu put them; else the test is skipped."""
+    newest = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: int(path.parts[-3]))
+    found = shutil.which(name) or (str(newest[-1]) if newest else None)
+    if found is None:
+        pytest.skip(f"no {name}: install PostgreSQL's server (Debian and Ubuntu: the package postgresql), or put it on the PATH")
+    return Path(found)
+
+
+@contextmanager
+def postgres() -> Generator[str]:
+    """A PostgreSQL server with a data folder of its own; gives the address of its database."""
+    initdb, server = postgres_program("initdb"), postgres_program("postgres")
+    with tempfile.TemporaryDirectory(prefix="pg") as name:
+        folder, port = Path(name), free_port()
+        user = "nobody" if os.geteuid() == 0 else None  # it refuses to run as root
+        if user is not None:
+            shutil.chown(folder, user)
+        as_user: dict[str, Any] = {"user": user, "group": None, "extra_groups": []} if user is not None else {}
+        made = [initdb, "--pgdata", folder / "data", "--username", "postgres", "--auth", "trust", "--encoding", "UTF8", "--no-sync"]
+        done = subprocess.run(list(map(str, made)), cwd=folder, capture_output=True, text=True, check=False, **as_user)
+        assert done.returncode == 0, done.stderr[-2000:]
+        argv = [server, "-D", folder / "data", "-h", "127.0.0.1", "-p", port, "-k", folder, "-F"]
+        log = folder / "server.log"
+        with log.open("wb") as out:
+            process = subprocess.Popen(list(map(str, argv)), cwd=folder, stdout=out, stderr=out, start_new_session=True, **as_user)
+        try:
+            ping = list(map(str, [postgres_program("pg_isready"), "-h", "127.0.0.1", "-p", port]))
+            wait_for(
+                lambda: process.poll() is not None or subprocess.run(ping, capture_output=True, check=False).returncode == 0,
+                30,
+                lambda: log.read_text(errors="replace")[-2000:],
+            )
+            assert process.poll() is None, log.read_text(errors="replace")[-2000:]
+            yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
+        finally:
+            process.send_signal(signal.SIGINT)  # fast shutdown: connections are closed, nothing is waited for
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(20)
+            _end(process)

@@ -7,6 +7,7 @@ import json
 from typing import Annotated, Any, Literal
 
 import pytest
+from langchain.agents import create_agent
 from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
@@ -14,8 +15,9 @@ from langgraph.types import Command, Send
 from opentelemetry import trace
 from pydantic import BaseModel, Field
 
-from routed_agents import RoutedChatModel, RouterNode, join, watch
+from routed_agents import Policy, RoutedChatModel, RouterMiddleware, RouterNode, join, watch
 from routed_agents.errors import ConfigurationError
+from routed_agents.guards import Compounding
 from routed_agents.integrations.plan import Outlook
 from routed_agents.integrations.watching import watch_of
 from routed_agents.telemetry import names
@@ -262,7 +264,7 @@ def test_a_router_node_and_the_model_behind_it_know_the_same(books):
 
 
 def test_a_guard_reads_it(books):
-    from routed_agents import Policy, Verdict
+    from routed_agents import Verdict
     from routed_agents.guards import named
 
     @named("compounding", version="1")
@@ -275,6 +277,56 @@ def test_a_guard_reads_it(books):
     graph = watch(chain_of(triage=(calls(model), 1), draft=(calls(model), 3)), books.router).compile()
     graph.invoke(asked())
     assert [tier for tier, _ in books.story] == ["strong", "cheap"]
+
+
+def loop_of(ask: Any, **more: Any) -> StateGraph[Any]:
+    """A node that goes back to itself once, and one behind it."""
+    builder: StateGraph[Any] = StateGraph(Desk)
+    for name, node in {"ask": ask, **more}.items():
+        builder.add_node(name, node, metadata={"model_steps": 1, "task_class": "code_generation"})
+    builder.add_edge(START, "ask")
+    builder.add_conditional_edges("ask", lambda state: "ask" if len(state["messages"]) < 3 else "reply", ["ask", "reply"])
+    return builder
+
+
+def test_a_step_in_a_loop_knows_it_and_its_span_says_so(books):
+    model = books.model()
+    watch(loop_of(calls(model), reply=calls(model)), books.router).compile().invoke(asked())
+    told = [
+        (route.attributes[names.NODE], route.attributes.get(names.IN_LOOP), route.attributes.get(names.DOWNSTREAM))
+        for route in books.routes
+    ]
+    assert told == [("ask", True, None), ("ask", True, None), ("reply", None, 0)]
+
+
+@pytest.mark.parametrize("with_tools", [True, False])
+def test_an_agent_is_a_loop_where_it_has_tools(with_tools, books):
+    def look(n: int) -> str:
+        """Look it up."""
+        return "found"
+
+    tools = [look] if with_tools else []
+    agent = create_agent(scripted(OPUS, "done"), tools, middleware=[RouterMiddleware(books.router, cheap=scripted(HAIKU, "done"))])
+    watch(agent, books.router).invoke(asked())
+    assert [names.IN_LOOP in route.attributes for route in books.routes] == [with_tools]
+
+
+def test_what_to_reckon_with_in_a_loop_is_the_policys():
+    policy = Policy.default()
+    guards = [Compounding(in_loop=1) if isinstance(guard, Compounding) else guard for guard in policy.guards]
+    found = []
+    for each in (policy, policy.replace(guards=guards)):
+        books = Books(each)
+        node = RouterNode(books.router, to={"cheap": "quick", "strong": "deep"}, task_class="code_generation")
+        builder: StateGraph[Any] = StateGraph(Desk)
+        builder.add_node("router", node, destinations=node.destinations)
+        for name in ("quick", "deep"):
+            builder.add_node(name, lambda state, name=name: {"messages": [AIMessage(name)]}, metadata={"model_steps": 1})
+            builder.add_conditional_edges(name, lambda state: END, ["router", END])
+        builder.add_edge(START, "router")
+        result = watch(builder, books.router).compile().invoke({"messages": [HumanMessage("Write a function that adds two numbers.")]})
+        found.append((result["messages"][-1].text, books.routes[0].attributes[names.IN_LOOP]))
+    assert found == [("quick", True), ("deep", True)]
 
 
 # ---- spans ----------------------------------------------------------------------------------------------------------

@@ -63,19 +63,38 @@ MUTATIONS = (
         3,
         "a node's message starts a turn",
         "features.py",
-        'growing = stamp is not None and run is not None and stamp.get("run") == run',
+        "growing = stamp is not None and _goes_on(stamp, step, messages[opened])",
         "growing = False",
     ),
     Mutation(
         3,
         "decisions pin nothing",
         "policy.py",
-        "state=ThreadState(pins, facts) if pins or facts else EMPTY",
-        "state=ThreadState(facts=facts)",
+        "left = ThreadState(pins, facts) if pins or facts else EMPTY",
+        "left = ThreadState(facts=facts)",
     ),
     Mutation(3, "pins hold in every lineage", "state.py", "    if pin.key != key:\n        return False\n", ""),
     Mutation(3, "a branch is its node", "state.py", 'f"{own}:{task}" if branch and task else own', "own"),
-    Mutation(3, "join keeps the left's facts", "state.py", "self.facts | other.facts)", "self.facts)"),
+    Mutation(
+        3, "join keeps the left's facts", "state.py", "left.facts | right.facts, frozenset(), turns)", "left.facts, frozenset(), turns)"
+    ),
+    Mutation(3, "a release takes turn pins", "state.py", 'pin.scope == "turn" or pin.seq * MICRO', "pin.seq * MICRO"),
+    Mutation(
+        3,
+        "a longer pin stands for the turn's",
+        "policy.py",
+        "return frozenset({of_turn, *longer})",
+        "return frozenset(longer or {of_turn})",
+    ),
+    Mutation(
+        3, "the later release is lost", "state.py", "released=max(one.released, other.released)", "released=one.released or other.released"
+    ),
+    Mutation(3, "what is noted later is released too", "state.py", "if mark.noted > mark.released)", "if not mark.released)"),
+    Mutation(
+        3, "a fact counts from its first turn", "state.py", "number=max(one.number, other.number)", "number=one.number or other.number"
+    ),
+    Mutation(3, "a run taken up begins a turn", "features.py", "since is not None and isinstance(at, str) and at >= since", "False"),
+    Mutation(3, "pins of the run taken up are lost", "state.py", "return since is not None and pin.at >= since", "return False"),
     Mutation(3, "join forgets the latest", "state.py", "[-PINS_KEPT:]", "[:PINS_KEPT]"),
     Mutation(3, "distress stays in its step", "guards.py", "if facing and (found or known):", "if facing and found:"),
     Mutation(
@@ -159,8 +178,8 @@ MUTATIONS = (
         6,
         "pins are dated by the clock",
         "policy.py",
-        "seq=seen.conditions.now_s if turn else 0",
-        'seq=__import__("time").time_ns() if turn else 0',
+        "features, now = seen.features, seen.conditions.now_s",
+        'features, now = seen.features, __import__("time").time_ns()',
     ),
     Mutation(
         7,

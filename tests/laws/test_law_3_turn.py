@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
@@ -16,8 +16,8 @@ from worlds import FLOORS, POLICIES, STOPPED, TEXTS, height, quiet_router
 from routed_agents import state as state_module
 from routed_agents.guards import Conditions
 from routed_agents.router import Router
-from routed_agents.state import EMPTY, Pin, ThreadState, join, lineage_key
-from routed_agents.steps import Step
+from routed_agents.state import EMPTY, Mark, Pin, ThreadState, Turn, join, lineage_key
+from routed_agents.steps import Resumed, Step
 
 POLICY = POLICIES[3].replace(floors=FLOORS)
 PERSON_FACING = [row.key for row in POLICY.taxonomy if row.person_facing]
@@ -33,8 +33,8 @@ class Call:
     floor: int = 0
     gone: tuple[int, ...] = ()
 
-    def step(self, messages: Sequence[object], run: str | None) -> Step:
-        return Step.from_messages(messages, node=self.node, task_class=self.task_class, metadata={"floor": self.floor}, run=run)
+    def step(self, messages: Sequence[object], run: str | None, at: str | None = None) -> Step:
+        return Step.from_messages(messages, node=self.node, task_class=self.task_class, metadata={"floor": self.floor}, run=run, at=at)
 
     @property
     def conditions(self) -> Conditions:
@@ -49,21 +49,46 @@ class Thread:
     in_graph: bool = True
     messages: list[dict[str, Any]] = field(default_factory=list)
     runs: int = 0
+    written: int = 0
+    checkpoints: int = 0
+    begun: str = ""
+    taken_up: bool = False
 
     @property
     def run(self) -> str | None:
         return f"run{self.runs}" if self.in_graph else None
 
+    @property
+    def at(self) -> str:
+        return f"{self.checkpoints:06}"
+
     def human(self, text: str) -> None:
         self.runs += 1
+        self.checkpoints += 1
+        self.begun, self.taken_up = self.at, False
         self.say("user", text)
 
+    def cut_off(self) -> None:
+        """Another run takes up the one that ends here."""
+        self.runs += 1
+        self.taken_up = True
+
+    def summarize(self) -> None:
+        """A node puts a message of its own in the place of all others."""
+        self.messages.clear()
+        self.say("user", "So far: the request is being worked on")
+
     def say(self, role: str, text: str, **more: Any) -> None:
-        self.messages.append({"role": role, "content": text, "id": f"m{len(self.messages)}", **more})
+        self.written += 1
+        self.messages.append({"role": role, "content": text, "id": f"m{self.written}", **more})
 
     def call(self, made: Call) -> int:
         """Decide a step over the shared history and append its stamped reply, as an integration does."""
-        opened = self.router.step(made.step(self.messages, self.run), thread="t", namespace=made.namespace, conditions=made.conditions)
+        self.checkpoints += 1
+        step = made.step(self.messages, self.run, self.at if self.in_graph else None)
+        opened = self.router.step(step, thread="t", namespace=made.namespace, conditions=made.conditions)
+        if self.taken_up and self.in_graph:
+            opened.hold(None, resumed=Resumed(begun=self.begun, spoken=self.begun))
         with opened as call:
             if call.decision.rank is not None:
                 tools = [{"name": "look", "args": {}, "id": "1"}]
@@ -90,6 +115,7 @@ events = st.lists(
         st.sampled_from([("tool", "success"), ("tool", "error")]),
         st.sampled_from(TEXTS).map(lambda text: ("human", text)),
         st.just(("critic", "")),
+        st.just(("kill", "")),
     ),
     max_size=8,
 )
@@ -103,6 +129,11 @@ events = st.lists(
         ("critic", ""),
         Call("reply", "tools:7|model:3", "classification", 0, ()),
     ],
+    in_graph=True,
+)
+@example(
+    opening=TEXTS[0],
+    events=[Call("plan", "", "agentic_chain", 0, ()), ("kill", ""), ("critic", ""), Call("reply", "", "classification", 0, ())],
     in_graph=True,
 )
 def test_the_tier_never_falls_within_a_turn(opening: str, events: list[Any], in_graph: bool) -> None:
@@ -119,8 +150,38 @@ def test_the_tier_never_falls_within_a_turn(opening: str, events: list[Any], in_
             highest, after_reply = 0, False
         elif event[0] == "tool":
             thread.say("tool", "found", status=event[1])
+        elif event[0] == "kill":
+            thread.cut_off()
         elif in_graph and after_reply:
             thread.say("user", "the critic, a node, asks for more")
+
+
+@given(made=st.lists(calls, min_size=1, max_size=3), after=calls, kills=st.tuples(st.booleans(), st.booleans()))
+def test_a_summary_or_a_kill_keeps_a_lineage_where_it_was(made: list[Call], after: Call, kills: tuple[bool, bool]) -> None:
+    """The stamps are gone with the messages, and the run's name with its process."""
+    thread, highest = Thread(quiet_router(POLICY)), 0
+    thread.human(TEXTS[0])
+    for each in made:
+        rank = thread.call(replace(each, node="plan", namespace=""))
+        highest = max(highest, rank if rank != STOPPED else 0)
+    for kill in kills:
+        if kill:
+            thread.cut_off()
+        thread.summarize()
+
+    assert thread.call(replace(after, node="plan", namespace="")) >= highest
+
+
+@given(before=calls, own=calls)
+def test_a_run_taken_up_owes_nothing_to_the_turn_before_it(before: Call, own: Call) -> None:
+    cut_off, alone = (Thread(quiet_router(POLICY)) for _ in range(2))
+    for thread in (cut_off, alone):
+        thread.human(TEXTS[0])
+        thread.call(before)
+        thread.human(TEXTS[1])
+    cut_off.cut_off()
+
+    assert cut_off.call(own) == alone.call(own)
 
 
 @given(first=calls, second=calls, replies=st.integers(0, 3), ids=st.booleans())
@@ -198,6 +259,7 @@ FEW = 2
 def forgetful() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(state_module, "PINS_KEPT", FEW)
+        patch.setattr(state_module, "TURNS_KEPT", FEW)
         yield
 
 
@@ -207,14 +269,24 @@ PINS = [
         for tier, turn, seq in product(("tier1", "tier3"), "abcd", (0, 1, 11, 60))
     ],
     *[
-        Pin(scope=scope, tier=tier, key=key, seq=1)
-        for scope, tier, key in product(("turn", "lineage", "thread"), ("tier1", "tier3"), ("plan", "reply"))
+        Pin(scope=scope, tier=tier, key=key, seq=seq, code="vip", number=number)
+        for scope, tier, key, seq, number in product(
+            ("turn", "lineage", "thread"), ("tier1", "tier3"), ("plan", "reply"), (0, 1, 3), (0, 2)
+        )
     ],
 ]
+SECOND = 1_000_000
+MARKS = [
+    Mark(name=name, noted=noted * SECOND, released=released * SECOND, number=number)
+    for name, noted, released, number in product(("distress", "vip"), (0, 1, 2, 3), (0, 1, 2, 3), (0, 1, 2))
+]
+TURNS = [Turn(number=number, name=name, run=run, at=at) for number, name, run, at in product((1, 2, 3), "ab", ("", "r"), ("", "7"))]
 states = st.builds(
-    lambda pins, facts: EMPTY.join(ThreadState(frozenset(pins), frozenset(facts))),
+    lambda pins, facts, marks, turns: EMPTY.join(ThreadState(frozenset(pins), frozenset(facts), frozenset(marks), frozenset(turns))),
     st.lists(st.sampled_from(PINS), max_size=7),
     st.sampled_from(((), ("distress",), ("distress", "vip"))),
+    st.one_of(st.just(()), st.lists(st.sampled_from(MARKS), max_size=4)),
+    st.one_of(st.just(()), st.lists(st.sampled_from(TURNS), max_size=4)),
 )
 
 
@@ -237,7 +309,7 @@ def test_join_is_associative_on_json_too(a: ThreadState, b: ThreadState, c: Thre
 def test_join_is_idempotent_on_json_too(a: ThreadState, b: ThreadState) -> None:
     both = a.join(b)
 
-    assert both.join(b) == both == both.join(ThreadState(both.pins, both.facts))
+    assert both.join(b) == both == both.join(ThreadState(both.pins, both.facts, both.marks, both.turns))
     assert join(both.to_json(), json.loads(json.dumps(b.to_json()))) == both.to_json()
 
 

@@ -95,6 +95,7 @@ def _document(policy: Policy) -> dict[str, Any]:
         "tiers": {tier.name: [each.model for each in tier.deployments] for tier in policy.tiers},
         "classes": {row.key: {"disposition": row.disposition, "threshold": _threshold(policy, row.key)} for row in policy.taxonomy},
         "floors": [identity(floor) for floor in policy.floors],
+        "expiry": dict(policy.expiry),
         "guards": sorted(identity(guard) for guard in policy.guards),
         "checks": sorted(identity(rule) for rule in policy.checks),
         "labels": list(policy.labels),
@@ -121,6 +122,8 @@ def _lines(policy: Policy) -> list[str]:
         lines.append(f"  {row.number:2} {row.key:20} {row.disposition:15} {rule}{own}")
     for title, rules in (("floors", policy.floors), ("guards", policy.guards), ("checks", policy.checks)):
         lines += ["", title, *[f"  {identity(rule)}" for rule in rules]] if rules else []
+    lapsing = [f"  {name:20} lapses after {turns} more turn{'' if turns == 1 else 's'}" for name, turns in policy.expiry.items()]
+    lines += ["", "facts and pins that lapse", *lapsing] if lapsing else []
     lines += ["", f"labels {', '.join(policy.labels) or 'none'}; trusted to lower a tier: {', '.join(policy.trusted) or 'nothing'}"]
     return lines
 

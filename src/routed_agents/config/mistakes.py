@@ -81,7 +81,7 @@ class Mistakes:
 _NOUNS: Final = {"guards": "guard", "checks": "check", "trusted": "trusted key"}
 _REQUIRED: Final = {"tier": '"strong"', "model": '"anthropic:claude-opus-5-5"', "task_classes": '["extraction"]'}
 """Keys that must be given, each with an example."""
-_SECTIONS: Final = ("tiers", "floor", "thresholds", "classifier", "guards", "checks", "taxonomy")
+_SECTIONS: Final = ("tiers", "floor", "thresholds", "expiry", "classifier", "guards", "checks", "taxonomy")
 
 
 def malformed(path: Path, text: str, problem: str) -> str:

@@ -92,6 +92,7 @@ class _Reading(Mistakes):
             "stance": file.stance,
             "mode": file.mode,
             "thresholds": self.thresholds(file.thresholds, taxonomy),
+            "expiry": file.expiry,
             "labels": tuple(file.labels),
             "trusted": tuple(file.trusted),
             "on_stop": file.on_stop,

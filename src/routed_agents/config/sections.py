@@ -89,6 +89,8 @@ def _settings(name: str, rule: type[Any]) -> type[Section]:
         wanted: Any = kind
         if kind in (int, float):  # a figure that stands below 0, as a log probability does, may only go further down
             wanted = Annotated[kind, Field(le=0) if isinstance(each.default, (int, float)) and each.default < 0 else Field(ge=0)]
+        elif kind == int | None:
+            wanted = Annotated[int, Field(ge=0)] | None
         elif kind == tuple[str, ...]:
             wanted = Annotated[tuple[Text, ...], Field(strict=False)]  # TOML has lists only
         entries[each.name] = (wanted, ... if each.default is MISSING else each.default)
@@ -143,6 +145,9 @@ class File(Section):
     tiers: TiersSection = Field(default_factory=lambda: TiersSection(preset="claude"))
     floor: list[FloorSection] = Field(default_factory=list[FloorSection])
     thresholds: ThresholdsSection = Field(default_factory=ThresholdsSection)
+    expiry: dict[str, Annotated[int, Field(ge=0)]] = Field(
+        default_factory=dict, description="by name of a fact, or code of a lineage or thread pin: turns after which it lapses"
+    )
     classifier: ClassifierSection = Field(default_factory=ClassifierSection)
     guards: GuardsSection = Field(default_factory=GuardsSection)
     checks: ChecksSection = Field(default_factory=ChecksSection)

@@ -42,6 +42,8 @@ class Written(Protocol):
     @property
     def thresholds(self) -> Mapping[str, float]: ...
     @property
+    def expiry(self) -> Mapping[str, int]: ...
+    @property
     def guards(self) -> Sequence[object]: ...
     @property
     def checks(self) -> Sequence[object]: ...
@@ -68,6 +70,8 @@ def policy_to_toml(policy: Written) -> str:
         lines += ["", "[[floor]]", *[f"{key} = {_toml(value)}" for key, value in _floor_items(floor)]]
     if policy.thresholds:
         lines += ["", "[thresholds.p_strong]", *[f"{_key(key)} = {_toml(float(value))}" for key, value in policy.thresholds.items()]]
+    if policy.expiry:
+        lines += ["", "[expiry]", *[f"{_key(name)} = {_toml(turns)}" for name, turns in policy.expiry.items()]]
     lines += _classifier_lines(policy.classifier, notes)
     lines += _rule_lines("guards", policy.guards, guards.DEFAULT, guards.BY_NAME, notes)
     lines += _rule_lines("checks", policy.checks, checks.DEFAULT, judged_replies.KNOWN, notes)

@@ -22,6 +22,7 @@ from routed_agents.integrations.langchain import reachable, schemas_of, stamped
 from routed_agents.integrations.models import Models, deployment_of, is_simulated
 from routed_agents.integrations.observer import AGAIN, MARK
 from routed_agents.integrations.position import CHANNEL, Position, position_of
+from routed_agents.integrations.resuming import aresumed, resumed
 from routed_agents.integrations.stopping import HANDED_OFF, can_hand_off, hand_off, stopped_stamp
 from routed_agents.policy import Policy
 from routed_agents.router import Attempt, RoutedCall, Router, labels_from_context
@@ -75,12 +76,15 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
     def wrap_model_call(self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]) -> Any:
         router, models = self._for(request.model)
         call, position = self._open(router, request)
-        call.hold(shelf.load(router, position))
+        known = shelf.load(router, position)
+        call.hold(known, resumed=resumed(router, position, known, request.messages))
         try:
             with call:
-                shelf.keep(router, position, call.decision.state)
                 response: ModelResponse[Any] | None = None
+                shelf.keep(router, position, call.decision.state)
                 for attempt in call.attempts():
+                    if attempt.number > 1:
+                        shelf.keep(router, position, call.decision.state)
                     with attempt:
                         with within(attempt.context):
                             response = handler(_tiered(request, models, attempt, self._prompt_cache))
@@ -95,12 +99,15 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
     ) -> Any:
         router, models = self._for(request.model)
         call, position = self._open(router, request)
-        call.hold(await shelf.aload(router, position))
+        known = await shelf.aload(router, position)
+        call.hold(known, resumed=await aresumed(router, position, known, request.messages))
         try:
             async with call:
-                await shelf.akeep(router, position, call.decision.state)
                 response: ModelResponse[Any] | None = None
+                await shelf.akeep(router, position, call.decision.state)
                 for attempt in call.attempts():
+                    if attempt.number > 1:
+                        await shelf.akeep(router, position, call.decision.state)
                     with attempt:
                         with within(attempt.context):
                             response = await handler(_tiered(request, models, attempt, self._prompt_cache))
@@ -150,7 +157,9 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
             node=position.node,
             metadata=cast("Mapping[str, object]", config.get("metadata") or {}),
             run=position.run,
+            at=position.at,
             downstream=position.downstream,
+            in_loop=position.in_loop,
         )
         call = router.step(
             step,

@@ -32,6 +32,7 @@ from routed_agents.integrations.fitting import fitted, shows_pictures, wants_sch
 from routed_agents.integrations.models import Models, is_simulated, policy_for
 from routed_agents.integrations.observer import AGAIN, MARK, message_of
 from routed_agents.integrations.position import Position, position_of, send_state
+from routed_agents.integrations.resuming import aresumed, resumed
 from routed_agents.integrations.stopping import can_hand_off, hand_off
 from routed_agents.policy import Policy
 from routed_agents.pricing import Usage, usage_of
@@ -191,7 +192,7 @@ class RoutedChatModel(BaseChatModel):
         with self._open(input, config, kwargs) as going:
             for attempt in going.call.attempts():
                 with attempt:
-                    target = going.target(self.models.get(attempt.deployment), attempt, stop)
+                    target = going.target(self._ready(attempt, going), attempt, stop)
                     with within(attempt.context):
                         going.take(
                             attempt,
@@ -207,7 +208,7 @@ class RoutedChatModel(BaseChatModel):
         async with self._open(input, config, kwargs) as going:
             for attempt in going.call.attempts():
                 with attempt:
-                    target = going.target(await self._built(attempt), attempt, stop)
+                    target = going.target(await self._aready(attempt, going), attempt, stop)
                     with within(attempt.context):
                         try:
                             answer = await target.runnable.ainvoke(going.prompt, target.config, **target.kwargs)
@@ -227,7 +228,7 @@ class RoutedChatModel(BaseChatModel):
             for attempt in going.call.attempts():
                 passing = _Passing(attempt, going, hold=self.buffer or going.must_be_sure)
                 with attempt:
-                    target = going.target(self.models.get(attempt.deployment), attempt, stop, streaming=True)
+                    target = going.target(self._ready(attempt, going), attempt, stop, streaming=True)
                     try:
                         for chunk in reading(target.runnable.stream(going.prompt, target.config, **target.kwargs), attempt.context):
                             yield from passing.take(chunk)
@@ -255,7 +256,7 @@ class RoutedChatModel(BaseChatModel):
             for attempt in going.call.attempts():
                 passing = _Passing(attempt, going, hold=self.buffer or going.must_be_sure)
                 with attempt:
-                    target = going.target(await self._built(attempt), attempt, stop, streaming=True)
+                    target = going.target(await self._aready(attempt, going), attempt, stop, streaming=True)
                     try:
                         async for chunk in areading(target.runnable.astream(going.prompt, target.config, **target.kwargs), attempt.context):
                             for ready in passing.take(chunk):
@@ -302,7 +303,7 @@ class RoutedChatModel(BaseChatModel):
             for attempt in going.call.attempts():
                 passing = PassingEvents(attempt, going.call, going.taking(attempt), hold=self.buffer)
                 with attempt:
-                    target = going.target(self.models.get(attempt.deployment), attempt, stop, streaming=True)
+                    target = going.target(self._ready(attempt, going), attempt, stop, streaming=True)
                     with within(attempt.context):
                         stream = target.runnable.stream_events(going.prompt, target.config, version="v3", **target.kwargs)
                     try:
@@ -324,7 +325,7 @@ class RoutedChatModel(BaseChatModel):
             for attempt in going.call.attempts():
                 passing = PassingEvents(attempt, going.call, going.taking(attempt), hold=self.buffer)
                 with attempt:
-                    target = going.target(await self._built(attempt), attempt, stop, streaming=True)
+                    target = going.target(await self._aready(attempt, going), attempt, stop, streaming=True)
                     with within(attempt.context):
                         stream = await target.runnable.astream_events(going.prompt, target.config, version="v3", **target.kwargs)
                     try:
@@ -386,8 +387,16 @@ class RoutedChatModel(BaseChatModel):
         tiers: Tiers = self.router.policy.tiers
         return self.models.get(tiers[tiers.top].deployments[0]).get_num_tokens_from_messages(messages, tools=tools)
 
-    async def _built(self, attempt: Attempt) -> BaseChatModel:
-        """The attempt's chat model; building one imports and reads files, which an event loop must not wait for."""
+    def _ready(self, attempt: Attempt, going: _Going) -> BaseChatModel:
+        """The attempt's chat model, once what the attempt before it has pinned is kept."""
+        if attempt.number > 1:
+            going.keep()
+        return self.models.get(attempt.deployment)
+
+    async def _aready(self, attempt: Attempt, going: _Going) -> BaseChatModel:
+        """`_ready` for an event loop; building a model imports and reads files, which it must not wait for."""
+        if attempt.number > 1:
+            await going.akeep()
         found = self.models.ready(attempt.deployment)
         return found if found is not None else await asyncio.to_thread(self.models.get, attempt.deployment)
 
@@ -418,7 +427,9 @@ class RoutedChatModel(BaseChatModel):
             output_schema=late.schema if late is not None else None,
             metadata=metadata,
             run=position.run,
+            at=position.at,
             downstream=position.downstream,
+            in_loop=position.in_loop,
         )
         router: Router = self.router
         by_schema = wants_schema(kwargs if late is None else {**kwargs, **late.options})
@@ -482,28 +493,34 @@ class _Going:
         self._told = False
 
     def __enter__(self) -> _Going:
-        self.call.hold(shelf.load(self.call.router, self._position))
+        known = shelf.load(self.call.router, self._position)
+        self.call.hold(known, resumed=resumed(self.call.router, self._position, known, self.call.step.messages))
         self.call.__enter__()
-        shelf.keep(self.call.router, self._position, self.call.decision.state)
+        self.keep()
         return self
 
     async def __aenter__(self) -> _Going:
-        self.call.hold(await shelf.aload(self.call.router, self._position))
+        known = await shelf.aload(self.call.router, self._position)
+        self.call.hold(known, resumed=await aresumed(self.call.router, self._position, known, self.call.step.messages))
         if self.call.router.policy.judge is not None:
             await self.call.consult()
         self.call.__enter__()
-        await shelf.akeep(self.call.router, self._position, self.call.decision.state)
+        await self.akeep()
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> bool:
-        if len(self.call.entries) > 1:  # a further attempt may have pinned more
-            await shelf.akeep(self.call.router, self._position, self.call.decision.state)
         return self._close(kind, error, trace)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> bool:
-        if len(self.call.entries) > 1:
-            shelf.keep(self.call.router, self._position, self.call.decision.state)
         return self._close(kind, error, trace)
+
+    def keep(self) -> None:
+        """Put what was found where it outlives this process, before the model is asked."""
+        shelf.keep(self.call.router, self._position, self.call.decision.state)
+
+    async def akeep(self) -> None:
+        """`keep` without blocking the event loop."""
+        await shelf.akeep(self.call.router, self._position, self.call.decision.state)
 
     def _close(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> bool:
         if self._position.state is not None:

@@ -17,17 +17,18 @@ from routed_agents.errors import ConfigurationError, StateError, StepStopped
 from routed_agents.integrations import shelf
 from routed_agents.integrations.observer import CostObserver
 from routed_agents.integrations.position import CHANNEL, READ, Position, has_channel, position_of, send_update
+from routed_agents.integrations.resuming import aresumed, resumed
 from routed_agents.integrations.stopping import told
 from routed_agents.integrations.watching import watch
 from routed_agents.policy import Policy
 from routed_agents.router import RoutedCall, Router, labels_from_context
-from routed_agents.state import EMPTY, ThreadState, join, lineage_key
+from routed_agents.state import EMPTY, ThreadState, join, lineage_key, release_of, thread_facts
 from routed_agents.steps import Step, field_of
 
 HUMAN: Final = "human"
 """The key of `to` that a stopped step goes to: a person, not a model."""
 
-__all__ = ["HUMAN", "RouterNode", "facts", "join", "observed", "watch"]
+__all__ = ["HUMAN", "RouterNode", "facts", "join", "observed", "release", "watch"]
 
 
 class RouterNode(Runnable[Any, Any]):
@@ -109,7 +110,9 @@ class RouterNode(Runnable[Any, Any]):
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Command[Any] | dict[str, Any]:
         config = _whole(config)
         position = self._position(config)
-        call = self._call(input, config, position, shelf.load(self.router, position))
+        call = self._call(input, config, position)
+        known = shelf.load(self.router, position)
+        call.hold(self._held(position, known), resumed=resumed(self.router, position, known, call.step.messages))
         decided = self._decided(call, input, config, position)
         shelf.keep(self.router, position, call.decision.state)
         return self._command(*decided)
@@ -118,7 +121,9 @@ class RouterNode(Runnable[Any, Any]):
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Command[Any] | dict[str, Any]:
         config = _whole(config)
         position = self._position(config)
-        call = self._call(input, config, position, await shelf.aload(self.router, position))
+        call = self._call(input, config, position)
+        known = await shelf.aload(self.router, position)
+        call.hold(self._held(position, known), resumed=await aresumed(self.router, position, known, call.step.messages))
         if self.router.policy.judge is not None:
             await call.consult()
         decided = self._decided(call, input, config, position)
@@ -131,7 +136,9 @@ class RouterNode(Runnable[Any, Any]):
             raise ConfigurationError('RouterNode serves as an edge only where it knows nodes to go to; wanted to={"cheap": "…", …}')
         config = ensure_config()
         position = self._position(config)
-        call = self._call(state, config, position, shelf.load(self.router, position))
+        call = self._call(state, config, position)
+        known = shelf.load(self.router, position)
+        call.hold(self._held(position, known), resumed=resumed(self.router, position, known, call.step.messages))
         update, goto = self._decided(call, state, config, position, edge=True)
         shelf.keep(self.router, position, call.decision.state)
         send_update(cast("Mapping[str, Any]", config), update)
@@ -141,8 +148,12 @@ class RouterNode(Runnable[Any, Any]):
         """Decide without going anywhere; nothing is recorded."""
         config = ensure_config(config)
         position = position_of(cast("Mapping[str, Any]", config))
-        held = self._held(position, shelf.load(self.router, position)) if position.state is not None else None
-        return self.router.decide(self._step(state, config, position), namespace=position.namespace, state=held)
+        step = self._step(state, config, position)
+        if position.state is None:
+            return self.router.decide(step, namespace=position.namespace)
+        known = shelf.load(self.router, position)
+        step = replace(step, resumed=resumed(self.router, position, known, step.messages))
+        return self.router.decide(step, namespace=position.namespace, state=self._held(position, known))
 
     def _command(self, update: dict[str, Any], goto: str | Send | None) -> Command[Any] | dict[str, Any]:
         return update if goto is None else Command(goto=cast("Any", goto), update=update, graph=self._graph)
@@ -180,7 +191,7 @@ class RouterNode(Runnable[Any, Any]):
         state = decision.state
         if state.pins and goto is not None and not position.branch:
             key = lineage_key(node=None, namespace=self._beside(position, goto))
-            state = ThreadState(frozenset([replace(pin, key=key) if pin.key == decision.key else pin for pin in state.pins]), state.facts)
+            state = replace(state, pins=frozenset([replace(pin, key=key) if pin.key == decision.key else pin for pin in state.pins]))
         return {CHANNEL: state.to_json(), **({self._decision_key: decision.to_record()} if self._decision_key is not None else {})}
 
     def _held(self, position: Position, known: ThreadState | None) -> ThreadState:
@@ -210,19 +221,24 @@ class RouterNode(Runnable[Any, Any]):
         known = [each for each in found if each is not None]
         return min(known) if len(known) == len(found) else None
 
+    def _in_loop(self, position: Position) -> bool:
+        """Whether the step that is decided is part of a loop, wherever it is made."""
+        if position.watcher is None or not self.to:
+            return position.in_loop
+        return any(position.watcher.in_loop(self._beside(position, node)) for node in self._models)
+
     def _sent(self, goto: str | None, state: Any, position: Position) -> str | Send | None:
         if goto is None or goto == END or not position.branch:
             return goto
         return Send(goto, state)
 
-    def _call(self, state: Any, config: RunnableConfig, position: Position, known: ThreadState | None) -> RoutedCall:
+    def _call(self, state: Any, config: RunnableConfig, position: Position) -> RoutedCall:
         return self.router.step(
             self._step(state, config, position),
             thread=position.thread,
             labels=labels_from_context(self.router.policy.labels, position.context),
             namespace=position.namespace,
             branch=position.branch,
-            state=self._held(position, known),
             memory=position.memory,
             parent=position.parent,
         )
@@ -235,9 +251,11 @@ class RouterNode(Runnable[Any, Any]):
                 chosen,
                 node=chosen.node or position.node,
                 run=chosen.run or position.run,
+                at=chosen.at or position.at,
                 metadata={**metadata, **chosen.metadata},
                 task_class=chosen.task_class or self._task_class,
                 downstream=chosen.downstream if chosen.downstream is not None else self._downstream(position),
+                in_loop=chosen.in_loop or self._in_loop(position),
             )
         if chosen is None:
             raise ConfigurationError(
@@ -251,7 +269,9 @@ class RouterNode(Runnable[Any, Any]):
             node=position.node,
             metadata=metadata,
             run=position.run,
+            at=position.at,
             downstream=self._downstream(position),
+            in_loop=self._in_loop(position),
         )
 
 
@@ -268,7 +288,27 @@ def observed(graph: Any, router: Router | Policy | str | None = None) -> Any:
 
 def facts(*names: str) -> dict[str, Any]:
     """A node's return value for the `routing` channel that notes facts about the thread: `{"routing": facts("distress")}`."""
-    return ThreadState(facts=frozenset(names)).to_json()
+    return thread_facts(names).to_json()
+
+
+def release(*names: str) -> dict[str, Any]:
+    """A node's return value for the `routing` channel that says something is over: `{"routing": release("distress")}`.
+
+    A person says so from outside: `graph.update_state(config, {"routing": release("distress")})`. From then on the thread is free of what
+    was noted before; what is noted later holds again. Whatever order parallel branches end in, and however often it is written, the state
+    is the same.
+
+    Turn pins end with their turn and are not released, so a reply of the turn that is going on doesn't come from a lower tier. Nothing but
+    this channel releases: no message, stamp, metadata or tool result does. So keep the channel out of the graph's input where strangers
+    choose the input.
+
+    Args:
+        names: facts, and codes of lineage and thread pins (`codes` of a decision, `code` in the channel).
+
+    Raises:
+        StateError: no name was given.
+    """
+    return release_of(names).to_json()
 
 
 def _whole(config: RunnableConfig | None) -> RunnableConfig:

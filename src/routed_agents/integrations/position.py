@@ -18,6 +18,9 @@ CHANNEL: Final = "routing"
 READ: Final = "__pregel_read"
 SEND: Final = "__pregel_send"
 RUNTIME: Final = "__pregel_runtime"
+CHECKPOINTER: Final = "__pregel_checkpointer"
+RESUMING: Final = "__pregel_resuming"
+CHECKPOINTS: Final = "checkpoint_map"
 PUSH: Final = "__pregel_push"
 BRANCH_TO: Final = "branch:to:"
 """LangGraph's channel that starts a node; a graph has one for each of its nodes."""
@@ -53,6 +56,10 @@ class Position:
         parent: the span context that the node's steps belong under, in a watched graph.
         watcher: what watches the graph, if anything does.
         store: the run's LangGraph store, if it has one.
+        at: the outermost graph's checkpoint at which the node runs.
+        checkpointer: the run's LangGraph saver, if it has one.
+        fresh: the run has begun with an input of its own; None where that can't be told from here.
+        control: the object that is the same in all of a run, and in no other.
     """
 
     node: str | None = None
@@ -67,6 +74,10 @@ class Position:
     parent: object = None
     watcher: Watcher | None = None
     store: Any = None
+    at: str | None = None
+    checkpointer: Any = None
+    fresh: bool | None = None
+    control: object = None
 
     @property
     def nested(self) -> bool:
@@ -74,9 +85,15 @@ class Position:
         return "|" in self.namespace
 
     @property
+    def task(self) -> str:
+        """The outermost node's execution, with the names of what runs inside it: a run taken up again gives inner ones new ids."""
+        outer, *inner = self.namespace.split("|")
+        return "|".join([outer, *(segment.partition(":")[0] for segment in inner if not segment.isdigit())])
+
+    @property
     def memory(self) -> str | None:
         """The router's store key for what a graph's own channel loses when a node fails: the task, which a retry runs again."""
-        return f"task:{self.namespace}" if self.state is not None or self.store is not None else None
+        return f"task:{self.task}" if self.state is not None or self.store is not None else None
 
     def beside(self, node: str, *, up: int = 0) -> str:
         """The namespace of another node of this graph, or with `up` of one that many graphs further out; its last id is left open."""
@@ -98,6 +115,7 @@ def position_of(config: Mapping[str, Any]) -> Position:
     callbacks = config.get("callbacks")
     watcher = _watcher(callbacks)
     runtime = configurable.get(RUNTIME)
+    at = cast("Mapping[str, Any]", configurable.get(CHECKPOINTS) or {}).get("")
     return Position(
         node=str(metadata["langgraph_node"]),
         namespace=namespace,
@@ -111,6 +129,10 @@ def position_of(config: Mapping[str, Any]) -> Position:
         in_loop=watcher is not None and watcher.in_loop(namespace),
         parent=watcher.span_context(getattr(callbacks, "parent_run_id", None)) if watcher is not None else None,
         watcher=watcher,
+        at=None if at is None else str(at),
+        checkpointer=configurable.get(CHECKPOINTER) or None,
+        fresh=True if configurable.get(RESUMING) is False else None,
+        control=getattr(runtime, "control", None),
     )
 
 
@@ -180,7 +202,7 @@ def channel_state(configurable: Mapping[str, Any]) -> ThreadState | None:
 
 def send_state(config: Mapping[str, Any], state: ThreadState) -> None:
     """Join pins and facts into the running graph's `routing` channel, together with the node's own writes."""
-    if state.pins or state.facts:
+    if state:
         send_update(config, {CHANNEL: state.to_json()})
 
 

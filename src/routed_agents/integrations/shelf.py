@@ -6,11 +6,12 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, Final
 
 from routed_agents.integrations.position import Position
 from routed_agents.router import Router
-from routed_agents.state import EMPTY, ThreadState
+from routed_agents.state import EMPTY, Mark, ThreadState, kind_of
 
 log: Final = logging.getLogger("routed_agents")
 ROOT: Final = "routed_agents"
@@ -85,10 +86,11 @@ def _read_from(position: Position) -> Iterable[Names]:
     if position.state is None or position.nested:
         yield (ROOT, thread, "thread")
     yield (ROOT, thread, NESTED)
-    yield (ROOT, thread, TASK, _digest(position.namespace))
+    yield (ROOT, thread, TASK, _digest(position.task))
 
 
 def _writes(store: Any, position: Position, state: ThreadState) -> Iterable[tuple[Names, str, dict[str, Any], dict[str, Any]]]:
+    state = state if position.state is None else state.join(position.state.releases())
     thread, wide = _label(position.thread), state.of_thread()
     for each in _items(state if position.state is None else wide):
         yield (ROOT, thread, "thread"), *each, {}
@@ -97,14 +99,27 @@ def _writes(store: Any, position: Position, state: ThreadState) -> Iterable[tupl
     if position.state is not None:
         options = {"ttl": TASK_MINUTES} if getattr(store, "supports_ttl", False) else {}
         for each in _items(state):
-            yield (ROOT, thread, TASK, _digest(position.namespace)), *each, options
+            yield (ROOT, thread, TASK, _digest(position.task)), *each, options
 
 
 def _items(state: ThreadState) -> Iterable[tuple[str, dict[str, Any]]]:
-    parts = [ThreadState(frozenset({pin})) for pin in state.pins] + [ThreadState(facts=frozenset({fact})) for fact in state.facts]
-    for part in parts:
-        document = part.to_json()
-        yield _digest(json.dumps(document, sort_keys=True)), document
+    """One item for each pin, fact, date and turn; what is confirmed again takes its own place."""
+    for pin in state.pins:
+        yield _item(ThreadState(frozenset({pin})), "pin", *kind_of(pin))
+    dated = {mark.name: mark for mark in state.marks}
+    for fact in state.facts - {name for name, mark in dated.items() if mark.noted}:
+        yield _item(ThreadState(facts=frozenset({fact})), "fact", fact)
+    for name, mark in dated.items():
+        if mark.noted:
+            yield _item(ThreadState(marks=frozenset({replace(mark, released=0)})), "noted", name)
+        if mark.released:
+            yield _item(ThreadState(marks=frozenset({Mark(name=name, released=mark.released)})), "released", name)
+    for turn in state.turns:
+        yield _item(ThreadState(turns=frozenset({turn})), "turn", turn.name, turn.run)
+
+
+def _item(state: ThreadState, *names: str) -> tuple[str, dict[str, Any]]:
+    return _digest(json.dumps(names)), state.to_json()
 
 
 def _joined(position: Position, items: Iterable[Any]) -> ThreadState:
@@ -123,9 +138,11 @@ def _from_router(router: Router, position: Position) -> ThreadState | None:
 
 
 def _to_router(router: Router, position: Position, state: ThreadState) -> None:
-    wide = state.of_thread()
-    if position.state is None or position.thread is None or wide is EMPTY:
+    if position.state is None or position.thread is None:
         return  # without a channel the routed call keeps everything itself
+    wide = state.of_thread().join(position.state.releases())
+    if not wide:
+        return
     router.remember(position.thread, wide)
     if position.nested:
         router.remember(f"{NESTED}:{position.thread}", wide)

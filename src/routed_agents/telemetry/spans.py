@@ -431,6 +431,8 @@ class Telemetry:
             attributes[names.RULE] = decision.verdicts[0].guard
         if decision.features.downstream is not None:
             attributes[names.DOWNSTREAM] = decision.features.downstream
+        if decision.features.in_loop:
+            attributes[names.IN_LOOP] = True
         if decision.pin:
             attributes[names.PIN] = decision.pin
         if decision.stopped:

@@ -1,0 +1,166 @@
+"""Where a run began that may have taken up another: a kill, an interrupt or a failure ends a run, and not the turn it was in."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, cast
+
+from routed_agents.integrations.position import BRANCH_TO, RUNS_KEPT, Position
+from routed_agents.router import Router
+from routed_agents.state import ThreadState
+from routed_agents.steps import Resumed, stamp_of
+
+log: Final = logging.getLogger("routed_agents")
+ANSWERED: Final = "__resume__"
+"""The channel in which LangGraph keeps a person's answer to an interrupt, beside the checkpoint it was given at."""
+WORK: Final = (BRANCH_TO, "join:", "__start__", "__pregel_tasks")
+"""How channels begin that hold an input or start nodes: where a checkpoint has one, something was still to be done."""
+FIRST: Final = "0"
+"""Sorts before every checkpoint's id."""
+AFTER: Final = "~"
+"""Makes of a checkpoint's id one that sorts between it and the next."""
+LOOKED_BACK: Final = 500
+"""Checkpoints walked back at most; what lies before them counts as another turn's."""
+STAMPS_READ: Final = 200
+"""Messages whose stamps are read, from the last one back."""
+_KNOWN: Final[OrderedDict[tuple[int, str | None], tuple[object, Resumed | None]]] = OrderedDict()
+_LOCK: Final = threading.Lock()
+
+# A run without an input of its own continues the turn of the run before it, whose pins and stamps bear another run's id. Nothing around a
+# node says so after the run's first superstep, so the saver is asked: the checkpoints behind this one, back to the one at which the input
+# came in. It is asked once a run, and only where the thread remembers anything that could be of the same turn.
+
+
+def resumed(router: Router, position: Position, known: ThreadState | None, messages: Sequence[object]) -> Resumed | None:
+    """Where the run of a step at this position began; None where nothing depends on it.
+
+    Args:
+        router: holds the pins and facts of the thread where nothing else does.
+        position: the step's place in its graph.
+        known: pins and facts of the thread; the router's where None.
+        messages: what the step is given.
+    """
+    if not _matters(router, position, known, messages):
+        return None
+    found, told = _remembered(position)
+    if told:
+        return found
+    walk = _Walk(position)
+    try:
+        while walk.next is not None:
+            walk.take(position.checkpointer.get_tuple(walk.next))
+    except Exception:
+        _unread(position)
+    return _remember(position, walk.found)
+
+
+async def aresumed(router: Router, position: Position, known: ThreadState | None, messages: Sequence[object]) -> Resumed | None:
+    """`resumed` without blocking the event loop."""
+    if not _matters(router, position, known, messages):
+        return None
+    found, told = _remembered(position)
+    if told:
+        return found
+    walk = _Walk(position)
+    try:
+        while walk.next is not None:
+            walk.take(await position.checkpointer.aget_tuple(walk.next))
+    except Exception:
+        _unread(position)
+    return _remember(position, walk.found)
+
+
+def _matters(router: Router, position: Position, known: ThreadState | None, messages: Sequence[object]) -> bool:
+    if position.checkpointer is None or position.at is None or position.thread is None or position.control is None:
+        return False
+    found, told = _remembered(position)
+    if told:
+        return found is not None
+    if position.fresh:
+        _remember(position, None)
+        return False
+    if any(pin.scope == "turn" and pin.run != position.run for pin in (known or router.state_of(position.thread)).pins):
+        return True
+    return any(_pinned_elsewhere(stamp, position) for message in messages[-STAMPS_READ:] if (stamp := stamp_of(message)) is not None)
+
+
+def _pinned_elsewhere(stamp: Mapping[str, object], position: Position) -> bool:
+    return stamp.get("pin") is not None and stamp.get("run") != position.run
+
+
+class _Walk:
+    """A walk from the checkpoint of a step back to where its run began.
+
+    Attributes:
+        found: where, as far as it is known.
+        next: what to ask the saver for; None at the end of the way.
+    """
+
+    def __init__(self, position: Position) -> None:
+        self.found: Resumed | None = None
+        self._spoken: str | None = None
+        self._thread = position.thread
+        self._left = LOOKED_BACK
+        self._own = True
+        self.next: Any = self._config(position.at)
+
+    def _config(self, checkpoint: str | None) -> Any:
+        own = {"checkpoint_id": checkpoint} if checkpoint is not None else {}
+        return {"configurable": {"thread_id": self._thread, "checkpoint_ns": "", **own}}
+
+    def take(self, found: Any) -> None:
+        """Look at a checkpoint the saver has, if it has it."""
+        self.next = None
+        if found is None:
+            if self._own:  # not written yet, for the saver writes while the graph runs; what it has got was there before
+                self._own, self.next = False, self._config(None)
+            return
+        checkpoint = str(found.checkpoint["id"])
+        ended = not self._own and not _has_work_left(found)
+        if ended and self.found is None:
+            return  # nothing was left to take up, so the run has an input of its own
+        if ended:
+            self._began(checkpoint + AFTER)
+            return
+        self._own = False
+        if self._spoken is None and any(channel == ANSWERED for _, channel, _ in found.pending_writes or ()):
+            self._spoken = checkpoint
+        self._began(checkpoint)
+        self._left -= 1
+        if cast("Mapping[str, Any]", found.metadata).get("source") == "input" or not self._left:
+            return
+        self.next = found.parent_config
+        if self.next is None:
+            self._began(FIRST)
+
+    def _began(self, checkpoint: str) -> None:
+        self.found = Resumed(begun=checkpoint, spoken=self._spoken or checkpoint)
+
+
+def _has_work_left(found: Any) -> bool:
+    """Whether a run stopped short at this checkpoint."""
+    values = cast("Mapping[str, Any]", found.checkpoint.get("channel_values") or {})
+    return bool(found.pending_writes) or any(name.startswith(WORK) for name in values)
+
+
+def _remembered(position: Position) -> tuple[Resumed | None, bool]:
+    known = _KNOWN.get((id(position.control), position.thread))
+    return (known[1], True) if known is not None and known[0] is position.control else (None, False)
+
+
+def _remember(position: Position, found: Resumed | None) -> Resumed | None:
+    with _LOCK:
+        _KNOWN[id(position.control), position.thread] = (position.control, found)
+        while len(_KNOWN) > RUNS_KEPT:
+            _KNOWN.popitem(last=False)
+    return found
+
+
+def _unread(position: Position) -> None:
+    log.exception(
+        "the graph's checkpoints cannot be read; if this run takes up another, pins of the turn it was in may be missing on thread %s",
+        position.thread,
+    )

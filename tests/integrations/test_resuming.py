@@ -1,0 +1,235 @@
+"""Runs that take up another: what a crash, an interrupt or a restart cut off goes on in its turn, and only there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any
+
+import pytest
+from langchain_core.messages import HumanMessage, RemoveMessage
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.sqlite import SqliteSaver
+from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+from langgraph.graph import END, START, MessagesState, StateGraph
+from langgraph.graph.message import REMOVE_ALL_MESSAGES
+from langgraph.types import Command, interrupt
+
+from routed_agents import RouterNode, join
+
+from .conftest import EASY, Books
+
+PLAN = "Plan the migration in several steps and carry it out, using tools."
+THREAD: Any = {"configurable": {"thread_id": "t"}}
+
+
+class Desk(MessagesState):
+    routing: Annotated[dict[str, Any], join]
+    rounds: int
+
+
+class Bare(MessagesState):
+    rounds: int
+
+
+class Crash(Exception):
+    """What ends a run in the middle."""
+
+
+def asked(text: str) -> dict[str, Any]:
+    return {"messages": [HumanMessage(text)], "rounds": 0}
+
+
+def nothing(state: Any) -> dict[str, Any]:
+    return {}
+
+
+def criticized(state: Any) -> dict[str, Any]:
+    """A node that writes a person's message of its own."""
+    return {"messages": [HumanMessage(EASY)]}
+
+
+def summed_up(state: Any) -> dict[str, Any]:
+    """A node that puts a summary in the place of all messages, and with them of their stamps."""
+    return {"messages": [RemoveMessage(id=REMOVE_ALL_MESSAGES), HumanMessage(EASY, additional_kwargs={"lc_source": "summarization"})]}
+
+
+def approved(state: Any) -> dict[str, Any]:
+    interrupt("May I?")
+    return {}
+
+
+class Rig:
+    """Runs a graph on one thread: a node asks, others do what they do, and it asks again. The router is a new one after every crash."""
+
+    def __init__(self, saver: Any) -> None:
+        self.saver = saver
+        self.crashing = False
+        self.books = Books()
+
+    def crashes(self, state: Any) -> dict[str, Any]:
+        if self.crashing:
+            self.crashing = False
+            raise Crash
+        return {}
+
+    def asks(self, state: Any) -> dict[str, Any]:
+        return {"messages": [self.books.model().invoke(state["messages"])], "rounds": state["rounds"] + 1}
+
+    async def aasks(self, state: Any) -> dict[str, Any]:
+        return {"messages": [await self.books.model().ainvoke(state["messages"])], "rounds": state["rounds"] + 1}
+
+    def graph(self, *between: Callable[[Any], Any], schema: Any = Desk, asks: Any = None) -> Any:
+        nodes = {"wake": nothing, "ask": asks or self.asks, **{f"{number}": node for number, node in enumerate(between)}}
+        builder: StateGraph[Any] = StateGraph(schema)
+        for name, node in nodes.items():
+            builder.add_node(name, node)
+        builder.add_edge(START, "wake")
+        builder.add_edge("wake", "ask")
+        names = [name for name in nodes if name.isdigit()]
+        builder.add_conditional_edges("ask", lambda state: names[0] if names and state["rounds"] == 1 else END, [*names[:1], END])
+        for start, end in zip(names, [*names[1:], "ask"], strict=False):
+            builder.add_edge(start, end)
+        return builder.compile(checkpointer=self.saver)
+
+    def run(self, graph: Any, *inputs: Any, **options: Any) -> list[str]:
+        """The tiers of a turn that these inputs lead through, each in a process of its own."""
+        tiers: list[str] = []
+        for given in inputs:
+            self.books = Books()
+            with suppress(Crash):
+                graph.invoke(given, THREAD, **options)
+            tiers += [entry.tier for entry in self.books.entries]
+        return tiers
+
+    def crash(self) -> None:
+        self.crashing = True
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rig]:
+    if request.param == "memory":
+        yield Rig(InMemorySaver())
+        return
+    with SqliteSaver.from_conn_string(str(tmp_path / "graph.db")) as saver:
+        yield Rig(saver)
+
+
+@pytest.mark.parametrize("written", [criticized, summed_up])
+@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+def test_a_crash_keeps_the_turn_whatever_a_node_writes_before_it(rig, written, durability):
+    rig.crash()
+    graph = rig.graph(written, rig.crashes, nothing)
+    assert rig.run(graph, asked(PLAN), None, durability=durability) == ["strong", "strong"]
+
+
+@pytest.mark.parametrize("written", [criticized, summed_up])
+@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+def test_a_crash_keeps_the_turn_whatever_a_node_writes_after_it(rig, written, durability):
+    """The step comes long after the run was taken up, when nothing around a node says so any longer."""
+    rig.crash()
+    graph = rig.graph(rig.crashes, nothing, written, nothing)
+    assert rig.run(graph, asked(PLAN), None, durability=durability) == ["strong", "strong"]
+
+
+def test_without_a_channel_the_stamps_tell(rig):
+    rig.crash()
+    assert rig.run(rig.graph(criticized, rig.crashes, schema=Bare), asked(PLAN), None) == ["strong", "strong"]
+
+
+@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+def test_the_next_turn_is_free(rig, durability):
+    graph = rig.graph(criticized, nothing)
+    tiers = [rig.run(graph, asked(text), durability=durability) for text in (PLAN, EASY, EASY)]
+    assert tiers == [["strong", "strong"], ["cheap", "cheap"], ["cheap", "cheap"]]
+
+
+@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+def test_the_next_turn_is_free_also_where_it_is_cut_off(rig, durability):
+    """Also before its first step: what is taken up there is the new turn, and not the one whose pins the thread still has."""
+    rig.run(rig.graph(criticized, nothing), asked(PLAN), durability=durability)
+    for nodes in ((rig.crashes, criticized), (criticized, rig.crashes, nothing)):
+        rig.crash()
+        assert rig.run(rig.graph(*nodes), asked(EASY), None, durability=durability) == ["cheap", "cheap"]
+    rig.crash()
+    early = rig.graph(criticized, asks=lambda state: {**rig.crashes(state), **rig.asks(state)})
+    assert rig.run(early, asked(EASY), None, durability=durability) == ["cheap", "cheap"]
+
+
+def test_an_approval_is_no_new_turn_also_where_a_summary_follows(rig):
+    assert rig.run(rig.graph(approved, summed_up), asked(PLAN), Command(resume=True)) == ["strong", "strong"]
+
+
+def test_a_persons_answer_is_a_new_turn_and_stays_one_after_a_crash(rig):
+    def answered(state: Any) -> dict[str, Any]:
+        return {"messages": [HumanMessage(interrupt("What else?"))]}
+
+    rig.crash()
+    graph = rig.graph(answered, rig.crashes, nothing)
+    assert rig.run(graph, asked(PLAN), Command(resume=EASY), None) == ["strong", "cheap"]
+
+
+async def test_an_async_run_that_takes_up_another_asks_its_saver(tmp_path):
+    async with AsyncSqliteSaver.from_conn_string(str(tmp_path / "graph.db")) as saver:
+        rig = Rig(saver)
+        rig.crash()
+        graph = rig.graph(rig.crashes, criticized, nothing, asks=rig.aasks)
+        tiers: list[str] = []
+        for given in (asked(PLAN), None):
+            rig.books = Books()
+            with suppress(Crash):
+                await graph.ainvoke(given, THREAD)
+            tiers += [entry.tier for entry in rig.books.entries]
+    assert tiers == ["strong", "strong"]
+
+
+def test_a_router_node_in_a_run_taken_up_knows_its_turn(rig):
+    def routed() -> Any:
+        node = RouterNode(Books().router, to={"cheap": "quick", "strong": "deep"})
+        builder: StateGraph[Any] = StateGraph(Desk)
+        builder.add_node("plan", rig.asks)
+        builder.add_node("stop", rig.crashes)
+        builder.add_node("critic", criticized)
+        builder.add_node("router", node, destinations=node.destinations)
+        for name in ("quick", "deep"):
+            builder.add_node(name, lambda state, name=name: {"messages": [("ai", name)]})
+        for start, end in zip([START, "plan", "stop", "critic"], ["plan", "stop", "critic", "router"], strict=True):
+            builder.add_edge(start, end)
+        return builder.compile(checkpointer=rig.saver)
+
+    rig.crash()
+    rig.run(routed(), asked(PLAN), None)
+    last = routed().get_state(THREAD).values["messages"][-1].text
+    rig.run(routed(), asked(EASY))
+    assert (last, routed().get_state(THREAD).values["messages"][-1].text) == ("deep", "quick")
+
+
+def test_a_saver_that_cannot_be_read_is_told_and_the_step_is_made(caplog):
+    class Broken(InMemorySaver):
+        broken = False
+
+        def get_tuple(self, config: Any) -> Any:
+            if self.broken and "checkpoint_id" in config["configurable"]:
+                raise OSError("disk gone")
+            return super().get_tuple(config)
+
+    rig = Rig(Broken())
+    rig.run(rig.graph(), asked(PLAN))
+    rig.saver.broken = True
+    assert rig.run(rig.graph(), asked(EASY)) == ["cheap"]
+    assert "checkpoints cannot be read" in caplog.text
+
+
+def test_a_thread_without_pins_never_asks_its_saver():
+    class Counting(InMemorySaver):
+        asked_for = 0
+
+        def get_tuple(self, config: Any) -> Any:
+            self.asked_for += "checkpoint_id" in config["configurable"]
+            return super().get_tuple(config)
+
+    rig = Rig(Counting())
+    for _ in range(3):
+        rig.run(rig.graph(criticized, nothing), asked(EASY))
+    assert rig.saver.asked_for == 0
