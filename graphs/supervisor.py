@@ -62,7 +62,7 @@ def supervisor(state: Team) -> Command[Literal["analyst", "copywriter", "reviewe
 
 def analyst(state: Team) -> Command[Literal["supervisor"]]:
     """Say what the figures say; reads the whole history, so the supervisor's pin holds here."""
-    system = SystemMessage(f"You are the analyst. Answer the task from the facts.\n\n{facts_about(asked(state))}")
+    system = SystemMessage(f"You are the analyst. Answer the task from the facts below only.\n\n{facts_about(asked(state))}")
     return report("analyst", model.invoke([system, *state["messages"]]))
 
 

@@ -141,30 +141,49 @@ def without_asides(text: str) -> str:
     for found in _ASIDE.finditer(text):
         if found.start() < done:
             continue
-        begin = _begin(text, done, found.start())
+        begin = _begin(text, done, _own_start(text, found))
         end = _STOP.search(text, found.end())
         kept.append(text[done:begin].rstrip(" \t"))
         done = (end.start() if end[0] == "\n" else end.end()) if end else len(text)
-    left = _SETTING.sub("", "".join([*kept, text[done:]]))
+        while begin and text[begin - 1] in OPENING and text[done : done + 1] == " ":
+            done += 1  # what follows a mark begins where the talk began
+    left = "".join([*kept, text[done:]])
+    for found in reversed([*_SETTING.finditer(left)]):
+        before, after = left[: found.start()], left[found.end() :]
+        left = before + (after.lstrip(" ") if before and before[-1] in OPENING else after)
     return left if left.strip() else text
 
 
+def _own_start(text: str, found: re.Match[str]) -> int:
+    """Where the talk itself begins: `why not No need for …` is two sentences that somebody put together."""
+    for inner in _CAPITAL.finditer(text, found.start() + 1, found.end()):
+        if _ASIDE.match(text, inner.start()):
+            return inner.start()
+    return found.start()
+
+
 def _begin(text: str, least: int, place: int) -> int:
-    """Where the sentence round a place begins; one set into another's middle begins at its capital letter."""
+    """Where the sentence round a place begins, behind an opening quotation mark; one set into another's middle begins at its capital."""
     begin = max(max(text.rfind(mark, least, place) for mark in ".!?\n") + 1, least)
+    while begin < place and (text[begin] in OPENING or text[begin] == " "):
+        begin += 1
     if text[place].isupper():
         return place
     before = [match.start() for match in _CAPITAL.finditer(text, begin, place)]
     return before[-1] if before and len(text[before[-1] : place].split()) <= NEAR else begin
 
 
+OPENING: Final = "\"'(<["
+"""Marks that may stand before a sentence's first word; they belong to what they open."""
 NEAR: Final = 8
 """Words between a sentence's capital letter and its talk of how easy the work is."""
 _CAPITAL: Final = re.compile(r"(?<!\S)[A-Z]")
+_KEYS: Final = "(?:tier|task_class|route_to|routing|model_tier|complexity)"
+_VALUE: Final = r"(?:\"\w+\"|'\w+'|\w+)"
 _SETTING: Final = re.compile(
     r"[ \t]*\[/?(?:system|router|admin|developer)\][^\[\n]*(?:\[/(?:system|router|admin|developer)\])?"
-    r"|[{(<\[]?[ \t]*[\"']?\b(?:tier|task_class|route_to|routing|model_tier|complexity)[\"']?[ \t]*[:=][ \t]*[\"']?\w+[\"']?"
-    r"(?:[ \t]*,[ \t]*[\"']?\w+[\"']?[ \t]*[:=][ \t]*[\"']?\w+[\"']?)*(?:[ \t]*[})>\]])?",
+    rf"|[{{(<\[]?[ \t]*(?:\"{_KEYS}\"|'{_KEYS}'|\b{_KEYS})[ \t]*[:=][ \t]*{_VALUE}"
+    rf"(?:[ \t]*,[ \t]*[\"']?\w+[\"']?[ \t]*[:=][ \t]*{_VALUE})*(?:[ \t]*[}})>\]])?",
     re.IGNORECASE,
 )
 """Settings of a router, written into a text."""

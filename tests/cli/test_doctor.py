@@ -2,12 +2,18 @@ from __future__ import annotations
 
 import json
 import socket
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 from opentelemetry import trace
 from opentelemetry.util._once import Once
+
+from routed_agents.cli.doctor import _endings
+from routed_agents.cli.lifecycle import ending_of
+from routed_agents.policy import Policy
+from routed_agents.tiers import Deployment, Tiers
 
 PLAIN = """
 from langchain_anthropic import ChatAnthropic
@@ -89,6 +95,34 @@ def test_a_missing_price_is_named(cli, echo, tmp_path):
     policy.write_text(UNPRICED)
     code, found = diagnosed(cli, echo, "--policy", policy)
     assert (code, "nobody-knows-1" in found["price_missing"][0]) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("model", "today", "level", "told"),
+    [
+        ("anthropic:claude-sonnet-4-5", date(2026, 9, 1), "note", "tier cheap: claude-sonnet-4-5 retires on 2026-11-30 (anthropic "),
+        ("anthropic:claude-sonnet-4-5", date(2026, 11, 1), "bad", "retires on 2026-11-30"),
+        ("anthropic:claude-sonnet-4-5-20250929", date(2026, 11, 30), "bad", "was retired on 2026-11-30"),
+        ("openai:gpt-4-turbo", date(2026, 11, 1), "note", "is called deprecated, without a date (langchain-openai "),
+        ("google_genai:gemini-2.0-flash-lite", date(2026, 11, 1), "note", "is called deprecated, without a date (genai-prices "),
+    ],
+)
+def test_a_model_that_retires_is_named_with_its_source(model, today, level, told):
+    policy = Policy.default(tiers=Tiers.of({"cheap": model, "strong": "anthropic:claude-opus-5-5"}))
+    (finding,) = _endings(policy, today)
+    assert (finding.level, finding.code, told in finding.says) == (level, "retiring", True)
+
+
+@pytest.mark.parametrize("preset", ["claude", "gpt"])
+def test_todays_presets_retire_nothing(preset):
+    assert list(_endings(Policy.default(tiers=preset), date(2026, 11, 23))) == []
+
+
+def test_the_sdks_dates_are_all_understood():
+    from anthropic.resources.messages.messages import DEPRECATED_MODELS
+
+    endings = [ending_of(Deployment.parse(f"anthropic:{model}")) for model in DEPRECATED_MODELS]
+    assert [model for model, ending in zip(DEPRECATED_MODELS, endings, strict=True) if ending is None or ending.on is None] == []
 
 
 def test_a_parameter_a_tier_does_not_take_is_named(cli):

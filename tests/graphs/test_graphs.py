@@ -181,7 +181,7 @@ def test_a_worker_on_the_supervisors_history_is_strong_only_by_its_pin():
     with workspace(provider="embedded", policy=Policy.default(tiers="embedded")):
         team = imported("supervisor")
     alone = team.router.decide(
-        Step.from_messages(task, system=f"You are the analyst. Answer the task from the facts.\n\n{team.facts_about(task)}")
+        Step.from_messages(task, system=f"You are the analyst. Answer the task from the facts below only.\n\n{team.facts_about(task)}")
     )
 
     assert (alone.tier, ran("supervisor").tiers["analyst"]) == ("cheap", {"strong"})

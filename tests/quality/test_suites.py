@@ -6,11 +6,10 @@ import pytest
 from tests.quality.suites import PERTURBATIONS, Case, cases, injected, rank, reordered
 
 MOST_SHOWN = 12
-PAIRS_RIGHT = {False: 0.82, True: 0.86}
+PAIRS_RIGHT = {False: 0.83, True: 0.88}
 """By side. The goal is 0.95 on both; what is reached is held here, so that it cannot fall unseen. Figures: benchmarks/FAILURES.md."""
-ALIKE = {"typos": 0.985}
-"""The goal is 0.99, which every other typing meets."""
-ORDER_ALIKE = 0.985
+ALIKE = 0.99
+"""Of the decisions, under another typing of the words or another order of a payload's sentences."""
 
 
 def shown(missed: list[Case]) -> str:
@@ -30,13 +29,13 @@ def test_the_same_payload_goes_where_its_instruction_says(strong: bool) -> None:
 def test_another_typing_of_the_same_words_decides_alike(name: str) -> None:
     changed = [case for case in cases() if rank(case.step()) != rank(case.step(change=PERTURBATIONS[name]))]
 
-    assert 1 - len(changed) / len(cases()) >= ALIKE.get(name, 0.99), f"{len(changed)} of {len(cases())} changed: {shown(changed)}"
+    assert 1 - len(changed) / len(cases()) >= ALIKE, f"{len(changed)} of {len(cases())} changed: {shown(changed)}"
 
 
 def test_the_order_of_a_payloads_sentences_decides_nothing() -> None:
     changed = [case for case in cases() if rank(case.step()) != rank(case.step(reordered(case.payload)))]
 
-    assert 1 - len(changed) / len(cases()) >= ORDER_ALIKE, f"{len(changed)} of {len(cases())} changed: {shown(changed)}"
+    assert 1 - len(changed) / len(cases()) >= ALIKE, f"{len(changed)} of {len(cases())} changed: {shown(changed)}"
 
 
 def test_no_payload_talks_its_step_down() -> None:

@@ -10,7 +10,9 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 
@@ -26,6 +28,7 @@ class Backend(ThreadingHTTPServer):
         self.spans: Counter[bytes] = Counter()
         self.names: Counter[str] = Counter()
         self.attributes: list[dict[str, object]] = []
+        self.metrics: dict[str, list[Any]] = {}
         self.lock = threading.Lock()
 
     @property
@@ -45,7 +48,15 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers.get("Content-Encoding") == "gzip":
             body = gzip.decompress(body)
         time.sleep(server.delay_s)
-        if server.status == 200:
+        if server.status == 200 and self.path == "/v1/metrics":
+            with server.lock:
+                server.metrics = {  # cumulative: the last export tells all
+                    metric.name: list(metric.sum.data_points or metric.histogram.data_points)
+                    for process in ExportMetricsServiceRequest.FromString(body).resource_metrics
+                    for scope in process.scope_metrics
+                    for metric in scope.metrics
+                }
+        elif server.status == 200:
             told = ExportTraceServiceRequest.FromString(body)
             with server.lock:
                 for process in told.resource_spans:

@@ -22,7 +22,7 @@ from routed_agents.router import Router
 from routed_agents.steps import Step
 from routed_agents.telemetry import Telemetry, configure, names
 from routed_agents.telemetry.detection import INSTRUMENTORS, SDK, active, emission_for, langsmith_exports, sdk_traces
-from routed_agents.telemetry.setup import asked_by
+from routed_agents.telemetry.endpoints import asked_by
 
 REPLY = {"model": "claude-haiku-5-5", "content": [{"type": "text", "text": "yes"}], "usage": {"input_tokens": 30, "output_tokens": 5}}
 
@@ -199,8 +199,7 @@ def test_what_is_not_here_is_said(env: dict[str, str]) -> None:
         asked_by(env)
 
 
-def test_configure_without_outputs_sets_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
+def test_configure_without_outputs_sets_nothing_up(monkeypatch: pytest.MonkeyPatch, no_provider: None) -> None:
     for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_TRACES_EXPORTER"):
         monkeypatch.delenv(name, raising=False)
     handle = configure()
@@ -209,13 +208,9 @@ def test_configure_without_outputs_sets_nothing_up(monkeypatch: pytest.MonkeyPat
     assert "OTEL_SDK_DISABLED" in configure(console=True).note
 
 
-def test_a_dialect_reaches_the_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
-    from opentelemetry.util._once import Once
-
+def test_a_dialect_reaches_the_endpoint(monkeypatch: pytest.MonkeyPatch, no_provider: None) -> None:
     from .backends import backend
 
-    monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
-    monkeypatch.setattr(trace, "_TRACER_PROVIDER_SET_ONCE", Once())
     with backend() as up:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", up.url)
         handle = configure(dialects=["logfire"])

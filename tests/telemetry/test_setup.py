@@ -19,7 +19,6 @@ from opentelemetry import trace
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
-from opentelemetry.util._once import Once
 from rich.console import Console
 
 from routed_agents.errors import ConfigurationError
@@ -30,10 +29,8 @@ from routed_agents.telemetry.trees import CostTree
 
 
 @pytest.fixture(autouse=True)
-def no_provider(monkeypatch: pytest.MonkeyPatch) -> None:
+def alone(no_provider: None) -> None:
     """As in a process where nobody has set a provider yet."""
-    monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
-    monkeypatch.setattr(trace, "_TRACER_PROVIDER_SET_ONCE", Once())
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from routed_agents.cli import FOUND, OK
@@ -29,6 +30,8 @@ Level = Literal["ok", "note", "bad"]
 SDK_SPANS: Final = "ANTHROPIC_OPEN_TELEMETRY"
 QUESTION: Final = "Classify the sentiment as positive or negative: lovely"
 MOST_TOKENS: Final = 64
+SOON_DAYS: Final = 30
+"""A model that retires within this is something wrong, not something to know."""
 BUILT: Final = ("anthropic", "openai")
 """Providers whose models the doctor can build and the embedded provider can play."""
 
@@ -92,6 +95,7 @@ def doctor(args: argparse.Namespace) -> int:
         findings += asyncio.run(_graph(args, seen)) if args.graph else _probes(policy, options, args.input, seen)
         findings += _others()
     findings += _prices(policy)
+    findings += _endings(policy, datetime.now(UTC).date())
     findings += _exporter(seen.spans)
     _show(args, findings)
     return FOUND if any(finding.level == "bad" for finding in findings) else OK
@@ -392,9 +396,28 @@ def _prices(policy: Policy) -> Iterator[Finding]:
         yield Finding(level="ok", code="priced", says="every model of the policy has a price")
 
 
+def _endings(policy: Policy, today: date) -> Iterator[Finding]:
+    """Models of the policy that no longer answer, or soon will not."""
+    from routed_agents.cli.lifecycle import ending_of
+
+    for name, each in [(tier.name, each) for tier in policy.tiers for each in tier.deployments]:
+        ending = ending_of(each)
+        if ending is None:
+            continue
+        known = f"tier {name}: {each.model}"
+        if ending.on is None:
+            says, close = f"{known} is called deprecated, without a date ({ending.source})", False
+        elif ending.on <= today:
+            says, close = f"{known} was retired on {ending.on} ({ending.source})", True
+        else:
+            says, close = f"{known} retires on {ending.on} ({ending.source})", (ending.on - today).days <= SOON_DAYS
+        yield Finding(level="bad" if close else "note", code="retiring", says=says, do="name a newer model in the policy's tiers")
+
+
 def _exporter(spans: Sequence[ReadableSpan]) -> Iterator[Finding]:
     """Whether the backend the environment names takes the spans of this check."""
-    from routed_agents.telemetry.setup import asked_by, sent
+    from routed_agents.telemetry.endpoints import asked_by
+    from routed_agents.telemetry.setup import sent
 
     if os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
         yield Finding(level="bad", code="exporter_silent", says="OTEL_SDK_DISABLED is true: no span leaves", do="unset it")

@@ -23,6 +23,7 @@ from routed_agents.integrations.observer import AGAIN, CostObserver
 from routed_agents.integrations.plan import SEPARATOR, Outlook, Plan, Source, plan_of
 from routed_agents.policy import Policy
 from routed_agents.router import Router
+from routed_agents.steps import field_of
 from routed_agents.telemetry import RouteSpan, names
 
 log: Final = logging.getLogger("routed_agents")
@@ -296,7 +297,7 @@ class GraphWatch(CostObserver):
         known: Mapping[str, Any] = metadata or {}
         node = known.get("langgraph_node")
         span = self.router.telemetry.open_tool(
-            str((serialized or {}).get("name") or kwargs.get("name") or "unknown"),
+            str(field_of(serialized, "name") or kwargs.get("name") or "unknown"),
             call_id=kwargs.get("tool_call_id"),
             arguments=inputs if inputs is not None else input_str,
             attributes={**({names.NODE: str(node)} if node else {}), **_run_of(known)},

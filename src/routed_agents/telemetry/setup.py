@@ -10,7 +10,7 @@ import threading
 import time
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Final, cast
@@ -25,8 +25,10 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import Sampler
 
 from routed_agents.errors import ConfigurationError
-from routed_agents.telemetry import names
+from routed_agents.telemetry import metering, names
 from routed_agents.telemetry.dialects import Dialect, chosen, told
+from routed_agents.telemetry.endpoints import asked_by, metrics_asked_by, public, whole
+from routed_agents.telemetry.metering import MetricOutput
 from routed_agents.telemetry.runs import Branch, Run, SpanRecord, Status, run_of
 from routed_agents.telemetry.trees import CostTree, cost_tree
 
@@ -53,80 +55,75 @@ def configure(
     trace_file: str | Path | None = None,
     console: Callable[[CostTree], object] | Console | bool = False,
     otlp_endpoint: str | None = None,
+    metrics_file: str | Path | None = None,
+    metrics_endpoint: str | None = None,
     dialects: Sequence[str] = (),
     service_name: str = DEFAULT_SERVICE,
     sampler: Sampler | None = None,
     queue_size: int = QUEUE,
 ) -> Handle:
-    """Set up tracing for this process. A provider that is already set stays as it is, and the handle says so.
+    """Set up tracing and metrics for this process. A provider that is already set stays as it is, and the handle says so.
 
-    Asked for no output, it goes by the standard variables: OTEL_EXPORTER_OTLP_TRACES_ENDPOINT or OTEL_EXPORTER_OTLP_ENDPOINT, with
-    OTEL_TRACES_EXPORTER to say `otlp`, `console` or `none`. OTEL_SDK_DISABLED turns all of it off; headers, sampler, service name and
-    resource attributes are the SDK's to read.
+    Asked for no output, it goes by the standard variables: OTEL_EXPORTER_OTLP_ENDPOINT, or OTEL_EXPORTER_OTLP_TRACES_ENDPOINT and
+    OTEL_EXPORTER_OTLP_METRICS_ENDPOINT, with OTEL_TRACES_EXPORTER to say `otlp`, `console` or `none`, and OTEL_METRICS_EXPORTER to say
+    `otlp` or `none`. OTEL_SDK_DISABLED turns all of it off; headers, sampler, service name, resource attributes and how often metrics
+    are sent (OTEL_METRIC_EXPORT_INTERVAL, in milliseconds; a minute) are the SDK's to read.
 
-    Calling it again adds outputs to the provider it made; service name and sampler stay the first call's. What is left to
+    Calling it again adds outputs to the providers it made; service name and sampler stay the first call's. What is left to
     write when the program ends is written then, for two seconds at most.
 
     Args:
         trace_file: where to append spans as OTLP JSON lines; `offline.traces` and DuckDB read them.
         console: print the cost tree of each finished run: True for stderr, a rich console, or a function that gets the tree.
-        otlp_endpoint: a collector or backend that takes OTLP over HTTP, such as http://localhost:4318; needs the extra `otlp`.
+        otlp_endpoint: a collector or backend that takes spans by OTLP over HTTP, such as http://localhost:4318; needs the extra `otlp`.
+        metrics_file: where to append metrics as OTLP JSON lines.
+        metrics_endpoint: one that takes metrics; backends for traces alone, such as Phoenix, do not.
         dialects: add the attributes these backends read cost from (see `telemetry.dialects`); the core set when not given.
-        service_name: what the process is called in traces, unless OTEL_SERVICE_NAME says otherwise.
+        service_name: what the process is called in traces and metrics, unless OTEL_SERVICE_NAME says otherwise.
         sampler: which traces are kept; all when not given.
         queue_size: ended spans that may wait for each output; more are dropped and counted.
 
     Raises:
-        ConfigurationError: the file cannot be opened, the extra for the endpoint is missing, a dialect is unknown, or the environment
+        ConfigurationError: a file cannot be opened, the extra for an endpoint is missing, a dialect is unknown, or the environment
             asks for an exporter or a protocol that is not here.
     """
     speaks = chosen(dialects)
-    if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
-        return Handle(provider=trace.get_tracer_provider(), outputs=(), note="OTEL_SDK_DISABLED is true: nothing was set up")
     current = trace.get_tracer_provider()
+    if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return Handle(provider=current, outputs=(), note="OTEL_SDK_DISABLED is true: nothing was set up")
     mine = current if isinstance(current, TracerProvider) and current in _MADE else None
-    if mine is None and not isinstance(current, trace.ProxyTracerProvider):
-        note = f"a tracer provider is already set ({type(current).__name__}): spans go where it sends them, and configure added nothing"
-        log.warning("%s", note)
-        return Handle(provider=current, outputs=(), note=note)
-    if trace_file is None and otlp_endpoint is None and not console:
+    theirs = "" if mine is not None or isinstance(current, trace.ProxyTracerProvider) else type(current).__name__
+    meters = metering.taken()
+    spans, counts = bool(trace_file or otlp_endpoint or console), bool(metrics_file or metrics_endpoint)
+    by_environment = not spans and not counts
+    if by_environment and not theirs:
         otlp_endpoint, console = asked_by(os.environ)
-        if otlp_endpoint is None and not console:
-            note = "no output was asked for, by argument or OTEL_EXPORTER_OTLP_ENDPOINT: spans go nowhere"
-            return Handle(provider=current, outputs=(), note=note)
-    outputs = _outputs(trace_file, console, otlp_endpoint, queue_size, speaks)
-    if mine is None:
-        if service_name == DEFAULT_SERVICE:
-            service_name = os.environ.get(OTEL_SERVICE_NAME) or service_name
-        mine = TracerProvider(resource=Resource.create({SERVICE_NAME: service_name}), sampler=sampler, shutdown_on_exit=False)
-        _MADE.add(mine)
-        trace.set_tracer_provider(mine)
-    for output in outputs:
-        mine.add_span_processor(output)
-    return Handle(provider=mine, outputs=outputs)
+    if by_environment and not meters:
+        metrics_endpoint = metrics_asked_by(os.environ)
+    notes = list[str]()
+    if theirs and (spans or by_environment):
+        notes.append(f"a tracer provider is already set ({theirs}): spans go where it sends them, and configure added nothing")
+    if meters and counts:
+        notes.append(f"a meter provider is already set ({meters}): metrics go where it sends them, and configure added nothing")
+    for note in notes:
+        log.warning("%s", note)
 
+    def resource() -> Resource:
+        own = os.environ.get(OTEL_SERVICE_NAME) if service_name == DEFAULT_SERVICE else None
+        return Resource.create({SERVICE_NAME: own or service_name})
 
-def asked_by(environ: Mapping[str, str]) -> tuple[str | None, bool]:
-    """The endpoint the standard variables name, and whether they ask for the console.
-
-    Raises:
-        ConfigurationError: they ask for an exporter or a protocol that is not here.
-    """
-    wanted = {part for each in environ.get("OTEL_TRACES_EXPORTER", "").split(",") if (part := each.strip().lower())}
-    if unknown := wanted - {"otlp", "console", "none"}:
-        raise ConfigurationError(f"OTEL_TRACES_EXPORTER asks for {', '.join(sorted(unknown))}; known here: otlp, console, none")
-    if "none" in wanted:
-        return None, False
-    own, shared = environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"), environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
-    endpoint = own or (f"{shared.rstrip('/')}/v1/traces" if shared else None)
-    if endpoint is None and "otlp" in wanted:
-        endpoint = "http://localhost:4318/v1/traces"  # the standard's own default
-    if wanted and "otlp" not in wanted:
-        endpoint = None
-    protocol = environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or environ.get("OTEL_EXPORTER_OTLP_PROTOCOL") or "http/protobuf"
-    if endpoint is not None and protocol != "http/protobuf":
-        raise ConfigurationError(f"OTEL_EXPORTER_OTLP_PROTOCOL is {protocol!r}; known here: http/protobuf, usually on port 4318")
-    return endpoint, "console" in wanted
+    outputs = [] if theirs else _outputs(trace_file, console, otlp_endpoint, queue_size, speaks)
+    counted = [] if meters else metering.set_up(metrics_file, metrics_endpoint, resource)
+    if outputs:
+        if mine is None:
+            mine = TracerProvider(resource=resource(), sampler=sampler, shutdown_on_exit=False)
+            _MADE.add(mine)
+            trace.set_tracer_provider(mine)
+        for output in outputs:
+            mine.add_span_processor(output)
+    elif not counted and not notes:
+        notes.append("no output was asked for, by argument or OTEL_EXPORTER_OTLP_ENDPOINT: spans go nowhere")
+    return Handle(provider=mine or current, outputs=outputs, metrics=counted, note="; ".join(notes))
 
 
 _MADE: Final[weakref.WeakSet[TracerProvider]] = weakref.WeakSet()
@@ -150,16 +147,19 @@ class Handle:
 
     Attributes:
         provider: the tracer provider in force.
-        active: spans go to the outputs asked for.
+        active: spans and metrics go to the outputs asked for.
         note: why they do not, when somebody else had set a provider.
     """
 
-    def __init__(self, *, provider: trace.TracerProvider, outputs: Sequence[Output], note: str = "") -> None:
+    def __init__(
+        self, *, provider: trace.TracerProvider, outputs: Sequence[Output], metrics: Sequence[MetricOutput] = (), note: str = ""
+    ) -> None:
         self.provider = provider
         self.active = not note
         self.note = note
         self._outputs = tuple(outputs)
-        if outputs:
+        self._metrics = tuple(metrics)
+        if outputs or metrics:
             atexit.register(self.shutdown)
 
     @property
@@ -168,18 +168,20 @@ class Handle:
         return sum(output.dropped for output in self._outputs)
 
     def flush(self, timeout_s: float = 10.0) -> bool:
-        """Wait until every span ended so far has reached its outputs; False when one has not, within the time or at all."""
+        """Wait until every span ended so far, and what was counted, has reached its outputs; False when some has not, in time or at all."""
         end = time.monotonic() + timeout_s
-        done = [output.flush(max(end - time.monotonic(), 0)) for output in self._outputs]
+        done = [output.flush(max(end - time.monotonic(), 0)) for output in (*self._outputs, *self._metrics)]
         return all(done)
 
     def shutdown(self, timeout_s: float = 2.0) -> bool:
-        """Flush and close the outputs, within the time whatever the backend does; False when spans were left."""
+        """Flush and close the outputs, within the time whatever the backends do; False when spans or counts were left."""
         atexit.unregister(self.shutdown)
         end = time.monotonic() + timeout_s
         for output in self._outputs:
             output.stop()
-        done = [output.close(max(end - time.monotonic(), 0)) for output in self._outputs]
+        kept = timeout_s / 4 if self._metrics else 0.0  # for the metrics, which come last, for they tell which spans were dropped
+        done = [output.close(max(end - kept - time.monotonic(), 0)) for output in self._outputs]
+        done += [output.close(max(end - time.monotonic(), 0)) for output in self._metrics]
         return all(done)
 
     def __enter__(self) -> Handle:
@@ -397,16 +399,9 @@ def _otlp(endpoint: str) -> SpanExporter:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     except ImportError as error:
         raise ConfigurationError(
-            f"otlp_endpoint {_public(endpoint)} needs an exporter that isn't installed; add the extra: pip install 'routed-agents[otlp]'"
+            f"otlp_endpoint {public(endpoint)} needs an exporter that isn't installed; add the extra: pip install 'routed-agents[otlp]'"
         ) from error
-    whole = endpoint.rstrip("/")
-    return OTLPSpanExporter(endpoint=whole if whole.endswith("/v1/traces") else f"{whole}/v1/traces")
-
-
-def _public(endpoint: str) -> str:
-    """An endpoint without the name and password it may hold."""
-    scheme, _, rest = endpoint.rpartition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}" if scheme else endpoint
+    return OTLPSpanExporter(endpoint=whole(endpoint, "traces"))
 
 
 def _printer(console: Callable[[CostTree], object] | Console | bool) -> Callable[[CostTree], object]:

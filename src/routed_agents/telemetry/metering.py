@@ -1,0 +1,141 @@
+"""Sets up metrics for people who have no meter provider."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, cast
+
+from opentelemetry import metrics
+from opentelemetry.exporter.otlp.json.file import FileMetricExporter
+from opentelemetry.metrics._internal import _ProxyMeterProvider  # pyright: ignore[reportPrivateUsage]
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult, MetricsData, PeriodicExportingMetricReader
+from opentelemetry.sdk.resources import Resource
+
+from routed_agents.errors import ConfigurationError
+from routed_agents.telemetry.endpoints import public, whole
+
+log: Final = logging.getLogger("routed_agents")
+_MADE: Final[weakref.WeakSet[MeterProvider]] = weakref.WeakSet()
+
+
+class MetricOutput:
+    """Collects what was counted now and then, and hands it to an exporter on a thread of its own; counting never waits for it.
+
+    How often, OTEL_METRIC_EXPORT_INTERVAL says, in milliseconds; once a minute when it does not.
+
+    Args:
+        make: gives the exporter; once more in a forked child, which must not talk on its parent's connection.
+    """
+
+    def __init__(self, make: Callable[[], MetricExporter]) -> None:
+        self._exporter = _Renewed(make)
+        self.reader = PeriodicExportingMetricReader(self._exporter)
+
+    def flush(self, timeout_s: float) -> bool:
+        """Deliver what was counted so far; False when that did not work, or not in time."""
+        return _in_time(lambda: self.reader.force_flush(timeout_s * 1000), timeout_s) and not self._exporter.failed
+
+    def close(self, timeout_s: float) -> bool:
+        """Deliver a last time and stop, within the time whatever the backend does."""
+        return _in_time(lambda: cast("Any", self.reader).shutdown(timeout_s * 1000), timeout_s) and not self._exporter.failed
+
+
+class _Renewed(MetricExporter):
+    """An exporter that knows whether it got through, and is made anew in a forked child."""
+
+    def __init__(self, make: Callable[[], MetricExporter]) -> None:
+        self._make, self.failed = make, False
+        self._inner: Any = make()
+        super().__init__(preferred_temporality=self._inner._preferred_temporality, preferred_aggregation=self._inner._preferred_aggregation)
+        if hasattr(os, "register_at_fork"):
+            renew = weakref.WeakMethod(self._after_fork)
+            os.register_at_fork(after_in_child=lambda: (again := renew()) and again())
+
+    def _after_fork(self) -> None:
+        self._inner = self._make()
+
+    def export(self, metrics_data: MetricsData, timeout_millis: float | None = 10_000, **kwargs: Any) -> MetricExportResult:
+        self.failed = True  # until it is known not to be
+        result: MetricExportResult = self._inner.export(metrics_data, timeout_millis=timeout_millis, **kwargs)
+        self.failed = result is not MetricExportResult.SUCCESS
+        return result
+
+    def force_flush(self, timeout_millis: float = 10_000) -> bool:
+        return bool(self._inner.force_flush(timeout_millis))
+
+    def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
+        self._inner.shutdown(timeout_millis, **kwargs)
+
+
+def taken() -> str:
+    """Who has set a meter provider already, by its type; empty while nobody but us has."""
+    current = metrics.get_meter_provider()
+    ours = isinstance(current, _ProxyMeterProvider) or (isinstance(current, MeterProvider) and current in _MADE)
+    return "" if ours else type(current).__name__
+
+
+def set_up(file: str | Path | None, endpoint: str | None, resource: Callable[[], Resource]) -> list[MetricOutput]:
+    """Have metrics go to these; the provider is made and set by the first call, and later ones add to it.
+
+    Raises:
+        ConfigurationError: the file cannot be opened, or the extra for the endpoint is missing.
+    """
+    makers: list[Callable[[], MetricExporter]] = []
+    if endpoint is not None:
+        makers.append(lambda: _otlp(endpoint))
+    if file is not None:
+        makers.append(lambda: _file(Path(file)))
+    outputs = [MetricOutput(make) for make in makers]
+    if not outputs:
+        return []
+    provider = metrics.get_meter_provider()
+    if isinstance(provider, MeterProvider):
+        for output in outputs:
+            provider.add_metric_reader(output.reader)
+        return outputs
+    provider = MeterProvider([output.reader for output in outputs], resource=resource(), shutdown_on_exit=False)
+    _MADE.add(provider)
+    metrics.set_meter_provider(provider)
+    return outputs
+
+
+def _file(path: Path) -> MetricExporter:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return FileMetricExporter(path)
+    except OSError as error:
+        raise ConfigurationError(f"metrics_file {path} cannot be opened: {error}; wanted a path that can be written") from error
+
+
+def _otlp(endpoint: str) -> MetricExporter:
+    try:
+        from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+    except ImportError as error:
+        raise ConfigurationError(
+            f"metrics_endpoint {public(endpoint)} needs an exporter that isn't installed; add the extra: pip install 'routed-agents[otlp]'"
+        ) from error
+    return OTLPMetricExporter(endpoint=whole(endpoint, "metrics"))
+
+
+def _in_time(act: Callable[[], object], timeout_s: float) -> bool:
+    """Whether it was done in time and without an error; what is late goes on, on a thread that holds no exit up."""
+    done = threading.Event()
+
+    def acting() -> None:
+        try:
+            act()
+        except Exception as trouble:
+            log.error("metrics could not be delivered: %s", type(trouble).__name__)
+        else:
+            done.set()
+
+    thread = threading.Thread(target=acting, name="routed-agents-metrics", daemon=True)
+    thread.start()
+    thread.join(timeout_s)
+    return done.is_set()
