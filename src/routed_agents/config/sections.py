@@ -90,7 +90,7 @@ def _settings(name: str, rule: type[Any]) -> type[Section]:
         if kind in (int, float):  # a figure that stands below 0, as a log probability does, may only go further down
             wanted = Annotated[kind, Field(le=0) if isinstance(each.default, (int, float)) and each.default < 0 else Field(ge=0)]
         elif kind == int | None:
-            wanted = Annotated[int, Field(ge=0)] | None
+            wanted = Annotated[int | None, Field(ge=0)]
         elif kind == tuple[str, ...]:
             wanted = Annotated[tuple[Text, ...], Field(strict=False)]  # TOML has lists only
         entries[each.name] = (wanted, ... if each.default is MISSING else each.default)
