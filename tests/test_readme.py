@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 README = Path(__file__).parents[1] / "README.md"
 AFTER = "serving.__exit__(None, None, None)"
 BEFORE = """
@@ -21,8 +23,8 @@ inputs = {"messages": [("user", "Hello! Do you ship to Norway?")]}
 """
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+def blocks(language: str, page: Path = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
 
 
 def test_every_python_block_runs(tmp_path: Path) -> None:
@@ -41,6 +43,27 @@ def test_the_three_added_lines_route_an_agent(tmp_path: Path) -> None:
     script.write_text(code, encoding="utf-8")
     ran = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert re.fullmatch(r"\$0\.\d+; all-strong \$0\.\d+; 1 step, 1 cheap \(simulated\)\n", ran.stdout), ran.stdout + ran.stderr
+
+
+JUDGES = README.parent / "docs" / "judges.md"
+
+
+def test_the_judges_shown_load(tmp_path: Path) -> None:
+    from routed_agents import Policy
+
+    (shown,) = blocks("toml", JUDGES)
+    path = tmp_path / "policy.toml"
+    path.write_text(shown, encoding="utf-8")
+    assert Policy.load(path).judge_models == ("anthropic:claude-haiku-5-5", "openai:gpt-6-luna")
+
+
+def test_the_count_of_questions_shown_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    from routed_agents import Step
+
+    asked = ("Classify: lovely", "Figure out what they want", "Give the gist of what Tolstoy meant by all that")
+    (shown,) = blocks("python", JUDGES)
+    exec(shown, {"steps": [Step.from_messages(text) for text in asked]})
+    assert re.fullmatch(r"asked about [1-3] of 3 steps; [0-3] of those go strong now\n", capsys.readouterr().out)
 
 
 def test_the_policy_shown_loads(tmp_path: Path) -> None:

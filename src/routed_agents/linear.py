@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, pairwise, repeat
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, cast
 
 from routed_agents.errors import ConfigurationError
 from routed_agents.zones import BULK_ZONES, INSTRUCTION_ZONES, Zones
@@ -290,6 +290,5 @@ def load(source: bytes | Path) -> LinearModel:
 def _packed(data: bytes, count: int) -> Iterable[int]:
     wide = bytearray(4 * len(data))
     wide[0::4] = data
-    little: Literal["little"] = "little"
     rows: Iterator[bytes] = chain.from_iterable(struct.iter_unpack(f"{_WIDTH}s", wide))
-    return map(int.from_bytes, rows, repeat(little, count))
+    return map(int.from_bytes, rows, cast("Any", repeat("little", count)))

@@ -28,7 +28,9 @@ from routed_agents import (
     routed_anthropic,
     routed_openai,
 )
+from routed_agents.classify import Classification
 from routed_agents.embedded import Fault
+from routed_agents.features import Features
 from routed_agents.integrations.asking import ModelAsker, anthropic_request, openai_request
 from routed_agents.judged_classes import JudgedClassifier
 from routed_agents.pricing import Prices
@@ -39,7 +41,7 @@ from routed_agents.tiers import Tiers
 from .conftest import HAIKU, OPUS, Books
 
 EASIER = "Give the gist of what Tolstoy meant by all that"
-"""The local classifier takes it for a hard question and proposes the strong tier; the embedded judge for a summary."""
+"""The local classifier takes it for code and proposes the strong tier; the embedded judge takes it for a summary."""
 HARDER = "Figure out what they want"
 """The local classifier takes it for an easy question; the embedded judge for a hard one."""
 SURE = "Classify the sentiment as positive or negative: lovely"
@@ -58,8 +60,24 @@ def loop() -> Iterator[None]:
     LOOP.close()
 
 
+class Local:
+    """A local classifier of the caller's own, whose answers no training changes."""
+
+    name, version = "local", "1"
+
+    def classify(self, features: Features, /) -> Classification:
+        if features.declared is not None:
+            return Classification(task_class=features.declared, confidence=1.0, p_strong=0.5, declared=True)
+        known = {"gist": ("code_generation", 0.99), "Figure": ("knowledge_qa", 0.25), "widow": ("empathy_escalation", 0.9)}
+        task_class, p_strong = next((said for word, said in known.items() if word in features.own), ("classification", 0.01))
+        return Classification(task_class=task_class, confidence=0.9, p_strong=p_strong)
+
+
+LOCAL = Policy.default().replace(classifier=Local())
+
+
 def judged(model: str = f"anthropic:{HAIKU}", tiers: str | Tiers = "claude", **settings: Any) -> Policy:
-    return Policy.default(tiers=tiers).replace(classifier=JudgedClassifier(model, **settings))
+    return Policy.default(tiers=tiers).replace(classifier=JudgedClassifier(model, inner=Local(), **settings))
 
 
 def decided(router: Router, asked: str) -> Any:
@@ -81,7 +99,7 @@ def test_its_opinion_settles_what_is_left_open(model: str, asked: str, before: s
 
     decision = decided(books.router, asked)
 
-    assert (Policy.default().decide(Step.from_messages(asked)).tier, decision.tier) == (before, after)
+    assert (LOCAL.decide(Step.from_messages(asked)).tier, decision.tier) == (before, after)
     assert (decision.classification.judged, decision.to_record()["judged"], len(questions(provider))) == (True, True, 1)
 
 

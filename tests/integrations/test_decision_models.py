@@ -17,7 +17,7 @@ from .conftest import EASY, HAIKU, OPUS
 
 PLAN = "Plan the migration in several steps and carry it out, using tools."
 GRIEF = "Reply to me: my mother died last week and I cannot cope."
-TIERS = {"cheap": "routine", "strong": "hard"}
+TIERS = ("cheap", "strong")
 HAS_THEM = importlib.util.find_spec("langchain_core.decisions") is not None
 needs_them = pytest.mark.skipif(not HAS_THEM, reason="langchain_core.decisions comes with langchain-core 1.8")
 
@@ -33,9 +33,9 @@ def test_an_older_langchain_core_is_told_in_one_line():
         __import__("routed_agents.integrations.decision_models")
 
 
-def ask(state: Any, labels: Any = TIERS, **options: Any) -> Any:
+def ask(state: Any, among: Any = TIERS, **options: Any) -> Any:
     config = options.pop("config", None)
-    question = Choice(instructions="Which?", criteria=dict.fromkeys(labels) if not isinstance(labels, dict) else labels)
+    question = Choice(instructions="Which?", criteria=dict.fromkeys(among))
     return PolicyDecisionModel(options.pop("policy", None), **options).invoke({"state": state, "questions": {"q": question}}, config)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from judged import Local
 
 from routed_agents.judged_classes import JudgedClassifier
 from routed_agents.judged_replies import Judge
@@ -73,11 +74,13 @@ def test_a_judged_step_costs_its_attempts_and_its_judges(script: list[tuple[str,
     court = Court(list(script))
     policy = Policy.default(tiers="claude-2026-11-three")
     judges = [Judge(model=f"anthropic:{HAIKU}", task_classes=("summarization",), rubric=rubric) for rubric in ("", "mind the sums")]
-    policy = policy.replace(classifier=JudgedClassifier(f"anthropic:{SONNET}"), checks=[*policy.checks, *judges])
+    policy = policy.replace(
+        classifier=JudgedClassifier(f"anthropic:{SONNET}", inner=Local("code_generation", 0.97, 0.9)), checks=[*policy.checks, *judges]
+    )
     router = Router(policy, ledger=Ledger.memory(), prices=PRICES, telemetry=Telemetry.off(), asker=court)
     by_hand, usages = 0, [Usage(input=sent, output=received) for sent, received in spent]
 
-    with router.step(Step.from_messages("Give the gist of what Tolstoy meant by all that"), thread="t", labels={"team": "x"}) as routed:
+    with router.step(Step.from_messages("Give the gist of it"), thread="t", labels={"team": "x"}) as routed:
         for attempt, usage in zip(routed.attempts(), usages, strict=False):
             with attempt:
                 by_hand += cost(attempt.model, usage)

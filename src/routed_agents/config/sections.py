@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, cast, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_type_hints
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
@@ -90,7 +90,7 @@ def _settings(name: str, rule: type[Any]) -> type[Section]:
         if kind in (int, float):  # a figure that stands below 0, as a log probability does, may only go further down
             wanted = Annotated[kind, Field(le=0) if isinstance(each.default, (int, float)) and each.default < 0 else Field(ge=0)]
         elif kind == int | None:
-            wanted = Optional[Annotated[int, Field(ge=0)]]  # noqa: UP045  Annotated knows no `|` to pyright
+            wanted = Annotated[int | None, Field(ge=0)]
         elif kind == tuple[str, ...]:
             wanted = Annotated[tuple[Text, ...], Field(strict=False)]  # TOML has lists only
         entries[each.name] = (wanted, ... if each.default is MISSING else each.default)

@@ -160,7 +160,7 @@ def _messages(state: Any) -> list[Any]:
         return _messages(cast("Mapping[str, Any]", state)["messages"])
     if isinstance(state, list) and state and all(isinstance(each, BaseMessage) for each in cast("list[object]", state)):
         return cast("list[Any]", state)
-    return [HumanMessage("\n".join(_words(state)))]
+    return [HumanMessage("\n".join(_words(cast("object", state))))]
 
 
 def _words(value: object) -> list[str]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Final
 
 from routed_agents.embedded.conversation import Conversation, Reply, Text, Turn
-from routed_agents.embedded.json_fields import JsonObject, as_object, items, member, parse
+from routed_agents.embedded.json_fields import JsonObject, as_object, items, member
 from routed_agents.embedded.solvers.words import stems
 
 _CALL = re.compile(r"<(call-[0-9a-f]{12})>\n(.*)\n</\1>", re.DOTALL)
@@ -76,7 +76,7 @@ def _judged(conversation: Conversation, parts: list[tuple[str, str]], solve: Cal
     """The reply held against what the judge would have said itself."""
     known = dict(parts)
     reply, request = known.get("reply", ""), next((text for name, text in reversed(parts) if name == "message from the user"), "")
-    if "tools the reply asks for" in known or _is_json(reply) or not request:
+    if "tools the reply asks for" in known or reply.startswith(("{", "[")) or not request:
         return "unsure"
     if not reply:
         return "incomplete"
@@ -91,11 +91,3 @@ def _judged(conversation: Conversation, parts: list[tuple[str, str]], solve: Cal
     if not set(_FIGURE.findall(own)) <= set(_FIGURE.findall(f"{reply} {request}")):
         return "wrong"
     return "good" if len(stems(own) & stems(reply)) >= _LEAST_SHARED * len(stems(own)) else "incomplete"
-
-
-def _is_json(text: str) -> bool:
-    try:
-        parse(text)
-    except ValueError:
-        return False
-    return True
