@@ -27,7 +27,7 @@ def classify(text: Any, **more: Any) -> Classification:
         ("Write a catchy tagline for a bakery", "marketing_copy"),
         ("Format this code with black:\n```\nx=1\n```", "code_format"),
         ("Summarize the report in two sentences", "summarization"),
-        (["Hi, how are you?", ("ai", "Great! Did you see the game?"), "haha yes, what a goal"], "multi_turn"),
+        (["Hi, how are you?", ("ai", "Great! Did you see the game?"), "haha yes, me too! Thanks, and see you tomorrow then"], "multi_turn"),
         ("What is the capital of Peru?", "knowledge_qa"),
         ("Write a function in Python that sorts a list", "code_generation"),
         ("Solve the equation step by step: 2x+3=9", "math_reasoning"),
