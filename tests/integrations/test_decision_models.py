@@ -73,9 +73,17 @@ def test_the_answer_names_who_gave_it():
 @needs_them
 def test_labels_of_ones_own_and_some_of_the_tiers():
     labels = {"fast": "cheap", "powerful": "strong"}
-    three = Policy.default(tiers="claude-2026-11-three")
     assert [ask(text, labels, labels=labels).choices["q"].choice for text in (EASY, PLAN)] == ["fast", "powerful"]
-    assert ask(PLAN, ["cheap", "mid"], policy=three).choices["q"].choice == "mid"
+
+
+@needs_them
+def test_some_of_the_tiers_may_be_asked_about_but_never_without_the_top():
+    three = Policy.default(tiers="claude-2026-11-three")
+    assert [ask(PLAN, among, policy=three).choices["q"].choice for among in (["cheap", "strong"], ["mid", "strong", "cheap"])] == [
+        "strong"
+    ] * 2
+    with pytest.raises(PolicyError, match='the top tier "strong"'):
+        ask(PLAN, ["cheap", "mid"], policy=three)
 
 
 @needs_them

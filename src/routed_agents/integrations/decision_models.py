@@ -55,7 +55,7 @@ class PolicyDecisionModel(_decisions.BaseDecisionModel):
         labels: the tier behind each label, where the choices have names of their own: `{"fast": "cheap", "powerful": "strong"}`.
 
     Raises:
-        PolicyError: a label names a tier the policy doesn't have.
+        PolicyError: a label names a tier the policy doesn't have; when asked, the top tier is not among the labels.
         ConfigurationError: when asked, a question that is none of the two kinds.
         StepStopped: when asked, the policy says that the step must not be made.
     """
