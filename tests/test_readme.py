@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 import pytest
 
+from routed_agents import join
+
 README = Path(__file__).parents[1] / "README.md"
 AFTER = "serving.__exit__(None, None, None)"
 BEFORE = """
@@ -53,7 +55,7 @@ def test_the_release_and_the_lapses_shown_work(tmp_path: Path) -> None:
     from langgraph.checkpoint.memory import InMemorySaver
     from langgraph.graph import START, MessagesState, StateGraph
 
-    from routed_agents import Policy, join
+    from routed_agents import Policy
     from routed_agents.integrations.langgraph import facts
 
     class State(MessagesState):
