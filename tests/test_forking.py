@@ -40,7 +40,7 @@ from test_ledger import entry
 for number in range({times}):
     with Ledger.sqlite({path!r} + f"/{{number}}.db") as ledger:
         for each in range(50):
-            ledger.append(entry(f"parent {each}"))
+            ledger.append(entry(f"parent {{each}}"))
         child = os.fork()
         if not child:
             ledger.append(entry("child"))
