@@ -67,7 +67,7 @@ class Health:
 
     def resting(self) -> frozenset[str]:
         """The deployments to leave alone now, by name. Whoever is first after a rest is told that it is over, and is the probe."""
-        told = self._told()
+        told = NOBODY if self._shared is None else self._told()
         if not self._states:
             return told
         now = self._clock()

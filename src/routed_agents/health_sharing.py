@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final, Protocol, runtime_checkable
 
+from routed_agents.forking import Undivided
+
 log: Final = logging.getLogger("routed_agents")
 POLL_S: Final = 0.25
 """Seconds between two looks into the store: how long another process's rest may stay unknown."""
@@ -60,6 +62,7 @@ class SharedRests:
         self.grace_s = GRACE_S[1]
         self._wake = threading.Event()
         self._troubled = False
+        self._exchanging = Undivided()
         self._exchange()
         self._begin()
         _SHARING.add(self)
@@ -90,17 +93,9 @@ class SharedRests:
     def _exchange(self) -> None:
         """Write what is new here and read what is new there."""
         try:
-            while self._changes:
-                deployment, until_s = change = self._changes.popleft()
-                try:
-                    if until_s is None:
-                        self._store.clear(deployment)
-                    else:
-                        self._store.rest(deployment, until_s)
-                except BaseException:
-                    self._changes.appendleft(change)
-                    raise
-            self._told = MappingProxyType(dict(self._store.rests()))
+            with self._exchanging:
+                self._write()
+                self._told = MappingProxyType(dict(self._store.rests()))
         except Exception as trouble:
             if not self._troubled:
                 log.warning(
@@ -109,6 +104,18 @@ class SharedRests:
             self._troubled = True
         else:
             self._troubled = False
+
+    def _write(self) -> None:
+        while self._changes:
+            deployment, until_s = change = self._changes.popleft()
+            try:
+                if until_s is None:
+                    self._store.clear(deployment)
+                else:
+                    self._store.rest(deployment, until_s)
+            except BaseException:
+                self._changes.appendleft(change)
+                raise
 
 
 def _keep_in_step(shared: weakref.ref[SharedRests], wake: threading.Event) -> None:

@@ -22,6 +22,7 @@ from types import MappingProxyType
 from typing import Any, Final, Literal, TypedDict, Unpack, cast
 
 from routed_agents.errors import ConfigurationError, LedgerError
+from routed_agents.forking import Undivided
 from routed_agents.pricing import Cost, Usage, usd_of
 from routed_agents.steps import carried_stamp, field_of
 
@@ -586,6 +587,7 @@ class _File(_Store):
         self.waiting: deque[tuple[object, ...]] = deque()
         self.failing = False
         self.give_up_at = float("inf")
+        self._writing = Undivided()
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
         self._start()
@@ -654,9 +656,10 @@ class _File(_Store):
             self.waiting.extend(self.rows([item for item in items if item is not None and not isinstance(item, threading.Event)]))
             try:
                 while self.waiting:
-                    connection = connection or _connect(self.path, self.busy_s)
-                    rows = list(islice(self.waiting, self.BATCH))
-                    self.insert(connection, rows)
+                    with self._writing:
+                        connection = connection or _connect(self.path, self.busy_s)
+                        rows = list(islice(self.waiting, self.BATCH))
+                        self.insert(connection, rows)
                     for _ in rows:
                         self.waiting.popleft()
             except Exception as error:  # a thread that dies here would take every later entry with it

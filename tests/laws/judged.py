@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import product
 
 from hypothesis import strategies as st
@@ -10,6 +10,7 @@ from worlds import CLASSES, POLICIES
 
 from routed_agents.classify import Classification
 from routed_agents.features import Features
+from routed_agents.guards import Assessment, Verdict
 from routed_agents.judged_classes import JudgedClassifier
 from routed_agents.questions import Opinion
 
@@ -27,6 +28,18 @@ class Local:
         if features.declared is None:
             return self.said
         return replace(self.said, task_class=features.declared, declared=True)
+
+
+@dataclass(frozen=True)
+class Wary:
+    """A guard that wants more than the cheapest tier for one class, as it is read."""
+
+    task_class: str
+
+    def __call__(self, seen: Assessment, /) -> Verdict | None:
+        if seen.classification.task_class != self.task_class:
+            return None
+        return Verdict(guard="wary", code="wary", floor=1, facts=(f"seen {self.task_class}",))
 
 
 judged_policies = st.sampled_from(

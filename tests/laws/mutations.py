@@ -206,7 +206,13 @@ MUTATIONS = (
         "            trouble=carried,\n",
         "            trouble=[],\n",
     ),
-    Mutation(8, "a judge is heard under a floor", "policy.py", "return max(pinned, *floors, 0) < self.tiers.top", "return True"),
+    Mutation(
+        8,
+        "a judge names a declared class",
+        "judged_classes.py",
+        "return not classification.declared and classification.p_strong",
+        "return classification.p_strong",
+    ),
     Mutation(
         8,
         "a foreign reply hides our pins",

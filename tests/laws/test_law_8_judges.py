@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from hypothesis import given
-from judged import judged_policies, sayings
+from judged import Wary, judged_policies, sayings
 from worlds import conditions, height, several, steps, with_guards
 
+from routed_agents.features import extract
 from routed_agents.guards import TOP, Conditions, Verdict
 from routed_agents.judged_classes import DOUBTS
 from routed_agents.policy import Policy
@@ -16,6 +17,8 @@ from routed_agents.state import Pin, ThreadState
 from routed_agents.steps import Step
 
 FREE = ThreadState()
+OPEN = Step.from_messages("Go on", id="s")
+"""A step whose class is anybody's guess."""
 HELD = [FREE, *(ThreadState(frozenset({Pin(scope="thread", tier=f"tier{rank}")})) for rank in range(1, 4))]
 
 
@@ -34,6 +37,17 @@ def test_no_opinion_goes_below_a_floor_of_the_local_reading(
         assert heard.settlement.obligation >= min(max([0, *floors, *pinned]), policy.tiers.top)
         assert set(local.state.facts) <= set(heard.state.facts)
         assert heard.to_record() == policy.decide(step, state, replace(now, opinion=opinion)).to_record()
+
+
+@given(policy=judged_policies, opinion=sayings)
+def test_what_a_guard_said_of_the_local_class_stays(policy: Policy, opinion: Opinion) -> None:
+    policy = policy.replace(guards=[Wary(policy.classifier.classify(extract(OPEN)).task_class)])
+    local = policy.decide(OPEN)
+
+    heard = policy.decide(OPEN, conditions=Conditions(opinion=opinion))
+
+    assert heard.settlement.obligation >= min(1, policy.tiers.top)
+    assert local.state.facts <= heard.state.facts == {f"seen {local.task_class}"}
 
 
 @given(policy=judged_policies, step=steps, opinion=sayings)

@@ -1,0 +1,65 @@
+"""Keeps a fork from cutting a thread's work in two.
+
+A forked child has the memory of its parent's threads, but not the threads. A lock that one of them held just then, be it one inside SQLite
+that Python never sees, is held in the child for good, and the child's first connection waits for it without end.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from types import TracebackType
+from typing import Final
+
+WAIT_S: Final = 1.0
+"""Seconds a fork waits for one thread's work at most: a store that hangs must not hold up the process as well."""
+
+
+class Undivided:
+    """Work that a fork waits for: `with` it, in a thread of ours. Not to be held by a thread that forks."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        _ALL.add(self)
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._lock.release()
+
+    def pause(self) -> bool:
+        """Wait until the work is whole, and keep it from beginning; false where it took too long."""
+        return self._lock.acquire(timeout=WAIT_S)
+
+    def go_on(self) -> None:
+        """Let the work begin again, in the process that forked."""
+        self._lock.release()
+
+    def renew(self) -> None:
+        """Begin afresh, in the child."""
+        self._lock = threading.Lock()
+
+
+_ALL: Final[weakref.WeakSet[Undivided]] = weakref.WeakSet()
+_PAUSED: Final[list[Undivided]] = []
+
+
+def _before() -> None:
+    _PAUSED.extend(work for work in list(_ALL) if work.pause())
+
+
+def _in_parent() -> None:
+    while _PAUSED:
+        _PAUSED.pop().go_on()
+
+
+def _in_child() -> None:
+    _PAUSED.clear()
+    for work in list(_ALL):
+        work.renew()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)

@@ -1,0 +1,68 @@
+"""A fork waits for a thread's work, not for a thread that hangs; the child begins afresh."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+
+BETWEEN = """
+import os, threading, time
+from routed_agents.forking import WAIT_S, Undivided
+work, begun, done = Undivided(), threading.Event(), []
+def thread():
+    with work:
+        begun.set()
+        time.sleep({busy_s})
+        done.append("done")
+threading.Thread(target=thread, daemon=True).start()
+begun.wait()
+began = time.monotonic()
+child = os.fork()
+if not child:
+    with work:
+        os._exit(len(done))
+waited = time.monotonic() - began
+with work:
+    pass
+print(len(done), os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), waited < 5)
+"""
+STORES = """
+import os, sys
+from routed_agents import Ledger
+sys.path.insert(0, {tests!r})
+from test_ledger import entry
+for number in range({times}):
+    with Ledger.sqlite({path!r} + f"/{{number}}.db") as ledger:
+        for each in range(50):
+            ledger.append(entry(f"parent {{each}}"))
+        child = os.fork()
+        if not child:
+            ledger.append(entry("child"))
+            os._exit(0 if ledger.flush(20) else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, number
+        assert ledger.steps == 51, ledger.steps
+print("whole")
+"""
+
+
+def run(script: str) -> str:
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=120)
+    return done.stdout.strip() or done.stderr
+
+
+def test_a_fork_waits_for_the_work_to_be_whole() -> None:
+    assert run(BETWEEN.format(busy_s=0.3)) == "1 1 True"
+
+
+def test_a_fork_does_not_wait_for_a_thread_that_hangs_and_the_child_does_not_either() -> None:
+    assert run(BETWEEN.format(busy_s=8)) == "1 0 True"
+
+
+def test_a_child_forked_while_the_ledger_is_written_writes_too(tmp_path: Path) -> None:
+    assert run(STORES.format(times=30, path=str(tmp_path), tests=str(Path(__file__).parent))) == "whole"
