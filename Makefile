@@ -5,7 +5,7 @@ SERVERS := .servers
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo drawings test lint bench quality failures train mutations mlflow servers phoenix-server prometheus-server mlflow-server instrumented browser clean
+.PHONY: demo drawings test lint bench quality failures train mutations mlflow servers phoenix-server prometheus-server mlflow-server instrumented newest browser clean
 
 demo: $(VENV)/demo-ready  ## the main job: two graphs on the embedded provider, their cost tree and bill; GRAPH=name runs any other
 	$(BIN)/routed-agents demo $(if $(GRAPH),--graph $(GRAPH))
@@ -47,6 +47,8 @@ mlflow-server: $(SERVERS)/mlflow/ready
 
 instrumented: $(SERVERS)/instrumented/ready  ## other people's instrumentation, in an environment of its own
 
+newest: $(SERVERS)/newest/ready  ## the newest LangChain, in an environment of its own
+
 browser: $(VENV)/browser-ready  ## what drives a Chromium for the report's test
 
 mlflow: $(VENV)/test-ready $(SERVERS)/mlflow/ready  ## a second opinion on costs, from a real MLflow server
@@ -82,6 +84,11 @@ $(SERVERS)/phoenix/ready $(SERVERS)/mlflow/ready: $(SERVERS)/%/ready: dashboards
 $(SERVERS)/instrumented/ready: tests/telemetry/instrumentors.txt pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[claude,gpt,agents,otlp]' --requirement $<
+	touch $@
+
+$(SERVERS)/newest/ready: tests/integrations/newest.txt pyproject.toml
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[claude,gpt,agents]' --requirement $<
 	touch $@
 
 $(VENV)/browser-ready: $(VENV)/test-ready

@@ -22,6 +22,7 @@ from routed_agents.errors import StepStopped
 from routed_agents.guards import DISTRESS
 from routed_agents.pricing import Prices, Usage
 from routed_agents.state import EMPTY, MemoryStateStore, StateStore, ThreadState, join
+from routed_agents.steps import Resumed
 from routed_agents.telemetry import Telemetry
 
 ASKED: Final = (
@@ -130,6 +131,9 @@ class Thread:
     messages: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     ranks: list[tuple[int, int] | None] = field(default_factory=list[tuple[int, int] | None])  # of each message: run and rank it shows
     run: int = 0
+    lives: int = 0
+    checkpoints: int = 0
+    begun: str = ""
     written: int = 0
     sticky: int = 0
     tokens: int = 400
@@ -143,6 +147,23 @@ class Thread:
         self.messages.append({**message, "id": f"m{self.written}"})  # the same ids in every thread: a leak would find its target
         self.ranks.append(shows)
         self.tokens += 60
+
+    @property
+    def run_id(self) -> str | None:
+        """The same names in every thread; a run that takes up another has a name of its own."""
+        return f"run{self.run}.{self.lives}" if self.in_graph else None
+
+    @property
+    def at(self) -> str:
+        """The checkpoint the thread has come to."""
+        return f"{self.checkpoints:08}"
+
+    def begin(self) -> None:
+        """New input comes in."""
+        self.run += 1
+        self.lives = 0
+        self.checkpoints += 1
+        self.begun = self.at
 
     @property
     def shown(self) -> int:
@@ -195,7 +216,7 @@ class Simulation:
 
     def _turn(self, thread: Thread) -> None:
         self.report.turns += 1
-        thread.run += 1
+        thread.begin()
         task_class, text = self.random.choices(ASKED, COMMON)[0]
         if thread.run > 1 and self.random.random() < 0.15:
             self._trim(thread, middle=False)
@@ -293,7 +314,10 @@ class Simulation:
             self._trim(thread, middle=True)
 
     def _restart(self, thread: Thread) -> None:
-        """A new process with the stored states of the threads; without a checkpoint the history comes back as bare text."""
+        """A new process with the stored states of the threads: another run takes up the one that was cut off, from its checkpoint.
+
+        Without a checkpoint the history comes back as bare text.
+        """
         self.report.seen("restarts")
         if thread.channel is None:
             for message in thread.messages:
@@ -301,6 +325,7 @@ class Simulation:
             thread.ranks = [None] * len(thread.ranks)
         else:
             thread.channel = json.loads(json.dumps(thread.channel))
+            thread.lives += 1
         store = MemoryStateStore()
         for name in (f"t{number}" for number in range(max(1, self.number - 3), self.number + 1)):
             store.add(name, ThreadState.from_json(json.loads(json.dumps(self.router.store.load(name).to_json()))))
@@ -338,8 +363,17 @@ class Simulation:
         self.report.steps += 1
         messages = list(thread.messages) if planned.shared else [{"role": "user", "content": f"{planned.text} (case {thread.run})"}]
         tokens = thread.tokens if planned.shared else 300
-        run = f"run{thread.run}" if thread.in_graph else None  # the same names in every thread
-        step = Step.from_messages(messages, node=planned.node, task_class=planned.task_class, tokens=tokens, run=run, tools=("look",))
+        thread.checkpoints += 1
+        step = Step.from_messages(
+            messages,
+            node=planned.node,
+            task_class=planned.task_class,
+            tokens=tokens,
+            run=thread.run_id,
+            at=thread.at if thread.channel is not None else None,
+            tools=("look",),
+        )
+        step = replace(step, resumed=Resumed(begun=thread.begun, spoken=thread.begun) if thread.lives else None)
         namespace = "|".join([part for part in (planned.outer, f"{planned.node}:{task}") if part])
         with_channel = thread.channel is not None and not planned.own_state
         opened = self.router.step(

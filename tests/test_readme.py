@@ -6,8 +6,11 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Annotated, Any
 
 import pytest
+
+from routed_agents import join
 
 README = Path(__file__).parents[1] / "README.md"
 AFTER = "serving.__exit__(None, None, None)"
@@ -43,6 +46,37 @@ def test_the_three_added_lines_route_an_agent(tmp_path: Path) -> None:
     script.write_text(code, encoding="utf-8")
     ran = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert re.fullmatch(r"\$0\.\d+; all-strong \$0\.\d+; 1 step, 1 cheap \(simulated\)\n", ran.stdout), ran.stdout + ran.stderr
+
+
+PINS = README.parent / "docs" / "pins.md"
+
+
+def test_the_release_and_the_lapses_shown_work(tmp_path: Path) -> None:
+    from langgraph.checkpoint.memory import InMemorySaver
+    from langgraph.graph import START, MessagesState, StateGraph
+
+    from routed_agents import Policy
+    from routed_agents.integrations.langgraph import facts
+
+    class State(MessagesState):
+        routing: Annotated[dict[str, Any], join]
+
+    builder: StateGraph[Any] = StateGraph(State)
+    builder.add_node("listen", lambda state: {"routing": facts("distress")})
+    builder.add_edge(START, "listen")
+    graph = builder.compile(checkpointer=InMemorySaver())
+    config: Any = {"configurable": {"thread_id": "t"}}
+    graph.invoke({"messages": []}, config)
+    noted = graph.get_state(config).values["routing"]["facts"]
+    names: dict[str, Any] = {"graph": graph, "config": config}
+    exec(blocks("python", PINS)[0], names)
+    (shown,) = blocks("toml", PINS)
+    path = tmp_path / "policy.toml"
+    path.write_text(shown, encoding="utf-8")
+
+    assert (noted, graph.get_state(config).values["routing"]["facts"]) == (["distress"], [])
+    assert names["close_case"]({})["routing"]["marks"][0]["name"] == "distress"
+    assert Policy.load(path).expiry == {"distress": 20, "legal": 0}
 
 
 JUDGES = README.parent / "docs" / "judges.md"

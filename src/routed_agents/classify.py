@@ -89,10 +89,7 @@ class LinearClassifier:
         model = self.model
         if features.declared is not None:
             return self._declared(features)
-        zones = zones_of(features, model.segments, model.mistyped)
-        parts, hardness = model.parts(zones)
-        if features.tokens <= SHORT:
-            parts[self._synthesis] = 0
+        zones, parts, hardness = self._parts(features)
         total, most = sum(parts), max(parts)
         confidence = most * MILLION // total
         if confidence < SURE and self._foreign(zones):
@@ -103,6 +100,21 @@ class LinearClassifier:
             confidence=confidence / MILLION,
             p_strong=need // (100 * total) / MILLION,
         )
+
+    def shares(self, features: Features) -> dict[str, float]:
+        """How probable each class is; together 1."""
+        if features.declared is not None:
+            return {str(features.declared): 1.0}
+        _, parts, _ = self._parts(features)
+        total = sum(parts)
+        return {name: part / total for name, part in zip(self.model.classes, parts, strict=True)}
+
+    def _parts(self, features: Features) -> tuple[Zones, list[int], int]:
+        zones = zones_of(features, self.model.segments, self.model.mistyped)
+        parts, hardness = self.model.parts(zones)
+        if features.tokens <= SHORT:
+            parts[self._synthesis] = 0
+        return zones, parts, hardness
 
     def explain(self, features: Features, task_class: str) -> list[tuple[str, str, float]]:
         """What speaks most for a class: zone, words and weight in logits. Quotes the step."""

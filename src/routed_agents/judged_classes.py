@@ -24,7 +24,7 @@ HEAD: Final = 1_500
 TAIL: Final = 700
 """Characters shown of the start and the end of the system prompt, and of the instruction."""
 TOOLS_SHOWN: Final = 20
-LENT: Final = frozenset({"explain", "read", "threshold_for"})
+LENT: Final = frozenset({"explain", "read", "shares", "threshold_for"})
 """What the local classifier offers besides `classify`."""
 DOUBTS: Final = frozenset({("taxonomy", "unsure"), ("low_confidence", "unsure")})
 """Verdicts (guard and code) that only say that the local classifier could not tell: these a judge may settle, no others."""

@@ -126,11 +126,6 @@ class ThreadState:
         pins = frozenset(pin for pin in self.pins if pin.scope == "thread")
         return ThreadState(pins, self.facts, self.marks, self.turns) if pins or self.facts or self.marks or self.turns else EMPTY
 
-    def releases(self) -> ThreadState:
-        """What was released, for those who know of the facts and pins alone."""
-        found = frozenset(Mark(name=mark.name, released=mark.released) for mark in self.marks if mark.released)
-        return ThreadState(marks=found) if found else EMPTY
-
     def mark_of(self, name: str) -> Mark:
         """When a fact was noted, or pins of this code were released; no date where nothing is known."""
         return next((mark for mark in self.marks if mark.name == name), Mark(name=name, noted=UNDATED if name in self.facts else 0))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from servers import postgres
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -27,3 +29,12 @@ def reference_data() -> Path:
     if not data.is_dir():
         pytest.skip(f"no reference data at {data}; name the data's folder in REFERENCE_DATA")
     return data
+
+
+@pytest.fixture(scope="session")
+def postgres_address() -> Iterator[str]:
+    """The address of a PostgreSQL server's database; the server is of this run's own."""
+    pytest.importorskip("langgraph.checkpoint.postgres", reason="no langgraph-checkpoint-postgres: install the dev extra")
+    pytest.importorskip("psycopg", reason="no psycopg: install the postgres extra")
+    with postgres() as found:
+        yield found

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers import postgres
 
 pytestmark = pytest.mark.e2e
 
@@ -102,20 +101,18 @@ def forking() -> Generator[Callable[[dict[str, Any]], int]]:
 
 
 def starting(job: dict[str, Any]) -> int:
-    """Starts a new interpreter."""
-    return subprocess.run([sys.executable, str(PROGRAM)], input=json.dumps(job), text=True, check=False, timeout=120).returncode
+    """Starts a new interpreter, with LangGraph's strict serializer; it must not complain."""
+    strict = {**os.environ, "LANGGRAPH_STRICT_MSGPACK": "true"}
+    command = [sys.executable, str(PROGRAM)]
+    done = subprocess.run(command, input=json.dumps(job), capture_output=True, text=True, check=False, timeout=120, env=strict)
+    assert "unregistered" not in done.stderr.lower()
+    return done.returncode
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgres"])
-def address(request: pytest.FixtureRequest) -> Iterator[str | None]:
-    """Where the checkpoints go: a file for each thread, or a PostgreSQL server of this module's."""
-    if request.param == "sqlite":
-        yield None
-        return
-    pytest.importorskip("langgraph.checkpoint.postgres", reason="no langgraph-checkpoint-postgres: install the dev extra")
-    pytest.importorskip("psycopg", reason="no psycopg: install the postgres extra")
-    with postgres() as found:
-        yield found
+def address(request: pytest.FixtureRequest) -> str | None:
+    """Where the checkpoints go: a file for each thread, or a PostgreSQL server."""
+    return None if request.param == "sqlite" else request.getfixturevalue("postgres_address")
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +176,7 @@ def test_a_run_killed_again_and_again_decides_as_one_left_alone(runs: Runs) -> N
     assert [(story.killed_at, story.outcome) for story in stories if story.outcome != alone.outcome] == []
 
 
-def test_a_new_interpreter_goes_on_as_a_fork_does(runs: Runs) -> None:
+def test_a_new_interpreter_goes_on_as_a_fork_does_and_reads_strictly(runs: Runs) -> None:
     fresh = Runs(runs.folder, runs.address, starting)
     where = ["critic ran", "branch was answered"]
     stories = [fresh.story({"kill_in": each}, graph="desk") for each in where]

@@ -90,8 +90,7 @@ def _read_from(position: Position) -> Iterable[Names]:
 
 
 def _writes(store: Any, position: Position, state: ThreadState) -> Iterable[tuple[Names, str, dict[str, Any], dict[str, Any]]]:
-    state = state if position.state is None else state.join(position.state.releases())
-    thread, wide = _label(position.thread), state.of_thread()
+    thread, wide = _label(position.thread), _of_thread(position, state)
     for each in _items(state if position.state is None else wide):
         yield (ROOT, thread, "thread"), *each, {}
     for each in _items(wide) if position.nested else ():
@@ -100,6 +99,11 @@ def _writes(store: Any, position: Position, state: ThreadState) -> Iterable[tupl
         options = {"ttl": TASK_MINUTES} if getattr(store, "supports_ttl", False) else {}
         for each in _items(state):
             yield (ROOT, thread, TASK, _digest(position.task)), *each, options
+
+
+def _of_thread(position: Position, state: ThreadState) -> ThreadState:
+    """What a step found for the whole thread, with what its channel holds: a node may have noted or released it that makes no step."""
+    return state.of_thread() if position.state is None else state.of_thread().join(position.state.of_thread())
 
 
 def _items(state: ThreadState) -> Iterable[tuple[str, dict[str, Any]]]:
@@ -140,7 +144,7 @@ def _from_router(router: Router, position: Position) -> ThreadState | None:
 def _to_router(router: Router, position: Position, state: ThreadState) -> None:
     if position.state is None or position.thread is None:
         return  # without a channel the routed call keeps everything itself
-    wide = state.of_thread().join(position.state.releases())
+    wide = _of_thread(position, state)
     if not wide:
         return
     router.remember(position.thread, wide)
