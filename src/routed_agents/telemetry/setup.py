@@ -40,6 +40,8 @@ QUEUE: Final = 50_000
 BATCH: Final = 512
 GATHER_S: Final = 0.2
 """How long the first span of a batch waits for others."""
+SHUTDOWN_S: Final = 1.8
+"""How long the end of a program may wait for its outputs; with what closing them takes it stays under 2 s. The SDK's takes 30 s."""
 LIVE_SPANS: Final = 20_000
 """Spans of unfinished runs that are held for the console; beyond it the oldest run is given up."""
 DEFAULT_SERVICE: Final = "routed-agents"
@@ -129,7 +131,7 @@ def configure(
 _MADE: Final[weakref.WeakSet[TracerProvider]] = weakref.WeakSet()
 
 
-def sent(endpoint: str, spans: Sequence[ReadableSpan], *, timeout_s: float = 2.0) -> int:
+def sent(endpoint: str, spans: Sequence[ReadableSpan], *, timeout_s: float = SHUTDOWN_S) -> int:
     """Send spans to an OTLP endpoint now; returns how many did not get there in time.
 
     Raises:
@@ -173,7 +175,7 @@ class Handle:
         done = [output.flush(max(end - time.monotonic(), 0)) for output in (*self._outputs, *self._metrics)]
         return all(done)
 
-    def shutdown(self, timeout_s: float = 2.0) -> bool:
+    def shutdown(self, timeout_s: float = SHUTDOWN_S) -> bool:
         """Flush and close the outputs, within the time whatever the backends do; False when spans or counts were left."""
         atexit.unregister(self.shutdown)
         end = time.monotonic() + timeout_s
@@ -285,7 +287,7 @@ class Output(SpanProcessor):
 
     def shutdown(self) -> None:
         """What the SDK calls when the provider is shut down."""
-        self.close(2.0)
+        self.close(SHUTDOWN_S)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """What the SDK calls when the provider is flushed."""
