@@ -11,7 +11,7 @@ from typing import Final, Protocol, runtime_checkable
 
 from routed_agents.features import Features
 from routed_agents.linear import LinearModel, load
-from routed_agents.zones import Zones, split, zones_of
+from routed_agents.zones import Reading, placed, read, split, zones_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +47,8 @@ SURE: Final = 800_000
 """Confidence from which nobody asks whether the words were known at all."""
 SHORT: Final = 20_000
 """Tokens up to which a step is no long-context synthesis, whatever its words: the class is one of size."""
+READINGS: Final = 128
+"""Messages with their system prompts whose reading is kept: a tool loop asks about the same ones again at every step."""
 FAMILIAR: Final = 25
 """Percent of the instruction's words that must be known, or what the others say is no evidence."""
 NEED: Final[Mapping[str, tuple[int, int]]] = {
@@ -78,6 +80,7 @@ class LinearClassifier:
         self._always = [NEED.get(key, (0, 0))[0] for key in self.model.classes]
         self._synthesis = self.model.classes.index("long_context")
         self._if_hard = [NEED.get(key, (0, 0))[1] for key in self.model.classes]
+        self._readings: dict[tuple[str, str, bool], tuple[Reading, int]] = {}
 
     @property
     def version(self) -> str:
@@ -89,10 +92,10 @@ class LinearClassifier:
         model = self.model
         if features.declared is not None:
             return self._declared(features)
-        zones, parts, hardness = self._parts(features)
+        reading, parts, hardness = self._parts(features)
         total, most = sum(parts), max(parts)
         confidence = most * MILLION // total
-        if confidence < SURE and self._foreign(zones):
+        if confidence < SURE and self._foreign(reading):
             confidence = 0
         need = sum(map(mul, parts, self._always)) * MILLION + sum(map(mul, parts, self._if_hard)) * model.share_of(hardness)
         return Classification(
@@ -109,12 +112,26 @@ class LinearClassifier:
         total = sum(parts)
         return {name: part / total for name, part in zip(self.model.classes, parts, strict=True)}
 
-    def _parts(self, features: Features) -> tuple[Zones, list[int], int]:
-        zones = zones_of(features, self.model.segments, self.model.mistyped)
-        parts, hardness = self.model.parts(zones)
+    def _parts(self, features: Features) -> tuple[Reading, list[int], int]:
+        model = self.model
+        reading, added = self._read(features.own, features.system, features.marked)
+        around, signs = placed(reading, features)
+        parts, hardness = model.parts_of(added + model.weighed(around) + model.signed(signs))
         if features.tokens <= SHORT:
             parts[self._synthesis] = 0
-        return zones, parts, hardness
+        return reading, parts, hardness
+
+    def _read(self, own: str, system: str, marked: bool) -> tuple[Reading, int]:
+        """What a message and its system prompt say by themselves, and the sum of its weights."""
+        key = own, system, marked
+        found = self._readings.get(key)
+        if found is None:
+            model = self.model
+            reading = read(own, system, marked, model.segments, model.mistyped)
+            if len(self._readings) >= READINGS:
+                self._readings.clear()
+            found = self._readings[key] = reading, model.instructed(reading.instruction) + model.weighed(reading.bulk)
+        return found
 
     def explain(self, features: Features, task_class: str) -> list[tuple[str, str, float]]:
         """What speaks most for a class: zone, words and weight in logits. Quotes the step."""
@@ -132,7 +149,7 @@ class LinearClassifier:
         always, if_hard = NEED.get(task_class, (0, 0))
         need = always * MILLION
         if if_hard:
-            _, hardness = self.model.parts(zones_of(features, self.model.segments, self.model.mistyped))
+            _, _, hardness = self._parts(features)
             need += if_hard * self.model.share_of(hardness)
         return Classification(
             task_class=task_class,
@@ -142,9 +159,9 @@ class LinearClassifier:
             evidence=(f"declared {task_class}",),
         )
 
-    def _foreign(self, zones: Zones) -> bool:
+    def _foreign(self, reading: Reading) -> bool:
         """Most of the words are unknown: another language, or no language at all."""
-        known, words = self.model.known(zones)
+        known, words = self.model.known(reading.instruction)
         return words * FAMILIAR > known * 100
 
     def threshold_for(self, task_class: str, share: float) -> float | None:

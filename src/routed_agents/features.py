@@ -6,6 +6,7 @@ import hashlib
 import string
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import repeat
 from operator import attrgetter, itemgetter
 from typing import Any, Final, Literal, cast
@@ -135,8 +136,7 @@ def extract(step: Step) -> Features:
     messages = step.messages
     tokens, source = _tokens(step)
     system = window(plain(step.system if step.system is not None else _leading_system(messages)))
-    own, quoted = hard_split(without_asides(window(plain(text_of(turn.asked))))) if turn.asked is not None else ("", "")
-    spoken, labelled = unlabelled(own)
+    own, quoted, spoken, labelled = _parted(window(plain(text_of(turn.asked)))) if turn.asked is not None else ("", "", "", "")
     forced, declared_here = _own_metadata(step.metadata)
     declared = step.task_class or declared_here
     return Features(
@@ -171,6 +171,13 @@ def extract(step: Step) -> Features:
         stamps=turn.stamps,
         flags=step.metadata,
     )
+
+
+@lru_cache(maxsize=128)  # a tool loop asks about the same message at every step
+def _parted(text: str) -> tuple[str, str, str, str]:
+    """A message's own words and its marked material; of its own words those spoken and those under a label."""
+    own, quoted = hard_split(without_asides(text))
+    return own, quoted, *unlabelled(own)
 
 
 def window(text: str) -> str:

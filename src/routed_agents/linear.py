@@ -69,7 +69,11 @@ class LinearModel:
 
     def parts(self, zones: Zones) -> tuple[list[int], int]:
         """What the words say: each class's part of the whole, not yet divided, and the logit of hardness in 1/32."""
-        lanes = _LANE.unpack(self._added(zones).to_bytes(_WIDTH, "little"))
+        return self.parts_of(self.instructed(zones.instruction) + self.weighed(zones.bulk) + self.signed(zones.signs))
+
+    def parts_of(self, added: int) -> tuple[list[int], int]:
+        """The same, of weights that were added up before."""
+        lanes = _LANE.unpack(added.to_bytes(_WIDTH, "little"))
         count, base = len(self.classes), OFFSET * lanes[-1]
         top, powers, last = max(lanes[:count]), self.powers, len(self.powers) - 1
         # a part beyond the table's end is as good as nothing
@@ -121,9 +125,9 @@ class LinearModel:
         packed = self.tables[SHARED][word]
         return any(abs(_lane(packed, lane)) >= TELLING for lane in range(len(self.classes)))
 
-    def known(self, zones: Zones) -> tuple[int, int]:
+    def known(self, zones: Iterable[tuple[str, tuple[str, ...]]]) -> tuple[int, int]:
         """How many of the instruction's different words have a weight, and how many there are."""
-        words = {*chain.from_iterable([run for _, run in zones.instruction])}
+        words = {*chain.from_iterable([run for _, run in zones])}
         return len(words) - len(words.difference(self.tables[SHARED])), len(words)
 
     def share_of(self, logit: int) -> int:
@@ -133,11 +137,16 @@ class LinearModel:
         share = 1_000_000 * powers[0] // (powers[0] + part)
         return share if logit >= 0 else 1_000_000 - share
 
-    def _added(self, zones: Zones) -> int:
+    def signed(self, signs: Iterable[str]) -> int:
+        """The weights of a step's shape, and the bias, added up."""
+        return STEPS * (self.signs["bias"] + sum(map(self.signs.get, signs, repeat(0))))
+
+    def instructed(self, zones: Iterable[tuple[str, tuple[str, ...]]]) -> int:
+        """The weights of instruction zones, added up."""
         tables = self.tables
         shared, stems = tables[SHARED].get, tables["stems"].get
-        added = self.signs["bias"] + sum(map(self.signs.get, zones.signs, repeat(0)))
-        for zone, words in zones.instruction:
+        added = 0
+        for zone, words in zones:
             own = tables[zone].get
             seen = {*words}
             weights = [*map(shared, seen)]
@@ -150,8 +159,12 @@ class LinearModel:
             added += sum(map(own, seen, repeat(0)))
             seen.difference_update(words)
             added += sum(map(shared, seen, repeat(0)))
-        added *= STEPS
-        for zone, words in zones.bulk:
+        return STEPS * added
+
+    def weighed(self, zones: Iterable[tuple[str, tuple[str, ...]]]) -> int:
+        """The weights of bulk zones, added up, each by its share."""
+        added, tables = 0, self.tables
+        for zone, words in zones:
             seen = {*words}
             weight = STEPS * SHARE // (SHARE + len(seen))
             if weight:
@@ -185,7 +198,7 @@ class LinearModel:
 
 
 def names_of(zones: Zones, clusters: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, float]]:
-    """Every feature a step has, by its full name, with its value, as training counts them; `_added` sums the very same.
+    """Every feature a step has, by its full name, with its value, as training counts them; `LinearModel.parts` sums the very same.
 
     Names are `zone|word`, `zone|two words`, `zone@cluster`, `stems|begin`, `sign|name`.
     """

@@ -63,26 +63,47 @@ def none_mistyped(words: Words) -> Mapping[str, str]:
     return {}
 
 
-def zones_of(features: Features, segment_weights: Mapping[str, int], slips: Slips = none_mistyped) -> Zones:
-    """Read a step's words place by place.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What a step's texts say by themselves, wherever in a conversation they stand; the dearest part of its zones.
+
+    Attributes:
+        instruction: zone name and words.
+        bulk: zone name and words.
+        said: the segments that read like an instruction, else the whole message.
+        told: their words.
+        asked: words of the message.
+        system: words of the system prompt.
+    """
+
+    instruction: tuple[tuple[str, Words], ...]
+    bulk: tuple[tuple[str, Words], ...]
+    said: str
+    told: Words
+    asked: int
+    system: int
+
+
+def read(own: str, system_prompt: str, marked: bool, segment_weights: Mapping[str, int], slips: Slips = none_mistyped) -> Reading:
+    """Read the message and the system prompt place by place.
 
     Args:
-        features: the step.
+        own: the last human message without marked material.
+        system_prompt: the system prompt's own words.
+        marked: material was taken out of the message.
         segment_weights: how much each word speaks for its segment being an instruction.
         slips: tells what was mistyped in an instruction.
     """
-    own = features.own.strip()
-    system, asked = words_of(hard_split(features.system)[0]), words_of(own)
+    own = own.strip()
+    system, asked = words_of(hard_split(system_prompt)[0]), words_of(own)
     under = "_under" if system else ""
-    instruction: list[tuple[str, tuple[str, ...]]] = []
-    bulk: list[tuple[str, tuple[str, ...]]] = []
+    instruction: list[tuple[str, Words]] = []
+    bulk: list[tuple[str, Words]] = []
     if system:
         instruction.append(("system", _mended(system[:LEADING], slips)))
         if len(system) > LEADING:
             bulk.append(("system_rest", system[LEADING:]))
-    said, told, rest = (
-        (own, _mended(asked, slips), ()) if features.marked and len(asked) <= TOLD else _told(own, segment_weights, under, slips)
-    )
+    said, told, rest = (own, _mended(asked, slips), ()) if marked and len(asked) <= TOLD else _told(own, segment_weights, under, slips)
     if told:
         instruction.append((f"told{under}", told))
         if rest:
@@ -94,12 +115,30 @@ def zones_of(features: Features, segment_weights: Mapping[str, int], slips: Slip
             instruction.append((f"closing{under}", _mended(asked[max(OPENING, len(asked) - CLOSING) :], slips)))
             if len(asked) > OPENING + CLOSING:
                 bulk.append((f"body{under}", asked[OPENING:-CLOSING]))
+    return Reading(instruction=tuple(instruction), bulk=tuple(bulk), said=said or own, told=told, asked=len(asked), system=len(system))
+
+
+def placed(reading: Reading, features: Features) -> tuple[list[tuple[str, Words]], list[str]]:
+    """What the conversation around a step's texts says: bulk zones and signs of the step's shape."""
+    around: list[tuple[str, Words]] = []
     if features.before:
-        bulk.append(("before", words_of("\n".join(features.before))))
+        around.append(("before", words_of("\n".join(features.before))))
     if features.tools:
-        bulk.append(("tools", words_of(CAMEL.sub(" ", " ".join(features.tools)))))
-    signs = _signs(features, said or own, told, len(asked), len(system))
-    return Zones(instruction=tuple(instruction), bulk=tuple(bulk), signs=tuple(signs))
+        around.append(("tools", words_of(CAMEL.sub(" ", " ".join(features.tools)))))
+    return around, _signs(features, reading.said, reading.told, reading.asked, reading.system)
+
+
+def zones_of(features: Features, segment_weights: Mapping[str, int], slips: Slips = none_mistyped) -> Zones:
+    """Read a step's words place by place.
+
+    Args:
+        features: the step.
+        segment_weights: how much each word speaks for its segment being an instruction.
+        slips: tells what was mistyped in an instruction.
+    """
+    reading = read(features.own, features.system, features.marked, segment_weights, slips)
+    around, signs = placed(reading, features)
+    return Zones(instruction=reading.instruction, bulk=(*reading.bulk, *around), signs=tuple(signs))
 
 
 def split(features: Features, segment_weights: Mapping[str, int], slips: Slips = none_mistyped) -> tuple[str, str]:
