@@ -128,6 +128,8 @@ def test_the_loop_is_as_long_as_the_replies_of_its_turn() -> None:
         ("Classify it.\nText: my mail", "my mail"),
         ("Classify\n---\nmy mail\n---", "my mail"),
         ("Classify “" + "my mail " * 10 + "”", "my mail"),
+        ("Classify « " + "my mail " * 10 + "»", "my mail"),
+        ("Classify：「" + "my mail のお問い合わせ" * 2 + "」", "my mail"),
         ("Classify\n```\nan unclosed my mail", "my mail"),
     ],
 )

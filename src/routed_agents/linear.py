@@ -29,7 +29,7 @@ SCALE: Final = 32
 STEM: Final = 5
 """Letters of an unknown word that may still be known."""
 SLIPPED: Final = 5
-"""Letters from which a word is looked at for a slip of the finger."""
+"""Letters of a word from which a slip of the finger in it is put right; a lost letter leaves one fewer."""
 TELLING: Final = 16
 """Weight, in 1/32, from which a word is worth recognising under a slip."""
 REMEMBERED: Final = 20_000
@@ -84,7 +84,7 @@ class LinearModel:
     def mistyped(self, words: tuple[str, ...]) -> dict[str, str]:
         """Words with a single slip in them (a letter lost, doubled, swapped or mistaken), and which telling word was meant."""
         unknown = {*words}.difference(self.tables[SHARED])
-        return {word: meant for word in unknown if len(word) >= SLIPPED and (meant := self._meant(word)) != word}
+        return {word: meant for word in unknown if len(word) >= SLIPPED - 1 and (meant := self._meant(word)) != word}
 
     def _meant(self, word: str) -> str:
         found = self._seen.get(word)

@@ -18,12 +18,14 @@ _TRIPLE: Final = re.compile(
 )
 _QUOTED: Final = re.compile(r"^\s{0,3}>.*$", re.MULTILINE)
 _LONG_QUOTE: Final = re.compile(r"\"(?:[^\"\s]+\s+){8,}[^\"]*\"")
+_CORNERED: Final = re.compile("[\u300c\u300e][^\u300d\u300f]{16,}[\u300d\u300f]")
 _MARKS: Final = (
     (_FENCE, ("```", "~~~")),
     (_TAGGED, ("<",)),
     (_TRIPLE, ('"""', "'''", "---")),
     (_QUOTED, ("\n>", "\n >", "\n  >", "\n   >")),
     (_LONG_QUOTE, ('"',)),
+    (_CORNERED, ("\u300c", "\u300e")),
 )
 """Patterns of material, each with what must stand in a text for it to be worth trying."""
 LABELLED: Final = re.compile(

@@ -43,6 +43,8 @@ _ONE_FORM: Final[dict[str, str]] = {
 }
 """Invisible characters go, quotation marks and apostrophes get one form."""
 _ODD: Final = re.compile(f"[{''.join(_ONE_FORM)}]")
+_SPACED_QUOTE: Final = re.compile("\u00ab[ \u00a0\u202f]|[ \u00a0\u202f]\u00bb")
+"""French quotation marks with the blank that stands inside them."""
 _VALUES: Final = re.compile("[1-9]")
 
 
@@ -84,11 +86,15 @@ def plain(text: str) -> str:
 
     >>> plain("ｓｕｍ “this” nоw")
     'sum "this" now'
+    >>> plain("« Bonjour »")
+    '"Bonjour"'
     """
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     if text.isascii():
         return text
+    if "\u00ab" in text:
+        text = _SPACED_QUOTE.sub('"', text)
     text = unicodedata.normalize("NFKC", _ODD.sub(_one_form, text))  # translating would look up every character, ten times slower
     return _LETTERS.sub(_latin, text) if _LOOKALIKE.search(text) else text
 

@@ -101,7 +101,7 @@ def test_lone_surrogate_in_a_record_does_not_end_the_run(cli, lines):
 def test_stance_on_the_command_line_wins_over_the_file(stance, tier, cli, lines, tmp_path):
     policy = tmp_path / "p.toml"
     policy.write_text('stance = "balanced"\n')
-    path = lines(said("Why did Rome fall?", id="a", task_class="knowledge_qa"))
+    path = lines(said("Why did the Roman Empire fall?", id="a", task_class="knowledge_qa"))
     assert parsed(cli("decide", path, "--policy", policy, "--stance", stance)[1])[0]["tier"] == tier
 
 

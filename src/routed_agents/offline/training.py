@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 EACH: Final = 6
 """Steps grown from each skeleton."""
-PENALTY: Final = 2e-5
+PENALTY: Final = 8e-5
 """L2 on the weights, per unit of sample weight."""
 ROUNDS: Final = 250
 SEGMENT_PENALTY: Final = 1e-5
@@ -42,7 +42,7 @@ SEGMENT_EACH: Final = 3
 DROPPED: Final = 0.15
 """Share of a step's word features left out at random, so that no single word carries a class."""
 FOLDS: Final = 4
-SEEN_IN: Final = {"word": 3, "pair": 4, "bulk": 10, "stem": 4}
+SEEN_IN: Final = {"word": 4, "pair": 5, "bulk": 14, "stem": 5}
 """Skeletons a feature must occur in; what stands in fewer says more about its author than about the class."""
 STRENGTH: Final = {"word": 0.7, "pair": 0.7, "bulk": 1.2, "stem": 1.5, "cluster": 0.5, "sign": 1.0}
 """How freely each kind of feature may take weight."""
