@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from routed_agents import Ledger, Policy, Router, Step, Telemetry
 from routed_agents.failures import Failure
 from routed_agents.health import LONGEST_S, Health
+from routed_agents.telemetry import names
 from routed_agents.tiers import Deployment, Tiers
 
 DOWN = Failure(trouble="overloaded", status=529)
@@ -151,3 +155,18 @@ def test_where_nothing_else_may_answer_the_resting_one_is_asked(health: Health) 
     assert "s0" in health.resting()
     assert deployments_tried(books, HARD) == ["s0"]
     assert "s0" not in health.resting()
+
+
+def test_the_span_of_the_step_whose_call_begins_a_rest_says_so(health: Health) -> None:
+    exporter, provider = InMemorySpanExporter(), TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    books = router(health).replace(telemetry=Telemetry(tracer_provider=provider))
+    for _ in range(3):
+        deployments_tried(books, HARD, "s0")
+
+    told = [
+        [dict(event.attributes or {}) for event in span.events if event.name == names.BREAKER]
+        for span in exporter.get_finished_spans()
+        if span.name.startswith("route")
+    ]
+    assert told == [[], [{names.DEPLOYMENT: "s0", names.WHY: "overloaded"}], []]

@@ -612,6 +612,11 @@ class RoutedCall:
         """Add to the history of attempts that a stop shows."""
         self._history.append(line)
 
+    def rests(self, deployment: str, why: str) -> None:
+        """Note that a deployment is left alone from now on, in the history and on the span."""
+        self.note(f"{deployment}: rests")
+        self.router.telemetry.rests(self._span, deployment, why)
+
     @property
     def history(self) -> tuple[str, ...]:
         return tuple(self._history)
@@ -884,7 +889,7 @@ class Attempt:
         if failure is None:
             return False
         if self._call.router.health.failed(self.deployment.name, failure):
-            self._call.note(f"{self.deployment.name}: rests")
+            self._call.rests(self.deployment.name, self.error)
         if failure.trouble in ("denied", "model_not_found"):
             self._call.router.warn_once(
                 f'"{self.model}" of tier {self.row.name}: {words(failure.trouble)} ({failure.status}); mend its key or name'

@@ -130,7 +130,7 @@ ATTEMPTS: Final = _attribute("routed_agents.attempts", "route", "int", "attempts
 OUTCOME: Final = _attribute(
     "routed_agents.outcome", "route leaf", "string", "`accepted`, `rejected`, `failed`, `abandoned` or `watched`; on a route the last one"
 )
-DEPLOYMENT: Final = _attribute("routed_agents.deployment", "leaf", "string", "which of the tier's deployments")
+DEPLOYMENT: Final = _attribute("routed_agents.deployment", "leaf event", "string", "which of the tier's deployments")
 SIMULATED: Final = _attribute("routed_agents.simulated", "leaf", "boolean", "answer and cost are not real")
 USAGE_SOURCE: Final = _attribute("routed_agents.usage.source", "leaf", "string", "`reported`, `estimated` or `missing`")
 REPAIRS: Final = _attribute("routed_agents.repairs", "leaf", "strings", "parameters changed to fit the model")
@@ -164,7 +164,7 @@ EVENTS: Final = {
     ESCALATION: "on the route span: another attempt follows, on a higher tier",
     FAILOVER: "on the route span: another attempt follows, on another deployment of the same rank",
     REJECTION: "on the leaf span: a check rejected the reply",
-    BREAKER: "on the route span: a deployment is held to be down; for whoever calls `Telemetry.note`",
+    BREAKER: "on the route span: a deployment failed so that it is left alone for a while",
     BUDGET: "on the route span: a budget runs out; for whoever calls `Telemetry.note`",
 }
 

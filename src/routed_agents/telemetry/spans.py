@@ -351,9 +351,13 @@ class Telemetry:
                 leaf.span.end(end_time=entry.ended_ns)
 
     def note(self, route: RouteSpan | None, event: str, attributes: Mapping[str, AttributeValue] | None = None) -> None:
-        """Add an event to a step's route span: what a breaker or a budget has to say."""
+        """Add an event to a step's route span: what a budget has to say."""
         if route is not None:
             route.span.add_event(event, attributes)
+
+    def rests(self, route: RouteSpan | None, deployment: str, why: str) -> None:
+        """Tell on a step's route span that a deployment is left alone from now on."""
+        self.note(route, names.BREAKER, {names.DEPLOYMENT: deployment, names.WHY: why})
 
     def judged(self, model: str, outcome: str, reason: str = "") -> None:
         """Count a question to a judge: `accepted`, `failed`, `abandoned`, or `remembered` where the answer was known."""
