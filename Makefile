@@ -13,8 +13,8 @@ demo: $(VENV)/demo-ready  ## the main job: two graphs on the embedded provider, 
 drawings: $(VENV)/demo-ready  ## draw the graphs again, into graphs/README.md
 	$(BIN)/python graphs/draw.py
 
-test: $(VENV)/test-ready  ## all tests that need no server
-	$(BIN)/python -m pytest
+test: $(VENV)/test-ready  ## all tests that need no server, on all cores; a file's tests stay together, for they share a provider
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: $(VENV)/test-ready  ## style, types and the import contract
 	$(BIN)/ruff check .

@@ -161,9 +161,11 @@ told = st.one_of(
     st.dictionaries(st.sampled_from(KEYS), st.integers(0, 3), max_size=3),
 )
 QUESTION = "Using the help center article, how long does it take?"
+PROOF = "Prove that the sum of two odd numbers is even"
 
 
-@given(policy=wary, state=states, last=st.sampled_from((*TEXTS, QUESTION)), metadata=told)
+@given(policy=wary, state=states, last=st.sampled_from((*TEXTS, QUESTION, PROOF)), metadata=told)
+@example(policy=WARY[0], state=ThreadState(), last=PROOF, metadata={"routed_agents": {"tier": "tier0"}})
 def test_metadata_off_the_allow_list_never_lowers(policy: Policy, state: ThreadState, last: str, metadata: dict[str, Any]) -> None:
     plain, told = (Step.from_messages(last, metadata=each, id="s") for each in (None, metadata))
 
