@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from routed_agents.ledger import Entry
 from routed_agents.testing import ScriptedChatModel
 
 HERE = Path(__file__).parent
+LOOP = asyncio.new_event_loop()
+"""For tests that are no coroutines and make asynchronous calls: the providers' clients are cached, and a client cannot change loops."""
 FLAWLESS = dict.fromkeys(models.load().models, 0.0)
 HAIKU, OPUS = "claude-haiku-5-5", "claude-opus-5-5"
 EASY = "Classify the sentiment as positive or negative: lovely"
@@ -35,6 +38,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents and is_async_test(item):
             item.add_marker(pytest.mark.asyncio(loop_scope="module"), append=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def loop() -> Iterator[None]:
+    yield
+    LOOP.run_until_complete(LOOP.shutdown_asyncgens())
+    LOOP.close()
 
 
 class Books:

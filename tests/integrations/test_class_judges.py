@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
 from typing import Annotated, Any
 
 import anthropic
@@ -38,7 +37,7 @@ from routed_agents.questions import Question
 from routed_agents.telemetry import names
 from routed_agents.tiers import Tiers
 
-from .conftest import HAIKU, OPUS, Books
+from .conftest import HAIKU, LOOP, OPUS, Books
 
 EASIER = "Give the gist of what Tolstoy meant by all that"
 """The local classifier takes it for code and proposes the strong tier; the embedded judge takes it for a summary."""
@@ -49,15 +48,6 @@ LUNA = "gpt-6-luna"
 JUDGES = [f"anthropic:{HAIKU}", f"openai:{LUNA}", "openai:gpt-4o-mini", "anthropic:claude-haiku-4-5", f"anthropic:{OPUS}"]
 PRICES = Prices()
 ONE = [{"role": "user", "content": EASIER}]
-LOOP = asyncio.new_event_loop()
-"""One for all: the providers' asynchronous clients are cached, and a client cannot change loops."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def loop() -> Iterator[None]:
-    yield
-    LOOP.run_until_complete(LOOP.shutdown_asyncgens())
-    LOOP.close()
 
 
 class Local:

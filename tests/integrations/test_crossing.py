@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -19,7 +18,7 @@ from pydantic import BaseModel
 from routed_agents import RoutedChatModel, decision_of, embedded
 from routed_agents.telemetry import names
 
-from .conftest import FLAWLESS, Books, whole
+from .conftest import FLAWLESS, LOOP, Books, whole
 
 CONVERSATIONS, SEED = 200, 20261124
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -208,18 +207,8 @@ class Talk:
         self.messages.append(AIMessage(f"The mood is {found['parsed'].mood if found['parsed'] else 'unknown'}."))
 
 
-LOOP = asyncio.new_event_loop()
-
-
 async def _astreamed(asked: Any, messages: list[Any], config: Any, kwargs: dict[str, Any]) -> Any:
     return whole([chunk async for chunk in asked.astream(messages, config, **kwargs)])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def loop() -> Iterator[None]:
-    yield
-    LOOP.run_until_complete(LOOP.shutdown_asyncgens())
-    LOOP.close()
 
 
 def built(name: str, draw: random.Random, known: dict[tuple[str, int], Any]) -> Any:

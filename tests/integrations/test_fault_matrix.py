@@ -17,7 +17,7 @@ from routed_agents.embedded.faults import EFFECTS
 from routed_agents.telemetry import names
 from routed_agents.tiers import Deployment, Tiers
 
-from .conftest import FLAWLESS, HARD, Books, whole
+from .conftest import FLAWLESS, HARD, LOOP, Books, whole
 
 CHEAP = {"metadata": {"task_class": "classification"}}
 """The config of a call that may be cheap."""
@@ -131,16 +131,6 @@ WAYS: dict[str, Callable[[Any, str, Any], Seen]] = {
     "event_stream": event_stream,
     "event_astream": event_astream,
 }
-LOOP = asyncio.new_event_loop()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def loop() -> Iterator[None]:
-    yield
-    LOOP.run_until_complete(LOOP.shutdown_asyncgens())
-    LOOP.close()
-
-
 pytestmark = pytest.mark.filterwarnings("ignore::langchain_core._api.LangChainBetaWarning")
 
 

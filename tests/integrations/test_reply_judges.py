@@ -34,7 +34,7 @@ from routed_agents.pricing import Prices
 from routed_agents.telemetry import names
 from routed_agents.tiers import Tiers
 
-from .conftest import EASY, FLAWLESS, HAIKU, OPUS, Books
+from .conftest import EASY, FLAWLESS, HAIKU, LOOP, OPUS, Books
 
 LUNA, SOL = "gpt-6-luna", "gpt-6.1-sol"
 CLAUDE = Tiers.of({"cheap": f"anthropic:{HAIKU}", "strong": f"anthropic:{OPUS}"})
@@ -44,15 +44,6 @@ UP = [("cheap", "attempt", "rejected"), ("judge", "judge", "accepted"), ("strong
 """Tier, kind and outcome of each call for a cheap reply that was turned down."""
 STANDS = [("cheap", "attempt", "accepted"), ("judge", "judge", "accepted")]
 PRICES = Prices()
-LOOP = asyncio.new_event_loop()
-"""One for all: the providers' asynchronous clients are cached, and a client cannot change loops."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def loop() -> Iterator[None]:
-    yield
-    LOOP.run_until_complete(LOOP.shutdown_asyncgens())
-    LOOP.close()
 
 
 @pytest.fixture(scope="module")
