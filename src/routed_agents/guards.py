@@ -274,8 +274,22 @@ class Stall:
 
     def __call__(self, seen: Assessment, /) -> Verdict | None:
         features = seen.features
+        rejected = sum([stamp.rejected for stamp in features.stamps]) + _declared_failures(features)
+        if rejected or features.tool_errors or features.repeats:
+            verdict = self._known_failures(seen, rejected)
+            if verdict is not None:
+                return verdict
+        if seen.row.key in LABELS or not features.before:
+            return None
+        if words := CORRECTIONS.first(features.spoken[:CORRECTED_WITHIN].replace("’", "'")):
+            return Verdict(guard="stall", code="user_corrects", evidence=f'"{words}"', floor=TOP, pin="turn")
+        if _said_again(features):
+            return Verdict(guard="stall", code="user_repeats", evidence="the same words as before", floor=TOP, pin="turn")
+        return None
+
+    def _known_failures(self, seen: Assessment, rejected: int) -> Verdict | None:
+        features = seen.features
         strong = [stamp for stamp in features.stamps if seen.tiers.rank_of_pin(stamp.tier) >= seen.tiers.top]
-        rejected = sum(stamp.rejected for stamp in features.stamps) + _declared_failures(features)
         signals = (
             ("answer_failures", rejected, self.failures, sum(stamp.rejected for stamp in strong), f"{rejected} rejected answers"),
             (
@@ -299,12 +313,6 @@ class Stall:
                 return Verdict(guard="stall", code=STALLED, evidence=f"{evidence}, {at_top} at the top tier", floor=TOP, stop=True)
         if found:
             return Verdict(guard="stall", code=found[0][0], evidence=found[0][4], floor=TOP, pin="turn")
-        if seen.row.key in LABELS or not features.before:
-            return None
-        if words := CORRECTIONS.first(features.spoken[:CORRECTED_WITHIN].replace("’", "'")):
-            return Verdict(guard="stall", code="user_corrects", evidence=f'"{words}"', floor=TOP, pin="turn")
-        if _said_again(features):
-            return Verdict(guard="stall", code="user_repeats", evidence="the same words as before", floor=TOP, pin="turn")
         return None
 
 
@@ -319,12 +327,12 @@ def _said_again(features: Features) -> bool:
 
     Short messages ("go on, please") and long ones, of which only the beginning is known, don't count.
     """
-    now = _letters(features.own)
-    if features.quoted or len(now) < SAID_AGAIN or len(features.own) >= GLIMPSE:
+    whole = [earlier for earlier in features.before if len(earlier) < GLIMPSE]
+    if not whole or features.quoted or len(features.own) >= GLIMPSE or len(now := _letters(features.own)) < SAID_AGAIN:
         return False
-    for earlier in features.before:
+    for earlier in whole:
         before = _letters(earlier)
-        if len(earlier) < GLIMPSE and len(before) >= SAID_AGAIN and now.endswith(before) and len(now) - len(before) <= SAID_AGAIN:
+        if len(before) >= SAID_AGAIN and now.endswith(before) and len(now) - len(before) <= SAID_AGAIN:
             return True
     return False
 

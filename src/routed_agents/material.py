@@ -28,6 +28,8 @@ _MARKS: Final = (
     (_CORNERED, ("\u300c", "\u300e")),
 )
 """Patterns of material, each with what must stand in a text for it to be worth trying."""
+_ANY_MARK: Final = ('"', "<", ">", "---", "```", "~~~", "'''", "\u300c", "\u300e")
+"""Without one of these no pattern is worth trying, as with most short messages."""
 LABELLED: Final = re.compile(
     r"^(?:text|input|document|e-?mail|message|review|article|transcript|ticket|customer(?: message)?|code|data|passage|content|context)"
     r"\s*:\s*(?:\n|(?=\S)).*",
@@ -40,6 +42,11 @@ def hard_split(text: str) -> tuple[str, str]:
 
     Material under a mere label (`Text: …`) stays, for an instruction may follow it. A message that is nothing but material keeps it.
     """
+    for mark in _ANY_MARK:
+        if mark in text:
+            break
+    else:
+        return text, ""
     own, quoted = text, list[str]()
     for pattern, hints in _MARKS:
         for hint in hints:

@@ -322,10 +322,11 @@ def _signs(features: Features, own: str, told: tuple[str, ...], length: int, sys
         signs.append("schema")
     if not near.isascii() and _WIDE.search(near):
         signs.append("wide_script")
-    for mark in _OPTIONS:
-        if mark in near:
-            signs.append("options")
-            break
+    if "B" in near or "b)" in near or "\n2" in near:  # one of these is in every mark of an option
+        for mark in _OPTIONS:
+            if mark in near:
+                signs.append("options")
+                break
     return signs
 
 
