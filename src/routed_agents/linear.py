@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, pairwise, repeat
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, cast
 
 from routed_agents.errors import ConfigurationError
@@ -38,7 +38,9 @@ SHARED: Final = "instruction"
 """The table that all instruction zones share."""
 SEGMENTS: Final = "segments"
 """The table of single weights that tell an instruction from material."""
-MAGIC: Final = b"RAWT2\n"
+NEAR: Final = "near"
+"""Prefix of the tables that weigh neighbourhoods of words, one for each instruction zone and one for all of them."""
+MAGIC: Final = b"RAWT3\n"
 
 _LANE: Final = struct.Struct(f"<{LANES}I")
 _WIDTH: Final = LANES * 4
@@ -53,6 +55,7 @@ class LinearModel:
         classes: keys of the taxonomy, in the order of the lanes.
         tables: packed weights by zone and feature: words, pairs of words, and for `stems` beginnings of words.
         segments: how much a word speaks for its segment being an instruction.
+        neighbours: the neighbourhood of a word, under whose name in the `near` tables it weighs besides.
         signs: packed weights of what a step's shape says; `bias` is among them.
         powers: e to the minus n/32 in parts of 2**30, after calibration; so nobody's floating-point library has a say.
         digest: names the weights.
@@ -62,6 +65,7 @@ class LinearModel:
     classes: tuple[str, ...]
     tables: Mapping[str, Table]
     segments: Mapping[str, int]
+    neighbours: Mapping[str, int]
     signs: Table
     powers: tuple[int, ...]
     digest: str
@@ -83,7 +87,7 @@ class LinearModel:
 
     def mistyped(self, words: tuple[str, ...]) -> dict[str, str]:
         """Words with a single slip in them (a letter lost, doubled, swapped or mistaken), and which telling word was meant."""
-        unknown = {*words}.difference(self.tables[SHARED])
+        unknown = {*words}.difference(self.tables[SHARED], self.neighbours)
         return {word: meant for word in unknown if len(word) >= SLIPPED - 1 and (meant := self._meant(word)) != word}
 
     def _meant(self, word: str) -> str:
@@ -144,11 +148,12 @@ class LinearModel:
     def instructed(self, zones: Iterable[tuple[str, tuple[str, ...]]]) -> int:
         """The weights of instruction zones, added up."""
         tables = self.tables
-        shared, stems = tables[SHARED].get, tables["stems"].get
+        shared, stems, near, neighbours = tables[SHARED].get, tables["stems"].get, self._near, self.neighbours.get
         added = 0
         for zone, words in zones:
             own = tables[zone].get
             seen = {*words}
+            added += sum(map(near[zone].get, map(neighbours, seen), repeat(0)))
             weights = [*map(shared, seen)]
             if None in weights:
                 unknown = [word[:STEM] for word, weight in zip(seen, weights, strict=True) if weight is None and len(word) > STEM]
@@ -160,6 +165,16 @@ class LinearModel:
             seen.difference_update(words)
             added += sum(map(shared, seen, repeat(0)))
         return STEPS * added
+
+    @cached_property
+    def _near(self) -> dict[str, dict[int | None, int]]:
+        """The weights of neighbourhoods by instruction zone, what all zones share included."""
+        shared = self.tables[f"{NEAR} {SHARED}"]
+        found: dict[str, dict[int | None, int]] = {}
+        for zone in INSTRUCTION_ZONES:
+            own = self.tables[f"{NEAR} {zone}"]
+            found[zone] = {int(name): own.get(name, 0) + shared.get(name, 0) for name in {*own, *shared}}
+        return found
 
     def weighed(self, zones: Iterable[tuple[str, tuple[str, ...]]]) -> int:
         """The weights of bulk zones, added up, each by its share."""
@@ -178,6 +193,8 @@ class LinearModel:
         for zone, words in zones.instruction:
             for name in {*words, *map(" ".join, pairwise(words))}:
                 weight = self._weight(zone, name, lane) + self._weight(SHARED, name, lane)
+                if (place := self.neighbours.get(name)) is not None:
+                    weight += sum(self._weight(f"{NEAR} {table}", str(place), lane) for table in (zone, SHARED))
                 if weight > 0:
                     found.append((weight * STEPS, zone, name))
         for zone, words in zones.bulk:
@@ -197,10 +214,12 @@ class LinearModel:
         return len(self.signs) + sum(map(len, self.tables.values()))
 
 
-def names_of(zones: Zones, clusters: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, float]]:
+def names_of(
+    zones: Zones, clusters: Mapping[str, Sequence[str]], neighbours: Mapping[str, int] = MappingProxyType({})
+) -> Iterator[tuple[str, float]]:
     """Every feature a step has, by its full name, with its value, as training counts them; `LinearModel.parts` sums the very same.
 
-    Names are `zone|word`, `zone|two words`, `zone@cluster`, `stems|begin`, `sign|name`.
+    Names are `zone|word`, `zone|two words`, `zone@cluster`, `zone~neighbourhood`, `stems|begin`, `sign|name`.
     """
     yield "sign|bias", 1.0
     for sign in zones.signs:
@@ -213,6 +232,9 @@ def names_of(zones: Zones, clusters: Mapping[str, Sequence[str]]) -> Iterator[tu
         for word in seen:
             if len(word) > STEM:
                 yield f"stems|{word[:STEM]}", 1.0
+            if (place := neighbours.get(word)) is not None:
+                yield f"{zone}~{place}", 1.0
+                yield f"{SHARED}~{place}", 1.0
             for cluster in clusters.get(word, ()):
                 yield f"{zone}@{cluster}", 1.0
                 yield f"{SHARED}@{cluster}", 1.0
@@ -236,14 +258,32 @@ def _lane(packed: int, lane: int) -> int:
 # ---- the file ---------------------------------------------------------------------------------------------------------
 
 
+TABLES: Final = (
+    *INSTRUCTION_ZONES,
+    *BULK_ZONES,
+    SHARED,
+    *(f"{NEAR} {zone}" for zone in (*INSTRUCTION_ZONES, SHARED)),
+    "stems",
+    "sign",
+    SEGMENTS,
+)
+
+
 def dump(
-    *, classes: Sequence[str], weights: Mapping[str, Mapping[str, Sequence[int]]], powers: Sequence[int], facts: Mapping[str, Any]
+    *,
+    classes: Sequence[str],
+    weights: Mapping[str, Mapping[str, Sequence[int]]],
+    neighbours: Mapping[str, int],
+    powers: Sequence[int],
+    facts: Mapping[str, Any],
 ) -> bytes:
-    """The weights as a file: a line of JSON, then each zone's words, then their weights, a byte each.
+    """The weights as a file: a line of JSON, then each zone's words, then their weights, a byte each. It is not compressed: a wheel is,
+    and whoever reads it should not wait for that.
 
     Args:
         classes: the order of the lanes.
         weights: by zone and name, one whole number from -127 to 127 for each class and one for hardness; for `segments` a single one.
+        neighbours: the number of each word's neighbourhood, below 65,536.
         powers: the softmax table.
         facts: what the training wants to say about itself; plain JSON.
     """
@@ -256,10 +296,12 @@ def dump(
         body = b"".join([bytes([weights[zone][name][0] + OFFSET]) if zone == SEGMENTS else _bytes(weights[zone][name]) for name in names])
         parts += [text, body]
         sizes.append((zone, len(names), len(text)))
-    head = {"classes": list(classes), "zones": sizes, "facts": facts, "powers": len(powers)}
+    words = sorted(neighbours)
+    text = "\n".join(words).encode()
+    parts += [text, struct.pack(f"<{len(words)}H", *(neighbours[word] for word in words))]
+    head = {"classes": list(classes), "zones": sizes, "facts": facts, "powers": len(powers), "neighbours": (len(words), len(text))}
     table = struct.pack(f"<{len(powers)}I", *powers)
-    content = json.dumps(head, sort_keys=True, ensure_ascii=False).encode() + b"\n" + table + b"".join(parts)
-    return MAGIC + zlib.compress(content, 9)
+    return MAGIC + json.dumps(head, sort_keys=True, ensure_ascii=False).encode() + b"\n" + table + b"".join(parts)
 
 
 def _bytes(row: Sequence[int]) -> bytes:
@@ -276,12 +318,11 @@ def load(source: bytes | Path) -> LinearModel:
     data = source.read_bytes() if isinstance(source, Path) else source
     if not data.startswith(MAGIC):
         raise ConfigurationError("the classifier's weights cannot be read: wrong first bytes; reinstall the package, or run make train")
-    content = zlib.decompress(data[len(MAGIC) :])
-    line, _, rest = content.partition(b"\n")
+    line, _, rest = data[len(MAGIC) :].partition(b"\n")
     head = json.loads(line)
     place = 4 * head["powers"]
     powers = struct.unpack(f"<{head['powers']}I", rest[:place])
-    tables: dict[str, dict[str, int]] = {zone: {} for zone in (*INSTRUCTION_ZONES, *BULK_ZONES, SHARED, "stems", "sign", SEGMENTS)}
+    tables: dict[str, dict[str, int]] = {zone: {} for zone in TABLES}
     for zone, count, length in head["zones"]:
         names = rest[place : place + length].decode().split("\n") if count else []
         place += length
@@ -289,10 +330,14 @@ def load(source: bytes | Path) -> LinearModel:
         rows = [number - OFFSET for number in rest[place:end]] if zone == SEGMENTS else _packed(rest[place:end], count)
         tables[zone] = dict(zip(names, rows, strict=True))
         place = end
+    count, length = head["neighbours"]
+    words = rest[place : place + length].decode().split("\n") if count else []
+    places = struct.unpack(f"<{count}H", rest[place + length :])
     return LinearModel(
         classes=tuple(head["classes"]),
         signs=tables.pop("sign"),
         segments=tables.pop(SEGMENTS),
+        neighbours=dict(zip(words, places, strict=True)),
         tables=tables,
         powers=powers,
         digest=hashlib.blake2b(data, digest_size=8).hexdigest(),

@@ -9,6 +9,7 @@ import pytest
 from routed_agents.classify import shipped
 from routed_agents.errors import ConfigurationError
 from routed_agents.offline.corpus import Corpus
+from routed_agents.offline.neighbours import read
 from routed_agents.offline.training import clusters_of, digest_of, train
 from routed_agents.taxonomy import Taxonomy
 
@@ -42,7 +43,8 @@ def test_training_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     for name in ("multi_turn.dora.toml", "knowledge_qa.cleo.toml", "code_format.cleo.toml", "slots", "words"):
         (tmp_path / name).symlink_to(PLACE / name)
     clusters = clusters_of(tmp_path / "words" / "clusters.toml")
-    first, second = (train(tmp_path, clusters, each=1, say=lambda line: None).data for _ in range(2))
+    neighbours = read(tmp_path / "words" / "neighbours.toml")
+    first, second = (train(tmp_path, clusters, neighbours, each=1, say=lambda line: None).data for _ in range(2))
 
     assert first == second
 

@@ -141,9 +141,13 @@ class Corpus:
     def _grown(self, skeleton: Skeleton, dice: random.Random, *, plain: bool) -> tuple[Step, str]:
         drawn: dict[str, str] = {}
 
+        def slot(name: str) -> str:
+            text = dice.choice(self.slots[name])
+            return text if plain else _reordered(text, dice)
+
         def marked(text: str) -> str:
             text = CHOICE.sub(lambda found: dice.choice(found[1].split("|")), text)
-            return SLOT.sub(lambda found: _marked(drawn.setdefault(found[0], dice.choice(self.slots[found[1]]))), text)
+            return SLOT.sub(lambda found: _marked(drawn.setdefault(found[0], slot(found[1]))), text)
 
         def fill(text: str) -> str:
             return marked(text).replace(OPEN, "").replace(SHUT, "")
@@ -233,6 +237,17 @@ TOOLBOX: Final = (
     "search_web", "read_page", "calculator", "get_weather", "send_email", "lookup_order", "sql_query", "run_python", "list_files",
     "create_event", "translate_text", "handoff_to_human", "save_note", "FinalAnswer", "get_customer", "vector_search", "Verdict", "Record",
 )  # fmt: skip
+
+
+_SENTENCE: Final = re.compile(r"(?<=[.!?])\s+")
+
+
+def _reordered(text: str, dice: random.Random) -> str:
+    """Prose with its sentences in another order, half of the time: which of them comes first or last must not matter."""
+    if len(text) < MATERIAL or "\n" in text or dice.random() < 0.5 or len(sentences := _SENTENCE.split(text)) < 3:
+        return text
+    dice.shuffle(sentences)
+    return " ".join(sentences)
 
 
 def _marked(text: str) -> str:

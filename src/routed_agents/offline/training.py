@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any, Final
 from routed_agents.classify import NEED
 from routed_agents.errors import ConfigurationError
 from routed_agents.features import extract
-from routed_agents.linear import SCALE, SHARED, STEM, dump, names_of
+from routed_agents.linear import NEAR, SCALE, SHARED, STEM, dump, names_of
 from routed_agents.material import hard_split
 from routed_agents.offline.corpus import OPEN, SHUT, Corpus, Example
+from routed_agents.offline.neighbours import read
 from routed_agents.taxonomy import Taxonomy
 from routed_agents.words import words_of
 from routed_agents.zones import BULK_ZONES, EDGE, SEGMENT_SHARE, segment_names, segments_of, zones_of
@@ -44,12 +45,12 @@ DROPPED: Final = 0.15
 FOLDS: Final = 4
 SEEN_IN: Final = {"word": 4, "pair": 5, "bulk": 14, "stem": 5}
 """Skeletons a feature must occur in; what stands in fewer says more about its author than about the class."""
-STRENGTH: Final = {"word": 0.7, "pair": 0.7, "bulk": 1.2, "stem": 1.5, "cluster": 0.5, "sign": 1.0}
+STRENGTH: Final = {"word": 0.7, "pair": 0.7, "bulk": 1.2, "stem": 1.5, "cluster": 0.5, "near": 0.7, "sign": 1.0}
 """How freely each kind of feature may take weight."""
 POWERS: Final = 20 * SCALE
 MOST: Final = 127
 LEAST: Final = 3
-"""Weights below a tenth of a logit are left out of the file: they say little and have to be loaded."""
+"""Weights of words below a tenth of a logit are left out of the file: they say little and have to be loaded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,12 +64,18 @@ class Counted:
     authors: list[str]
 
 
-def count(examples: Iterable[Example], clusters: Mapping[str, Sequence[str]], order: Sequence[str], segments: Mapping[str, int]) -> Counted:
+def count(
+    examples: Iterable[Example],
+    clusters: Mapping[str, Sequence[str]],
+    neighbours: Mapping[str, int],
+    order: Sequence[str],
+    segments: Mapping[str, int],
+) -> Counted:
     """Read each step as the classifier will."""
     counted = Counted(rows=[], classes=[], hard=[], skeletons=[], authors=[])
     for example in examples:
         row: dict[str, float] = defaultdict(float)
-        for name, value in names_of(zones_of(extract(example.step), segments), clusters):
+        for name, value in names_of(zones_of(extract(example.step), segments), clusters, neighbours):
             row[name] += value
         counted.rows.append(dict(row))
         counted.classes.append(order.index(example.skeleton.task_class))
@@ -82,7 +89,7 @@ def kind_of(name: str) -> str:
     """What kind of feature a name stands for."""
     zone, bar, rest = name.partition("|")
     if not bar:
-        return "cluster"
+        return "cluster" if "@" in name else "near"
     if zone in {"sign", "stems"}:
         return "sign" if zone == "sign" else "stem"
     if zone in BULK_ZONES:
@@ -294,27 +301,38 @@ def compiled(fitted: Fitted, clusters: Mapping[str, Sequence[str]]) -> dict[str,
     zero = np.zeros(width)
     zones: dict[str, set[str]] = defaultdict(set)
     clustered: dict[str, dict[str, Array]] = defaultdict(dict)
+    tables: dict[str, dict[str, list[int]]] = {}
     for name in fitted.names:
         zone, bar, rest = name.partition("|")
         if bar:
             zones[zone].add(rest)
+        elif kind_of(name) == "near":
+            zone, _, place = name.partition("~")
+            whole = _whole(index[name])
+            if any(whole):
+                tables.setdefault(f"{NEAR} {zone}", {})[place] = whole
         else:
             zone, _, cluster = name.partition("@")
             clustered[zone][cluster] = index[name]
     for zone, own in clustered.items():
         zones[zone] |= {word for word, names in clusters.items() if any(each in own for each in names)}
-    tables: dict[str, dict[str, list[int]]] = {}
     for zone, words in zones.items():
         table: dict[str, list[int]] = {}
         for word in words:
             row = index.get(f"{zone}|{word}", zero) + sum((clustered[zone].get(each, zero) for each in clusters.get(word, ())), zero)
             if zone == SHARED and " " not in word and len(word) > STEM:
                 row = row + index.get(f"stems|{word[:STEM]}", zero)
-            whole = [int(number) for number in np.clip(np.rint(row * SCALE), -MOST, MOST)]
+            whole = _whole(row)
             if max(map(abs, whole)) >= LEAST or (zone == SHARED and " " not in word) or (zone, word) == ("sign", "bias"):
                 table[word] = whole
         tables[zone] = table
     return tables
+
+
+def _whole(row: Array) -> list[int]:
+    import numpy as np
+
+    return [int(number) for number in np.clip(np.rint(row * SCALE), -MOST, MOST)]
 
 
 def powers(temperature: float) -> list[int]:
@@ -343,8 +361,22 @@ class Trained:
     facts: Mapping[str, Any]
 
 
-def train(folder: str | Path, clusters: Mapping[str, Sequence[str]], *, each: int = EACH, say: Callable[[str], None] = print) -> Trained:
+def train(
+    folder: str | Path,
+    clusters: Mapping[str, Sequence[str]],
+    neighbours: Mapping[str, int],
+    *,
+    each: int = EACH,
+    say: Callable[[str], None] = print,
+) -> Trained:
     """Fit, calibrate on held-out skeletons, round and pack.
+
+    Args:
+        folder: the corpus.
+        clusters: for each word, the hand-made clusters it is in.
+        neighbours: for each word, its neighbourhood.
+        each: steps grown from each skeleton.
+        say: told how far it is.
 
     Raises:
         ConfigurationError: the corpus cannot be read.
@@ -356,7 +388,7 @@ def train(folder: str | Path, clusters: Mapping[str, Sequence[str]], *, each: in
     say(f"{len(corpus.skeletons)} skeletons by {len({each.author for each in corpus.skeletons})} authors")
     segments = segment_weights(corpus.examples(each=SEGMENT_EACH), clusters)
     say(f"{len(segments)} words and forms tell instructions from material")
-    counted = count(corpus.examples(each=each), clusters, order, segments)
+    counted = count(corpus.examples(each=each), clusters, neighbours, order, segments)
     everything = list(range(len(counted.rows)))
     folds = [_fold(name) for name in counted.skeletons]
     held = np.zeros((len(everything), len(order) + 1))
@@ -381,6 +413,7 @@ def train(folder: str | Path, clusters: Mapping[str, Sequence[str]], *, each: in
     data = dump(
         classes=order,
         weights={**compiled(fitted, clusters), "segments": {name: [weight] for name, weight in segments.items()}},
+        neighbours=neighbours,
         powers=powers(temperature),
         facts=facts,
     )
@@ -433,7 +466,7 @@ def main() -> None:
         sys.exit("usage: python -m routed_agents.offline.training CORPUS WEIGHTS")
     corpus, weights = map(Path, sys.argv[1:])
     try:
-        trained = train(corpus, clusters_of(corpus / "words" / "clusters.toml"))
+        trained = train(corpus, clusters_of(corpus / "words" / "clusters.toml"), read(corpus / "words" / "neighbours.toml"))
     except ConfigurationError as error:
         sys.exit(str(error))
     weights.write_bytes(trained.data)
