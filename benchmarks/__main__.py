@@ -14,7 +14,7 @@ os.environ.setdefault("ANTHROPIC_OPEN_TELEMETRY", "false")  # the SDK's own span
 
 from rich.console import Console
 
-from benchmarks import chat_model, decide, decide_stream, emitting, peers, quality, report, trace_sql, trajectories, turns
+from benchmarks import authors, chat_model, decide, decide_stream, emitting, peers, quality, report, trace_sql, trajectories, turns
 from benchmarks.measure import Comparison
 
 BENCHMARKS = {
@@ -26,7 +26,7 @@ BENCHMARKS = {
 }
 
 
-OTHERS = ("decide_stream", "trace_sql", "report", "quality", "turns", "trajectories")
+OTHERS = ("decide_stream", "trace_sql", "report", "quality", "authors", "turns", "trajectories")
 """Those that are named to be run: they take long, or want data."""
 
 
@@ -47,6 +47,11 @@ def main() -> None:
         if given.picture:
             quality.picture(given.data, given.picture)
         given.names.remove("quality")
+        if not given.names:
+            return
+    if "authors" in given.names:
+        authors.main(Console())
+        given.names.remove("authors")
         if not given.names:
             return
     if "turns" in given.names:

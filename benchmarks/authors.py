@@ -1,0 +1,128 @@
+"""Measures the classifier on authors it has never read: groups of the corpus's authors are left out of the training in turn."""
+
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from rich.console import Console
+from rich.table import Table
+
+from routed_agents.classify import NEED
+from routed_agents.offline.corpus import Corpus
+from routed_agents.offline.neighbours import read
+from routed_agents.offline.training import SEGMENT_EACH, clusters_of, count, fit, segment_weights
+from routed_agents.taxonomy import Taxonomy
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+CORPUS: Final = Path(__file__).parents[1] / "corpus"
+GROUPS: Final = 4
+EACH: Final = 3
+"""Steps grown from each skeleton."""
+KEPT: Final = 0.95
+"""Share of the steps that must go strong which a bound on `p_strong` has to keep there."""
+CHEAP: Final = range(6)
+STRONG: Final = range(8, 14)
+"""Places in the taxonomy: classes 1 to 6, and 9 to 14; those between are cheap in part."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Left:
+    """How a set of steps by unread authors was understood.
+
+    Attributes:
+        right: share of the steps whose class was named.
+        kept_cheap: share of the cheap steps below the bound that keeps `KEPT` of the strong ones strong.
+    """
+
+    title: str
+    steps: int
+    right: float
+    kept_cheap: float
+
+
+def run(folder: Path = CORPUS, *, near: bool = True, groups: int = GROUPS, each: int = EACH) -> list[Left]:
+    """Train without each group of authors and ask about its steps; words are read as the shipped weights read segments.
+
+    Args:
+        folder: the corpus.
+        near: let words share weight with their neighbourhood.
+        groups: how many groups the authors are parted into.
+        each: steps grown from each skeleton.
+    """
+    import numpy as np
+
+    corpus, order = Corpus.load(folder), [row.key for row in Taxonomy.default()]
+    clusters = clusters_of(folder / "words" / "clusters.toml")
+    neighbours: Mapping[str, int] = read(folder / "words" / "neighbours.toml") if near else {}
+    segments = segment_weights(corpus.examples(each=SEGMENT_EACH), clusters)
+    counted = count(corpus.examples(each=each), clusters, neighbours, order, segments)
+    group = np.array([_group(author, groups) for author in counted.authors])
+    truth, told, need = np.array(counted.classes), np.zeros(len(group), dtype=int), np.zeros(len(group))
+    for number in range(groups):
+        test = np.flatnonzero(group == number)
+        part = fit(counted, np.flatnonzero(group != number).tolist(), classes=len(order))
+        logits = part.logits([counted.rows[place] for place in test])
+        told[test], need[test] = logits[:, :-1].argmax(axis=1), _need(logits, order)
+    languages = {skeleton.name: skeleton.lang for skeleton in corpus.skeletons}
+    english = np.array([languages[name] == "en" for name in counted.skeletons])
+    contrast = np.array([name.startswith("contrast.") for name in counted.skeletons])
+    sets = {
+        "all": np.ones(len(group), dtype=bool),
+        "English": english,
+        "other languages": ~english,
+        "laconic instructions over one payload": contrast,
+        "all others": ~contrast,
+    }
+    return [_left(title, chosen, truth, told, need) for title, chosen in sets.items() if chosen.any()]
+
+
+def main(console: Console) -> None:
+    """Print both, with and without neighbourhoods."""
+    caption = f"{GROUPS} groups of authors in turn; limits on p_strong alone, no guards; cheap kept cheap while {KEPT:.0%} of strong stay so"
+    table = Table(title="authors left out of the training", caption=caption)
+    table.add_column("steps")
+    for column in ("count", "class right", "cheap kept", "right, no neighbours", "cheap, no neighbours"):
+        table.add_column(column, justify="right")
+    for left, plain in zip(run(), run(near=False), strict=True):
+        shares = (left.right, left.kept_cheap, plain.right, plain.kept_cheap)
+        table.add_row(left.title, f"{left.steps:,}", *(f"{share:.3f}" for share in shares))
+    console.print(table)
+
+
+def _group(author: str, groups: int) -> int:
+    return hashlib.blake2b(author.encode(), digest_size=4).digest()[0] % groups
+
+
+def _need(logits: Array, order: Sequence[str]) -> Array:
+    """p_strong as the classifier computes it, before rounding."""
+    import numpy as np
+
+    parts = np.exp(logits[:, :-1] - logits[:, :-1].max(axis=1, keepdims=True))
+    parts /= parts.sum(axis=1, keepdims=True)
+    hard = 1.0 / (1.0 + np.exp(-logits[:, -1]))
+    always, if_hard = (np.array([NEED.get(key, (0, 0))[place] / 100 for key in order]) for place in (0, 1))
+    return parts @ always + (parts @ if_hard) * hard
+
+
+def _left(title: str, chosen: Array, truth: Array, told: Array, need: Array) -> Left:
+    import numpy as np
+
+    strong = need[chosen & np.isin(truth, STRONG)]
+    cheap = need[chosen & np.isin(truth, CHEAP)]
+    bound = np.sort(strong)[int((1 - KEPT) * len(strong))] if len(strong) else 1.0
+    return Left(
+        title=title,
+        steps=int(chosen.sum()),
+        right=float((told[chosen] == truth[chosen]).mean()),
+        kept_cheap=float((cheap < bound).mean()) if len(cheap) else 1.0,
+    )
