@@ -88,7 +88,7 @@ def run(folder: Path = CORPUS, *, near: bool = True, groups: int = GROUPS, each:
 
 def main(console: Console) -> None:
     """Print both, with and without neighbourhoods."""
-    caption = f"{GROUPS} groups of authors in turn; limits on p_strong alone, no guards; cheap kept cheap while {KEPT:.0%} of strong stay so"
+    caption = f"{GROUPS} groups of authors in turn; no guards; cheap steps kept cheap while {KEPT:.0%} of the strong ones stay strong"
     table = Table(title="authors left out of the training", caption=caption)
     table.add_column("steps")
     for column in ("count", "class right", "cheap kept", "right, no neighbours", "cheap, no neighbours"):
