@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from routed_agents.classify import shipped
 from routed_agents.errors import ConfigurationError
-from routed_agents.offline.corpus import Corpus
+from routed_agents.offline.corpus import Corpus, Skeleton
 from routed_agents.offline.neighbours import read
 from routed_agents.offline.training import clusters_of, digest_of, train
+from routed_agents.steps import text_of
 from routed_agents.taxonomy import Taxonomy
 
 PLACE = Path(__file__).parents[2] / "corpus"
@@ -33,6 +35,23 @@ def test_the_same_seed_grows_the_same_steps() -> None:
     few = Corpus(CORPUS.skeletons[:40], CORPUS.slots)
 
     assert [each.step.to_record() for each in few.examples(each=3)] == [each.step.to_record() for each in few.examples(each=3)]
+
+
+def test_material_comes_in_any_order_and_whole() -> None:
+    """The sentences of prose in a slot are shuffled in some of the steps, but not in a skeleton's first; lines and code never are."""
+    story = "One came. Two went, sadly. Three stayed for the winter. Four?"
+    code = "a = 1. \nb = 2. c = 3. d = 4. and then some more of it. And."
+    nothing: dict[str, Any] = {"system": None, "turns": (), "tools": (), "tokens": None, "hard": None, "voice": "", "lang": "en"}
+    skeletons = tuple(
+        Skeleton(name=name, task_class="summarization", author="me", ask=f"{{{{{name}}}}}", **nothing) for name in ("story", "code")
+    )
+    grown = [each.step for each in Corpus(skeletons, {"story": [story], "code": [code]}).examples(each=30)]
+    stories = [text_of(step.messages[-1]) for step in grown if step.id == "story"]
+
+    assert stories[0] == story
+    assert len({*stories}) > 3
+    assert {tuple(sorted(text.split())) for text in stories} == {tuple(sorted(story.split()))}
+    assert {text_of(step.messages[-1]) for step in grown if step.id == "code"} == {code}
 
 
 def test_the_shipped_weights_are_of_this_corpus() -> None:
