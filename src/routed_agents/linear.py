@@ -87,7 +87,7 @@ class LinearModel:
 
     def mistyped(self, words: tuple[str, ...]) -> dict[str, str]:
         """Words with a single slip in them (a letter lost, doubled, swapped or mistaken), and which telling word was meant."""
-        unknown = {*words}.difference(self.tables[SHARED], self.neighbours)
+        unknown = {*words}.difference(self.tables[SHARED]).difference(self.neighbours)  # both at once would walk through all neighbours
         return {word: meant for word in unknown if len(word) >= SLIPPED - 1 and (meant := self._meant(word)) != word}
 
     def _meant(self, word: str) -> str:
@@ -155,15 +155,14 @@ class LinearModel:
             seen = {*words}
             added += sum(map(near[zone].get, map(neighbours, seen), repeat(0)))
             weights = [*map(shared, seen)]
+            added += sum(filter(None, weights))
             if None in weights:
                 unknown = [word[:STEM] for word, weight in zip(seen, weights, strict=True) if weight is None and len(word) > STEM]
-                added += sum(filter(None, weights)) + sum(map(stems, unknown, repeat(0)))
-            else:
-                added += sum(filter(None, weights))
+                added += sum(filter(None, map(stems, unknown)))
             seen.update(map(" ".join, pairwise(words)))
-            added += sum(map(own, seen, repeat(0)))
+            added += sum(filter(None, map(own, seen)))  # most are in no table, and adding nothing to a long number takes time as well
             seen.difference_update(words)
-            added += sum(map(shared, seen, repeat(0)))
+            added += sum(filter(None, map(shared, seen)))
         return STEPS * added
 
     @cached_property
@@ -183,7 +182,7 @@ class LinearModel:
             seen = {*words}
             weight = STEPS * SHARE // (SHARE + len(seen))
             if weight:
-                added += weight * sum(map(tables[zone].get, seen, repeat(0)))
+                added += weight * sum(filter(None, map(tables[zone].get, seen)))
         return added
 
     def evidence(self, zones: Zones, task_class: str, most: int = 6) -> list[tuple[str, str, float]]:

@@ -115,6 +115,9 @@ _TELLTALES: Final = (
     (frozenset(["route"]), frozenset(["to"])),
 )
 """Of the two sets of each row a text must have a word, or no pattern below can match; tells most texts quickly."""
+_BRACKETED: Final = frozenset(["system", "router", "admin", "developer"])
+_TELLING: Final = _BRACKETED.union(*(words for pair in _TELLTALES for words in pair))
+"""All of these words; a text that has none of them is told at once."""
 _ASIDE: Final = re.compile(
     r"\b(?:"
     rf"(?:this|it|that|the (?:above|following|rest)|everything)(?: \w+)?(?:'s| is| was)(?: just| only| really| merely| but)?(?: an?)?"
@@ -134,13 +137,12 @@ _ASIDE: Final = re.compile(
 )
 """Sentences about how easy the work is, or which model should do it."""
 _STOP: Final = re.compile(r"[.!?\n]")
-_BRACKETED: Final = frozenset(["system", "router", "admin", "developer"])
 
 
 def without_asides(text: str) -> str:
     """The text without sentences that talk the work down: they say nothing about it, and whoever writes a payload may write them."""
-    seen = {*words_of(text)}
-    for one, other in _TELLTALES:
+    seen = _TELLING.intersection(words_of(text))
+    for one, other in _TELLTALES if seen else ():
         if not (one.isdisjoint(seen) or other.isdisjoint(seen)):
             break
     else:

@@ -113,7 +113,7 @@ def needs_met(text: str) -> frozenset[str]:
             _MET.clear()
             new = words
         _MET.update([(word, tuple({word[:LETTERS], word[:MORE]} & _NEEDS)) for word in new])
-    return frozenset(chain.from_iterable([met for word in words if (met := _MET.get(word))]))
+    return frozenset(chain.from_iterable(filter(None, map(_MET.get, words))))
 
 
 @lru_cache(maxsize=32)
@@ -125,7 +125,10 @@ def beginnings_of(text: str) -> frozenset[str]:
 def _words_in(text: str) -> set[str]:
     """The words of a text, and the parts of those with an apostrophe: phrases start after one as well (`l'hôpital`)."""
     words = {*words_of(text)}
-    return words.union(*runs_of([text.replace("'", " ").replace("\n", " ")])) if "'" in text else words
+    if "'" not in text:
+        return words
+    parted = " ".join([run for run in text.split() if "'" in run]).replace("'", " ")
+    return words.union(*runs_of([parted]))
 
 
 def needed_by(phrase: str) -> set[str]:

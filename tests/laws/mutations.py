@@ -171,8 +171,8 @@ MUTATIONS = (
         6,
         "words weigh as the hash seed says",
         "linear.py",
-        "            added += sum(map(own, seen, repeat(0)))\n",
-        "            added += sum(map(own, sorted(seen, key=hash)[: len(seen) // 2], repeat(0)))\n",
+        "            added += sum(filter(None, map(own, seen)))",
+        "            added += sum(filter(None, map(own, sorted(seen, key=hash)[: len(seen) // 2])))",
     ),
     Mutation(
         6,
