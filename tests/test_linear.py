@@ -109,7 +109,7 @@ def test_training_counts_what_the_model_sums() -> None:
         ):
             continue  # known words carry their beginning's weight already
         if packed := table.get(rest):
-            by_hand = [total + value * (((packed >> (32 * lane)) & 0xFFFFFFFF) - 128) for lane, total in enumerate(by_hand)]
+            by_hand = [total + value * (((packed >> (24 * lane)) & 0xFFFFFF) - 128) for lane, total in enumerate(by_hand)]
     parts, hardness = model.parts(found)
     best = max(range(14), key=by_hand.__getitem__)
 

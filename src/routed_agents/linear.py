@@ -42,8 +42,10 @@ NEAR: Final = "near"
 """Prefix of the tables that weigh neighbourhoods of words, one for each instruction zone and one for all of them."""
 MAGIC: Final = b"RAWT3\n"
 
-_LANE: Final = struct.Struct(f"<{LANES}I")
-_WIDTH: Final = LANES * 4
+BYTES: Final = 3
+"""Of a lane: the words of a step's instruction zones, read five times over, fill a fifth of it."""
+_LANES: Final = struct.Struct(f"<{LANES}I")
+_WIDTH: Final = LANES * BYTES
 Table = Mapping[str, int]
 
 
@@ -77,7 +79,7 @@ class LinearModel:
 
     def parts_of(self, added: int) -> tuple[list[int], int]:
         """The same, of weights that were added up before."""
-        lanes = _LANE.unpack(added.to_bytes(_WIDTH, "little"))
+        lanes = _lanes(added)
         count, base = len(self.classes), OFFSET * lanes[-1]
         top, powers, last = max(lanes[:count]), self.powers, len(self.powers) - 1
         # a part beyond the table's end is as good as nothing
@@ -207,11 +209,6 @@ class LinearModel:
     def _weight(self, zone: str, name: str, lane: int) -> int:
         return _lane(self.tables[zone].get(name, 0), lane)
 
-    @cached_property
-    def size(self) -> int:
-        """Features with a weight."""
-        return len(self.signs) + sum(map(len, self.tables.values()))
-
 
 def names_of(
     zones: Zones, clusters: Mapping[str, Sequence[str]], neighbours: Mapping[str, int] = MappingProxyType({})
@@ -249,9 +246,14 @@ def names_of(
 
 
 def _lane(packed: int, lane: int) -> int:
-    if not packed:
-        return 0
-    return ((packed >> (32 * lane)) & 0xFFFFFFFF) - OFFSET
+    return _lanes(packed)[lane] - OFFSET if packed else 0
+
+
+def _lanes(packed: int) -> tuple[int, ...]:
+    narrow, wide = packed.to_bytes(_WIDTH, "little"), bytearray(4 * LANES)
+    for place in range(BYTES):
+        wide[place::4] = narrow[place::BYTES]
+    return _LANES.unpack(wide)
 
 
 # ---- the file ---------------------------------------------------------------------------------------------------------
@@ -264,7 +266,6 @@ TABLES: Final = (
     *(f"{NEAR} {zone}" for zone in (*INSTRUCTION_ZONES, SHARED)),
     "stems",
     "sign",
-    SEGMENTS,
 )
 
 
@@ -321,21 +322,20 @@ def load(source: bytes | Path) -> LinearModel:
     head = json.loads(line)
     place = 4 * head["powers"]
     powers = struct.unpack(f"<{head['powers']}I", rest[:place])
-    tables: dict[str, dict[str, int]] = {zone: {} for zone in TABLES}
+    packed: dict[str, tuple[int, bytes, bytes]] = {}
     for zone, count, length in head["zones"]:
-        names = rest[place : place + length].decode().split("\n") if count else []
-        place += length
-        end = place + count * (1 if zone == SEGMENTS else LANES)
-        rows = [number - OFFSET for number in rest[place:end]] if zone == SEGMENTS else _packed(rest[place:end], count)
-        tables[zone] = dict(zip(names, rows, strict=True))
+        end = place + length + count * (1 if zone == SEGMENTS else LANES)
+        packed[zone] = count, rest[place : place + length], rest[place + length : end]
         place = end
     count, length = head["neighbours"]
     words = rest[place : place + length].decode().split("\n") if count else []
     places = struct.unpack(f"<{count}H", rest[place + length :])
+    _, names, numbers = packed.pop(SEGMENTS, (0, b"", b""))
+    tables = Tables(packed)
     return LinearModel(
         classes=tuple(head["classes"]),
-        signs=tables.pop("sign"),
-        segments=tables.pop(SEGMENTS),
+        signs=tables["sign"],
+        segments=dict(zip(names.decode().split("\n"), [number - OFFSET for number in numbers], strict=bool(numbers))),
         neighbours=dict(zip(words, places, strict=True)),
         tables=tables,
         powers=powers,
@@ -344,8 +344,27 @@ def load(source: bytes | Path) -> LinearModel:
     )
 
 
+class Tables(dict[str, dict[str, int]]):
+    """Tables of weights by zone, each unpacked when it is first asked for: many a workflow never meets half of the zones.
+
+    Args:
+        packed: of each zone the number of its words, the words, and their weights as the file has them.
+    """
+
+    def __init__(self, packed: Mapping[str, tuple[int, bytes, bytes]]) -> None:
+        super().__init__()
+        self._packed = packed
+
+    def __missing__(self, zone: str) -> dict[str, int]:
+        if zone not in TABLES:
+            raise KeyError(zone)
+        count, names, rows = self._packed.get(zone, (0, b"", b""))
+        found = self[zone] = dict(zip(names.decode().split("\n"), _packed(rows, count), strict=True)) if count else {}
+        return found
+
+
 def _packed(data: bytes, count: int) -> Iterable[int]:
-    wide = bytearray(4 * len(data))
-    wide[0::4] = data
+    wide = bytearray(BYTES * len(data))
+    wide[0::BYTES] = data
     rows: Iterator[bytes] = chain.from_iterable(struct.iter_unpack(f"{_WIDTH}s", wide))
     return map(int.from_bytes, rows, cast("Any", repeat("little", count)))
