@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, pairwise, repeat
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Final, cast
 
 from routed_agents.errors import ConfigurationError
@@ -43,7 +42,7 @@ NEAR: Final = "near"
 MAGIC: Final = b"RAWT3\n"
 
 BYTES: Final = 3
-"""Of a lane: the words of a step's instruction zones, read five times over, fill a fifth of it."""
+"""Of a lane in memory. A step's instruction zones hold some 120 words and their pairs, and fill an eighth of it at most."""
 _LANES: Final = struct.Struct(f"<{LANES}I")
 _WIDTH: Final = LANES * BYTES
 Table = Mapping[str, int]
@@ -129,7 +128,7 @@ class LinearModel:
 
     def _tells(self, word: str) -> bool:
         packed = self.tables[SHARED][word]
-        return any(abs(_lane(packed, lane)) >= TELLING for lane in range(len(self.classes)))
+        return bool(packed) and any(abs(lane - OFFSET) >= TELLING for lane in _lanes(packed)[: len(self.classes)])
 
     def known(self, zones: Iterable[tuple[str, tuple[str, ...]]]) -> tuple[int, int]:
         """How many of the instruction's different words have a weight, and how many there are."""
@@ -210,9 +209,7 @@ class LinearModel:
         return _lane(self.tables[zone].get(name, 0), lane)
 
 
-def names_of(
-    zones: Zones, clusters: Mapping[str, Sequence[str]], neighbours: Mapping[str, int] = MappingProxyType({})
-) -> Iterator[tuple[str, float]]:
+def names_of(zones: Zones, clusters: Mapping[str, Sequence[str]], neighbours: Mapping[str, int]) -> Iterator[tuple[str, float]]:
     """Every feature a step has, by its full name, with its value, as training counts them; `LinearModel.parts` sums the very same.
 
     Names are `zone|word`, `zone|two words`, `zone@cluster`, `zone~neighbourhood`, `stems|begin`, `sign|name`.
