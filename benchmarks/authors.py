@@ -6,17 +6,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
 from rich.table import Table
 
-from routed_agents.classify import NEED
 from routed_agents.offline.corpus import Corpus
 from routed_agents.offline.neighbours import read
-from routed_agents.offline.training import SEGMENT_EACH, clusters_of, count, fit, segment_weights
+from routed_agents.offline.training import SEGMENT_EACH, Counted, clusters_of, count, fit, kind_of, needs_of, segment_weights
 from routed_agents.taxonomy import Taxonomy
 
 if TYPE_CHECKING:
@@ -50,39 +49,51 @@ class Left:
     kept_cheap: float
 
 
-def run(folder: Path = CORPUS, *, near: bool = True, groups: int = GROUPS, each: int = EACH) -> list[Left]:
-    """Train without each group of authors and ask about its steps; words are read as the shipped weights read segments.
+def run(folder: Path = CORPUS, *, groups: int = GROUPS, each: int = EACH) -> tuple[list[Left], list[Left]]:
+    """Train without each group of authors and ask about its steps: with neighbourhoods, and without.
+
+    What tells instructions from material is learnt from all authors, as is the list of words that have neighbours; only the weights of
+    the classes are of the others alone.
 
     Args:
         folder: the corpus.
-        near: let words share weight with their neighbourhood.
         groups: how many groups the authors are parted into.
         each: steps grown from each skeleton.
     """
-    import numpy as np
-
     corpus, order = Corpus.load(folder), [row.key for row in Taxonomy.default()]
     clusters = clusters_of(folder / "words" / "clusters.toml")
-    neighbours: Mapping[str, int] = read(folder / "words" / "neighbours.toml") if near else {}
     segments = segment_weights(corpus.examples(each=SEGMENT_EACH), clusters)
-    counted = count(corpus.examples(each=each), clusters, neighbours, order, segments)
+    counted = count(corpus.examples(each=each), clusters, read(folder / "words" / "neighbours.toml"), order, segments)
+    plain = replace(counted, rows=[{name: value for name, value in row.items() if kind_of(name) != "near"} for row in counted.rows])
+    sets = _sets(counted, {skeleton.name: skeleton.lang for skeleton in corpus.skeletons})
+    return _asked(counted, order, sets, groups), _asked(plain, order, sets, groups)
+
+
+def _sets(counted: Counted, languages: Mapping[str, str]) -> dict[str, Array]:
+    """Which of the steps are told apart, by title."""
+    import numpy as np
+
+    english = np.array([languages[name] == "en" for name in counted.skeletons])
+    contrast = np.array([name.startswith("contrast.") for name in counted.skeletons])
+    return {
+        "all": np.ones(len(english), dtype=bool),
+        "English": english,
+        "other languages": ~english,
+        "laconic instructions over one payload": contrast,
+        "all others": ~contrast,
+    }
+
+
+def _asked(counted: Counted, order: Sequence[str], sets: Mapping[str, Array], groups: int) -> list[Left]:
+    import numpy as np
+
     group = np.array([_group(author, groups) for author in counted.authors])
     truth, told, need = np.array(counted.classes), np.zeros(len(group), dtype=int), np.zeros(len(group))
     for number in range(groups):
         test = np.flatnonzero(group == number)
         part = fit(counted, np.flatnonzero(group != number).tolist(), classes=len(order))
         logits = part.logits([counted.rows[place] for place in test])
-        told[test], need[test] = logits[:, :-1].argmax(axis=1), _need(logits, order)
-    languages = {skeleton.name: skeleton.lang for skeleton in corpus.skeletons}
-    english = np.array([languages[name] == "en" for name in counted.skeletons])
-    contrast = np.array([name.startswith("contrast.") for name in counted.skeletons])
-    sets = {
-        "all": np.ones(len(group), dtype=bool),
-        "English": english,
-        "other languages": ~english,
-        "laconic instructions over one payload": contrast,
-        "all others": ~contrast,
-    }
+        told[test], need[test] = logits[:, :-1].argmax(axis=1), needs_of(logits, order)
     return [_left(title, chosen, truth, told, need) for title, chosen in sets.items() if chosen.any()]
 
 
@@ -93,7 +104,7 @@ def main(console: Console) -> None:
     table.add_column("steps")
     for column in ("count", "class right", "cheap kept", "right, no neighbours", "cheap, no neighbours"):
         table.add_column(column, justify="right")
-    for left, plain in zip(run(), run(near=False), strict=True):
+    for left, plain in zip(*run(), strict=True):
         shares = (left.right, left.kept_cheap, plain.right, plain.kept_cheap)
         table.add_row(left.title, f"{left.steps:,}", *(f"{share:.3f}" for share in shares))
     console.print(table)
@@ -101,17 +112,6 @@ def main(console: Console) -> None:
 
 def _group(author: str, groups: int) -> int:
     return hashlib.blake2b(author.encode(), digest_size=4).digest()[0] % groups
-
-
-def _need(logits: Array, order: Sequence[str]) -> Array:
-    """p_strong as the classifier computes it, before rounding."""
-    import numpy as np
-
-    parts = np.exp(logits[:, :-1] - logits[:, :-1].max(axis=1, keepdims=True))
-    parts /= parts.sum(axis=1, keepdims=True)
-    hard = 1.0 / (1.0 + np.exp(-logits[:, -1]))
-    always, if_hard = (np.array([NEED.get(key, (0, 0))[place] / 100 for key in order]) for place in (0, 1))
-    return parts @ always + (parts @ if_hard) * hard
 
 
 def _left(title: str, chosen: Array, truth: Array, told: Array, need: Array) -> Left:

@@ -420,8 +420,13 @@ def train(
     return Trained(data=data, facts=facts)
 
 
-def _spread(logits: Array, truth: Sequence[int], order: Sequence[str]) -> dict[str, list[float]]:
-    """For the classes that are cheap in part: the percentiles of p_strong over their held-out steps that were recognised."""
+def needs_of(logits: Array, order: Sequence[str]) -> Array:
+    """p_strong of steps, as the classifier computes it and before it rounds.
+
+    Args:
+        logits: a row for each step, a column for each class and one for hardness.
+        order: the classes of the columns.
+    """
     import numpy as np
 
     shares = np.exp(logits[:, :-1] - logits[:, :-1].max(axis=1, keepdims=True))
@@ -429,8 +434,15 @@ def _spread(logits: Array, truth: Sequence[int], order: Sequence[str]) -> dict[s
     hard = 1.0 / (1.0 + np.exp(-logits[:, -1]))
     always = np.array([NEED.get(key, (0, 0))[0] / 100 for key in order])
     if_hard = np.array([NEED.get(key, (0, 0))[1] / 100 for key in order])
-    need = shares @ always + (shares @ if_hard) * hard
-    told, true = shares.argmax(axis=1), np.array(truth)
+    return shares @ always + (shares @ if_hard) * hard
+
+
+def _spread(logits: Array, truth: Sequence[int], order: Sequence[str]) -> dict[str, list[float]]:
+    """For the classes that are cheap in part: the percentiles of p_strong over their held-out steps that were recognised."""
+    import numpy as np
+
+    need, if_hard = needs_of(logits, order), [NEED.get(key, (0, 0))[1] for key in order]
+    told, true = logits[:, :-1].argmax(axis=1), np.array(truth)
     found: dict[str, list[float]] = {}
     for place, key in enumerate(order):
         values = need[(told == place) & (true == place)]
