@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from routed_agents import material
 from routed_agents.classify import shipped
 from routed_agents.features import extract
 from routed_agents.material import hard_split, without_asides
@@ -100,3 +101,10 @@ def test_ordinary_sentences_stay() -> None:
 )
 def test_the_shape_is_told(step: dict[str, Any], sign: str) -> None:
     assert sign in zones(step.pop("text"), **step).signs
+
+
+def test_the_first_look_for_marks_misses_none() -> None:
+    """What any pattern of material is tried for holds one of the marks that are looked for first."""
+    hints = [hint for _, hints in material._MARKS for hint in hints]
+
+    assert [hint for hint in hints if not any(mark in hint for mark in material._ANY_MARK)] == []
