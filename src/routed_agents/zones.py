@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 import string
 from bisect import bisect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import chain, repeat
 from typing import Final
 
 from routed_agents.features import Features
 from routed_agents.material import hard_split
-from routed_agents.words import runs_of, words_of
+from routed_agents.segments import TOLD, Slips, Words, segments_of, told_in
+from routed_agents.words import words_of
 
 OPENING: Final = 25
 """Words at the start of the person's own text that are read as instruction."""
@@ -44,17 +44,6 @@ class Zones:
 
 INSTRUCTION_ZONES: Final = ("system", "told", "opening", "closing", "told_under", "opening_under", "closing_under")
 BULK_ZONES: Final = ("system_rest", "body", "body_under", "rest", "rest_under", "before", "tools")
-TOLD: Final = 60
-"""Words of segments that read like an instruction."""
-EDGE: Final = 4
-"""Segments at the start and at the end of a message that may be its instruction."""
-
-
-Words = tuple[str, ...]
-
-
-Slips = Callable[[Words], Mapping[str, str]]
-"""Tells which of some words were mistyped, and what was meant."""
 
 
 def none_mistyped(words: Words) -> Mapping[str, str]:
@@ -103,7 +92,9 @@ def read(own: str, system_prompt: str, marked: bool, segment_weights: Mapping[st
         instruction.append(("system", _mended(system[:LEADING], slips)))
         if len(system) > LEADING:
             bulk.append(("system_rest", system[LEADING:]))
-    said, told, rest = (own, _mended(asked, slips), ()) if marked and len(asked) <= TOLD else _told(own, segment_weights, under, slips)
+    said, told, rest = (
+        (own, _mended(asked, slips), ()) if marked and len(asked) <= TOLD else told_in(own, segment_weights, bool(system), slips)
+    )
     if told:
         instruction.append((f"told{under}", told))
         if rest:
@@ -146,94 +137,17 @@ def split(features: Features, segment_weights: Mapping[str, int], slips: Slips =
     own, quoted = features.own.strip(), features.quoted if features.marked else ""
     if quoted and len(words_of(own)) <= TOLD:
         return own, quoted
-    told, _, rest = _told(own, segment_weights, "_under" if features.system else "", slips)
+    told, _, rest = told_in(own, segment_weights, bool(words_of(features.system)), slips)
     if not told:
         return own, quoted
-    segments = segments_of(own)
+    segments, _ = segments_of(own)
     material = " ".join([segment for segment in segments if segment not in told]) if rest else ""
     return told, "\n".join([part for part in (material, quoted) if part])
-
-
-BREAKS: Final = (". ", "? ", "! ", ": ")
-DASHES: Final = (" - ", " -- ", " | ", " => ", " — ", " – ")
-WIDE_BREAKS: Final = ("。", "！", "？", "：")
-"""Where a segment ends, besides the end of a line. Told by plain replacement, some ten times quicker than by a pattern."""
-HEAD_READ: Final = 1_200
-TAIL_READ: Final = 800
-"""Characters of a message that are cut into segments, at its start and its end."""
-
-
-def segments_of(text: str) -> list[str]:
-    """A message's lines, sentences and the parts round colons and dashes; of a long message those of its start and end only."""
-    if len(text) > HEAD_READ + TAIL_READ:
-        head, tail = _cut(text[:HEAD_READ]), _cut(text[-TAIL_READ:])
-        return [*head[:-1], *tail[1:]] if len(head) > 1 and len(tail) > 1 else [*head, *tail]
-    return _cut(text)
-
-
-def _cut(text: str) -> list[str]:
-    for mark in BREAKS:
-        if mark in text:
-            text = text.replace(mark, f"{mark[0]}\n")
-    for mark in DASHES:
-        if mark in text:
-            text = text.replace(mark, "\n")
-    if not text.isascii():
-        for mark in WIDE_BREAKS:
-            text = text.replace(mark, f"{mark}\n")
-    return [segment for line in text.split("\n") if (segment := line.strip())]
-
-
-def segment_names(segment: str, place: int, count: int, under: str) -> tuple[Words, str]:
-    """The words of a segment and the name of its place and form, as its weights are kept."""
-    words = words_of(segment)
-    return words, _form(segment, place, count, under, len(words))
-
-
-def _form(segment: str, place: int, count: int, under: str, length: int) -> str:
-    where = "only" if count == 1 else "first" if place == 0 else "last" if place == count - 1 else "edge"
-    return _FORMS[where, under, _ENDS.get(segment[-1], "open"), bisect(_SEGMENT_LENGTHS, length)]
-
-
-_SEGMENT_LENGTHS: Final = (2, 5, 10, 20, 40)
-_ENDS: Final = {":": "colon", "：": "colon", "?": "question", "？": "question", **dict.fromkeys(".!。！", "stop")}
-_FORMS: Final = {
-    (where, under, end, size): f"={where}{under} {end} {size}"
-    for where in ("only", "first", "last", "edge")
-    for under in ("", "_under")
-    for end in ("colon", "question", "stop", "open")
-    for size in range(len(_SEGMENT_LENGTHS) + 1)
-}
-SEGMENT_SHARE: Final = 8
 
 
 def _mended(words: Words, slips: Slips) -> Words:
     mistyped = slips(words)
     return tuple([mistyped.get(word, word) for word in words]) if mistyped else words
-
-
-def _told(own: str, weights: Mapping[str, int], under: str, slips: Slips) -> tuple[str, Words, Words]:
-    """The segments that read like an instruction, as text and as words, and the others' words; nothing is told where none does."""
-    segments = segments_of(own)
-    count = len(segments)
-    said: list[str] = []
-    told: list[str] = []
-    rest: list[str] = []
-    weight = weights.get
-    runs = runs_of(segments)
-    edges = runs if count <= 2 * EDGE else [*runs[:EDGE], *runs[-EDGE:]]
-    mistyped = slips(tuple(chain.from_iterable(edges)))
-    for place, words in enumerate(runs):
-        if not EDGE <= place < count - EDGE and len(told) < TOLD:
-            meant = tuple([mistyped.get(word, word) for word in words]) if mistyped else words
-            score = weight(_form(segments[place], place, count, under, len(words)), 0)
-            score += SEGMENT_SHARE * sum(map(weight, {*meant}, repeat(0))) // (len(words) + SEGMENT_SHARE // 2)
-            if score > 0:
-                said.append(segments[place])
-                told += meant
-                continue
-        rest += words
-    return "\n".join(said), tuple(told[:TOLD]), tuple(rest)
 
 
 CAMEL: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")

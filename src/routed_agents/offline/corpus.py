@@ -9,7 +9,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import chain, combinations
 from pathlib import Path
 from typing import Any, Final
 
@@ -59,7 +59,7 @@ class Example:
     """A step with its class.
 
     Attributes:
-        marked: the asked message with what filled its longer slots between `OPEN` and `SHUT`; empty where there are none.
+        marked: the asked message with its material between `OPEN` and `SHUT`; empty where there are none.
     """
 
     step: Step
@@ -69,16 +69,23 @@ class Example:
 
 OPEN: Final = "\ue000"
 SHUT: Final = "\ue001"
-MATERIAL: Final = 60
-"""Characters from which a slot's text is material and no longer a name, a number or a topic."""
+PROSE: Final = 60
+"""Characters from which a text's sentences may be put in another order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """Skeletons and what fills their slots."""
+    """Skeletons and what fills their slots.
+
+    Attributes:
+        skeletons: all of them.
+        slots: the texts of each slot.
+        blanks: the slots whose texts are words of the instruction (a topic, a list of labels) and no material.
+    """
 
     skeletons: tuple[Skeleton, ...]
     slots: Mapping[str, Sequence[str]]
+    blanks: frozenset[str] = frozenset()
 
     @classmethod
     def load(cls, folder: str | Path) -> Corpus:
@@ -91,8 +98,11 @@ class Corpus:
         if not place.is_dir():
             raise ConfigurationError(f"no corpus at {place}; run from a checkout, or name its folder")
         slots: dict[str, list[str]] = {}
+        blanks: set[str] = set()
         for file in sorted((place / "slots").glob("*.toml")):
-            for name, texts in _read(file).get("slot", {}).items():
+            content = _read(file)
+            blanks.update(content.get("blank", {}))
+            for name, texts in chain.from_iterable(content.get(table, {}).items() for table in ("slot", "blank")):
                 slots.setdefault(name, []).extend(texts)
         skeletons: list[Skeleton] = []
         for file in sorted(place.glob("*.toml")):
@@ -104,7 +114,7 @@ class Corpus:
                 if missing := [name for name, _ in SLOT.findall(skeleton.text) if name not in slots]:
                     raise ConfigurationError(f"{where}: no slot {missing[0]!r}; known: {', '.join(sorted(slots))}")
                 skeletons.append(skeleton)
-        return cls(tuple(skeletons), slots)
+        return cls(tuple(skeletons), slots, frozenset(blanks))
 
     def near_duplicates(self, *, share: float = 0.6) -> list[tuple[str, str, float]]:
         """Pairs of skeletons that share most of their runs of three words: their names and the shared part (Jaccard)."""
@@ -147,7 +157,7 @@ class Corpus:
 
         def marked(text: str) -> str:
             text = CHOICE.sub(lambda found: dice.choice(found[1].split("|")), text)
-            return SLOT.sub(lambda found: _marked(drawn.setdefault(found[0], slot(found[1]))), text)
+            return SLOT.sub(lambda found: self._filled(found[1], drawn.setdefault(found[0], slot(found[1]))), text)
 
         def fill(text: str) -> str:
             return marked(text).replace(OPEN, "").replace(SHUT, "")
@@ -166,6 +176,9 @@ class Corpus:
                 tokens = dice.randint(5_000, 45_000)
         step = Step.from_messages(messages, system=system, tools=tools, tokens=tokens, id=skeleton.name)
         return step, ask if OPEN in ask else ""
+
+    def _filled(self, name: str, text: str) -> str:
+        return text if name in self.blanks else f"{OPEN}{text}{SHUT}"
 
     @staticmethod
     def _empty_system(dice: random.Random) -> str | None:
@@ -244,14 +257,10 @@ _SENTENCE: Final = re.compile(r"(?<=[.!?])\s+")
 
 def _reordered(text: str, dice: random.Random) -> str:
     """Prose with its sentences in another order, half of the time: which of them comes first or last must not matter."""
-    if len(text) < MATERIAL or "\n" in text or dice.random() < 0.5 or len(sentences := _SENTENCE.split(text)) < 3:
+    if len(text) < PROSE or "\n" in text or dice.random() < 0.5 or len(sentences := _SENTENCE.split(text)) < 3:
         return text
     dice.shuffle(sentences)
     return " ".join(sentences)
-
-
-def _marked(text: str) -> str:
-    return f"{OPEN}{text}{SHUT}" if len(text) >= MATERIAL else text
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import random
 import sys
 import tomllib
 from collections import Counter, defaultdict
@@ -23,9 +22,10 @@ from routed_agents.linear import NEAR, SCALE, SHARED, STEM, dump, names_of
 from routed_agents.material import hard_split
 from routed_agents.offline.corpus import OPEN, SHUT, Corpus, Example
 from routed_agents.offline.neighbours import read
+from routed_agents.segments import SHARE, edges, forms_of, lines_of, segments_of
 from routed_agents.taxonomy import Taxonomy
-from routed_agents.words import words_of
-from routed_agents.zones import BULK_ZONES, EDGE, SEGMENT_SHARE, segment_names, segments_of, zones_of
+from routed_agents.words import runs_of, words_of
+from routed_agents.zones import BULK_ZONES, zones_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,17 +35,24 @@ if TYPE_CHECKING:
 
 EACH: Final = 6
 """Steps grown from each skeleton."""
-PENALTY: Final = 8e-5
+PENALTY: Final = 2e-5
 """L2 on the weights, per unit of sample weight."""
-ROUNDS: Final = 250
-SEGMENT_PENALTY: Final = 1e-5
+ROUNDS: Final = 200
+SEGMENT_PENALTY: Final = 1e-4
 SEGMENT_EACH: Final = 3
-DROPPED: Final = 0.15
-"""Share of a step's word features left out at random, so that no single word carries a class."""
+KEPT: Final = 0.5
+"""Chance of each of a step's features, save those of its shape, to be seen in a round: half of the words have to do, so none carries a
+class alone (dropout, Srivastava et al. 2014). Weighing whole steps with `KEPT` afterwards makes up for it."""
+DRAWS: Final = 16
+"""Drawings of what is seen, taken in turn."""
+SAFE: Final = 1.5
+"""A drawing may hold that much more of a rare feature than its share."""
+HARD_PENALTY: Final = 8e-4
+SEGMENT_ROUNDS: Final = 250
 FOLDS: Final = 4
 SEEN_IN: Final = {"word": 4, "pair": 5, "bulk": 14, "stem": 5}
 """Skeletons a feature must occur in; what stands in fewer says more about its author than about the class."""
-STRENGTH: Final = {"word": 0.7, "pair": 0.7, "bulk": 1.2, "stem": 1.5, "cluster": 0.5, "near": 0.7, "sign": 1.0}
+STRENGTH: Final = {"word": 0.7, "pair": 1.0, "bulk": 1.2, "stem": 1.5, "cluster": 0.5, "near": 0.7, "sign": 1.0}
 """How freely each kind of feature may take weight."""
 POWERS: Final = 20 * SCALE
 MOST: Final = 127
@@ -118,66 +125,101 @@ class Fitted:
 
 
 def fit(counted: Counted, keep: Sequence[int], *, classes: int, rounds: int = ROUNDS, penalty: float = PENALTY) -> Fitted:
-    """Fit a softmax over the classes, and a logistic for hardness, by gradient descent with momentum.
+    """Fit a softmax over the classes, and a logistic for hardness, on half of what is seen at a time.
 
     Args:
         counted: all examples.
         keep: which of them to learn from.
         classes: how many there are.
-        rounds: passes over all of them.
+        rounds: passes over all of them, each with another half of their features.
         penalty: L2, see `PENALTY`.
     """
     import numpy as np
 
     names = _vocabulary(counted, keep)
-    matrix = _matrix(counted, keep, names, dropped=DROPPED)
     strength = np.array([STRENGTH[kind_of(name)] for name in names])
-    scaled = matrix.multiply(strength[None, :]).tocsr()
-    truth = np.array([counted.classes[number] for number in keep])
-    share = _sample_weights(counted, keep)
+    scaled = _matrix(counted, keep, names).multiply(strength[None, :]).tocsr()
+    always = np.array([name.startswith("sign|") for name in names])
     target = np.zeros((len(keep), classes))
-    target[np.arange(len(keep)), truth] = 1.0
-
-    def slope(weights: Array) -> Array:
-        logits = scaled @ weights
-        logits -= logits.max(axis=1, keepdims=True)
-        parts = np.exp(logits)
-        parts /= parts.sum(axis=1, keepdims=True)
-        return scaled.T @ ((parts - target) * share[:, None]) + penalty * weights
-
-    weights = _descend(slope, np.zeros((len(names), classes)), _curvature(scaled, share) / 2 + penalty, rounds)
+    target[np.arange(len(keep)), [counted.classes[number] for number in keep]] = 1.0
+    weights = _thinned(scaled, always, target, _sample_weights(counted, keep), _softmax, penalty, rounds)
     known = [place for place, number in enumerate(keep) if counted.hard[number] is not None]
-    hard = np.array([1.0 if counted.hard[keep[place]] else 0.0 for place in known])
-    part, weight = scaled[known], np.full(len(known), 1.0 / max(len(known), 1))
-
-    def hard_slope(one: Array) -> Array:
-        guess = 1.0 / (1.0 + np.exp(-(part @ one)))
-        return part.T @ ((guess - hard) * weight) + 20 * penalty * one
-
-    hardness = _descend(hard_slope, np.zeros(len(names)), _curvature(part, weight) / 4 + 20 * penalty, rounds)
-    return Fitted(names=names, weights=np.column_stack([weights, hardness]) * strength[:, None])
+    hard = np.array([[1.0 if counted.hard[keep[place]] else 0.0] for place in known])
+    hardness = _thinned(scaled[known], always, hard, np.full(len(known), 1.0 / max(len(known), 1)), _logistic, HARD_PENALTY, rounds)
+    return Fitted(names=names, weights=np.column_stack([weights, hardness]) * strength[:, None] * KEPT)
 
 
-def _descend(slope: Callable[[Array], Array], start: Array, curvature: float, rounds: int) -> Array:
-    """Nesterov's method; a step of one over the curvature contracts, so rounding errors die out instead of growing."""
+def _thinned(
+    matrix: csr_matrix, always: Array, target: Array, share: Array, guess: Callable[[Array], Array], penalty: float, rounds: int
+) -> Array:
+    """Weights that tell each row's target from half of its features, another half in each round.
+
+    Args:
+        matrix: a row for each step.
+        always: which features are never left out.
+        target: what the guess should be, a row for each step.
+        share: how much each row counts; together 1.
+        guess: makes shares of logits.
+        penalty: see `PENALTY`.
+        rounds: steps of the descent.
+    """
+    import numpy as np
+
+    draws = [_seen(matrix, always, number) for number in range(min(DRAWS, rounds))]
+    curvature = (_met(matrix, share) * np.where(always, KEPT, KEPT**2) / 2)[:, None] + penalty
+
+    def slope(weights: Array, number: int) -> Array:
+        seen = draws[number % len(draws)]
+        return seen.T @ ((guess(seen @ weights) - target) * share[:, None]) + penalty * weights
+
+    return _descend(slope, np.zeros((matrix.shape[1], target.shape[1])), SAFE * curvature, rounds)
+
+
+def _seen(matrix: csr_matrix, always: Array, number: int) -> csr_matrix:
+    """The matrix with about `KEPT` of its entries; the bit generator's stream is the same everywhere."""
+    import numpy as np
+    from scipy.sparse import csr_matrix
+
+    kept = (np.random.PCG64(number).random_raw(matrix.nnz) < np.uint64(int(KEPT * 2**64))) | always[matrix.indices]
+    starts = np.concatenate([[0], np.cumsum(kept)])[matrix.indptr]
+    return csr_matrix((matrix.data[kept], matrix.indices[kept], starts), shape=matrix.shape)
+
+
+def _softmax(logits: Array) -> Array:
+    import numpy as np
+
+    parts = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return parts / parts.sum(axis=1, keepdims=True)
+
+
+def _logistic(logits: Array) -> Array:
+    import numpy as np
+
+    return 1.0 / (1.0 + np.exp(-logits))
+
+
+def _descend(slope: Callable[[Array, int], Array], start: Array, curvature: Array | float, rounds: int) -> Array:
+    """Nesterov's method; a step of one over the curvature contracts, so rounding errors die out instead of growing.
+
+    Args:
+        slope: the gradient at a place, in a round.
+        start: where to begin.
+        curvature: a bound on the second derivative, for all or along each axis.
+        rounds: steps taken.
+    """
     at, last = start, start
     for number in range(rounds):
         ahead = at + (number / (number + 3)) * (at - last)
-        last, at = at, ahead - slope(ahead) / curvature
+        last, at = at, ahead - slope(ahead, number) / curvature
     return at
 
 
-def _curvature(matrix: csr_matrix, share: Array) -> float:
-    """The largest eigenvalue of the weighted Gram matrix, by power iteration from a fixed start."""
+def _met(matrix: csr_matrix, share: Array) -> Array:
+    """What each feature meets in the rows it stands in, itself included; half of it bounds a softmax's curvature, a quarter a logistic's,
+    along every axis and all of them together."""
     import numpy as np
 
-    vector = np.ones(matrix.shape[1])
-    size = 1.0
-    for _ in range(30):
-        vector = matrix.T @ (share * (matrix @ vector))
-        size = float(np.sqrt((vector * vector).sum())) or 1.0
-        vector = vector / size
-    return size * 1.05
+    return np.asarray(matrix.T @ (share * np.asarray(matrix.sum(axis=1)).ravel())).ravel()
 
 
 def _vocabulary(counted: Counted, keep: Sequence[int]) -> list[str]:
@@ -188,7 +230,7 @@ def _vocabulary(counted: Counted, keep: Sequence[int]) -> list[str]:
     return sorted(name for name, where in seen.items() if len(where) >= SEEN_IN.get(kind_of(name), 1))
 
 
-def _matrix(counted: Counted, keep: Sequence[int], names: Sequence[str], *, dropped: float = 0.0) -> csr_matrix:
+def _matrix(counted: Counted, keep: Sequence[int], names: Sequence[str]) -> csr_matrix:
     import numpy as np
     from scipy.sparse import csr_matrix
 
@@ -197,14 +239,11 @@ def _matrix(counted: Counted, keep: Sequence[int], names: Sequence[str], *, drop
     places: list[int] = []
     starts = [0]
     for number in keep:
-        dice = random.Random(number)
         row = counted.rows[number]
         for name in sorted(row):
-            place = index.get(name)
-            if place is None or (dropped and not name.startswith("sign|") and dice.random() < dropped):
-                continue
-            places.append(place)
-            data.append(row[name])
+            if (place := index.get(name)) is not None:
+                places.append(place)
+                data.append(row[name])
         starts.append(len(data))
     return csr_matrix((np.array(data), np.array(places, dtype=np.int32), np.array(starts)), shape=(len(keep), len(names)))
 
@@ -238,7 +277,7 @@ def segment_weights(examples: Iterable[Example], clusters: Mapping[str, Sequence
     for example in examples:
         if not example.marked:
             continue
-        for row, share in _segments(example.marked, clusters, "_under" if example.step.system else ""):
+        for row, share in _segments(example.marked, clusters, bool(example.step.system)):
             rows.append(row)
             truth.append(share)
             for name in row:
@@ -251,11 +290,11 @@ def segment_weights(examples: Iterable[Example], clusters: Mapping[str, Sequence
     matrix = csr_matrix((np.array(data), np.array(places), starts), shape=(len(rows), len(names)))
     target, share = np.array(truth), np.full(len(rows), 1.0 / len(rows))
 
-    def slope(one: Array) -> Array:
-        guess = 1.0 / (1.0 + np.exp(-(matrix @ one)))
-        return matrix.T @ ((guess - target) * share) + SEGMENT_PENALTY * one
+    def slope(one: Array, number: int) -> Array:
+        del number
+        return matrix.T @ ((_logistic(matrix @ one) - target) * share) + SEGMENT_PENALTY * one
 
-    fitted = _descend(slope, np.zeros(len(names)), _curvature(matrix, share) / 4 + SEGMENT_PENALTY, ROUNDS)
+    fitted = _descend(slope, np.zeros(len(names)), _met(matrix, share) / 4 + SEGMENT_PENALTY, SEGMENT_ROUNDS)
     found = dict(zip(names, fitted, strict=True))
     known = {name for name in names if name[0] != "@"} | set(clusters)
     whole = {
@@ -265,28 +304,30 @@ def segment_weights(examples: Iterable[Example], clusters: Mapping[str, Sequence
     return {name: max(-MOST, min(MOST, weight)) for name, weight in whole.items() if weight}
 
 
-def _segments(marked: str, clusters: Mapping[str, Sequence[str]], under: str) -> Iterator[tuple[dict[str, float], float]]:
-    """The segments of a marked message as features, and what share of each is instruction."""
-    own = hard_split(marked)[0].strip()
-    segments = segments_of(own)
+def _segments(marked: str, clusters: Mapping[str, Sequence[str]], under: bool) -> Iterator[tuple[dict[str, float], float]]:
+    """The segments of a marked message as features, and which of them are instruction."""
+    texts: list[str] = []
+    breaks: list[int] = []
+    ours: list[bool] = []
     inside = False
-    for place, segment in enumerate(segments):
-        ours = 0
+    for segment, kind in zip(*segments_of(hard_split(marked)[0].strip()), strict=True):
+        own = 0
         for character in segment:
             inside = True if character == OPEN else False if character == SHUT else inside
-            ours += not inside
-        clean = segment.replace(OPEN, "").replace(SHUT, "").strip()
-        if not clean or EDGE <= place < len(segments) - EDGE:
-            continue
-        words, form = segment_names(clean, place, len(segments), under)
-        value = SEGMENT_SHARE / (len(words) + SEGMENT_SHARE // 2)
-        row: dict[str, float] = defaultdict(float)
-        row[form] = 1.0
-        for word in {*words}:
+            own += not inside
+        if clean := segment.replace(OPEN, "").replace(SHUT, "").strip():
+            texts.append(clean)
+            breaks.append(kind)
+            ours.append(own * 2 > len(segment))
+    runs = runs_of(texts)
+    for place, names in zip(edges(len(texts)), forms_of(texts, breaks, lines_of(breaks), [len(run) for run in runs], under), strict=True):
+        value = SHARE / (len(runs[place]) + SHARE // 2)
+        row: dict[str, float] = defaultdict(float, dict.fromkeys(names, 1.0))
+        for word in {*runs[place]}:
             row[word] += value
             for cluster in clusters.get(word, ()):
                 row[f"@{cluster}"] += value
-        yield dict(row), float(ours * 2 > len(segment))
+        yield dict(row), float(ours[place])
 
 
 # ---- from weights to a file -------------------------------------------------------------------------------------------
