@@ -32,7 +32,7 @@ SLIPPED: Final = 5
 TELLING: Final = 16
 """Weight, in 1/32, from which a word is worth recognising under a slip."""
 REMEMBERED: Final = 20_000
-"""Unknown words whose meaning is kept."""
+"""Words whose meaning or weight is kept."""
 SHARED: Final = "instruction"
 """The table that all instruction zones share."""
 SEGMENTS: Final = "segments"
@@ -148,32 +148,25 @@ class LinearModel:
 
     def instructed(self, zones: Iterable[tuple[str, tuple[str, ...]]]) -> int:
         """The weights of instruction zones, added up."""
-        tables = self.tables
-        shared, stems, near, neighbours = tables[SHARED].get, tables["stems"].get, self._near, self.neighbours.get
+        shared = self.tables[SHARED]
+        known, common = shared.__contains__, shared.__getitem__
         added = 0
         for zone, words in zones:
-            own = tables[zone].get
-            seen = {*words}
-            added += sum(map(near[zone].get, map(neighbours, seen), repeat(0)))
-            weights = [*map(shared, seen)]
-            added += sum(filter(None, weights))
-            if None in weights:
-                unknown = [word[:STEM] for word, weight in zip(seen, weights, strict=True) if weight is None and len(word) > STEM]
-                added += sum(filter(None, map(stems, unknown)))
-            seen.update(map(" ".join, pairwise(words)))
-            added += sum(filter(None, map(own, seen)))  # most are in no table, and adding nothing to a long number takes time as well
-            seen.difference_update(words)
-            added += sum(filter(None, map(shared, seen)))
+            added += sum(map(self._whole[zone].__getitem__, {*words}))
+            # a pair that any zone has stands in the shared table, so one look is enough for most
+            if pairs := list(filter(known, {*map(" ".join, pairwise(words))})):
+                added += sum(map(common, pairs)) + sum(filter(None, map(self.tables[zone].get, pairs)))
         return STEPS * added
 
     @cached_property
-    def _near(self) -> dict[str, dict[int | None, int]]:
-        """The weights of neighbourhoods by instruction zone, what all zones share included."""
+    def _whole(self) -> dict[str, _Words]:
+        """What a word weighs altogether, by instruction zone."""
         shared = self.tables[f"{NEAR} {SHARED}"]
-        found: dict[str, dict[int | None, int]] = {}
+        found: dict[str, _Words] = {}
         for zone in INSTRUCTION_ZONES:
             own = self.tables[f"{NEAR} {zone}"]
-            found[zone] = {int(name): own.get(name, 0) + shared.get(name, 0) for name in {*own, *shared}}
+            near: dict[int | None, int] = {int(name): own.get(name, 0) + shared.get(name, 0) for name in {*own, *shared}}
+            found[zone] = _Words((self.tables[zone], self.tables[SHARED], self.tables["stems"]), near, self.neighbours)
         return found
 
     def weighed(self, zones: Iterable[tuple[str, tuple[str, ...]]]) -> int:
@@ -207,6 +200,34 @@ class LinearModel:
 
     def _weight(self, zone: str, name: str, lane: int) -> int:
         return _lane(self.tables[zone].get(name, 0), lane)
+
+
+class _Words(dict[str, int]):
+    """What words weigh in a zone: their own weight there, what all zones share, their neighbourhood's, and that of their beginning if
+    they are unknown. Added up when a word is first met, so each is looked up once.
+
+    Args:
+        tables: the zone's, the shared one, and that of beginnings.
+        near: weights of neighbourhoods.
+        neighbours: the neighbourhood of a word.
+    """
+
+    def __init__(self, tables: tuple[Table, Table, Table], near: Mapping[int | None, int], neighbours: Mapping[str, int]) -> None:
+        super().__init__()
+        self._tables = tables
+        self._near = near
+        self._neighbours = neighbours
+
+    def __missing__(self, word: str) -> int:
+        own, shared, stems = self._tables
+        weight = shared.get(word)
+        if weight is None:
+            weight = stems.get(word[:STEM], 0) if len(word) > STEM else 0
+        weight += own.get(word, 0) + self._near.get(self._neighbours.get(word), 0)
+        if len(self) >= REMEMBERED:
+            self.clear()
+        self[word] = weight
+        return weight
 
 
 def names_of(zones: Zones, clusters: Mapping[str, Sequence[str]], neighbours: Mapping[str, int]) -> Iterator[tuple[str, float]]:

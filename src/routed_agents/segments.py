@@ -5,8 +5,7 @@ from __future__ import annotations
 from bisect import bisect
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from itertools import chain, groupby, repeat
-from operator import itemgetter
+from itertools import chain, repeat
 from typing import Final
 
 from routed_agents.words import runs_of
@@ -112,21 +111,20 @@ def told_in(own: str, weights: Mapping[str, int], under: bool, slips: Slips) -> 
 
 
 def _seconded(scores: Sequence[int], lines: Sequence[int]) -> list[int]:
-    """Twice each score, and the mean of the others on its line: who instructs seldom changes in the middle of one.
+    """Twice each score, and the mean of its neighbours' on the same line: who instructs seldom changes in the middle of one.
 
     Args:
         scores: of some segments.
         lines: where the line of each starts.
     """
+    heard = [LOUD if score > LOUD else max(score, -LOUD) for score in scores]
     found: list[int] = []
-    for _, line in groupby(zip(lines, scores, strict=True), key=itemgetter(0)):
-        own = [score for _, score in line]
-        if len(own) == 1:
-            found.append(2 * own[0])
-            continue
-        heard = [LOUD if score > LOUD else max(score, -LOUD) for score in own]
-        total, others = sum(heard), len(own) - 1
-        found += [2 * score + (total - one) // others for score, one in zip(own, heard, strict=True)]
+    last = len(scores) - 1
+    for place, score in enumerate(scores):
+        before = place > 0 and lines[place - 1] == lines[place]
+        after = place < last and lines[place + 1] == lines[place]
+        said = (heard[place - 1] if before else 0) + (heard[place + 1] if after else 0)
+        found.append(2 * score + (said // 2 if before and after else said))
     return found
 
 

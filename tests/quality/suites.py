@@ -14,6 +14,9 @@ from typing import Any, Final
 from routed_agents import Policy, Step
 
 PAIRS: Final = Path(__file__).with_name("hard_negatives.jsonl")
+"""Pairs whose misses were read while the corpus grew, so they no longer tell what to expect of others."""
+UNREAD: Final = Path(__file__).with_name("unread_pairs.jsonl")
+"""Pairs by three authors who saw neither corpus nor classifier. Only their count is looked at, never which of them are missed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,10 +36,10 @@ class Case:
 
 
 @cache
-def cases() -> tuple[Case, ...]:
+def cases(file: Path = PAIRS) -> tuple[Case, ...]:
     """Both sides of every pair, cheap before strong."""
     found: list[Case] = []
-    for line in PAIRS.read_text(encoding="utf-8").splitlines():
+    for line in file.read_text(encoding="utf-8").splitlines():
         pair: dict[str, Any] = json.loads(line)
         for side in ("cheap", "strong"):
             row = pair[side]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
-from tests.quality.suites import PERTURBATIONS, Case, cases, injected, rank, reordered
+from tests.quality.suites import PAIRS, PERTURBATIONS, UNREAD, Case, cases, injected, rank, reordered
 
 MOST_SHOWN = 12
-PAIRS_RIGHT = {False: 0.83, True: 0.88}
-"""By side. The goal is 0.95 on both; what is reached is held here, so that it cannot fall unseen. Figures: benchmarks/FAILURES.md."""
+RIGHT = {PAIRS: {False: 0.86, True: 0.93}, UNREAD: {False: 0.80, True: 0.80}}
+"""By suite and side. The goal is 0.95 on both; what is reached is held here, lest it fall unseen. Figures: benchmarks/FAILURES.md."""
 ALIKE = 0.99
 """Of the decisions, under another typing of the words or another order of a payload's sentences."""
 
@@ -17,12 +19,13 @@ def shown(missed: list[Case]) -> str:
 
 
 @pytest.mark.parametrize("strong", [False, True], ids=["cheap side", "strong side"])
-def test_the_same_payload_goes_where_its_instruction_says(strong: bool) -> None:
-    side = [case for case in cases() if case.strong == strong]
-    missed = [case for case in side if (rank(case.step()) > 0) != strong]
+@pytest.mark.parametrize("suite", RIGHT, ids=["read", "unread"])
+def test_the_same_payload_goes_where_its_instruction_says(suite: Path, strong: bool) -> None:
+    side = [case for case in cases(suite) if case.strong == strong]
+    missed = sum((rank(case.step()) > 0) != strong for case in side)
 
     assert len(side) >= 300
-    assert 1 - len(missed) / len(side) >= PAIRS_RIGHT[strong], f"{len(missed)} of {len(side)} missed: {shown(missed)}"
+    assert 1 - missed / len(side) >= RIGHT[suite][strong], f"{missed} of {len(side)} missed"
 
 
 @pytest.mark.parametrize("name", PERTURBATIONS)

@@ -69,6 +69,8 @@ class Example:
 
 OPEN: Final = "\ue000"
 SHUT: Final = "\ue001"
+ONE_LINE: Final = 0.12
+"""Share of the steps whose message lost its line ends on the way, as forms and tables do to them."""
 PROSE: Final = 60
 """Characters from which a text's sentences may be put in another order."""
 
@@ -165,6 +167,8 @@ class Corpus:
         system = fill(skeleton.system) if skeleton.system else None
         turns = [{"role": role, "content": fill(text)} for role, text in skeleton.turns]
         ask = marked(skeleton.ask) if skeleton.ask else ""
+        if not plain and dice.random() < ONE_LINE:
+            ask = " ".join(ask.split())
         messages = [*turns, *([{"role": "user", "content": ask.replace(OPEN, "").replace(SHUT, "")}] if ask else [])]
         tools = skeleton.tools
         tokens = skeleton.tokens

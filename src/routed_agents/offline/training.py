@@ -25,13 +25,14 @@ from routed_agents.offline.neighbours import read
 from routed_agents.segments import SHARE, edges, forms_of, lines_of, segments_of
 from routed_agents.taxonomy import Taxonomy
 from routed_agents.words import runs_of, words_of
-from routed_agents.zones import BULK_ZONES, zones_of
+from routed_agents.zones import BULK_ZONES, INSTRUCTION_ZONES, zones_of
 
 if TYPE_CHECKING:
     import numpy as np
     from scipy.sparse import csr_matrix
 
     Array = np.ndarray[Any, np.dtype[np.float64]]
+    Marks = np.ndarray[Any, np.dtype[np.bool_]]
 
 EACH: Final = 6
 """Steps grown from each skeleton."""
@@ -150,7 +151,7 @@ def fit(counted: Counted, keep: Sequence[int], *, classes: int, rounds: int = RO
 
 
 def _thinned(
-    matrix: csr_matrix, always: Array, target: Array, share: Array, guess: Callable[[Array], Array], penalty: float, rounds: int
+    matrix: csr_matrix, always: Marks, target: Array, share: Array, guess: Callable[[Array], Array], penalty: float, rounds: int
 ) -> Array:
     """Weights that tell each row's target from half of its features, another half in each round.
 
@@ -175,7 +176,7 @@ def _thinned(
     return _descend(slope, np.zeros((matrix.shape[1], target.shape[1])), SAFE * curvature, rounds)
 
 
-def _seen(matrix: csr_matrix, always: Array, number: int) -> csr_matrix:
+def _seen(matrix: csr_matrix, always: Marks, number: int) -> csr_matrix:
     """The matrix with about `KEPT` of its entries; the bit generator's stream is the same everywhere."""
     import numpy as np
     from scipy.sparse import csr_matrix
@@ -367,6 +368,10 @@ def compiled(fitted: Fitted, clusters: Mapping[str, Sequence[str]]) -> dict[str,
             if max(map(abs, whole)) >= LEAST or (zone == SHARED and " " not in word) or (zone, word) == ("sign", "bias"):
                 table[word] = whole
         tables[zone] = table
+    for zone in INSTRUCTION_ZONES:  # who looks for a pair asks the shared table first
+        for pair in tables.get(zone, ()):
+            if " " in pair:
+                tables[SHARED].setdefault(pair, [0] * width)
     return tables
 
 
