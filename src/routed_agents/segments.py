@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bisect import bisect
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from itertools import chain, repeat
 from typing import Final
 
@@ -117,14 +116,16 @@ def _seconded(scores: Sequence[int], lines: Sequence[int]) -> list[int]:
         scores: of some segments.
         lines: where the line of each starts.
     """
-    heard = [LOUD if score > LOUD else max(score, -LOUD) for score in scores]
-    found: list[int] = []
-    last = len(scores) - 1
-    for place, score in enumerate(scores):
-        before = place > 0 and lines[place - 1] == lines[place]
-        after = place < last and lines[place + 1] == lines[place]
-        said = (heard[place - 1] if before else 0) + (heard[place + 1] if after else 0)
-        found.append(2 * score + (said // 2 if before and after else said))
+    heard = [LOUD if score > LOUD else -LOUD if score < -LOUD else score for score in scores]
+    found = [2 * score for score in scores]
+    for place, line in enumerate(lines):
+        if place and lines[place - 1] == line:
+            if place + 1 < len(lines) and lines[place + 1] == line:
+                found[place] += (heard[place - 1] + heard[place + 1]) // 2
+            else:
+                found[place] += heard[place - 1]
+        elif place + 1 < len(lines) and lines[place + 1] == line:
+            found[place] += heard[place + 1]
     return found
 
 
@@ -152,28 +153,35 @@ def forms_of(
     """
     count, total = len(segments), sum(lengths)
     paragraphs = _spans(breaks, PARAGRAPH)
-    size = bisect(_TOTALS, total)
-    number = bisect(_COUNTS, count)
-    hundredth = total or 1
+    size, number, whole = bisect(_TOTALS, total), bisect(_COUNTS, count), total or 1
+    forms = _FORM[under]
     found: list[tuple[str, ...]] = []
+    line = paragraph = ""
+    line_seen = paragraph_seen = (-1, -1)
     for place in edges(count):
-        (line, line_end), (paragraph, paragraph_end) = lines[place], paragraphs[place]
+        where = "only" if count == 1 else "first" if not place else "last" if place == count - 1 else "edge"
+        if lines[place] != line_seen:
+            start, end = line_seen = lines[place]
+            line = _LINE[_side(start, end, count)][bisect(_INSIDE, end - start)][bisect(_LINE_WORDS, sum(lengths[start:end]))]
+        if paragraphs[place] != paragraph_seen:
+            start, end = paragraph_seen = paragraphs[place]
+            paragraph = _PARAGRAPH[_side(start, end, count)][bisect(_AROUND, end - start)]
+        length = lengths[place]
         found.append(
-            _names(
-                "only" if count == 1 else "first" if not place else "last" if place == count - 1 else "edge",
-                under,
-                _ENDS.get(segments[place][-1], "open"),
-                bisect(_LENGTHS, lengths[place]),
-                breaks[place] if place else END,
-                breaks[place + 1] if place + 1 < count else END,
-                number,
-                bisect(_SHARES, 100 * lengths[place] // hundredth),
-                size,
-                (not line, line_end == count, bisect(_INSIDE, line_end - line), bisect(_LINE_WORDS, sum(lengths[line:line_end]))),
-                (not paragraph, paragraph_end == count, bisect(_AROUND, paragraph_end - paragraph)),
+            (
+                forms[where][_ENDS.get(segments[place][-1], "open")][bisect(_LENGTHS, length)],
+                _BETWEEN[where][breaks[place] if place else END][breaks[place + 1] if place + 1 < count else END],
+                _AMONG[where][number],
+                _SHARE[where][bisect(_SHARES, 100 * length // whole)][size],
+                line,
+                paragraph,
             )
         )
     return found
+
+
+def _side(start: int, end: int, count: int) -> str:
+    return ("all" if end == count else "first") if not start else "last" if end == count else "middle"
 
 
 def _spans(breaks: Sequence[int], least: int) -> list[tuple[int, int]]:
@@ -196,28 +204,27 @@ _AROUND: Final = (2, 3, 5, 9)
 _ENDS: Final = {":": "colon", "：": "colon", "?": "question", "？": "question", **dict.fromkeys(".!。！", "stop")}
 
 
-@lru_cache(maxsize=4096)
-def _names(
-    where: str,
-    under: bool,
-    end: str,
-    length: int,
-    before: int,
-    after: int,
-    count: int,
-    share: int,
-    total: int,
-    line: tuple[bool, bool, int, int],
-    paragraph: tuple[bool, bool, int],
-) -> tuple[str, ...]:
-    return (
-        f"={where}{'_under' if under else ''} {end} {length}",
-        f"=between {where} {before} {after}",
-        f"=among {where} {count}",
-        f"=share {where} {share} {total}",
-        f"=line {_SIDES[line[:2]]} {line[2]} {line[3]}",
-        f"=paragraph {_SIDES[paragraph[:2]]} {paragraph[2]}",
-    )
-
-
-_SIDES: Final = {(True, True): "all", (True, False): "first", (False, True): "last", (False, False): "middle"}
+_WHERE: Final = ("only", "first", "last", "edge")
+_SIDES: Final = ("all", "first", "last", "middle")
+_FORM: Final = {
+    under: {
+        where: {
+            end: [f"={where}{'_under' if under else ''} {end} {size}" for size in range(len(_LENGTHS) + 1)]
+            for end in ("colon", "question", "stop", "open")
+        }
+        for where in _WHERE
+    }
+    for under in (False, True)
+}
+_BETWEEN: Final = {
+    where: [[f"=between {where} {before} {after}" for after in range(END + 1)] for before in range(END + 1)] for where in _WHERE
+}
+_AMONG: Final = {where: [f"=among {where} {number}" for number in range(len(_COUNTS) + 1)] for where in _WHERE}
+_SHARE: Final = {
+    where: [[f"=share {where} {share} {size}" for size in range(len(_TOTALS) + 1)] for share in range(len(_SHARES) + 1)] for where in _WHERE
+}
+_LINE: Final = {
+    side: [[f"=line {side} {inside} {words}" for words in range(len(_LINE_WORDS) + 1)] for inside in range(len(_INSIDE) + 1)]
+    for side in _SIDES
+}
+_PARAGRAPH: Final = {side: [f"=paragraph {side} {around}" for around in range(len(_AROUND) + 1)] for side in _SIDES}
