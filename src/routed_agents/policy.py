@@ -36,7 +36,7 @@ THRESHOLDS: Final[Mapping[Stance, Mapping[str, float]]] = {
     # of its own in the taxonomy; for `route` classes it is the point from which nobody can be sure that the step is of its cheap class.
     "frugal": {"route": 0.65, "partial": 0.9, "escalate_often": 0.95},
     "balanced": {"route": 0.5, "partial": 0.5, "escalate_often": 0.95},
-    "conservative": {"route": 0.45, "partial": 0.4, "escalate_often": 0.0},
+    "conservative": {"route": 0.5, "partial": 0.4, "escalate_often": 0.0},
 }
 SHARES: Final[Mapping[Stance, float]] = {"frugal": 0.5, "balanced": 1.0, "conservative": 1.2}
 """How the taxonomy's shares (conversation 14 %, knowledge 54 %, math 65 %: RouteLLM, at 95 % of the strong quality) are stretched."""
