@@ -171,8 +171,8 @@ MUTATIONS = (
         6,
         "words weigh as the hash seed says",
         "linear.py",
-        "            added += sum(filter(None, map(own, seen)))",
-        "            added += sum(filter(None, map(own, sorted(seen, key=hash)[: len(seen) // 2])))",
+        "            added += sum(map(self._whole[zone].__getitem__, {*words}))",
+        "            added += sum(map(self._whole[zone].__getitem__, sorted({*words}, key=hash)[: len(words) // 2]))",
     ),
     Mutation(
         6,
