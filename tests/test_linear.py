@@ -9,9 +9,9 @@ import pytest
 from routed_agents.classify import shipped
 from routed_agents.errors import ConfigurationError
 from routed_agents.features import extract
-from routed_agents.linear import SCALE, dump, load, names_of
+from routed_agents.linear import SCALE, SHARED, dump, load, names_of
 from routed_agents.steps import Step
-from routed_agents.zones import Zones, zones_of
+from routed_agents.zones import INSTRUCTION_ZONES, Zones, zones_of
 
 CLASSES = [f"class{number}" for number in range(14)]
 POWERS = [int(math.exp(-number / SCALE) * 2**30) for number in range(20 * SCALE)]
@@ -132,3 +132,11 @@ def test_the_digest_changes_with_a_weight() -> None:
 def test_a_file_of_another_kind_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="make train"):
         load(b"not weights")
+
+
+def test_the_shared_table_has_every_pair_of_a_zone() -> None:
+    """It is asked first, and what it lacks is looked for nowhere else."""
+    tables = shipped().tables
+
+    for zone in INSTRUCTION_ZONES:
+        assert {name for name in tables[zone] if " " in name} <= {*tables[SHARED]}
