@@ -49,6 +49,7 @@ DRAWS: Final = 16
 SAFE: Final = 1.5
 """A drawing may hold that much more of a rare feature than its share."""
 HARD_PENALTY: Final = 8e-4
+"""L2 on the weights of hardness, of which few skeletons tell."""
 SEGMENT_ROUNDS: Final = 250
 FOLDS: Final = 4
 SEEN_IN: Final = {"word": 4, "pair": 5, "bulk": 14, "stem": 5}
