@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
@@ -112,9 +113,10 @@ class Works:
         tiers = {"cheap": self.provider(node, HAIKU, says), "strong": self.provider(node, OPUS, says)}
         return RoutedChatModel(**tiers, router=self.router, **more)
 
-    def begin(self, turn: int) -> None:
+    def begin(self, turn: int, *, given: bool) -> None:
+        """A turn that is given its input, or taken up where its input has been saved."""
         self.turn = turn
-        self.book.write(turn=turn)
+        self.book.write(turn=turn, given=given)
 
     def node(self, name: str, *prompts: Callable[[Any], Any], keep: bool = False, says: Any = None, **more: Any) -> Any:
         """A node that asks once for each prompt; with `keep` the last answer goes into the conversation."""
@@ -223,39 +225,48 @@ def rejected(works: Works) -> StateGraph[Any]:
     """Cheap models whose first answer is empty and turned down, and whose next one would be good; the book knows which came first."""
 
     def says(node: str) -> Callable[[list[Any]], Any]:
-        def answer(tier: str) -> str:
-            if tier == "strong" or any(line.get("empty") == node for line in works.book.lines()):
-                return "done"
-            works.book.write(empty=node)
-            return ""
+        def reply(messages: list[Any]) -> Callable[[str], str]:
+            asked = [node, messages[-1].text]
 
-        return lambda messages: answer
+            def answer(tier: str) -> str:
+                if tier == "strong" or any(line.get("empty") == asked for line in works.book.lines()):
+                    return "done"
+                works.book.write(empty=asked)
+                return ""
+
+            return answer
+
+        return reply
 
     providers = [works.provider("agent", name, says("agent")) for name in (HAIKU, OPUS)]
     agent = create_agent(providers[1], [], middleware=[RouterMiddleware(works.router, cheap=providers[0])])
     builder: StateGraph[Any] = StateGraph(Desk)
     builder.add_node("ask", works.node("ask", alone(EASY), alone(EASY), says=says("ask")))
     builder.add_node("agent", agent)
+    builder.add_node("branch", works.node("branch", *[lambda state: f"{EASY} (part {state['part']})"] * 2, says=says("branch")))
     builder.add_node("last", works.node("last", history))
-    for start, end in zip([START, "ask", "agent", "last"], ["ask", "agent", "last", END], strict=True):
+    for start, end in zip([START, "ask", "branch", "last"], ["ask", "agent", "last", END], strict=True):
         builder.add_edge(start, end)
+    builder.add_conditional_edges("agent", lambda state: [Send("branch", {"part": part}) for part in "ab"], ["branch"])
     return builder
 
 
 GRAPHS: dict[str, Callable[[Works], StateGraph[Any]]] = {"desk": desk, "rejected": rejected}
 
 
-def dying(kind: type[Any], book: Book) -> type[Any]:
-    """A saver or store of this kind that may be killed before and after everything it writes."""
+def dying(kind: type[Any], book: Book, late_s: float = 0.0) -> type[Any]:
+    """A saver or store of this kind that may be killed before and after everything it writes, and writes late."""
 
     def around(name: str) -> Any:
         def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+            time.sleep(late_s)
             book.point(f"before {name}")
             done = getattr(kind, name)(self, *args, **kwargs)
             book.point(f"after {name}")
             return done
 
         async def acall(self: Any, *args: Any, **kwargs: Any) -> Any:
+            await asyncio.sleep(late_s)
             book.point(f"before {name}")
             done = await getattr(kind, name)(self, *args, **kwargs)
             book.point(f"after {name}")
@@ -278,7 +289,7 @@ def kinds(job: dict[str, Any], book: Book) -> list[tuple[Any, str]]:
     }
     saver, store = known[job["saver"], job["async"]]
     beside = job["at"] + (".store" if job["saver"] == "sqlite" else "")
-    return [(dying(saver, book), job["at"]), *([(dying(store, book), beside)] if job["store"] else [])]
+    return [(dying(saver, book, job["late_s"]), job["at"]), *([(dying(store, book), beside)] if job["store"] else [])]
 
 
 @contextmanager
@@ -307,10 +318,10 @@ def missing(works: Works, job: dict[str, Any], snapshot: Any) -> Iterator[Any]:
         cut_off = begun[-1]
         left = cut_off + 1 if snapshot.tasks or cut_off in snapshot.values.get("asked", ()) else cut_off
         if snapshot.tasks:  # `next` leaves out tasks whose writes are known, and they are still to be applied
-            works.begin(cut_off)
+            works.begin(cut_off, given=False)
             yield None
     for number, text in list(enumerate(TURNS[job["graph"]]))[left:]:
-        works.begin(number)
+        works.begin(number, given=True)
         yield {"messages": [HumanMessage(text)], "asked": [number]}
 
 

@@ -43,10 +43,12 @@ class Story:
 
     @property
     def lowered(self) -> list[Any]:
-        """Calls that were made on the strong tier, and then again on the cheap one."""
+        """Calls that were made on the strong tier, and then again on the cheap one; an input no saver had got begins a turn anew."""
         strong: set[str] = set()
         found: list[Any] = []
         for line in self.lines:
+            if line.get("given"):
+                strong.clear()
             if "call" not in line:
                 continue
             name = json.dumps(line["call"])
@@ -76,6 +78,7 @@ class Runs:
             "store": False,
             "async": False,
             "durability": "async",
+            "late_s": 0.0,
             **job,
         }
         ends = [self.make({**given, **kill}) for kill in (*kills, {})]
@@ -132,9 +135,10 @@ def some(points: int, every: int) -> range:
         ({"durability": "sync"}, 6),
         ({"durability": "async"}, 10),
         ({"durability": "sync", "store": True}, 25),
+        ({"durability": "async", "store": True, "late_s": 0.02}, 30),
         ({"durability": "async", "async": True}, 15),
     ],
-    ids=["sync", "background", "with a store", "async"],
+    ids=["sync", "background", "with a store", "saved late", "async"],
 )
 def test_a_run_killed_anywhere_decides_as_one_left_alone(runs: Runs, job: dict[str, Any], every: int) -> None:
     alone = runs.story(graph="desk", **job)
@@ -159,10 +163,11 @@ def test_the_run_left_alone_has_pins_of_every_kind(runs: Runs) -> None:
     )
 
 
+@pytest.mark.parametrize("late_s", [0.0, 0.02], ids=["saved at once", "saved late"])
 @pytest.mark.parametrize("way", [False, True], ids=["sync", "async"])
-def test_an_answer_turned_down_before_the_kill_keeps_its_step_up(runs: Runs, way: bool) -> None:
-    """The pin of the node that was cut off comes from the run's store, for the graph's own state has lost it."""
-    job = {"graph": "rejected", "store": True, "async": way}
+def test_an_answer_turned_down_before_the_kill_keeps_its_step_up(runs: Runs, way: bool, late_s: float) -> None:
+    """The pin of the node that was cut off comes from the run's store, for the graph's own state has lost it, and maybe the checkpoint."""
+    job = {"graph": "rejected", "store": True, "async": way, "late_s": late_s}
     stories = [runs.story({"kill_at": point}, **job) for point in some(runs.story(**job).points, 2)]
 
     print(f"\n{len(stories)} kills, {job}")  # noqa: T201

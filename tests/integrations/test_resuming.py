@@ -14,7 +14,8 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.graph.message import REMOVE_ALL_MESSAGES
-from langgraph.types import Command, interrupt
+from langgraph.store.memory import InMemoryStore
+from langgraph.types import Command, Send, interrupt
 
 from routed_agents import RouterNode, join
 
@@ -233,3 +234,83 @@ def test_a_thread_without_pins_never_asks_its_saver():
     for _ in range(3):
         rig.run(rig.graph(criticized, nothing), asked(EASY))
     assert rig.saver.asked_for == 0
+
+
+class Hurried(InMemorySaver):
+    """Writes no checkpoint from a certain one on, as if the process had died with it still on its way."""
+
+    last = 10_000
+
+    def put(self, config: Any, checkpoint: Any, metadata: Any, new_versions: Any) -> Any:
+        if metadata["step"] > self.last:
+            return {"configurable": {**config["configurable"], "checkpoint_id": checkpoint["id"]}}
+        return super().put(config, checkpoint, metadata, new_versions)
+
+
+class Cut:
+    """A graph with a store whose asking node, or branches, find a hard step, crash, and have an easy one when they are run again."""
+
+    def __init__(self, *parts: str) -> None:
+        self.saver = Hurried()
+        self.rig = Rig(self.saver)
+        self.seen: set[str] = set()
+        builder: StateGraph[Any] = StateGraph(Desk)
+        builder.add_node("wake", nothing)
+        builder.add_node("ask", self.asks)
+        builder.add_edge(START, "wake")
+        if parts:
+            builder.add_conditional_edges("wake", lambda state: [Send("ask", {"messages": part}) for part in parts], ["ask"])
+        else:
+            builder.add_edge("wake", "ask")
+        self.graph = builder.compile(checkpointer=self.saver, store=InMemoryStore())
+
+    def asks(self, state: Any) -> dict[str, Any]:
+        given = state["messages"]
+        part = given if isinstance(given, str) else str(given[-1].text)
+        hard = part not in self.seen and "easy" not in part
+        self.seen.add(part)
+        self.rig.books.model().invoke(PLAN if hard else EASY)
+        if hard:
+            raise Crash
+        return {}
+
+    def run(self, given: Any, config: Any = THREAD) -> list[str]:
+        self.rig.books = Books()
+        with suppress(Crash):
+            self.graph.invoke(given, config)
+        return sorted(entry.tier for entry in self.rig.books.entries)
+
+
+@pytest.mark.parametrize("last", [-1, 0, 1])
+def test_a_node_keeps_its_pin_also_where_its_checkpoint_was_never_written(last):
+    """Of the checkpoints -1, 0 and 1 the first holds the input and the last starts the node."""
+    cut = Cut()
+    cut.saver.last = last
+    first = cut.run(asked("go"))
+    cut.saver.last = 10_000
+    assert (first, cut.run(None)) == (["strong"], ["strong"])
+
+
+@pytest.mark.parametrize("last", [0, 1])
+def test_of_branches_the_one_keeps_its_pin_that_had_it(last):
+    cut = Cut("easy one", "hard", "easy too")
+    cut.saver.last = last
+    cut.run(asked("go"))
+    cut.saver.last = 10_000
+    again = cut.run(None)
+    assert again.count("strong") == 1
+
+
+def test_a_run_from_an_earlier_checkpoint_knows_nothing_of_the_future_it_leaves():
+    cut = Cut()
+    cut.run(asked("go"))
+    start = next(snapshot.config for snapshot in cut.graph.get_state_history(THREAD) if snapshot.metadata["step"] == 0)
+    assert cut.run(None, start) == ["cheap"]
+
+
+def test_an_input_no_checkpoint_has_got_begins_a_turn_when_it_is_given_again():
+    cut = Cut()
+    cut.saver.last = -2
+    first = cut.run(asked("go"))
+    cut.saver.last = 10_000
+    assert (first, cut.run(asked("go"))) == (["strong"], ["cheap"])

@@ -17,11 +17,12 @@ from typing_extensions import override
 from routed_agents.errors import ConfigurationError, StepStopped
 from routed_agents.integrations import shelf
 from routed_agents.integrations.caching import Ttl, with_caching
+from routed_agents.integrations.channels import CHANNEL
 from routed_agents.integrations.fitting import fitted
 from routed_agents.integrations.langchain import reachable, schemas_of, stamped
 from routed_agents.integrations.models import Models, deployment_of, is_simulated
 from routed_agents.integrations.observer import AGAIN, MARK
-from routed_agents.integrations.position import CHANNEL, Position, position_of
+from routed_agents.integrations.position import Position, position_of
 from routed_agents.integrations.resuming import aresumed, resumed
 from routed_agents.integrations.stopping import HANDED_OFF, can_hand_off, hand_off, stopped_stamp
 from routed_agents.policy import Policy

@@ -27,11 +27,12 @@ from routed_agents.features import upper_tokens
 from routed_agents.guards import Conditions
 from routed_agents.integrations import shelf
 from routed_agents.integrations.caching import with_caching
+from routed_agents.integrations.channels import send_state
 from routed_agents.integrations.events import Event, PassingEvents, astream_of, stream_of
 from routed_agents.integrations.fitting import fitted, shows_pictures, wants_schema
 from routed_agents.integrations.models import Models, is_simulated, policy_for
 from routed_agents.integrations.observer import AGAIN, MARK, message_of
-from routed_agents.integrations.position import Position, position_of, send_state
+from routed_agents.integrations.position import Position, position_of
 from routed_agents.integrations.resuming import aresumed, resumed
 from routed_agents.integrations.stopping import can_hand_off, hand_off
 from routed_agents.policy import Policy

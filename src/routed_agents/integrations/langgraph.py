@@ -15,8 +15,9 @@ from typing_extensions import override
 from routed_agents.decisions import Decision
 from routed_agents.errors import ConfigurationError, StateError, StepStopped
 from routed_agents.integrations import shelf
+from routed_agents.integrations.channels import CHANNEL, READ, has_channel, send_update
 from routed_agents.integrations.observer import CostObserver
-from routed_agents.integrations.position import CHANNEL, READ, Position, has_channel, position_of, send_update
+from routed_agents.integrations.position import Position, position_of
 from routed_agents.integrations.resuming import aresumed, resumed
 from routed_agents.integrations.stopping import told
 from routed_agents.integrations.watching import watch

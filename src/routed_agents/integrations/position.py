@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, cast
 
-from routed_agents.errors import StateError
+from routed_agents.integrations.channels import channel_state
 from routed_agents.state import ThreadState
 from routed_agents.steps import new_id
 
-CHANNEL: Final = "routing"
-"""The state key under which a graph keeps pins and facts."""
-READ: Final = "__pregel_read"
-SEND: Final = "__pregel_send"
 RUNTIME: Final = "__pregel_runtime"
 CHECKPOINTER: Final = "__pregel_checkpointer"
 RESUMING: Final = "__pregel_resuming"
 CHECKPOINTS: Final = "checkpoint_map"
 PUSH: Final = "__pregel_push"
-BRANCH_TO: Final = "branch:to:"
-"""LangGraph's channel that starts a node; a graph has one for each of its nodes."""
-log: Final = logging.getLogger("routed_agents")
 
 
 class Watcher(Protocol):
@@ -47,6 +39,7 @@ class Position:
         node: the node's name.
         namespace: the checkpoint namespace, `sub:<id>|node:<id>`; its last id is unique to this execution of the node.
         branch: the node was started by `Send`.
+        place: which of its superstep's branches it is, as LangGraph counts them; the same when the superstep is run again.
         thread: the conversation, when the caller configured one.
         run: the run's id: the caller's, else one we give it; a graph run inside another's node belongs to that run.
         state: what the graph's `routing` channel holds; None without such a channel.
@@ -65,6 +58,7 @@ class Position:
     node: str | None = None
     namespace: str = ""
     branch: bool = False
+    place: str = ""
     thread: str | None = None
     run: str | None = None
     state: ThreadState | None = None
@@ -111,6 +105,7 @@ def position_of(config: Mapping[str, Any]) -> Position:
     if "langgraph_node" not in metadata:
         return Position(thread=None if thread is None else str(thread), run=None if run is None else str(run))
     path = cast("Sequence[object]", metadata.get("langgraph_path") or ())
+    branch = bool(path) and path[0] == PUSH
     namespace = str(metadata.get("langgraph_checkpoint_ns") or "")
     callbacks = config.get("callbacks")
     watcher = _watcher(callbacks)
@@ -119,7 +114,8 @@ def position_of(config: Mapping[str, Any]) -> Position:
     return Position(
         node=str(metadata["langgraph_node"]),
         namespace=namespace,
-        branch=bool(path) and path[0] == PUSH,
+        branch=branch,
+        place=str(path[1]) if branch and len(path) > 1 else "",
         thread=None if thread is None else str(thread),
         run=str(run) if run is not None else _run_of(runtime),
         state=channel_state(configurable),
@@ -165,53 +161,3 @@ def _watcher(callbacks: object) -> Watcher | None:
         if getattr(handler, "watches_graphs", False):
             return cast("Watcher", handler)
     return None
-
-
-def has_channel(config: Mapping[str, Any], name: str) -> bool:
-    """Whether the running graph has such a channel."""
-    read = cast("Mapping[str, Any]", config.get("configurable") or {}).get(READ)
-    if read is None:
-        return False
-    try:
-        read(name)
-    except KeyError:
-        return False
-    return True
-
-
-def has_node(config: Mapping[str, Any], node: str) -> bool:
-    """Whether the running graph has a node of this name."""
-    return has_channel(config, f"{BRANCH_TO}{node}")
-
-
-def channel_state(configurable: Mapping[str, Any]) -> ThreadState | None:
-    """Pins and facts in the running graph's `routing` channel; None when it has no such channel."""
-    read = configurable.get(READ)
-    if read is None:
-        return None
-    try:
-        return ThreadState.from_json(read(CHANNEL))
-    except KeyError as error:
-        if isinstance(error, StateError):
-            log.warning("%s; the step is decided without it", error)
-        return None
-    except Exception:
-        log.warning('the graph\'s "routing" channel cannot be read; the step is decided without it', exc_info=True)
-        return None
-
-
-def send_state(config: Mapping[str, Any], state: ThreadState) -> None:
-    """Join pins and facts into the running graph's `routing` channel, together with the node's own writes."""
-    if state:
-        send_update(config, {CHANNEL: state.to_json()})
-
-
-def send_update(config: Mapping[str, Any], update: Mapping[str, Any]) -> None:
-    """Write into the running graph's channels, together with the node's own writes."""
-    send = cast("Mapping[str, Any]", config.get("configurable") or {}).get(SEND)
-    if send is None:
-        return
-    try:
-        send(list(update.items()))
-    except Exception:
-        log.warning('the graph\'s "routing" channel cannot be written; the pin holds in this process only', exc_info=True)

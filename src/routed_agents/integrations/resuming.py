@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import threading
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
 
-from routed_agents.integrations.position import BRANCH_TO, RUNS_KEPT, Position
+from routed_agents.integrations.channels import BRANCH_TO
+from routed_agents.integrations.per_run import PerRun
+from routed_agents.integrations.position import Position
 from routed_agents.router import Router
 from routed_agents.state import ThreadState
 from routed_agents.steps import Resumed, stamp_of
@@ -26,8 +26,8 @@ LOOKED_BACK: Final = 500
 """Checkpoints walked back at most; what lies before them counts as another turn's."""
 STAMPS_READ: Final = 200
 """Messages whose stamps are read, from the last one back."""
-_KNOWN: Final[OrderedDict[tuple[int, str | None], tuple[object, Resumed | None]]] = OrderedDict()
-_LOCK: Final = threading.Lock()
+_UNKNOWN: Final = Resumed(begun="", spoken="")
+_KNOWN: Final = PerRun[Resumed | None]()
 
 # A run without an input of its own continues the turn of the run before it, whose pins and stamps bear another run's id. Nothing around a
 # node says so after the run's first superstep, so the saver is asked: the checkpoints behind this one, back to the one at which the input
@@ -45,8 +45,8 @@ def resumed(router: Router, position: Position, known: ThreadState | None, messa
     """
     if not _matters(router, position, known, messages):
         return None
-    found, told = _remembered(position)
-    if told:
+    found = _KNOWN.get(position, _UNKNOWN)
+    if found is not _UNKNOWN:
         return found
     walk = _Walk(position)
     try:
@@ -54,15 +54,15 @@ def resumed(router: Router, position: Position, known: ThreadState | None, messa
             walk.take(position.checkpointer.get_tuple(walk.next))
     except Exception:
         _unread(position)
-    return _remember(position, walk.found)
+    return _KNOWN.put(position, walk.found)
 
 
 async def aresumed(router: Router, position: Position, known: ThreadState | None, messages: Sequence[object]) -> Resumed | None:
     """`resumed` without blocking the event loop."""
     if not _matters(router, position, known, messages):
         return None
-    found, told = _remembered(position)
-    if told:
+    found = _KNOWN.get(position, _UNKNOWN)
+    if found is not _UNKNOWN:
         return found
     walk = _Walk(position)
     try:
@@ -70,17 +70,17 @@ async def aresumed(router: Router, position: Position, known: ThreadState | None
             walk.take(await position.checkpointer.aget_tuple(walk.next))
     except Exception:
         _unread(position)
-    return _remember(position, walk.found)
+    return _KNOWN.put(position, walk.found)
 
 
 def _matters(router: Router, position: Position, known: ThreadState | None, messages: Sequence[object]) -> bool:
     if position.checkpointer is None or position.at is None or position.thread is None or position.control is None:
         return False
-    found, told = _remembered(position)
-    if told:
+    found = _KNOWN.get(position, _UNKNOWN)
+    if found is not _UNKNOWN:
         return found is not None
     if position.fresh:
-        _remember(position, None)
+        _KNOWN.put(position, None)
         return False
     if any(pin.scope == "turn" and pin.run != position.run for pin in (known or router.state_of(position.thread)).pins):
         return True
@@ -144,19 +144,6 @@ def _has_work_left(found: Any) -> bool:
     """Whether a run stopped short at this checkpoint."""
     values = cast("Mapping[str, Any]", found.checkpoint.get("channel_values") or {})
     return bool(found.pending_writes) or any(name.startswith(WORK) for name in values)
-
-
-def _remembered(position: Position) -> tuple[Resumed | None, bool]:
-    known = _KNOWN.get((id(position.control), position.thread))
-    return (known[1], True) if known is not None and known[0] is position.control else (None, False)
-
-
-def _remember(position: Position, found: Resumed | None) -> Resumed | None:
-    with _LOCK:
-        _KNOWN[id(position.control), position.thread] = (position.control, found)
-        while len(_KNOWN) > RUNS_KEPT:
-            _KNOWN.popitem(last=False)
-    return found
 
 
 def _unread(position: Position) -> None:

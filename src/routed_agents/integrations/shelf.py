@@ -9,14 +9,16 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Final
 
+from routed_agents.integrations import lost_tasks
 from routed_agents.integrations.position import Position
 from routed_agents.router import Router
-from routed_agents.state import EMPTY, Mark, ThreadState, kind_of
+from routed_agents.state import EMPTY, Mark, Pin, ThreadState, kind_of
 
 log: Final = logging.getLogger("routed_agents")
 ROOT: Final = "routed_agents"
 NESTED: Final = "nested"
 TASK: Final = "task"
+PLACE: Final = "place"
 MOST: Final = 1_000
 """Items read of a thread at most."""
 TASK_MINUTES: Final = 7 * 24 * 60.0
@@ -35,7 +37,14 @@ def load(router: Router, position: Position) -> ThreadState | None:
     if store is None:
         return _from_router(router, position)
     try:
-        return _joined(position, [item for names in _read_from(position) for item in store.search(names, limit=MOST)])
+        found = _joined(position, [item for names in _read_from(position) for item in store.search(names, limit=MOST)])
+        lost = lost_tasks.known(position)
+        if lost is None:
+            search = lost_tasks.Search(position, _placed(store.search(_tasks(position), limit=lost_tasks.LOOKED_AT)))
+            while search.next is not None:
+                search.take(position.checkpointer.get_tuple(search.next))
+            lost = search.end()
+        return found.join(lost)
     except Exception:
         return _unread(position)
 
@@ -46,7 +55,14 @@ async def aload(router: Router, position: Position) -> ThreadState | None:
     if store is None:
         return _from_router(router, position)
     try:
-        return _joined(position, [item for names in _read_from(position) for item in await store.asearch(names, limit=MOST)])
+        found = _joined(position, [item for names in _read_from(position) for item in await store.asearch(names, limit=MOST)])
+        lost = lost_tasks.known(position)
+        if lost is None:
+            search = lost_tasks.Search(position, _placed(await store.asearch(_tasks(position), limit=lost_tasks.LOOKED_AT)))
+            while search.next is not None:
+                search.take(await position.checkpointer.aget_tuple(search.next))
+            lost = search.end()
+        return found.join(lost)
     except Exception:
         return _unread(position)
 
@@ -86,7 +102,12 @@ def _read_from(position: Position) -> Iterable[Names]:
     if position.state is None or position.nested:
         yield (ROOT, thread, "thread")
     yield (ROOT, thread, NESTED)
-    yield (ROOT, thread, TASK, _digest(position.task))
+    yield (*_tasks(position), _digest(position.task))
+
+
+def _tasks(position: Position) -> Names:
+    """Under which the pins of the thread's unfinished nodes lie, each node's under its own name."""
+    return (ROOT, _label(position.thread), TASK)
 
 
 def _writes(store: Any, position: Position, state: ThreadState) -> Iterable[tuple[Names, str, dict[str, Any], dict[str, Any]]]:
@@ -98,7 +119,8 @@ def _writes(store: Any, position: Position, state: ThreadState) -> Iterable[tupl
     if position.state is not None:
         options = {"ttl": TASK_MINUTES} if getattr(store, "supports_ttl", False) else {}
         for each in _items(state):
-            yield (ROOT, thread, TASK, _digest(position.task)), *each, options
+            key, value = each
+            yield (*_tasks(position), _digest(position.task)), key, {**value, PLACE: position.place}, options
 
 
 def _of_thread(position: Position, state: ThreadState) -> ThreadState:
@@ -131,6 +153,11 @@ def _joined(position: Position, items: Iterable[Any]) -> ThreadState:
     for item in items:
         state = state.join(ThreadState.from_json(item.value))
     return state
+
+
+def _placed(items: Iterable[Any]) -> Iterable[tuple[Pin, str]]:
+    for item in items:
+        yield from [(pin, str(item.value.get(PLACE, ""))) for pin in ThreadState.from_json(item.value).pins]
 
 
 def _from_router(router: Router, position: Position) -> ThreadState | None:

@@ -8,7 +8,8 @@ from typing import Any, Final
 from langchain_core.messages import AIMessage, BaseMessage
 
 from routed_agents.errors import StepStopped
-from routed_agents.integrations.position import CHANNEL, Position, has_node
+from routed_agents.integrations.channels import CHANNEL, has_node
+from routed_agents.integrations.position import Position
 from routed_agents.router import RoutedCall
 from routed_agents.steps import STAMP
 
