@@ -314,3 +314,39 @@ def test_an_input_no_checkpoint_has_got_begins_a_turn_when_it_is_given_again():
     first = cut.run(asked("go"))
     cut.saver.last = 10_000
     assert (first, cut.run(asked("go"))) == (["strong"], ["cheap"])
+
+
+class Late(InMemorySaver):
+    """Has written nothing yet of what came after a certain checkpoint."""
+
+    last = ""
+
+    def get_tuple(self, config: Any) -> Any:
+        if not self.last:
+            return super().get_tuple(config)
+        asked = config["configurable"].get("checkpoint_id") or self.last
+        return super().get_tuple({"configurable": {**config["configurable"], "checkpoint_id": asked}}) if asked <= self.last else None
+
+
+def test_the_next_turn_is_free_also_where_the_saver_is_late_and_branches_have_joined():
+    """What the turn before has left in its last checkpoint looks like work: emptied branches, and joins that wait for nobody any more."""
+    saver = Late()
+    rig = Rig(saver)
+    builder: StateGraph[Any] = StateGraph(Desk)
+    for name in ("wake", "part", "left", "right", "never"):
+        builder.add_node(name, nothing)
+    builder.add_node("ask", rig.asks)
+    builder.add_node("both", nothing)
+    builder.add_node("all", nothing, defer=True)
+    builder.add_edge(START, "wake")
+    builder.add_edge("wake", "ask")
+    builder.add_conditional_edges("ask", lambda state: [Send("part", {}), Send("part", {})], ["part", "never"])
+    builder.add_edge("part", "left")
+    builder.add_edge("part", "right")
+    builder.add_edge(["left", "right"], "both")
+    builder.add_edge(["left", "both"], "all")
+    builder.add_edge(["left", "never"], END)
+    graph = builder.compile(checkpointer=saver)
+    first = rig.run(graph, asked(PLAN))
+    saver.last = graph.get_state(THREAD).config["configurable"]["checkpoint_id"]
+    assert (first, rig.run(graph, asked(EASY))) == (["strong"], ["cheap"])

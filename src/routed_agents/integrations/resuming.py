@@ -16,8 +16,12 @@ from routed_agents.steps import Resumed, stamp_of
 log: Final = logging.getLogger("routed_agents")
 ANSWERED: Final = "__resume__"
 """The channel in which LangGraph keeps a person's answer to an interrupt, beside the checkpoint it was given at."""
-WORK: Final = (BRANCH_TO, "join:", "__start__", "__pregel_tasks")
-"""How channels begin that hold an input or start nodes: where a checkpoint has one, something was still to be done."""
+STARTING: Final = (BRANCH_TO, "__start__")
+"""How channels begin that hold an input or start nodes, and are there only until it is done."""
+SENT: Final = "__pregel_tasks"
+"""The channel of `Send`; it stays when it is empty."""
+JOIN: Final = "join:"
+"""How channels begin that start a node when all of some others have run, `join:a+b:node`; they stay when they are empty."""
 FIRST: Final = "0"
 """Sorts before every checkpoint's id."""
 AFTER: Final = "~"
@@ -143,7 +147,15 @@ class _Walk:
 def _has_work_left(found: Any) -> bool:
     """Whether a run stopped short at this checkpoint."""
     values = cast("Mapping[str, Any]", found.checkpoint.get("channel_values") or {})
-    return bool(found.pending_writes) or any(name.startswith(WORK) for name in values)
+    return bool(found.pending_writes) or any(_starts_a_node(name, value) for name, value in values.items())
+
+
+def _starts_a_node(channel: str, value: Any) -> bool:
+    if channel.startswith(JOIN):
+        names = channel.removeprefix(JOIN).rpartition(":")[0]
+        seen = value[0] if isinstance(value, tuple | list) else value
+        return bool(seen) and len("+".join(seen)) == len(names)
+    return bool(value) if channel == SENT else channel.startswith(STARTING)
 
 
 def _unread(position: Position) -> None:
