@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, cast
 
 from routed_agents.integrations.channels import BRANCH_TO
@@ -153,7 +153,7 @@ def _has_work_left(found: Any) -> bool:
 def _starts_a_node(channel: str, value: Any) -> bool:
     if channel.startswith(JOIN):
         names = channel.removeprefix(JOIN).rpartition(":")[0]
-        seen = value[0] if isinstance(value, tuple | list) else value
+        seen = cast("Collection[str]", value[0] if isinstance(value, tuple | list) else value)
         return bool(seen) and len("+".join(seen)) == len(names)
     return bool(value) if channel == SENT else channel.startswith(STARTING)
 
