@@ -1,4 +1,4 @@
-"""A node that fails after a routed call is run again when its run is taken up, as it is with a bare model."""
+"""What a routed call writes into its graph changes nothing of how LangGraph goes on: failed nodes run again, and each tells one update."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.errors import NodeTimeoutError
 from langgraph.graph import END, START, MessagesState, StateGraph
-from langgraph.types import CachePolicy, RetryPolicy
+from langgraph.store.memory import InMemoryStore
+from langgraph.types import CachePolicy, Command, RetryPolicy
 
 from routed_agents import RouterNode, join
+from routed_agents.integrations.langgraph import facts
 
 from .conftest import EASY, OPUS, Books, scripted
 
@@ -260,3 +262,71 @@ def test_an_easy_step_is_cheap_as_ever(saver):
     nodes.broken = False
     nodes.builder(beside=False).compile(checkpointer=saver).invoke({"messages": [HumanMessage(EASY)]}, THREAD)
     assert [entry.tier for entry in nodes.books.entries] == ["cheap"]
+
+
+# ---- an error handler goes on in the node's place -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("store", [None, InMemoryStore()])
+def test_what_a_handled_node_found_holds(store):
+    """The handler sends the run back to the node, whose step of the same turn has an easy prompt this time."""
+    nodes = Nodes()
+    prompts = iter([PLAN, EASY])
+
+    def work(state: Any) -> Command[Any]:
+        first = not nodes.books.entries
+        nodes.model.invoke(next(prompts))
+        if first:
+            raise Crash
+        return Command(goto=END)
+
+    builder: StateGraph[Any] = StateGraph(Desk)
+    builder.add_node("work", work, error_handler=lambda state: Command(goto="work"), destinations=("work", END))
+    builder.add_edge(START, "work")
+    builder.compile(checkpointer=InMemorySaver(), store=store).invoke(GO, THREAD)
+    assert [entry.tier for entry in nodes.books.entries] == ["strong", "strong"]
+
+
+def test_a_handler_that_fails_is_run_again_and_the_node_is_not(saver):
+    nodes = Nodes()
+
+    def handler(state: Any) -> Command[Any]:
+        nodes.ran.append("handler")
+        if nodes.broken:
+            raise Crash
+        return Command(goto="last")
+
+    def bad(state: Any) -> dict[str, Any]:
+        nodes.ran.append("bad")
+        nodes.model.invoke(state["messages"])
+        raise ValueError
+
+    builder: StateGraph[Any] = StateGraph(Desk)
+    builder.add_node("bad", bad, error_handler=handler, destinations=("last",))
+    builder.add_node("last", lambda state: nodes.ran.append("last") or {})
+    builder.add_edge(START, "bad")
+    graph = builder.compile(checkpointer=saver)
+    assert nodes.twice(graph) == ["handler", "last"]
+    assert pins_of(graph) == [("bad", "strong")]
+
+
+# ---- one update for a node ------------------------------------------------------------------------------------------------
+
+
+def noting(nodes: Nodes, *, gathered: bool) -> Any:
+    def node(state: Any) -> dict[str, Any]:
+        prompts = [PLAN, f"{PLAN} Now."]
+        answers = nodes.model.batch(prompts) if gathered else [nodes.model.invoke(prompt) for prompt in prompts]
+        return {"messages": answers[:1], "routing": facts("distress")}
+
+    return node
+
+
+@pytest.mark.parametrize("gathered", [False, True])
+def test_a_node_tells_one_update_however_many_calls_it_makes(gathered):
+    nodes = Nodes()
+    graph = nodes.builder(bad=noting(nodes, gathered=gathered), beside=False).compile(checkpointer=InMemorySaver())
+    (update,) = [chunk["bad"] for chunk in graph.stream(GO, THREAD, stream_mode="updates") if "bad" in chunk]
+    assert (len(update["messages"]), len(update["routing"]["pins"]), update["routing"]["facts"]) == (1, 2, ["distress"])
+    kept = graph.get_state(THREAD).values["routing"]
+    assert (len(kept["pins"]), kept["facts"]) == (2, ["distress"])

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, cast
 
 from typing_extensions import override
 
 from routed_agents.errors import StateError
-from routed_agents.state import ThreadState
+from routed_agents.state import ThreadState, join
 
 log: Final = logging.getLogger("routed_agents")
 CHANNEL: Final = "routing"
@@ -18,8 +19,12 @@ CHANNEL: Final = "routing"
 READ: Final = "__pregel_read"
 SEND: Final = "__pregel_send"
 ERROR: Final = "__error__"
+HANDLED: Final = "__error_source_node__"
+"""Written after the error of a node that has an error handler."""
+NOTHING: Final = ("__no_writes__", None)
 BRANCH_TO: Final = "branch:to:"
 """LangGraph's channel that starts a node; a graph has one for each of its nodes."""
+_LOCK: Final = threading.Lock()
 
 
 def has_channel(config: Mapping[str, Any], name: str) -> bool:
@@ -69,30 +74,75 @@ def send_update(config: Mapping[str, Any], update: Mapping[str, Any]) -> None:
         return
     node = _writes_of(configurable)
     try:
-        send([item if node is None else NodeWrite(item, node) for item in update.items()])
+        if node is None:
+            send([*update.items()])
+            return
+        with _LOCK:
+            for channel, value in update.items():
+                earlier = next((write for write in node if isinstance(write, NodeWrite) and write.to(channel)), None)
+                if earlier is None or not earlier.add(value):
+                    send([NodeWrite(channel, value, node)])
     except Exception:
         log.warning('the graph\'s "routing" channel cannot be written; the pin holds in this process only', exc_info=True)
 
 
 class NodeWrite(list[Any]):
-    """A write made while its node runs, which stands only if the node ends well: a channel and a value.
+    """A write made while its node runs, which stands only if the node ends: a channel and a value.
 
     LangGraph saves what a failed node had written, and takes a node that has written for a finished one: a run that takes up the failed
     one would leave the node out, without a word (langgraph 1.2, `pregel/_task_status.py`). So beside a node's error this is that error
-    once more, of which one is kept. A list, for LangGraph's serializer knows lists by their kind and tuples by their class.
+    once more, of which one is kept. Where an error handler goes on in the node's place, the node has ended and the write stands.
+
+    A node makes one write to `routing`, however many calls it makes and whatever it returns itself: streams of updates would show
+    several as a list. So pins are joined into the write that is there, and into the node's own once that is made.
+
+    A list, for LangGraph's serializer knows lists by their kind and tuples by their class.
+
+    Args:
+        channel: its name.
+        value: what is written.
+        node: all that the node has written, to which LangGraph adds its end.
     """
 
-    __slots__ = ("_node",)
+    __slots__ = ("_merged", "_node")
 
-    def __init__(self, item: Iterable[Any], node: deque[Any]) -> None:
-        super().__init__(item)
+    def __init__(self, channel: str, value: Any, node: deque[Any]) -> None:
+        super().__init__((channel, value))
         self._node = node
+        self._merged = False
 
-    def _now(self) -> Iterable[Any]:
-        for write in reversed(self._node):
-            if type(write) is tuple and cast("tuple[Any, ...]", write)[0] == ERROR:
-                return cast("tuple[Any, ...]", write)
-        return tuple(super().__iter__())
+    def to(self, channel: str) -> bool:
+        """Whether this is what the node writes into the channel."""
+        return super().__getitem__(0) == channel
+
+    def add(self, value: Any) -> bool:
+        """Join more pins and facts into it, where it holds such and the node has not ended."""
+        if not self.to(CHANNEL) or self._merged:
+            return False
+        self[1] = join(super().__getitem__(1), value)
+        return True
+
+    def _now(self) -> tuple[Any, ...]:
+        error: tuple[Any, ...] | None = None
+        for write in self._node:
+            if type(write) is tuple:
+                channel, *_ = ended = cast("tuple[Any, ...]", write)
+                error = ended if channel == ERROR else None if channel == HANDLED else error
+        if error is not None:
+            return error
+        if not self._merged and self.to(CHANNEL):
+            self._merge()
+        return NOTHING if self._merged else tuple(super().__iter__())
+
+    def _merge(self) -> None:
+        """Become part of the node's own write, if it has made one."""
+        for place, write in enumerate(self._node):
+            if type(write) is tuple:
+                channel, value = cast("tuple[Any, Any]", write)
+                if channel == CHANNEL and isinstance(value, Mapping):
+                    self._node[place] = (CHANNEL, join(cast("Mapping[str, Any]", value), super().__getitem__(1)))
+                    self._merged = True
+                    return
 
     @override
     def __iter__(self) -> Iterator[Any]:
@@ -100,7 +150,7 @@ class NodeWrite(list[Any]):
 
     @override
     def __getitem__(self, index: Any) -> Any:
-        return tuple(self._now())[index]
+        return self._now()[index]
 
 
 def _writes_of(configurable: Mapping[str, Any]) -> deque[Any] | None:

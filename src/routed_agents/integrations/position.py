@@ -85,6 +85,11 @@ class Position:
         return "|".join([outer, *(segment.partition(":")[0] for segment in inner if not segment.isdigit())])
 
     @property
+    def path(self) -> str:
+        """The names of the nodes that the call is in, outermost first; the same in every run."""
+        return "|".join([segment.partition(":")[0] for segment in self.namespace.split("|") if not segment.isdigit()])
+
+    @property
     def memory(self) -> str | None:
         """The router's store key for what a graph's own channel loses when a node fails: the task, which a retry runs again."""
         return f"task:{self.task}" if self.state is not None or self.store is not None else None

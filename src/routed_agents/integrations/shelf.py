@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import zlib
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Final
@@ -17,6 +18,9 @@ from routed_agents.state import EMPTY, Mark, Pin, ThreadState, kind_of
 log: Final = logging.getLogger("routed_agents")
 ROOT: Final = "routed_agents"
 NESTED: Final = "nested"
+LINEAGES: Final = "lineages"
+RUNS_APART: Final = 32
+"""Slots for the turn pins of one lineage, taken by run: about how many runs of one thread may be going on at once and keep theirs."""
 TASK: Final = "task"
 PLACE: Final = "place"
 MOST: Final = 1_000
@@ -26,9 +30,10 @@ TASK_MINUTES: Final = 7 * 24 * 60.0
 Names = tuple[str, ...]
 
 # A graph's channel wins where there is one. What it cannot hold is kept here: thread pins and facts, so that an agent used as a tool, whose
-# channel is its own, knows them and its findings come back; the pins of a node that has not finished, whose writes LangGraph drops; and
-# everything of a step in a graph without the channel. It is the run's LangGraph store, else the router's. One item per pin or fact: putting
-# it again changes nothing, so writers need no lock.
+# channel is its own, knows them and its findings come back; turn and lineage pins of a graph in a node, whose channel may end with it, or
+# be left behind by a command to the graph around it; the pins of a node that has not finished, whose writes LangGraph drops; and everything
+# of a step in a graph without the channel. It is the run's LangGraph store, else the router's. One item per pin or fact: putting it again
+# changes nothing, so writers need no lock.
 
 
 def load(router: Router, position: Position) -> ThreadState | None:
@@ -102,7 +107,7 @@ def _read_from(position: Position) -> Iterable[Names]:
     if position.state is None or position.nested:
         yield (ROOT, thread, "thread")
     yield (ROOT, thread, NESTED)
-    yield (*_tasks(position), _digest(position.task))
+    yield (ROOT, thread, LINEAGES, _digest(position.path)) if position.nested else (*_tasks(position), _digest(position.task))
 
 
 def _tasks(position: Position) -> Names:
@@ -114,10 +119,14 @@ def _writes(store: Any, position: Position, state: ThreadState) -> Iterable[tupl
     thread, wide = _label(position.thread), _of_thread(position, state)
     for each in _items(state if position.state is None else wide):
         yield (ROOT, thread, "thread"), *each, {}
-    for each in _items(wide) if position.nested else ():
-        yield (ROOT, thread, NESTED), *each, {}
+    options = {"ttl": TASK_MINUTES} if getattr(store, "supports_ttl", False) else {}
+    if position.nested:
+        for each in _items(wide):
+            yield (ROOT, thread, NESTED), *each, {}
+        for pin in _new_pins(position, state):
+            where = (ROOT, thread, LINEAGES, _digest(position.path))
+            yield where, *_item(ThreadState(frozenset({pin})), *_slot_of(pin)), options if pin.scope == "turn" else {}
     if position.state is not None:
-        options = {"ttl": TASK_MINUTES} if getattr(store, "supports_ttl", False) else {}
         for each in _items(state):
             key, value = each
             yield (*_tasks(position), _digest(position.task)), key, {**value, PLACE: position.place}, options
@@ -144,6 +153,19 @@ def _items(state: ThreadState) -> Iterable[tuple[str, dict[str, Any]]]:
         yield _item(ThreadState(turns=frozenset({turn})), "turn", turn.name, turn.run)
 
 
+def _new_pins(position: Position, state: ThreadState) -> list[Pin]:
+    """Turn and lineage pins that a step has found, where a channel has the others."""
+    if position.state is None:
+        return []
+    return [pin for pin in state.pins - position.state.pins if pin.scope != "thread"]
+
+
+def _slot_of(pin: Pin) -> tuple[str, ...]:
+    """Where a lineage's pin is put: a later turn's in the place of an earlier one's."""
+    apart = str(zlib.crc32(pin.run.encode()) % RUNS_APART) if pin.scope == "turn" else ""
+    return "pin", pin.scope, pin.tier, pin.key, pin.code, apart
+
+
 def _item(state: ThreadState, *names: str) -> tuple[str, dict[str, Any]]:
     return _digest(json.dumps(names)), state.to_json()
 
@@ -163,20 +185,26 @@ def _placed(items: Iterable[Any]) -> Iterable[tuple[Pin, str]]:
 def _from_router(router: Router, position: Position) -> ThreadState | None:
     if position.state is None or position.thread is None:
         return position.state
-    if position.nested:
-        return position.state.join(router.state_of(position.thread).of_thread())
-    return position.state.join(router.state_of(f"{NESTED}:{position.thread}"))
+    if not position.nested:
+        return position.state.join(router.state_of(f"{NESTED}:{position.thread}"))
+    pins = router.state_of(_lineages(position)).pins
+    return position.state.join(router.state_of(position.thread).of_thread()).join(ThreadState(pins))
 
 
 def _to_router(router: Router, position: Position, state: ThreadState) -> None:
     if position.state is None or position.thread is None:
         return  # without a channel the routed call keeps everything itself
     wide = _of_thread(position, state)
-    if not wide:
-        return
-    router.remember(position.thread, wide)
-    if position.nested:
-        router.remember(f"{NESTED}:{position.thread}", wide)
+    if wide:
+        router.remember(position.thread, wide)
+        if position.nested:
+            router.remember(f"{NESTED}:{position.thread}", wide)
+    if position.nested and (pins := _new_pins(position, state)):
+        router.remember(_lineages(position), ThreadState(frozenset(pins)))
+
+
+def _lineages(position: Position) -> str:
+    return f"{LINEAGES}:{position.path}:{position.thread}"
 
 
 def _label(thread: str | None) -> str:
