@@ -279,6 +279,7 @@ class _Place:
     number: int
     row: Tier
     deployment: Deployment
+    watched: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -651,8 +651,9 @@ class Attempt:
     """
 
     __slots__ = (
-        "_call", "_committed", "_decision", "_opinions", "_reply", "_served", "_settled", "_span", "_started_ns", "_usage", "_watched",
-        "alarmed", "deployment", "error", "first_chunk_ns", "follow_up", "number", "outcome", "rejection", "repairs", "row", "simulated",
+        "_call", "_committed", "_decision", "_opinions", "_reply", "_served", "_settled", "_span", "_started_ns", "_unmade", "_usage",
+        "_watched", "alarmed", "deployment", "error", "first_chunk_ns", "follow_up", "number", "outcome", "rejection", "repairs", "row",
+        "simulated",
     )  # fmt: skip
 
     def __init__(self, *, call: RoutedCall, number: int, tier: Tier, deployment: Deployment, watched: bool = False) -> None:
@@ -678,6 +679,7 @@ class Attempt:
         self._served: str | None = None
         self._opinions: dict[object, str] | None = None
         self._settled: Entry | None = None
+        self._unmade = False
 
     @property
     def tier(self) -> str:
@@ -686,6 +688,11 @@ class Attempt:
     @property
     def model(self) -> str:
         return self.deployment.model
+
+    @property
+    def watched(self) -> bool:
+        """Somebody else made the call, and chose the model."""
+        return self._watched
 
     @property
     def accepted(self) -> bool:
@@ -767,10 +774,20 @@ class Attempt:
         call.note(f"{self.model}: rejected, {words(rejection.code)}")
         return reply
 
+    def unmade(self) -> None:
+        """No call was made after all, for somebody on the way had an answer; nothing is booked."""
+        self.outcome, self._unmade = "accepted", True
+
+    def also(self, *, reply: object, started_ns: int, error: BaseException | None) -> None:
+        """Book another call that the same request led to: somebody on the way made it again, and this one's answer was not used."""
+        other = Attempt(call=self._call, number=self.number, tier=self.row, deployment=self.deployment)
+        other.simulated = self.simulated
+        other.settle_other(reply=reply, started_ns=started_ns, error=error)
+
     def settle(self) -> None:
         """Work out a recorded attempt's entry before its block ends, for a stream whose last words carry what it cost."""
         try:
-            self._settled = self._entry()
+            self._settled = self._entry(final=self.follow_up is None)
         except Exception:
             return  # it will be tried again, and told, when the block ends
         self._call.entries.append(self._settled)
@@ -788,7 +805,10 @@ class Attempt:
             handled = self._failed(error)
         elif self.outcome is None:
             self.outcome = "abandoned"
-        self._write(error)
+        if self._unmade:
+            self._call.router.telemetry.unmade(self._span)
+        else:
+            self._write(error)
         return handled
 
     def settle_watched(self, *, reply: object, usage: Usage | None, started_ns: int, error: BaseException | None, parent: object) -> None:
@@ -802,6 +822,23 @@ class Attempt:
             self._usage = self._usage or Usage()
         self._span = self._call.router.telemetry.open_attempt(None, self, self._call, started_ns=started_ns, parent=parent)
         self._write(error)
+
+    def settle_other(self, *, reply: object, started_ns: int, error: BaseException | None) -> None:
+        """Write the entry of a call whose answer was not used."""
+        call, failure = self._call, failure_of(error) if error is not None else None
+        self._started_ns = started_ns
+        self._reply = reply
+        self._usage = _usage_in(reply) if reply is not None else Usage() if error is not None and refused(error) else None
+        self.outcome = "failed" if isinstance(error, Exception) else "abandoned"
+        if error is not None:
+            self.error = failure.trouble if failure is not None else type(error).__name__
+        if failure is None:
+            call.router.health.answered(self.deployment.name)
+        elif call.router.health.failed(self.deployment.name, failure):
+            call.rests(self.deployment.name, failure.trouble)
+        context = call.span.context if call.span is not None else None
+        self._span = call.router.telemetry.open_attempt(None, self, call, started_ns=started_ns, parent=context)
+        self._write(error, aside=True)
 
     def _consultations(self, reply: object, validated: bool | None) -> Generator[tuple[Judge, Consultation]]:
         """The judges to ask about a reply, one at a time, until one of them rejects it.
@@ -900,20 +937,20 @@ class Attempt:
             error.add_note(f"routed-agents: {self._call.stopped_message('no_eligible_tier')}")
         return self.follow_up is not None
 
-    def _write(self, error: BaseException | None) -> None:
+    def _write(self, error: BaseException | None, *, aside: bool = False) -> None:
         """Entry, span and metrics; whatever goes wrong here is our trouble and never the caller's."""
         call, telemetry = self._call, self._call.router.telemetry
         if (entry := self._settled) is not None:
             call.entries.pop()
         try:
             if entry is None or entry.usage != self._usage:  # more was told after the last words
-                entry = self._entry()
+                entry = self._entry(final=not aside and self.follow_up is None)
         except Exception:
             log.exception("an attempt of step %s could not be written down", call.step.id)
             telemetry.dropped(1)
             telemetry.end(self._span)
             return
-        call.entries.append(entry)
+        (call.asides if aside else call.entries).append(entry)
         try:
             call.router.ledger.append(entry)
         except Exception:
@@ -922,7 +959,8 @@ class Attempt:
         telemetry.close_attempt(self._span, entry, error, followed=self.follow_up is not None, repairs=self.repairs, reply=self._reply)
         self._span = None
 
-    def _entry(self) -> Entry:
+    def _entry(self, *, final: bool) -> Entry:
+        """What is booked; the baseline is set beside the step's final attempt."""
         call, router, decision = self._call, self._call.router, self._decision
         usage = self._usage
         if usage is None:
@@ -931,7 +969,6 @@ class Attempt:
         cost, source = router.price(self.deployment, served or self.model, usage) if usage.source != "missing" else (None, None)
         tiers = router.policy.tiers
         top = tiers[tiers.top].deployments[0]
-        final = self.follow_up is None
         return Entry(
             step_id=call.step.id,
             attempt=self.number,

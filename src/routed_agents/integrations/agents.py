@@ -19,7 +19,8 @@ from routed_agents.integrations import shelf
 from routed_agents.integrations.caching import Ttl, with_caching
 from routed_agents.integrations.channels import CHANNEL
 from routed_agents.integrations.fitting import fitted
-from routed_agents.integrations.langchain import reachable, schemas_of, stamped
+from routed_agents.integrations.inner_calls import InnerCalls, inner_calls_of
+from routed_agents.integrations.langchain import reachable, schemas_of, stamped, with_handler
 from routed_agents.integrations.models import Models, deployment_of, is_simulated
 from routed_agents.integrations.observer import AGAIN, MARK
 from routed_agents.integrations.position import Position, position_of
@@ -87,9 +88,16 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
                     if attempt.number > 1:
                         shelf.keep(router, position, call.decision.state)
                     with attempt:
-                        with within(attempt.context):
-                            response = handler(_tiered(request, models, attempt, self._prompt_cache))
-                        attempt.record(_reply(response))
+                        inner = inner_calls_of(handler)
+                        asked = _tiered(request, models, attempt, self._prompt_cache, inner)
+                        if inner is None:
+                            with within(attempt.context):
+                                response = handler(asked)
+                            attempt.record(_reply(response))
+                            continue
+                        with inner.hearing(attempt) as heard, within(attempt.context):
+                            response = handler(asked)
+                            heard(_reply(response))
                 return _answered(response, call, position.state)
         except StepStopped as stop:
             return _instead(stop, call)
@@ -110,11 +118,20 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
                     if attempt.number > 1:
                         await shelf.akeep(router, position, call.decision.state)
                     with attempt:
-                        with within(attempt.context):
-                            response = await handler(_tiered(request, models, attempt, self._prompt_cache))
-                        if attempt.judged:
-                            await attempt.consult(_reply(response))
-                        attempt.record(_reply(response))
+                        inner = inner_calls_of(handler)
+                        asked = _tiered(request, models, attempt, self._prompt_cache, inner)
+                        if inner is None:
+                            with within(attempt.context):
+                                response = await handler(asked)
+                            if attempt.judged:
+                                await attempt.consult(_reply(response))
+                            attempt.record(_reply(response))
+                            continue
+                        with inner.hearing(attempt) as heard, within(attempt.context):
+                            response = await handler(asked)
+                            if attempt.judged:
+                                await attempt.consult(_reply(response))
+                            heard(_reply(response))
                 return _answered(response, call, position.state)
         except StepStopped as stop:
             return _instead(stop, call)
@@ -196,7 +213,7 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
         return found
 
 
-def _tiered(request: ModelRequest[Any], models: Models, attempt: Attempt, cache: Ttl | None) -> ModelRequest[Any]:
+def _tiered(request: ModelRequest[Any], models: Models, attempt: Attempt, cache: Ttl | None, inner: InnerCalls | None) -> ModelRequest[Any]:
     """The request for the attempt's model, its settings repaired."""
     model, limits = models.get(attempt.deployment), card(attempt.deployment.price_key)
     history = [request.system_message, *request.messages] if request.system_message is not None else list(request.messages)
@@ -222,7 +239,8 @@ def _tiered(request: ModelRequest[Any], models: Models, attempt: Attempt, cache:
         leading = fit.messages[0] if fit.messages and fit.messages[0].type == "system" else None
         told = {"system_message": leading, "messages": fit.messages[1:] if leading is not None else fit.messages}
     mark: dict[str, Any] = {MARK: attempt.tier, **({AGAIN: True} if attempt.number > 1 else {})}
-    marked = fit.model.model_copy(update={"metadata": {**(fit.model.metadata or {}), **mark}})
+    heard = {"callbacks": with_handler(fit.model.callbacks, inner)} if inner is not None else {}
+    marked = fit.model.model_copy(update={"metadata": {**(fit.model.metadata or {}), **mark}, **heard})
     return request.override(model=marked, model_settings=fit.kwargs, tool_choice=choice, response_format=answer_as, **told)
 
 

@@ -584,7 +584,7 @@ class _Going:
         self._capture = None
         if self.structured:
             self._capture = _Capture()
-            config["callbacks"] = _with_handler(config.get("callbacks"), self._capture)
+            config["callbacks"] = with_handler(config.get("callbacks"), self._capture)
         return _Target(runnable=runnable, config=config, kwargs=kwargs)
 
     def take(self, attempt: Attempt, answer: Any) -> None:
@@ -854,7 +854,7 @@ def _raw_stamped(answer: dict[str, Any], stamp: dict[str, Any]) -> dict[str, Any
     return {**answer, "raw": stamped(raw, stamp)} if isinstance(raw, BaseMessage) else answer
 
 
-def _with_handler(callbacks: Callbacks, handler: BaseCallbackHandler) -> Callbacks:
+def with_handler(callbacks: Callbacks, handler: BaseCallbackHandler) -> Callbacks:
     if callbacks is None:
         return [handler]
     if isinstance(callbacks, BaseCallbackManager):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final, cast
 from uuid import UUID
@@ -28,6 +30,25 @@ AGAIN: Final = "routed_agents_again"
 """Metadata on the run of a further attempt of a step, so that it isn't counted as another step."""
 
 
+Unclaimed = list[tuple["CostObserver", "_Watched", BaseMessage]]
+_CLAIMS: Final[ContextVar[Unclaimed | None]] = ContextVar("routed_agents_claims", default=None)
+
+
+@contextmanager
+def claiming(reply: Callable[[], BaseMessage | None]) -> Generator[None]:
+    """Within, observers wait with what they have seen answered: the call that led to `reply` is booked by whoever asked for it."""
+    seen: Unclaimed = []
+    token = _CLAIMS.set(seen)
+    try:
+        yield
+    finally:
+        _CLAIMS.reset(token)
+        own = reply()
+        for observer, watched, message in seen:
+            if own is None or (message is not own and message.id != own.id):
+                observer.book(watched, message, None)
+
+
 @dataclass(slots=True)
 class _Watched:
     """A call an observer has seen begin."""
@@ -40,6 +61,7 @@ class _Watched:
     parent: object
     above: tuple[UUID, ...]
     within: UUID | None
+    id: str
     first_chunk_ns: int | None = None
 
 
@@ -144,6 +166,7 @@ class CostObserver(BaseCallbackHandler):
             parent=otel_context.get_current(),
             above=self._above(parent_run_id),
             within=parent_run_id,
+            id=str(run_id),
         )
 
     @override
@@ -165,6 +188,14 @@ class CostObserver(BaseCallbackHandler):
         seen = self._open.pop(run_id, None)
         if seen is None:
             return
+        claims = _CLAIMS.get()
+        if claims is not None and message is not None and error is None:
+            claims.append((self, seen, message))
+        else:
+            self.book(seen, message, error)
+
+    def book(self, seen: _Watched, message: BaseMessage | None, error: BaseException | None) -> None:
+        """Price a call that is over."""
         node = seen.metadata.get("langgraph_node")
         expected = self._expected_for(seen.above, str(node))
         decision = expected.decision if expected is not None else None
@@ -174,7 +205,7 @@ class CostObserver(BaseCallbackHandler):
             node=position.node,
             metadata=seen.metadata,
             run=position.run,
-            id=expected.step_id() if expected is not None else str(run_id),
+            id=expected.step_id() if expected is not None else seen.id,
         )
         self.router.watch(
             model=seen.model,

@@ -73,6 +73,8 @@ class AttemptView(Protocol):
     def row(self) -> Tier: ...
     @property
     def deployment(self) -> Deployment: ...
+    @property
+    def watched(self) -> bool: ...
 
 
 @dataclass(slots=True)
@@ -289,12 +291,12 @@ class Telemetry:
     def open_attempt(
         self, route: RouteSpan | None, attempt: AttemptView, call: CallView, *, started_ns: int | None = None, parent: object = None
     ) -> LeafSpan | None:
-        """Start the leaf span of one provider call; a call that began earlier is one that was only watched."""
+        """Start the leaf span of one provider call, which may have begun earlier."""
         if not self.enabled:
             return None
         try:
             deployment = attempt.deployment
-            emission = self._emission(deployment.provider, call.made_by, watched=started_ns is not None)
+            emission = self._emission(deployment.provider, call.made_by, watched=attempt.watched)
             context = route.context if route is not None else cast("Context | None", parent)
             links = self._after(route, attempt, call) if route is not None and route.last is not None else ()
             if emission.full:
@@ -369,6 +371,13 @@ class Telemetry:
             )
         except Exception as trouble:
             _complain("a question to a judge could not be counted", trouble)
+
+    def unmade(self, span: object) -> None:
+        """End the span of an attempt that led to no call: there is nothing to count, neither here nor in a backend."""
+        if isinstance(span, LeafSpan):
+            span.span.update_name("attempt, no call made")
+            span.span.set_attributes({names.OPERATION: "route", names.SPAN_KIND: "CHAIN"})
+            span.span.end()
 
     def end(self, span: object) -> None:
         """End a span nothing more is known about."""
