@@ -690,6 +690,11 @@ class Attempt:
         return self.deployment.model
 
     @property
+    def may_rise(self) -> bool:
+        """A reply to it may be rejected in favour of a higher tier's."""
+        return self._call.mode == "enforce" and self.row.rank < self._call.router.policy.tiers.top
+
+    @property
     def watched(self) -> bool:
         """Somebody else made the call, and chose the model."""
         return self._watched

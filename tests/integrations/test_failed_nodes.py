@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
@@ -55,6 +56,7 @@ class Nodes:
         self.ran.append("bad")
         answer = self.model.invoke(state["messages"])
         if self.broken:
+            time.sleep(0.1)  # LangGraph loses what a neighbour ends with after a failure has ended the run
             raise Crash
         return {"messages": [answer]}
 

@@ -20,7 +20,8 @@ from routed_agents.integrations.caching import Ttl, with_caching
 from routed_agents.integrations.channels import CHANNEL
 from routed_agents.integrations.fitting import fitted
 from routed_agents.integrations.inner_calls import InnerCalls, inner_calls_of
-from routed_agents.integrations.langchain import reachable, schemas_of, stamped, with_handler
+from routed_agents.integrations.langchain import reachable, schemas_of, stamped
+from routed_agents.integrations.live import Shown, kept_quiet, read_along, with_handler
 from routed_agents.integrations.models import Models, deployment_of, is_simulated
 from routed_agents.integrations.observer import AGAIN, MARK
 from routed_agents.integrations.position import Position, position_of
@@ -57,6 +58,8 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
         router: a router, a policy or the path of a policy file; its top tier must be the agent's own model.
         cheap: chat model or string for the cheap tier; the policy's own when not given.
         prompt_cache: how long Anthropic keeps the prompt of a tool loop, "5m" or "1h"; None marks nothing.
+        buffer: tell whoever reads along (`stream_mode="messages"`) a reply that may yet be rejected only when it stands. Without it a
+            reply stands once a word of it has been seen.
 
     Raises:
         ConfigurationError: at the first call, when the agent's model is not the router's top tier.
@@ -64,11 +67,14 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
 
     state_schema = RoutingState
 
-    def __init__(self, router: Router | Policy | str | None = None, *, cheap: Any = None, prompt_cache: Ttl | None = "5m") -> None:
+    def __init__(
+        self, router: Router | Policy | str | None = None, *, cheap: Any = None, prompt_cache: Ttl | None = "5m", buffer: bool = False
+    ) -> None:
         super().__init__()
         self._given = Router.of(router) if router is not None else None
         self._cheap = cheap
         self._prompt_cache: Ttl | None = prompt_cache
+        self._buffer = buffer
         self._built: dict[int, tuple[Any, Router, Models]] = {}  # by the model itself: two of one name may have other keys and limits
         self._schemas: dict[
             int, tuple[Any, Any, dict[str, Mapping[str, Any]]]
@@ -77,7 +83,7 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
     @override
     def wrap_model_call(self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]) -> Any:
         router, models = self._for(request.model)
-        call, position = self._open(router, request)
+        call, position, along = self._open(router, request)
         known = shelf.load(router, position)
         call.hold(known, resumed=resumed(router, position, known, request.messages))
         try:
@@ -89,7 +95,7 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
                         shelf.keep(router, position, call.decision.state)
                     with attempt:
                         inner = inner_calls_of(handler)
-                        asked = _tiered(request, models, attempt, self._prompt_cache, inner)
+                        asked = self._heard(_tiered(request, models, attempt, self._prompt_cache), attempt, inner, along=along)
                         if inner is None:
                             with within(attempt.context):
                                 response = handler(asked)
@@ -107,7 +113,7 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
     ) -> Any:
         router, models = self._for(request.model)
-        call, position = self._open(router, request)
+        call, position, along = self._open(router, request)
         known = await shelf.aload(router, position)
         call.hold(known, resumed=await aresumed(router, position, known, request.messages))
         try:
@@ -119,7 +125,7 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
                         await shelf.akeep(router, position, call.decision.state)
                     with attempt:
                         inner = inner_calls_of(handler)
-                        asked = _tiered(request, models, attempt, self._prompt_cache, inner)
+                        asked = self._heard(_tiered(request, models, attempt, self._prompt_cache), attempt, inner, along=along)
                         if inner is None:
                             with within(attempt.context):
                                 response = await handler(asked)
@@ -162,7 +168,8 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
         models = Models(router.policy, given, {}, sdk_spans=router.telemetry.keeps_sdk_spans)
         return (router if models.policy is router.policy else router.replace(policy=models.policy)), models
 
-    def _open(self, router: Router, request: ModelRequest[Any]) -> tuple[RoutedCall, Position]:
+    def _open(self, router: Router, request: ModelRequest[Any]) -> tuple[RoutedCall, Position, bool]:
+        """The call, where it is made, and whether somebody reads along."""
         config = cast("Mapping[str, Any]", ensure_config())
         position = position_of(config)
         step = Step.from_messages(
@@ -195,7 +202,18 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
             made_by="langchain",
         )
         call.handed_off = can_hand_off(router.policy.on_stop, position)
-        return call, position
+        return call, position, read_along(config.get("callbacks"), config.get("tags"))
+
+    def _heard(self, request: ModelRequest[Any], attempt: Attempt, inner: InnerCalls | None, *, along: bool) -> ModelRequest[Any]:
+        """The request, its model heard by whoever has to know of its calls or words."""
+        if inner is None and not along:
+            return request
+        hidden = along and self._buffer and attempt.may_rise
+        model = kept_quiet(request.model) if hidden else request.model
+        callbacks = model.callbacks
+        for handler in (inner, Shown(attempt) if along and not hidden else None):
+            callbacks = with_handler(callbacks, handler) if handler is not None else callbacks
+        return request.override(model=model.model_copy(update={"callbacks": callbacks}))
 
     def _schemas_of(self, tools: Sequence[Any]) -> dict[str, Mapping[str, Any]]:
         """The schemas of tools' arguments; pydantic takes 30 us to write one, so those of an agent's own tools are kept."""
@@ -213,7 +231,7 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
         return found
 
 
-def _tiered(request: ModelRequest[Any], models: Models, attempt: Attempt, cache: Ttl | None, inner: InnerCalls | None) -> ModelRequest[Any]:
+def _tiered(request: ModelRequest[Any], models: Models, attempt: Attempt, cache: Ttl | None) -> ModelRequest[Any]:
     """The request for the attempt's model, its settings repaired."""
     model, limits = models.get(attempt.deployment), card(attempt.deployment.price_key)
     history = [request.system_message, *request.messages] if request.system_message is not None else list(request.messages)
@@ -239,8 +257,7 @@ def _tiered(request: ModelRequest[Any], models: Models, attempt: Attempt, cache:
         leading = fit.messages[0] if fit.messages and fit.messages[0].type == "system" else None
         told = {"system_message": leading, "messages": fit.messages[1:] if leading is not None else fit.messages}
     mark: dict[str, Any] = {MARK: attempt.tier, **({AGAIN: True} if attempt.number > 1 else {})}
-    heard = {"callbacks": with_handler(fit.model.callbacks, inner)} if inner is not None else {}
-    marked = fit.model.model_copy(update={"metadata": {**(fit.model.metadata or {}), **mark}, **heard})
+    marked = fit.model.model_copy(update={"metadata": {**(fit.model.metadata or {}), **mark}})
     return request.override(model=marked, model_settings=fit.kwargs, tool_choice=choice, response_format=answer_as, **told)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, cast
 from uuid import UUID
 
-from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager, Callbacks
+from langchain_core.callbacks import BaseCallbackHandler, Callbacks
 from langchain_core.exceptions import OutputParserException
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.language_models.chat_model_stream import AsyncChatModelStream, ChatModelStream
@@ -30,6 +30,7 @@ from routed_agents.integrations.caching import with_caching
 from routed_agents.integrations.channels import send_state
 from routed_agents.integrations.events import Event, PassingEvents, astream_of, stream_of
 from routed_agents.integrations.fitting import fitted, shows_pictures, wants_schema
+from routed_agents.integrations.live import Shown, kept_quiet, read_along, with_handler
 from routed_agents.integrations.models import Models, is_simulated, policy_for
 from routed_agents.integrations.observer import AGAIN, MARK, message_of
 from routed_agents.integrations.position import Position, position_of
@@ -87,7 +88,8 @@ class RoutedChatModel(BaseChatModel):
         router: a router, a policy or the path of a policy file; its tiers apply where none are given here.
         task_class: the class of every call made through this model, when its author knows it.
         node: names the caller outside a graph.
-        buffer: hold a stream back until its end, so that a rejected reply is never seen and can be escalated.
+        buffer: hold a stream back until its end, so that a rejected reply is never seen and can be escalated. Without it a reply stands
+            once a word of it has been seen, by the reader of a stream or of a graph that is read with `stream_mode="messages"`.
         prompt_cache: how long Anthropic keeps the prompt of a tool loop, "5m" or "1h"; None marks nothing.
         options: constructor options for models built from strings; each model gets those it takes.
 
@@ -454,7 +456,7 @@ class RoutedChatModel(BaseChatModel):
         call.handed_off = can_hand_off(router.policy.on_stop, position)
         if self.prompt_cache is not None:
             kwargs = with_caching(kwargs, self.prompt_cache, messages)
-        return _Going(call=call, prompt=prompt, config=config, late=late, kwargs=kwargs, position=position)
+        return _Going(call=call, prompt=prompt, config=config, late=late, kwargs=kwargs, position=position, buffer=self.buffer)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -469,7 +471,7 @@ class _Target:
 class _Going:
     """One routed call while it goes on: its messages, its settings and the answer so far."""
 
-    __slots__ = ("_answer", "_capture", "_config", "_error", "_kwargs", "_late", "_position", "_stop", "_told", "call", "prompt")
+    __slots__ = ("_answer", "_buffer", "_capture", "_config", "_error", "_kwargs", "_late", "_position", "_stop", "_told", "call", "prompt")
 
     def __init__(
         self,
@@ -480,6 +482,7 @@ class _Going:
         late: Late | None,
         kwargs: dict[str, Any],
         position: Position,
+        buffer: bool,
     ) -> None:
         self.call = call
         self.prompt = prompt
@@ -487,6 +490,7 @@ class _Going:
         self._late = late
         self._kwargs = kwargs
         self._position = position
+        self._buffer = buffer
         self._stop: StepStopped | None = None
         self._answer: Any = None
         self._error: BaseException | None = None
@@ -568,7 +572,10 @@ class _Going:
             old_schema=late is not None and isinstance(late.subject, type) and is_pydantic_v1_subclass(late.subject),
         )
         kwargs = fit.kwargs
-        runnable: Any = fit.model if late is None else getattr(fit.model, late.method)(late.subject, **fit.options)
+        along = read_along(self._config.get("callbacks"), self._config.get("tags"))
+        hidden = along and (self._buffer or (self.structured and not streaming)) and attempt.may_rise
+        tiered = kept_quiet(fit.model) if hidden else fit.model
+        runnable: Any = tiered if late is None else getattr(tiered, late.method)(late.subject, **fit.options)
         if fit.messages is not None or attempt.number > 1:
             self.prompt = ChatPromptValue(messages=fit.messages if fit.messages is not None else list(messages))
         if fit.changed:
@@ -585,6 +592,8 @@ class _Going:
         if self.structured:
             self._capture = _Capture()
             config["callbacks"] = with_handler(config.get("callbacks"), self._capture)
+        elif along and not hidden and not streaming:
+            config["callbacks"] = with_handler(config.get("callbacks"), Shown(attempt))
         return _Target(runnable=runnable, config=config, kwargs=kwargs)
 
     def take(self, attempt: Attempt, answer: Any) -> None:
@@ -852,16 +861,6 @@ def _raw_stamped(answer: dict[str, Any], stamp: dict[str, Any]) -> dict[str, Any
     """A structured answer given with `include_raw`, its message stamped; one without stays as it is."""
     raw = answer.get("raw")
     return {**answer, "raw": stamped(raw, stamp)} if isinstance(raw, BaseMessage) else answer
-
-
-def with_handler(callbacks: Callbacks, handler: BaseCallbackHandler) -> Callbacks:
-    if callbacks is None:
-        return [handler]
-    if isinstance(callbacks, BaseCallbackManager):
-        copied = callbacks.copy()
-        copied.add_handler(handler, inherit=True)
-        return copied
-    return [*callbacks, handler]
 
 
 def _config(
