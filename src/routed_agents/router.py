@@ -322,6 +322,9 @@ class Router:
 class RoutedCall:
     """One step on its way: a decision, the attempts it takes, and their record.
 
+    An integration sets `handed_off` where somebody takes over from a stop, and `stopped_before` to the code of a stop that the same step
+    came to before, where it must come to it again.
+
     >>> router = Router()
     >>> with router.step(Step.from_messages("Classify the sentiment as positive or negative: lovely")) as call:
     ...     call.decision.tier
@@ -354,6 +357,7 @@ class RoutedCall:
         self.tool_schemas = tool_schemas
         self.parent = parent
         self.handed_off = False
+        self.stopped_before = ""
         self.made_by: MadeBy = made_by
         self.entries: list[Entry] = []
         self.asides: list[Entry] = []
@@ -476,8 +480,8 @@ class RoutedCall:
         Raises:
             StepStopped: the policy says that the step must not be made, or no tier that may answer is left.
         """
-        if self.mode == "enforce" and self.decision.stopped:
-            raise self._stopped(self.decision.stopped)
+        if self.mode == "enforce" and (code := self.decision.stopped or self.stopped_before):
+            raise self._stopped(code)
         tier = self.router.policy.tiers[self.acting_rank]
         deployment = self._first_up(tier) or tier.deployments[0]
         number = 0

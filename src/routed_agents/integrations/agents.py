@@ -26,6 +26,7 @@ from routed_agents.integrations.models import Models, deployment_of, is_simulate
 from routed_agents.integrations.observer import AGAIN, MARK
 from routed_agents.integrations.position import Position, position_of
 from routed_agents.integrations.resuming import aresumed, resumed
+from routed_agents.integrations.stopped_before import Visit, avisit, visit
 from routed_agents.integrations.stopping import HANDED_OFF, can_hand_off, hand_off, stopped_stamp
 from routed_agents.policy import Policy
 from routed_agents.router import Attempt, RoutedCall, Router, labels_from_context
@@ -86,6 +87,7 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
         call, position, along = self._open(router, request)
         known = shelf.load(router, position)
         call.hold(known, resumed=resumed(router, position, known, request.messages))
+        seen = visit(call, position) if router.policy.on_stop == "interrupt" else None
         try:
             with call:
                 response: ModelResponse[Any] | None = None
@@ -106,7 +108,10 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
                             heard(_reply(response))
                 return _answered(response, call, position.state)
         except StepStopped as stop:
-            return _instead(stop, call)
+            return _instead(stop, call, seen)
+        finally:
+            if seen is not None:
+                seen.over()
 
     @override
     async def awrap_model_call(
@@ -116,6 +121,7 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
         call, position, along = self._open(router, request)
         known = await shelf.aload(router, position)
         call.hold(known, resumed=await aresumed(router, position, known, request.messages))
+        seen = await avisit(call, position) if router.policy.on_stop == "interrupt" else None
         try:
             async with call:
                 response: ModelResponse[Any] | None = None
@@ -140,7 +146,10 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
                             heard(_reply(response))
                 return _answered(response, call, position.state)
         except StepStopped as stop:
-            return _instead(stop, call)
+            return _instead(stop, call, seen)
+        finally:
+            if seen is not None:
+                seen.over()
 
     def _for(self, model: Any) -> tuple[Router, Models]:
         """The router and models for an agent with this model; built once for each."""
@@ -295,7 +304,7 @@ def _answered(response: Any, call: RoutedCall, held: ThreadState | None) -> Any:
     return ExtendedModelResponse(model_response=answer, command=Command(update=theirs))
 
 
-def _instead(stop: StepStopped, call: RoutedCall) -> ExtendedModelResponse[Any]:
+def _instead(stop: StepStopped, call: RoutedCall, seen: Visit | None) -> ExtendedModelResponse[Any]:
     """What stands for the reply of a stopped step, where `on_stop` has somebody take over; else the stop is raised.
 
     An agent ends at a reply without tool calls, as it does at LangChain's own call limits.
@@ -306,7 +315,7 @@ def _instead(stop: StepStopped, call: RoutedCall) -> ExtendedModelResponse[Any]:
         answer: BaseMessage = AIMessage(content=HANDED_OFF, response_metadata={STAMP: stopped_stamp(call)})
     else:
         config = cast("Mapping[str, Any]", ensure_config())
-        answer = hand_off(stop, call, position_of(config), config)
+        answer = hand_off(stop, call, position_of(config), config, seen)
     return ExtendedModelResponse(
         model_response=ModelResponse(result=[answer]), command=Command(update={CHANNEL: call.decision.state.to_json()})
     )

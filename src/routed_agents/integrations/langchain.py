@@ -35,6 +35,7 @@ from routed_agents.integrations.models import Models, is_simulated, policy_for
 from routed_agents.integrations.observer import AGAIN, MARK, message_of
 from routed_agents.integrations.position import Position, position_of
 from routed_agents.integrations.resuming import aresumed, resumed
+from routed_agents.integrations.stopped_before import Visit, avisit, visit
 from routed_agents.integrations.stopping import can_hand_off, hand_off
 from routed_agents.policy import Policy
 from routed_agents.pricing import Usage, usage_of
@@ -471,7 +472,10 @@ class _Target:
 class _Going:
     """One routed call while it goes on: its messages, its settings and the answer so far."""
 
-    __slots__ = ("_answer", "_buffer", "_capture", "_config", "_error", "_kwargs", "_late", "_position", "_stop", "_told", "call", "prompt")
+    __slots__ = (
+        "_answer", "_buffer", "_capture", "_config", "_error", "_kwargs", "_late", "_position", "_stop", "_told", "_visit", "call",
+        "prompt",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -492,6 +496,7 @@ class _Going:
         self._position = position
         self._buffer = buffer
         self._stop: StepStopped | None = None
+        self._visit: Visit | None = None
         self._answer: Any = None
         self._error: BaseException | None = None
         self._capture: _Capture | None = None
@@ -500,6 +505,8 @@ class _Going:
     def __enter__(self) -> _Going:
         known = shelf.load(self.call.router, self._position)
         self.call.hold(known, resumed=resumed(self.call.router, self._position, known, self.call.step.messages))
+        if self.call.router.policy.on_stop == "interrupt":
+            self._visit = visit(self.call, self._position)
         self.call.__enter__()
         self.keep()
         return self
@@ -507,6 +514,8 @@ class _Going:
     async def __aenter__(self) -> _Going:
         known = await shelf.aload(self.call.router, self._position)
         self.call.hold(known, resumed=await aresumed(self.call.router, self._position, known, self.call.step.messages))
+        if self.call.router.policy.on_stop == "interrupt":
+            self._visit = await avisit(self.call, self._position)
         if self.call.router.policy.judge is not None:
             await self.call.consult()
         self.call.__enter__()
@@ -531,13 +540,15 @@ class _Going:
         if self._position.state is not None:
             send_state(cast("Mapping[str, Any]", self._config), self.call.decision.state)
         self.call.__exit__(kind, error, trace)
+        if self._visit is not None:
+            self._visit.over()
         self._stop = error if isinstance(error, StepStopped) and self.call.handed_off else None
         return self._stop is not None
 
     def instead(self, *, chunk: bool = False) -> Any:
         """What stands for the reply of a stopped step; most ways of handing off leave the node, and nothing comes back."""
         stop = cast("StepStopped", self._stop)
-        answer = hand_off(stop, self.call, self._position, cast("Mapping[str, Any]", self._config))
+        answer = hand_off(stop, self.call, self._position, cast("Mapping[str, Any]", self._config), self._visit)
         if self.structured:
             raise stop  # a person's answer is no parsed object
         if not chunk or isinstance(answer, AIMessageChunk):

@@ -10,6 +10,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 from routed_agents.errors import StepStopped
 from routed_agents.integrations.channels import CHANNEL, has_node
 from routed_agents.integrations.position import Position
+from routed_agents.integrations.stopped_before import CALL, Visit
 from routed_agents.router import RoutedCall
 from routed_agents.steps import STAMP
 
@@ -24,21 +25,22 @@ def can_hand_off(on_stop: str, position: Position) -> bool:
     return on_stop != "raise" and position.node is not None
 
 
-def hand_off(stop: StepStopped, call: RoutedCall, position: Position, config: Mapping[str, Any]) -> BaseMessage:
+def hand_off(stop: StepStopped, call: RoutedCall, position: Position, config: Mapping[str, Any], visit: Visit | None = None) -> BaseMessage:
     """Do what `on_stop` says with a stopped step inside a node.
 
-    `interrupt` pauses the graph; when it is resumed with a text or a message, a person has answered, and that stands for the reply. `end`
+    `interrupt` pauses the graph; when it is resumed with a text or a message, a person has answered, and that stands for the reply: also
+    where the step could be made by then, for the node is run again and its questions are told apart by their order alone. `end`
     and a node's name leave the node at once, as a `Command` would: what a static edge leads to still runs. A node is looked for in this
     graph first, then in those around it.
 
     Raises:
-        StepStopped: `on_stop` is "raise", there is no such node, or nobody gave an answer on resuming.
+        StepStopped: `on_stop` is "raise", there is no such node, or on resuming nobody gave an answer, or gave it to another question.
     """
     on_stop = call.router.policy.on_stop
     if not can_hand_off(on_stop, position):
         raise stop
     if on_stop == "interrupt":
-        return _answer_of(stop, call)
+        return _answer_of(stop, call, visit)
     from langgraph.errors import ParentCommand
     from langgraph.graph import END
     from langgraph.types import Command
@@ -63,16 +65,23 @@ def stopped_stamp(call: RoutedCall) -> dict[str, Any]:
 
 
 def _code(call: RoutedCall) -> str:
-    return call.decision.stopped or (call.alarms[-1].code if call.alarms else "stopped")
+    return call.decision.stopped or call.stopped_before or (call.alarms[-1].code if call.alarms else "stopped")
 
 
-def _answer_of(stop: StepStopped, call: RoutedCall) -> BaseMessage:
+def _answer_of(stop: StepStopped, call: RoutedCall, visit: Visit | None) -> BaseMessage:
     from langgraph.types import interrupt
 
+    question, asked = told(stop, call), True
+    if visit is not None:
+        asked = visit.before is not None
+        question[CALL] = visit.stopped(_code(call)).to_json()
     try:
-        answer: object = interrupt(told(stop, call))
+        answer: object = interrupt(question)
     except RuntimeError:  # the call was made in a thread that lost the run's context
         raise stop from None
+    if not asked:
+        stop.add_note("routed-agents: the answer at hand was given to another question of this node; put the step into a node of its own")
+        raise stop
     if isinstance(answer, BaseMessage):
         return answer
     if not isinstance(answer, str):
