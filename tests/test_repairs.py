@@ -89,6 +89,13 @@ def test_structured_output_takes_a_way_that_works(model, wanted, thinks, method)
 
 
 @pytest.mark.parametrize(
+    ("wanted", "method"), [(None, None), ("function_calling", None), ("json_schema", None), ("json_mode", "function_calling")]
+)
+def test_a_schema_that_only_a_tool_can_carry_stays_one(wanted, method):
+    assert structured_method(wanted, card(OPUS), carried=False) == method
+
+
+@pytest.mark.parametrize(
     ("tool", "provider", "foreign"),
     [
         (SEARCH, "openai", ("web_search_20250305",)),

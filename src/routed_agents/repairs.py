@@ -159,18 +159,32 @@ def thinking_in(parameters: Mapping[str, Any], model: ModelCard, own: Own = PLAI
     return bool(effort) and "xhigh" in (model.efforts or ())  # LangChain turns adaptive thinking on for these
 
 
-def structured_method(wanted: str | None, model: ModelCard, *, provider: str | None = None, thinks: bool = False) -> str | None:
-    """The method of structured output that works on a model; None where its own default or the wanted one does."""
+def forces_tools(model: ModelCard, *, provider: str | None = None, thinks: bool = False) -> bool:
+    """Whether a model can be made to call a tool; `thinks` says that the call makes it think, which rules that out (Anthropic)."""
+    return model.forced_tool_choice and not (thinks and dialect_of(provider or model.provider) == "anthropic")
+
+
+def structured_method(
+    wanted: str | None, model: ModelCard, *, provider: str | None = None, thinks: bool = False, carried: bool = True
+) -> str | None:
+    """The method of structured output that works on a model; None where its own default or the wanted one does.
+
+    Args:
+        wanted: the method that was asked for.
+        model: what the model takes.
+        provider: who serves it; the card's when not given.
+        thinks: the call makes the model think.
+        carried: the provider's own structured output can carry the schema (`routed_agents.schemas`).
+    """
     dialect = dialect_of(provider or model.provider)
-    method = wanted or ("json_schema" if dialect == "openai" else "function_calling")
-    forced = model.forced_tool_choice and not (thinks and dialect == "anthropic")
+    first = method = wanted or ("json_schema" if dialect == "openai" else "function_calling")
     if method == "json_mode" and dialect == "anthropic":
-        method = "json_schema"
+        method = "json_schema" if carried else "function_calling"
     if method == "json_schema" and not model.structured_output:
         method = "function_calling"
-    if method == "function_calling" and not forced and model.structured_output:
+    if method == "function_calling" and carried and model.structured_output and not forces_tools(model, provider=provider, thinks=thinks):
         method = "json_schema"
-    return method if method != (wanted or ("json_schema" if dialect == "openai" else "function_calling")) else None
+    return method if method != first else None
 
 
 def server_tools(tools: Iterable[object], provider: str | None) -> tuple[str, ...]:

@@ -30,6 +30,7 @@ from routed_agents.integrations.stopped_before import Visit, avisit, visit
 from routed_agents.integrations.stopping import HANDED_OFF, can_hand_off, hand_off, stopped_stamp
 from routed_agents.policy import Policy
 from routed_agents.router import Attempt, RoutedCall, Router, labels_from_context
+from routed_agents.schemas import carried
 from routed_agents.state import ThreadState, join
 from routed_agents.steps import STAMP, Step, field_of, text_of, tool_name
 from routed_agents.telemetry.around import within
@@ -255,8 +256,11 @@ def _tiered(request: ModelRequest[Any], models: Models, attempt: Attempt, cache:
     )
     changed, choice = fit.changed, fit.options.get("tool_choice")
     answer_as: Any = request.response_format
-    if not limits.forced_tool_choice and len(_answer_specs(answer_as)) == 1 and not isinstance(cast("object", answer_as), AutoStrategy):
-        answer_as = ProviderStrategy[Any](schema=answer_as.schema)  # the tool would be forced, which this model refuses
+    refused = not limits.forced_tool_choice and isinstance(cast("object", answer_as), ToolStrategy)  # LangChain demands its tool
+    if refused:
+        specs = _answer_specs(answer_as)
+        if len(specs) == 1 and carried(specs[0].json_schema):
+            answer_as = ProviderStrategy[Any](schema=answer_as.schema)
         changed = (*changed, "response_format")
     if changed:
         attempt.repaired(changed)
@@ -267,7 +271,15 @@ def _tiered(request: ModelRequest[Any], models: Models, attempt: Attempt, cache:
         told = {"system_message": leading, "messages": fit.messages[1:] if leading is not None else fit.messages}
     mark: dict[str, Any] = {MARK: attempt.tier, **({AGAIN: True} if attempt.number > 1 else {})}
     marked = fit.model.model_copy(update={"metadata": {**(fit.model.metadata or {}), **mark}})
+    if refused and answer_as is request.response_format:
+        _offer(marked)
     return request.override(model=marked, model_settings=fit.kwargs, tool_choice=choice, response_format=answer_as, **told)
+
+
+def _offer(model: Any) -> None:
+    """Have a model's tools offered where LangChain demands one of them for a structured answer."""
+    bind = model.bind_tools
+    vars(model)["bind_tools"] = lambda tools, *, tool_choice=None, **more: bind(tools, tool_choice="auto", **more)  # pyright: ignore
 
 
 def _answer_specs(wanted: object) -> list[Any]:

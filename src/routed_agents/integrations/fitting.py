@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
 from routed_agents.errors import ConfigurationError
-from routed_agents.repairs import PLAIN, SAMPLING, Own, dialect_of, lacking, limits, repaired, structured_method, thinking_in
+from routed_agents.repairs import PLAIN, SAMPLING, Own, dialect_of, forces_tools, lacking, limits, repaired, structured_method, thinking_in
 from routed_agents.tiers import Deployment, ModelCard, card, dialects, same_model
 
 THINKING: Final = frozenset({"thinking", "redacted_thinking", "reasoning", "reasoning_content"})
@@ -54,7 +54,7 @@ def fitted(
     method: str = "",
     options: Mapping[str, Any] | None = None,
     tools: Iterable[object] = (),
-    old_schema: bool = False,
+    carried: bool = True,
 ) -> Fit:
     """Fit a call to the model that gets it.
 
@@ -66,7 +66,7 @@ def fitted(
         method: `bind_tools` or `with_structured_output`, when one of them is due.
         options: its options.
         tools: the tools to bind.
-        old_schema: the schema is a class of pydantic 1, which no provider's own way takes.
+        carried: a provider's own structured output can carry the schema.
 
     Raises:
         ConfigurationError: the call asks for what no repair can give on this model; nothing was sent.
@@ -83,10 +83,12 @@ def fitted(
     bound, more = repaired(given, takes, provider=provider, own=own, thinks=thinks, responses=responses)
     changed = (*changed, *more)
     if method == "with_structured_output":
-        way = None if old_schema else structured_method(given.get("method"), takes, provider=provider, thinks=thinks)
+        way = structured_method(given.get("method"), takes, provider=provider, thinks=thinks, carried=carried)
         if way is not None:
             bound["method"] = way
             changed = (*changed, "structured_output_method")
+        if dialect_of(provider) == "anthropic" and bound.get("method") != "json_schema" and not forces_tools(takes, thinks=thinks):
+            fits.setdefault("tool_choice", {"type": "auto"})  # some of its clients would demand the schema's tool
     history, names = fitted_history(messages, takes, provider, responses=responses)
     changed = (*changed, *names)
     if _thinks_with_budget(fits, own) and (_resumes_unthought(history or messages) or _budget_too_large(fits, own)):

@@ -17,7 +17,7 @@ from langchain_core.outputs import ChatGeneration, ChatResult, LLMResult
 from langchain_core.prompt_values import ChatPromptValue, PromptValue
 from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
 from langchain_core.runnables.config import merge_configs, var_child_runnable_config
-from langchain_core.utils.function_calling import convert_to_openai_tool
+from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
 from langchain_core.utils.pydantic import is_pydantic_v1_subclass
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from typing_extensions import override
@@ -41,6 +41,7 @@ from routed_agents.policy import Policy
 from routed_agents.pricing import Usage, usage_of
 from routed_agents.repairs import unusable
 from routed_agents.router import NOTHING_SPECIAL, Attempt, RoutedCall, Router, labels_from_context, labels_from_tags
+from routed_agents.schemas import carried
 from routed_agents.steps import STAMP, Step, tool_name
 from routed_agents.telemetry.around import areading, reading, within
 from routed_agents.tiers import Tiers
@@ -49,6 +50,8 @@ LATE: Final = "_routed_late"
 """The bound argument that carries `bind_tools` and `with_structured_output` until the tier is known."""
 OF_A_TIER: Final = ("cache", "rate_limiter", "disable_streaming", "output_version", "custom_get_token_ids")
 """What any chat model takes, but only the one that makes the call can heed: it is handed on to the tiers' models that have none."""
+AS_A_TOOL: Final = frozenset({"input_schema", "parameters", "function", "toolSpec"})
+"""What tells a tool from a plain JSON Schema."""
 ANSWER_FAILURES: Final = (OutputParserException, ValidationError)
 
 
@@ -61,6 +64,8 @@ class Late:
     options: Mapping[str, Any]
     tools: tuple[str, ...] = ()
     schema: Mapping[str, object] | None = None
+    carried: bool = True
+    """A provider's own structured output can carry the schema."""
 
     @property
     def served(self) -> bool:
@@ -182,12 +187,9 @@ class RoutedChatModel(BaseChatModel):
         options = {**kwargs, "include_raw": include_raw}
         function = convert_to_openai_tool(schema)["function"]
         known = {"title": function["name"], **function.get("parameters", {})}
-        return cast(
-            "Runnable[LanguageModelInput, Any]",
-            self.bind(
-                **{LATE: Late(method="with_structured_output", subject=schema, options=options, tools=(function["name"],), schema=known)}
-            ),
-        )
+        fits = carried(known) and not (isinstance(schema, type) and is_pydantic_v1_subclass(schema))
+        late = Late(method="with_structured_output", subject=schema, options=options, tools=(function["name"],), schema=known, carried=fits)
+        return cast("Runnable[LanguageModelInput, Any]", self.bind(**{LATE: late}))
 
     @override
     def invoke(
@@ -580,13 +582,13 @@ class _Going:
             method=late.method if late is not None else "",
             options=late.options if late is not None else None,
             tools=late.subject if late is not None and late.method == "bind_tools" else (),
-            old_schema=late is not None and isinstance(late.subject, type) and is_pydantic_v1_subclass(late.subject),
+            carried=late is None or late.carried,
         )
         kwargs = fit.kwargs
         along = read_along(self._config.get("callbacks"), self._config.get("tags"))
         hidden = along and (self._buffer or (self.structured and not streaming)) and attempt.may_rise
         tiered = kept_quiet(fit.model) if hidden else fit.model
-        runnable: Any = tiered if late is None else getattr(tiered, late.method)(late.subject, **fit.options)
+        runnable: Any = tiered if late is None else getattr(tiered, late.method)(_subject(late, fit.options), **fit.options)
         if fit.messages is not None or attempt.number > 1:
             self.prompt = ChatPromptValue(messages=fit.messages if fit.messages is not None else list(messages))
         if fit.changed:
@@ -781,6 +783,14 @@ def schemas_of(tools: Sequence[Any]) -> dict[str, Mapping[str, Any]]:
             continue
         found[str(function["name"])] = function.get("parameters", {})
     return found
+
+
+def _subject(late: Late, options: Mapping[str, Any]) -> Any:
+    """What is bound; a schema given as a tool becomes a plain one where a provider's own structured output takes it."""
+    if options.get("method") != "json_schema" or not isinstance(late.subject, dict):
+        return late.subject
+    given = cast("dict[str, Any]", late.subject)
+    return convert_to_json_schema(given) if AS_A_TOOL & given.keys() else given
 
 
 def reachable(tiers: Tiers, tools: Sequence[Any], *, schema: bool = False, messages: Sequence[BaseMessage] = ()) -> Conditions:
