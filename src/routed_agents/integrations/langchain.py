@@ -787,7 +787,7 @@ def schemas_of(tools: Sequence[Any]) -> dict[str, Mapping[str, Any]]:
 
 def _subject(late: Late, options: Mapping[str, Any]) -> Any:
     """What is bound; a schema given as a tool becomes a plain one where a provider's own structured output takes it."""
-    if options.get("method") != "json_schema" or not isinstance(late.subject, dict):
+    if options.get("method") != "json_schema" or not isinstance(cast("object", late.subject), dict):
         return late.subject
     given = cast("dict[str, Any]", late.subject)
     return convert_to_json_schema(given) if AS_A_TOOL & given.keys() else given
