@@ -18,6 +18,7 @@ from langchain_core.exceptions import OutputParserException
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, ToolMessage
 from langchain_core.tools import tool
 from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.prebuilt import create_react_agent
 from opentelemetry.sdk.trace import TracerProvider
 from pydantic import BaseModel, ValidationError
 
@@ -168,6 +169,34 @@ def test_tools_are_bound_late_in_the_format_of_the_tier_that_is_chosen(pair, boo
 def test_bound_tools_count_among_what_is_known_of_the_step(books):
     reply = books.model(called("search", query="boots")).bind_tools([search]).invoke(EASY)
     assert (reply.tool_calls[0]["name"], books.story) == ("search", [("cheap", "accepted")])
+
+
+@pytest.mark.parametrize("made", [iter, lambda tools: filter(None, tools), lambda tools: (each for each in tools)])
+def test_tools_that_can_be_read_once_are_all_bound(made, books, real, provider):
+    model = RoutedChatModel(cheap=real(HAIKU), strong=real(OPUS), router=books.router)
+    reply = model.bind_tools(made([search])).invoke("Search for boots", {"metadata": {"task_class": "classification"}})
+    assert ([call["name"] for call in reply.tool_calls], len(provider.requests[0].body["tools"])) == (["search"], 1)
+
+
+@pytest.mark.filterwarnings("ignore:create_react_agent has been moved")
+def test_a_prebuilt_agent_takes_bound_tools_as_they_were_bound(books):
+    model = books.model(called("search", query="boots"))
+    agent = create_react_agent(model.bind_tools([search], tool_choice="any"), [search])
+    next(agent.stream({"messages": MESSAGES}))
+    [asked] = model.cheap.calls
+    assert (asked.options["tool_choice"], [each["function"]["name"] for each in asked.options["tools"]]) == ("any", ["search"])
+
+
+@pytest.mark.filterwarnings("ignore:create_react_agent has been moved")
+def test_a_prebuilt_agent_sees_that_it_has_other_tools_than_are_bound(books):
+    with pytest.raises(ValueError, match="Got 1 tools, expected 0"):
+        create_react_agent(books.model().bind_tools([]), [search])
+
+
+def test_tools_given_with_a_call_replace_the_bound_ones_as_on_a_bare_model(books):
+    model = books.model()
+    model.bind_tools([search]).invoke(EASY, tools=[{"type": "function", "function": {"name": "other"}}])
+    assert [each["function"]["name"] for each in model.cheap.calls[0].options["tools"]] == ["other"]
 
 
 @pytest.mark.parametrize("schema", [Mood, Mood.model_json_schema()], ids=["pydantic", "dict"])

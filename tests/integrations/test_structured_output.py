@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 from langchain.agents import create_agent
 from langchain.agents.structured_output import ToolStrategy
+from langchain_core.messages import AIMessage
 from langchain_core.tools import tool
 from pydantic import BaseModel
 
-from routed_agents import RoutedChatModel, RouterMiddleware
+from routed_agents import RoutedChatModel, RouterMiddleware, decision_of
 from routed_agents.embedded import Fault
 
-from .conftest import HAIKU, HARD, OPUS
+from .conftest import HAIKU, HARD, OPUS, scripted, whole
 
 CHEAP: Any = {"metadata": {"task_class": "classification"}}
 ASK = "Extract it: Anna, maths 5, art 4"
@@ -45,6 +46,11 @@ class Place(BaseModel):
     """A place in a list."""
 
     place: tuple[int, str]
+
+
+def called(name: str = "Mood", **arguments: Any) -> AIMessage:
+    """A reply that calls a tool."""
+    return AIMessage("", tool_calls=[{"name": name, "args": arguments, "id": "call_1"}])
 
 
 SAID = {
@@ -124,3 +130,66 @@ def test_an_agents_answer_that_only_a_tool_can_carry_is_offered_as_one(schema, t
     )
     assert (type(found["structured_response"]), set(books.story)) == (Row, {("strong", "accepted")})
     assert provider.requests[0].body["tool_choice"] == {"type": "auto"}
+
+
+# ---- streams ------------------------------------------------------------------------------------------------------------
+
+
+def joined(chunks: list[Any]) -> dict[str, Any]:
+    return {key: value for chunk in chunks for key, value in chunk.items()}
+
+
+@pytest.mark.parametrize("buffer", [False, True])
+@pytest.mark.parametrize(("config", "tier"), [(CHEAP, "cheap"), (HARD, "strong")], ids=["cheap", "strong"])
+async def test_a_stream_with_the_raw_message_is_judged_and_stamped_as_a_whole_answer_is(config, tier, buffer, books, real):
+    model = RoutedChatModel(cheap=real(HAIKU), strong=real(OPUS), router=books.router, buffer=buffer)
+    asked = model.with_structured_output(Mood, include_raw=True)
+    for found in (joined(list(asked.stream(ASK, config))), joined([chunk async for chunk in asked.astream(ASK, config)])):
+        assert (type(found["parsed"]), found["parsing_error"], decision_of(found["raw"])["tier"]) == (Mood, None, tier)
+    assert (books.story, books.entries[0].codes) == ([(tier, "accepted")] * 2, () if tier == "cheap" else ("agentic_chain",))
+
+
+def test_a_streamed_answer_beside_which_the_message_stands_is_asked_again_where_the_parser_rejects_it(books):
+    asked = books.model(called(mood=["no", "text"]), called(mood="calm")).with_structured_output(Mood, include_raw=True)
+    found = joined(list(asked.stream(ASK, CHEAP)))
+    assert (found["parsed"], decision_of(found["raw"])["tier"]) == (Mood(mood="calm"), "strong")
+    assert books.story == [("cheap", "rejected"), ("strong", "accepted")]
+
+
+def test_what_comes_of_a_stream_with_the_raw_message_adds_up_as_the_bare_models_does(books):
+    asked = [
+        each.with_structured_output(Mood, include_raw=True)
+        for each in (books.model(called(mood="calm")), scripted(HAIKU, called(mood="calm")))
+    ]
+    routed, bare = (whole(list(each.stream(ASK, CHEAP))) for each in asked)
+    assert (routed.keys(), routed["parsed"], type(routed["raw"])) == (bare.keys(), bare["parsed"], type(bare["raw"]))
+
+
+# ---- json mode, and tools beside a schema -------------------------------------------------------------------------------
+
+UNNAMED = {"none": None, "untitled": FIELDS, "response format": {"type": "json_schema", "json_schema": {"name": "mood", "schema": FIELDS}}}
+
+
+@pytest.mark.parametrize("schema", UNNAMED.values(), ids=UNNAMED)
+def test_json_mode_needs_no_schema_and_no_name(schema, books, real):
+    model = RoutedChatModel(cheap=real("gpt-6-luna"), strong=real("gpt-6.1-sol"), router=books.router)
+    routed, bare = (each.with_structured_output(schema, method="json_mode") for each in (model, real("gpt-6-luna")))
+    assert (routed.invoke(f"{ASK}. Answer in JSON.", CHEAP), books.story) == (
+        bare.invoke(f"{ASK}. Answer in JSON."),
+        [("cheap", "accepted")],
+    )
+
+
+@pytest.mark.parametrize("method", [None, "function_calling", "json_schema"])
+def test_another_method_wants_a_schema_with_a_name(method, pair):
+    with pytest.raises(ValueError, match="top-level 'title' key"):
+        pair.with_structured_output(FIELDS, method=method)
+
+
+@pytest.mark.parametrize("include_raw", [False, True])
+def test_a_call_of_a_tool_beside_the_schema_is_accepted(include_raw, books, real):
+    model = RoutedChatModel(cheap=real("gpt-6-luna"), strong=real("gpt-6.1-sol"), router=books.router)
+    options = {"method": "json_schema", "tools": [search], "include_raw": include_raw}
+    found = model.with_structured_output(Mood, **options).invoke("Search for boots", CHEAP)
+    assert (books.story, books.entries[0].codes) == ([("cheap", "accepted")], ())
+    assert not include_raw or ([call["name"] for call in found["raw"].tool_calls], found["parsed"]) == (["search"], None)

@@ -17,6 +17,7 @@ from langchain_core.outputs import ChatGeneration, ChatResult, LLMResult
 from langchain_core.prompt_values import ChatPromptValue, PromptValue
 from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
 from langchain_core.runnables.config import merge_configs, var_child_runnable_config
+from langchain_core.runnables.utils import AddableDict, add
 from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
 from langchain_core.utils.pydantic import is_pydantic_v1_subclass
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -178,17 +179,23 @@ class RoutedChatModel(BaseChatModel):
     def bind_tools(self, tools: Sequence[Any], *, tool_choice: Any = None, **kwargs: Any) -> Runnable[LanguageModelInput, AIMessage]:  # type: ignore[override]
         """Bind tools; they are put into the provider's own format once the tier is chosen."""
         options = kwargs if tool_choice is None else {**kwargs, "tool_choice": tool_choice}
-        names = tuple(_tool_name(tool) for tool in tools)
-        return self.bind(**{LATE: Late(method="bind_tools", subject=list(tools), options=options, tools=names)})
+        subject = list(tools)
+        names = tuple(_tool_name(tool) for tool in subject)
+        late = Late(method="bind_tools", subject=subject, options=options, tools=names)
+        return self.bind(tools=_Shown({"type": "function", "function": {"name": name}} for name in names), **{LATE: late})
 
     @override
-    def with_structured_output(self, schema: Any, *, include_raw: bool = False, **kwargs: Any) -> Runnable[LanguageModelInput, Any]:  # type: ignore[override]
-        """Answer in this schema, by the method that suits the tier that is chosen."""
-        options = {**kwargs, "include_raw": include_raw}
-        function = convert_to_openai_tool(schema)["function"]
-        known = {"title": function["name"], **function.get("parameters", {})}
-        fits = carried(known) and not (isinstance(schema, type) and is_pydantic_v1_subclass(schema))
-        late = Late(method="with_structured_output", subject=schema, options=options, tools=(function["name"],), schema=known, carried=fits)
+    def with_structured_output(self, schema: Any = None, *, include_raw: bool = False, **kwargs: Any) -> Runnable[LanguageModelInput, Any]:  # type: ignore[override]
+        """Answer in this schema, by the method that suits the tier that is chosen; `method="json_mode"` needs none."""
+        known = _known_schema(schema, kwargs.get("method"))
+        old = isinstance(schema, type) and is_pydantic_v1_subclass(schema)
+        late = Late(
+            method="with_structured_output",
+            subject=schema,
+            options={**kwargs, "include_raw": include_raw},
+            schema=known,
+            carried=known is not None and not old and carried(known),
+        )
         return cast("Runnable[LanguageModelInput, Any]", self.bind(**{LATE: late}))
 
     @override
@@ -232,7 +239,7 @@ class RoutedChatModel(BaseChatModel):
     ) -> Iterator[Any]:
         with self._open(input, config, kwargs) as going:
             for attempt in going.call.attempts():
-                passing = _Passing(attempt, going, hold=self.buffer or going.must_be_sure)
+                passing = _Passing(attempt, going, hold=self.buffer or going.waits)
                 with attempt:
                     target = going.target(self._ready(attempt, going), attempt, stop, streaming=True)
                     try:
@@ -260,7 +267,7 @@ class RoutedChatModel(BaseChatModel):
     ) -> AsyncIterator[Any]:
         async with self._open(input, config, kwargs) as going:
             for attempt in going.call.attempts():
-                passing = _Passing(attempt, going, hold=self.buffer or going.must_be_sure)
+                passing = _Passing(attempt, going, hold=self.buffer or going.waits)
                 with attempt:
                     target = going.target(await self._aready(attempt, going), attempt, stop, streaming=True)
                     try:
@@ -423,6 +430,8 @@ class RoutedChatModel(BaseChatModel):
         prompt = self._convert_input(input)
         messages = prompt.to_messages()
         late: Late | None = kwargs.pop(LATE, None)
+        if isinstance(kwargs.get("tools"), _Shown):
+            del kwargs["tools"]
         position = position_of(cast("Mapping[str, Any]", config))
         metadata = config.get("metadata") or {}
         step = Step.from_messages(
@@ -567,9 +576,18 @@ class _Going:
         return self._late is not None and self._late.method == "with_structured_output"
 
     @property
-    def must_be_sure(self) -> bool:
-        """Parsed objects don't say which model they are from, so a floored step's wait for the end, when the served model is known."""
-        return self.structured and self.call.decision.floored
+    def waits(self) -> bool:
+        """A stream is held back whose chunks tell too little.
+
+        Parsed objects don't say which model they are from, so a floored step's wait for the end, when the served model is known. With
+        `include_raw` all comes at the end anyway, and the message has to carry the decision.
+        """
+        return self.structured and (self.call.decision.floored or self.with_raw)
+
+    @property
+    def with_raw(self) -> bool:
+        """The message stands beside what was parsed of it."""
+        return self._late is not None and bool(self._late.options.get("include_raw"))
 
     def target(self, model: BaseChatModel, attempt: Attempt, stop: list[str] | None, *, streaming: bool = False) -> _Target:
         """The tier's model with tools bound and parameters repaired for it."""
@@ -626,11 +644,18 @@ class _Going:
     def _judgeable(self, answer: Any) -> tuple[Any, bool | None]:
         """The message behind a parsed answer, and whether the parser took it."""
         raw = self._raw(answer)
-        told = self._late.options.get("include_raw") if self._late is not None else False
-        parsed: Any = cast("dict[str, Any]", answer or {}).get("parsed") if told else answer
+        parsed: Any = cast("dict[str, Any]", answer or {}).get("parsed") if self.with_raw else answer
+        if self._error is None and parsed is None and self._goes_on(raw):
+            return raw, None
         if self._error is not None or parsed is None:
             return raw, False
         return raw, True if isinstance(parsed, BaseModel) else None  # a dict was parsed, but held against no schema
+
+    def _goes_on(self, raw: Any) -> bool:
+        """The reply calls tools that stand beside the schema: the structured answer comes later."""
+        beside: Sequence[Any] = (self._late.options.get("tools") if self._late is not None else None) or ()
+        calls: Sequence[Mapping[str, Any]] = getattr(raw, "tool_calls", None) or ()
+        return bool(beside and calls) and {call["name"] for call in calls} <= {_tool_name(tool) for tool in beside}
 
     def taking(self, attempt: Attempt) -> Callable[[AIMessage | None], None]:
         """`take` for one attempt."""
@@ -659,6 +684,17 @@ class _Going:
             return chunk
         self._told = True
         return stamped(chunk, self.call.stamp())
+
+    def parsed_of(self, chunks: Sequence[Any]) -> Any:
+        """Parsed chunks in one piece: the last holds all that came before, but with `include_raw` each brings a key of its own."""
+        return add([AddableDict(chunks[0]), *chunks[1:]]) if self.with_raw else chunks[-1]
+
+    def told(self, chunks: list[Any]) -> list[Any]:
+        """Chunks as the caller gets them: the message beside a parsed answer carries the decision."""
+        if not (self.structured and self.with_raw):
+            return chunks
+        stamp = self.call.stamp()
+        return [_raw_stamped(chunk, stamp) for chunk in chunks]
 
     def last_words(self) -> Iterator[Any]:
         """The end of a stream that has not said which chunk is its last: an empty one that carries the decision."""
@@ -718,7 +754,7 @@ class _Passing:
         taken = self._taken
         if len(taken) > 1:
             first, *others = taken
-            self._taken = [first + others if all(type(chunk) is AIMessageChunk for chunk in taken) else taken[-1]]
+            self._taken = [first + others if all(type(chunk) is AIMessageChunk for chunk in taken) else self._going.parsed_of(taken)]
         return self._taken[0] if self._taken else None
 
     def failed(self, error: BaseException) -> None:
@@ -757,7 +793,7 @@ class _Passing:
         held, self._held = self._held, []
         if self._stands and held and _is_last(held[-1]):
             held[-1] = self._going.final(held[-1])
-        return held if self._stands else []
+        return self._going.told(held) if self._stands else []
 
 
 class _Capture(BaseCallbackHandler):
@@ -785,6 +821,17 @@ def schemas_of(tools: Sequence[Any]) -> dict[str, Mapping[str, Any]]:
     return found
 
 
+def _known_schema(schema: Any, method: object) -> dict[str, Any] | None:
+    """A schema in plain words; None where JSON mode is asked for without one, or with one that has no name."""
+    try:
+        function = convert_to_openai_tool(schema)["function"]
+    except ValueError:
+        if method == "json_mode":
+            return None
+        raise
+    return {**function.get("parameters", {}), "title": function["name"]}
+
+
 def _subject(late: Late, options: Mapping[str, Any]) -> Any:
     """What is bound; a schema given as a tool becomes a plain one where a provider's own structured output takes it."""
     if options.get("method") != "json_schema" or not isinstance(cast("object", late.subject), dict):
@@ -799,6 +846,10 @@ def reachable(tiers: Tiers, tools: Sequence[Any], *, schema: bool = False, messa
     if not schema and not images and not any(isinstance(tool, dict) for tool in tools):
         return NOTHING_SPECIAL
     return Conditions(unusable=unusable(tiers, tools=tools, images=images, schema=schema))
+
+
+class _Shown(list[dict[str, Any]]):
+    """Bound tools by name, for LangGraph, which looks whether a model has any; the tools themselves are bound late."""
 
 
 def _refuse_parsed(kwargs: Mapping[str, Any]) -> None:
@@ -881,7 +932,7 @@ def _at_least(usage: Usage, output: int) -> Usage:
 def _raw_stamped(answer: dict[str, Any], stamp: dict[str, Any]) -> dict[str, Any]:
     """A structured answer given with `include_raw`, its message stamped; one without stays as it is."""
     raw = answer.get("raw")
-    return {**answer, "raw": stamped(raw, stamp)} if isinstance(raw, BaseMessage) else answer
+    return type(answer)({**answer, "raw": stamped(raw, stamp)}) if isinstance(raw, BaseMessage) else answer
 
 
 def _config(
