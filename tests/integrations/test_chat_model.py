@@ -10,12 +10,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any
+from uuid import uuid4
 
 import anthropic
 import pytest
 from langchain_core.caches import InMemoryCache
 from langchain_core.exceptions import OutputParserException
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, ToolMessage
+from langchain_core.outputs import ChatGeneration, ChatResult, LLMResult
 from langchain_core.tools import tool
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import create_react_agent
@@ -44,6 +46,20 @@ class Mood(BaseModel):
 def search(query: str) -> str:
     """Search the shop."""
     return query
+
+
+class Twofold(ScriptedChatModel):
+    """Answers twice at once, as OpenAI's models do with `n=2`."""
+
+    def _generate(self, *args: Any, **kwargs: Any) -> ChatResult:
+        return self.with_another(super()._generate(*args, **kwargs))
+
+    async def _agenerate(self, *args: Any, **kwargs: Any) -> ChatResult:
+        return self.with_another(await super()._agenerate(*args, **kwargs))
+
+    @staticmethod
+    def with_another(result: ChatResult) -> ChatResult:
+        return result.model_copy(update={"generations": [*result.generations, ChatGeneration(message=AIMessage("or no"))]})
 
 
 def called(name: str = "Mood", **arguments: Any) -> AIMessage:
@@ -129,6 +145,51 @@ async def test_agenerate_answers_each_prompt_in_its_order(books):
         [[HumanMessage(f"{EASY} {number}")] for number in range(9)]
     )
     assert [each[0].text for each in result.generations] == [f"vely {number}" for number in range(9)]
+
+
+async def generated(model: Any, is_async: bool, *args: Any, **kwargs: Any) -> LLMResult:
+    return await model.agenerate(*args, **kwargs) if is_async else model.generate(*args, **kwargs)
+
+
+@pytest.mark.filterwarnings("ignore:Unexpected type for token usage")  # langchain-openai's, of details it cannot add up
+@pytest.mark.parametrize("is_async", [False, True], ids=["generate", "agenerate"])
+@pytest.mark.parametrize("pair", [(HAIKU, OPUS), ("gpt-6-luna", "gpt-6.1-sol")], ids="+".join)
+async def test_what_is_generated_is_all_that_the_bare_model_gives(pair, is_async, books, real):
+    routed = RoutedChatModel(cheap=real(pair[0]), strong=real(pair[1]), router=books.router)
+    ours, theirs = [await generated(model, is_async, [MESSAGES, MESSAGES]) for model in (routed, real(pair[0]))]
+    assert ours.llm_output == theirs.llm_output
+    assert [[each.generation_info for each in of] for of in ours.generations] == [
+        [each.generation_info for each in of] for of in theirs.generations
+    ]
+    assert (len(ours.run), [decision_of(each[0].message)["tier"] for each in ours.generations]) == (2, ["cheap", "cheap"])
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["generate", "agenerate"])
+async def test_the_run_id_of_several_prompts_is_the_first_ones(is_async, books):
+    given = uuid4()
+    first, second = (await generated(books.model(), is_async, [MESSAGES, MESSAGES], run_id=given)).run
+    assert first.run_id == given != second.run_id
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["generate", "agenerate"])
+async def test_all_answers_to_one_prompt_are_given_and_the_first_carries_the_decision(is_async, books):
+    model = books.model(Twofold(model_name=HAIKU, provider="anthropic", replies="yes"))
+    [found] = (await generated(model, is_async, [MESSAGES])).generations
+    assert ([each.text for each in found], decision_of(found[0].message)["tier"]) == (["yes", "or no"], "cheap")
+
+
+def test_what_is_generated_comes_from_the_model_whose_answer_stands(books):
+    result = books.model("", "strong").generate([MESSAGES])
+    assert ([each[0].text for each in result.generations], len(result.run)) == (["strong"], 1)
+
+
+def test_what_is_generated_in_a_node_is_heard_by_the_graphs_handlers(books):
+    listener = Listener()
+    graph = StateGraph(MessagesState)
+    graph.add_node("ask", lambda state: {"messages": [books.model().generate([MESSAGES]).generations[0][0].message]})
+    graph.add_edge(START, "ask")
+    graph.compile().invoke({"messages": MESSAGES}, {"callbacks": [listener]})
+    assert listener.ended == 1
 
 
 def test_strings_import_and_build_nothing_before_the_first_call():

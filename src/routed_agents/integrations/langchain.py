@@ -13,7 +13,7 @@ from langchain_core.exceptions import OutputParserException
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.language_models.chat_model_stream import AsyncChatModelStream, ChatModelStream
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-from langchain_core.outputs import ChatGeneration, ChatResult, LLMResult
+from langchain_core.outputs import ChatGeneration, ChatResult, LLMResult, RunInfo
 from langchain_core.prompt_values import ChatPromptValue, PromptValue
 from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
 from langchain_core.runnables.config import merge_configs, var_child_runnable_config
@@ -202,7 +202,10 @@ class RoutedChatModel(BaseChatModel):
     def invoke(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, *, stop: list[str] | None = None, **kwargs: Any
     ) -> Any:
-        with self._open(input, config, kwargs) as going:
+        return self._invoked(self._open(input, config, kwargs), stop)
+
+    def _invoked(self, going: _Going, stop: list[str] | None) -> Any:
+        with going:
             for attempt in going.call.attempts():
                 with attempt:
                     target = going.target(self._ready(attempt, going), attempt, stop)
@@ -218,7 +221,10 @@ class RoutedChatModel(BaseChatModel):
     async def ainvoke(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, *, stop: list[str] | None = None, **kwargs: Any
     ) -> Any:
-        async with self._open(input, config, kwargs) as going:
+        return await self._ainvoked(self._open(input, config, kwargs), stop)
+
+    async def _ainvoked(self, going: _Going, stop: list[str] | None) -> Any:
+        async with going:
             for attempt in going.call.attempts():
                 with attempt:
                     target = going.target(await self._aready(attempt, going), attempt, stop)
@@ -371,8 +377,8 @@ class RoutedChatModel(BaseChatModel):
         run_id: UUID | None = None,
         **kwargs: Any,
     ) -> LLMResult:
-        config = _config(callbacks, tags, metadata, run_name, run_id)
-        return _result([self.invoke(each, config, stop=stop, **kwargs) for each in messages])
+        configs = _configs(len(messages), callbacks, tags, metadata, run_name, run_id)
+        return _result([self._generated(each, config, stop, kwargs) for each, config in zip(messages, configs, strict=True)])
 
     @override
     async def agenerate(  # type: ignore[override]
@@ -387,8 +393,19 @@ class RoutedChatModel(BaseChatModel):
         run_id: UUID | None = None,
         **kwargs: Any,
     ) -> LLMResult:
-        config = _config(callbacks, tags, metadata, run_name, run_id)
-        return _result(list(await asyncio.gather(*(self.ainvoke(each, config, stop=stop, **kwargs) for each in messages))))
+        configs = _configs(len(messages), callbacks, tags, metadata, run_name, run_id)
+        several = (self._agenerated(each, config, stop, kwargs) for each, config in zip(messages, configs, strict=True))
+        return _result(await asyncio.gather(*several))
+
+    def _generated(self, prompt: list[BaseMessage], config: RunnableConfig, stop: list[str] | None, kwargs: dict[str, Any]) -> _Generated:
+        going = self._open(prompt, config, {**kwargs}, generating=True)
+        return going.generated(self._invoked(going, stop))
+
+    async def _agenerated(
+        self, prompt: list[BaseMessage], config: RunnableConfig, stop: list[str] | None, kwargs: dict[str, Any]
+    ) -> _Generated:
+        going = self._open(prompt, config, {**kwargs}, generating=True)
+        return going.generated(await self._ainvoked(going, stop))
 
     @override
     def _generate(self, *args: Any, **kwargs: Any) -> ChatResult:
@@ -420,7 +437,9 @@ class RoutedChatModel(BaseChatModel):
             return config
         return merge_configs({"callbacks": self.callbacks, "tags": self.tags or [], "metadata": own}, config)
 
-    def _open(self, input: LanguageModelInput, config: RunnableConfig | None, kwargs: dict[str, Any]) -> _Going:
+    def _open(
+        self, input: LanguageModelInput, config: RunnableConfig | None, kwargs: dict[str, Any], *, generating: bool = False
+    ) -> _Going:
         if "model" in kwargs:
             raise ConfigurationError(
                 f"RoutedChatModel was asked for model={kwargs['model']!r}, but the router chooses the model; "
@@ -468,7 +487,16 @@ class RoutedChatModel(BaseChatModel):
         call.handed_off = can_hand_off(router.policy.on_stop, position)
         if self.prompt_cache is not None:
             kwargs = with_caching(kwargs, self.prompt_cache, messages)
-        return _Going(call=call, prompt=prompt, config=config, late=late, kwargs=kwargs, position=position, buffer=self.buffer)
+        return _Going(
+            call=call,
+            prompt=prompt,
+            config=config,
+            late=late,
+            kwargs=kwargs,
+            position=position,
+            buffer=self.buffer,
+            generating=generating,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -480,12 +508,22 @@ class _Target:
     kwargs: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Generated:
+    """What came of one prompt: its generations, and how the model that gave them adds up what it told beside them."""
+
+    generations: list[ChatGeneration]
+    told: dict[str, Any] | None = None
+    added: Callable[[list[dict[str, Any] | None]], dict[str, Any]] | None = None
+    run_id: UUID | None = None
+
+
 class _Going:
     """One routed call while it goes on: its messages, its settings and the answer so far."""
 
     __slots__ = (
-        "_answer", "_buffer", "_capture", "_config", "_error", "_kwargs", "_late", "_position", "_stop", "_told", "_visit", "call",
-        "prompt",
+        "_answer", "_buffer", "_capture", "_config", "_error", "_generating", "_kwargs", "_late", "_model", "_position", "_stop", "_told",
+        "_visit", "call", "prompt",
     )  # fmt: skip
 
     def __init__(
@@ -498,9 +536,12 @@ class _Going:
         kwargs: dict[str, Any],
         position: Position,
         buffer: bool,
+        generating: bool = False,
     ) -> None:
         self.call = call
         self.prompt = prompt
+        self._generating = generating
+        self._model: Any = None
         self._config = config
         self._late = late
         self._kwargs = kwargs
@@ -619,11 +660,11 @@ class _Going:
             config.pop("run_id", None)
             config["metadata"] = {**(config.get("metadata") or {}), AGAIN: True}
         self.reset()
-        self._capture = None
-        if self.structured:
+        self._capture, self._model = None, model
+        if self.structured or self._generating:
             self._capture = _Capture()
             config["callbacks"] = with_handler(config.get("callbacks"), self._capture)
-        elif along and not hidden and not streaming:
+        if along and not hidden and not streaming:
             config["callbacks"] = with_handler(config.get("callbacks"), Shown(attempt))
         return _Target(runnable=runnable, config=config, kwargs=kwargs)
 
@@ -677,6 +718,19 @@ class _Going:
         if self.structured and isinstance(answer, dict):
             return _raw_stamped(cast("dict[str, Any]", answer), self.call.stamp())
         return answer
+
+    def generated(self, answer: Any) -> _Generated:
+        """All that the model gave, with the answer as its first generation."""
+        heard = self._capture.result if self._capture is not None else None
+        if self._capture is None or heard is None:  # a person's answer, not a model's
+            return _Generated(generations=[ChatGeneration(message=answer)])
+        first, *others = cast("list[ChatGeneration]", heard.generations[0])
+        return _Generated(
+            generations=[first.model_copy(update={"message": answer}), *others],
+            told=heard.llm_output,
+            added=self._model._combine_llm_outputs,
+            run_id=self._capture.run_id,
+        )
 
     def final(self, chunk: BaseMessage) -> BaseMessage:
         """The last chunk of a stream of messages, with the decision in it."""
@@ -803,10 +857,12 @@ class _Capture(BaseCallbackHandler):
 
     def __init__(self) -> None:
         self.message: BaseMessage | None = None
+        self.result: LLMResult | None = None
+        self.run_id: UUID | None = None
 
     @override
-    def on_llm_end(self, response: LLMResult, **kwargs: Any) -> None:
-        self.message = message_of(response)
+    def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
+        self.message, self.result, self.run_id = message_of(response), response, run_id
 
 
 def schemas_of(tools: Sequence[Any]) -> dict[str, Mapping[str, Any]]:
@@ -935,12 +991,21 @@ def _raw_stamped(answer: dict[str, Any], stamp: dict[str, Any]) -> dict[str, Any
     return type(answer)({**answer, "raw": stamped(raw, stamp)}) if isinstance(raw, BaseMessage) else answer
 
 
-def _config(
-    callbacks: Callbacks, tags: list[str] | None, metadata: dict[str, Any] | None, run_name: str | None, run_id: UUID | None
-) -> RunnableConfig:
-    given = {"callbacks": callbacks, "tags": tags, "metadata": metadata, "run_name": run_name, "run_id": run_id}
-    return cast("RunnableConfig", {key: value for key, value in given.items() if value is not None})
+def _configs(
+    count: int, callbacks: Callbacks, tags: list[str] | None, metadata: dict[str, Any] | None, run_name: str | None, run_id: UUID | None
+) -> list[RunnableConfig]:
+    """A config for each of several prompts; a run id is the first one's, for each has a run of its own."""
+    given = {"callbacks": callbacks, "tags": tags, "metadata": metadata, "run_name": run_name}
+    config = cast("RunnableConfig", {key: value for key, value in given.items() if value is not None})
+    return [config if run_id is None or index else {**config, "run_id": run_id} for index in range(count)]
 
 
-def _result(messages: Sequence[AIMessage]) -> LLMResult:
-    return LLMResult(generations=[[ChatGeneration(message=message)] for message in messages])
+def _result(several: Sequence[_Generated]) -> LLMResult:
+    """What came of several prompts, as one model would give it; figures of two models are added up as the first one's are."""
+    added = next((each.added for each in several if each.added is not None), None)
+    runs = [RunInfo(run_id=each.run_id) for each in several if each.run_id is not None]
+    return LLMResult(
+        generations=[list(each.generations) for each in several],
+        llm_output=added([each.told for each in several]) if added is not None else None,
+        run=runs if runs and len(runs) == len(several) else None,
+    )
