@@ -45,7 +45,7 @@ async def load_graph(target: str) -> LoadedGraph:
     Raises:
         ConfigurationError: there is no such file, module or name, it cannot be imported, or it is no graph.
     """
-    place, name = _parted(target)
+    place, name = parted(target)
     # A module that imports for seconds, or runs a model, must not hold up the loop's other work.
     module = await asyncio.to_thread(_imported, place)
     if not hasattr(module, name):
@@ -64,7 +64,8 @@ async def load_graph(target: str) -> LoadedGraph:
     )
 
 
-def _parted(target: str) -> tuple[str, str]:
+def parted(target: str) -> tuple[str, str]:
+    """The file or module a graph is in, and the graph's name there."""
     place, colon, name = target.rpartition(":")
     if not colon or not name.isidentifier() or not place:
         return target, "graph"
@@ -84,7 +85,7 @@ def _imported(place: str) -> ModuleType:
         if error.name is not None and (place == error.name or place.startswith(f"{error.name}.")):
             raise ConfigurationError(f"graph {place} is neither a file nor a module; {WANTED}") from None
         raise _trouble(place, error) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _trouble(place, error) from error
 
 
@@ -100,13 +101,13 @@ def _from_file(path: Path, place: str) -> ModuleType:
         sys.path.insert(0, folder)  # as `python file.py` does, for its neighbours
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise _trouble(place, error) from error
     return module
 
 
-def _trouble(place: str, error: Exception) -> Exception:
+def _trouble(place: str, error: BaseException) -> Exception:
     if isinstance(error, RoutedAgentsError):
         return error
     first = str(error).split("\n")[0]
@@ -118,7 +119,7 @@ async def _ready(named: Any, shown: str) -> Any:
     if callable(named) and not hasattr(named, "ainvoke") and not hasattr(named, "compile"):
         try:
             found = await _made(named)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise _trouble(shown, error) from error
     if not hasattr(found, "ainvoke") and hasattr(found, "compile"):
         found = found.compile()

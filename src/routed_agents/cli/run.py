@@ -6,19 +6,21 @@ import argparse
 import asyncio
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TextIO, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from routed_agents.cli import FOUND, INTERRUPTED, OK, say
 from routed_agents.cli.arguments import add_output, add_policy, number, policy_of
+from routed_agents.cli.files import apart, there
 from routed_agents.cli.progress import progress
 from routed_agents.cli.records import Complaints, read_records
 from routed_agents.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from routed_agents.cli.graphs import LoadedGraph
+    from routed_agents.cli.results import Results
     from routed_agents.cli.runner import Input, Result
     from routed_agents.telemetry.setup import Handle
 
@@ -52,16 +54,21 @@ def add_provider(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from routed_agents.cli.graphs import load_graph
+    from routed_agents.cli.results import results
     from routed_agents.cli.workspace import workspace
 
     policy = policy_of(args, tiers="embedded" if args.provider == "embedded" else "claude")
     _look_at_files(args)
     complaints = Complaints(args.input)
     summary = Summary()
-    with workspace(provider=args.provider, policy=policy, ledger=args.ledger, mode=args.mode), _results(args) as out:
+    with workspace(provider=args.provider, policy=policy, ledger=args.ledger, mode=args.mode):
         handle = _tracing(args.trace)
         try:
-            asyncio.run(_run(args, summary, complaints, out))
+            with asyncio.Runner() as loop:
+                loaded = loop.run(load_graph(args.graph))
+                with results(args.output, restart=args.restart) as out:
+                    loop.run(_run(args, loaded, summary, complaints, out))
         except KeyboardInterrupt:
             say(f"interrupted after {summary.ended} inputs; run the same command again to go on" if args.output else "interrupted")
             return INTERRUPTED
@@ -73,11 +80,9 @@ def run(args: argparse.Namespace) -> int:
     return FOUND if complaints.count or summary.failures or summary.stops else OK
 
 
-async def _run(args: argparse.Namespace, summary: Summary, complaints: Complaints, out: Results) -> None:
-    from routed_agents.cli.graphs import load_graph
+async def _run(args: argparse.Namespace, loaded: LoadedGraph, summary: Summary, complaints: Complaints, out: Results) -> None:
     from routed_agents.cli.runner import run_inputs
 
-    loaded = await load_graph(args.graph)
     if args.ledger and loaded.router is None:
         say(f"{args.graph} exposes no `router`, so {args.ledger} holds only what the graph itself writes there")
     with progress(loaded.name, None, shown=bool(args.output)) as advance:
@@ -105,8 +110,17 @@ def read_inputs(source: str, complaints: Complaints) -> Iterator[Input]:
             complaints(line, 'no messages; wanted "messages" (or "steps"): a list with at least one {"role", "content"}')
             continue
         name = str(record["id"]) if record.get("id") is not None else _named_after(cast("list[object]", messages))
-        seen[name] = seen.get(name, 0) + 1
-        yield Input(id=name if seen[name] == 1 else f"{name}#{seen[name]}", line=line, record=record)
+        yield Input(id=_unlike(seen, name), line=line, record=record)
+
+
+def _unlike(seen: dict[str, int], name: str) -> str:
+    """The name, with a number where an input before it has that name already; what is made up is a name like any other."""
+    taken = name
+    while taken in seen:
+        seen[name] += 1
+        taken = f"{name}#{seen[name]}"
+    seen[taken] = 1
+    return taken
 
 
 def _named_after(messages: list[object]) -> str:
@@ -126,12 +140,18 @@ def _inputs(args: argparse.Namespace, complaints: Complaints, done: frozenset[st
 
 def _look_at_files(args: argparse.Namespace) -> None:
     """Find out what cannot work before anything is started."""
-    if args.input != "-" and not Path(args.input).is_file():
-        raise ConfigurationError(f"input file {args.input} does not exist; name a JSONL file of inputs")
+    from routed_agents.cli.graphs import parted
+
+    if args.input != "-":
+        there(args.input, "input file", "name a JSONL file of inputs")
     for name in ("output", "ledger", "trace"):
         path = getattr(args, name)
-        if path and not Path(path).absolute().parent.is_dir():
+        if path and not Path(path.removeprefix("sqlite:///")).absolute().parent.is_dir():
             raise ConfigurationError(f"the folder of --{name} {path} does not exist; make it, or name another file")
+    apart(
+        [("--output", args.output), ("--trace", args.trace), ("--ledger", args.ledger)],
+        [("--input", None if args.input == "-" else args.input), ("graph", parted(args.graph)[0]), ("--policy", args.policy)],
+    )
 
 
 def _tracing(path: str | None) -> Handle | None:
@@ -140,63 +160,6 @@ def _tracing(path: str | None) -> Handle | None:
     from routed_agents.telemetry.setup import configure
 
     return configure(trace_file=path)
-
-
-# ---- results ----------------------------------------------------------------------------------------------------------
-
-
-class Results:
-    """Where result lines go; each is on its way to the disk before the next one is written."""
-
-    def __init__(self, file: TextIO, done: frozenset[str] = frozenset()) -> None:
-        self.file = file
-        self.done = done
-
-    def write(self, result: Result) -> None:
-        self.file.write(f"{json.dumps(result.to_record())}\n")
-        self.file.flush()
-
-    def __enter__(self) -> Results:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.file is not sys.stdout:
-            self.file.close()
-
-
-def _results(args: argparse.Namespace) -> Results:
-    if not args.output:
-        return Results(sys.stdout)
-    path = Path(args.output)
-    done = frozenset[str]() if args.restart or not path.exists() else kept(path)
-    return Results(path.open("w" if args.restart else "a", encoding="utf-8"), done)
-
-
-def kept(path: Path) -> frozenset[str]:
-    """Keep the lines of inputs that ended without error, and name those; failed ones and a torn last line are dropped.
-
-    Raises:
-        ConfigurationError: the file holds something else than results, so it is not touched.
-    """
-    done: set[str] = set()
-    beside = path.with_name(f"{path.name}.tmp")
-    with path.open("rb") as old, beside.open("wb") as new:
-        for number_, line in enumerate(old, start=1):
-            try:
-                record: object = json.loads(line)
-            except ValueError:
-                record = None
-            if not isinstance(record, dict) or "id" not in record or "error" not in record:
-                if not line.endswith(b"\n"):
-                    break  # torn
-                beside.unlink()
-                what = f"{path}, line {number_}, is no result of run"
-                raise ConfigurationError(f"{what}; name another --output, or use --restart to overwrite it")
-            if record["error"] is None and record["id"] not in done:
-                done.add(str(cast("dict[str, Any]", record)["id"]))
-                new.write(line if line.endswith(b"\n") else line + b"\n")
-    os.replace(beside, path)
-    return frozenset(done)
 
 
 class Summary:
