@@ -34,3 +34,12 @@ def test_demo_into_a_file_is_one_line(cli, tmp_path):
     (tmp_path / "out").write_text("x")
     code, _, err = cli("demo", "--out", tmp_path / "out")
     assert (code, "is a file; name a folder" in err) == (2, True)
+
+
+def test_demo_touches_no_ledger_and_no_trace_it_did_not_write(cli, tmp_path):
+    for name in ("ledger.db", "trace.jsonl"):
+        (tmp_path / name).write_text("precious")
+        code, _, err = cli("demo", "--limit", "1", "--out", tmp_path)
+        assert (code, err.count("\n"), f"holds a {name} that no demo" in err) == (2, 1, True)
+        assert (tmp_path / name).read_text() == "precious"
+        (tmp_path / name).unlink()

@@ -30,6 +30,10 @@ MORE: Final = ("coding_agent", "document_desk", "graded_rag", "supervisor", "pla
 """Shown by name."""
 SIMULATED: Final = "answers and costs are simulated: the embedded provider on this machine stands in for the models, and no money was spent"
 
+WRITTEN: Final = ("trace.jsonl", "ledger.db", "ledger.db-wal", "ledger.db-shm")
+MARK: Final = ".routed-agents-demo"
+"""Says that these files in a folder are a demo's."""
+
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.description = "Runs the example graphs over their inputs, and shows what each step cost, what stayed strong and why."
@@ -170,13 +174,18 @@ def _print_json(
 
 
 def _emptied(out: Path) -> Path:
-    """The output folder without an earlier demo's files, so that this demo's sums are its own."""
+    """The output folder without an earlier demo's files, so that this demo's sums are its own; nobody else's are touched."""
+    mark = out / MARK
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for name in ("trace.jsonl", "ledger.db", "ledger.db-wal", "ledger.db-shm"):
-            (out / name).unlink(missing_ok=True)
     except FileExistsError:
         raise ConfigurationError(f"--out {out} is a file; name a folder") from None
+    found = [name for name in WRITTEN if (out / name).exists()]
+    if found and not mark.is_file():
+        raise ConfigurationError(f"--out {out} holds a {found[0]} that no demo is known to have written; name another folder, or move it")
+    for name in found:
+        (out / name).unlink()
+    mark.write_text("The demo wrote trace.jsonl and ledger.db in this folder, and the next one replaces them.\n", encoding="utf-8")
     return out
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from json import dumps
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from routed_agents.cli import FOUND, OK, say
 from routed_agents.cli.arguments import add_output, number
+from routed_agents.cli.files import TRACE, apart, replacing, there
 from routed_agents.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -54,13 +54,14 @@ def opened(path: str) -> Generator[Ledger]:
     """A ledger to read; a path without one is an error and stays as it is.
 
     Raises:
-        ConfigurationError: there is no such file.
+        ConfigurationError: there is no such file, or nothing in it.
     """
     from routed_agents.ledger import Ledger
 
-    place = Path(path.removeprefix("sqlite:///"))
-    if not place.is_file() or not place.stat().st_size:
-        raise ConfigurationError(f"ledger {path} does not exist; name a file that Ledger.sqlite or run --ledger wrote")
+    wanted = "name a file that Ledger.sqlite or run --ledger wrote"
+    place = there(path.removeprefix("sqlite:///"), "ledger", wanted, regular=True)
+    if not place.stat().st_size:
+        raise ConfigurationError(f"ledger {path} is empty; {wanted}")
     with Ledger.sqlite(place) as ledger:
         yield ledger
 
@@ -94,6 +95,8 @@ def write_page(args: argparse.Namespace) -> int:
         raise ConfigurationError("--html needs something to read; name a LEDGER, or trace files with --trace")
     if out.is_dir() or not out.absolute().parent.is_dir():
         raise ConfigurationError(f"--html {out} cannot be written; name a file in a folder that exists")
+    read = [("LEDGER", args.ledger), *[("--trace", name) for name in args.trace], ("--outcomes", args.outcomes)]
+    apart([("--html", args.html)], read)
     troubles: list[str] = []
 
     def complain(trouble: Trouble | str) -> None:
@@ -105,16 +108,13 @@ def write_page(args: argparse.Namespace) -> int:
             with opened(args.ledger):  # finds out whether it is one
                 calls.add_ledger(args.ledger.removeprefix("sqlite:///"))
         for name in args.trace:
-            if not Path(name).is_file():
-                raise ConfigurationError(f"trace file {name} does not exist; name one that run --trace or configure(trace_file=...) wrote")
-            calls.add_trace(name, on_trouble=complain)
+            calls.add_trace(there(name, "trace file", TRACE), on_trouble=complain)
         if args.outcomes:
             calls.add_outcomes(_outcomes(args.outcomes, complain))
         whole = page(calls, title=args.title, chains=args.chains or CHAINS, troubles=len(troubles))
         totals = calls.totals()
-    beside = out.with_name(f"{out.name}.tmp")
-    beside.write_text(whole, encoding="utf-8")
-    os.replace(beside, out)
+    with replacing(out) as file:
+        file.write(whole.encode())
     if args.json:
         print(dumps({"page": str(out), "bytes": len(whole.encode()), "troubles": len(troubles), **totals}))
     else:

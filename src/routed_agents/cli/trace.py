@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from routed_agents.cli import FOUND, OK, Parser, say
 from routed_agents.cli.arguments import add_output, number
-from routed_agents.errors import ConfigurationError
+from routed_agents.cli.files import TRACE, apart, replacing, there
 
 if TYPE_CHECKING:
     from routed_agents.offline.traces import Trouble
@@ -76,9 +78,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     taken.add_argument("--traceback", action="store_true", help=argparse.SUPPRESS)
 
 
-def _there(path: str) -> None:
-    if not Path(path).is_file():
-        raise ConfigurationError(f"trace file {path} does not exist; name one that run --trace or configure(trace_file=...) wrote")
+def _there(path: str) -> Path:
+    return there(path, "trace file", TRACE)
 
 
 class _Told:
@@ -201,13 +202,13 @@ def read(args: argparse.Namespace) -> int:
     from routed_agents.cli.records import Complaints
     from routed_agents.offline.exports import Found, read_export
 
-    if not Path(args.file).is_file():
-        raise ConfigurationError(f"{args.file} does not exist; name an export")
+    there(args.file, "", "name an export")
+    apart([("--output", args.output)], [("FILE", args.file)])
     complaints, found, written = Complaints(args.file), Found(), 0
     with _output(args.output) as out:
         for record in read_export(args.file, format=args.format, found=found, on_trouble=complaints):
             written += 1
-            out.write(f"{json.dumps(record, ensure_ascii=False)}\n")
+            out.write(f"{json.dumps(record)}\n")
     complaints.close()
     left = [
         f"{found.empty} without captured messages left out" if found.empty else "",
@@ -217,16 +218,11 @@ def read(args: argparse.Namespace) -> int:
     return FOUND if complaints.count or not written else OK
 
 
-class _output:
-    """Standard output, or a file that is closed at the end."""
-
-    def __init__(self, path: str | None) -> None:
-        self.path = path
-
-    def __enter__(self) -> TextIO:
-        self.file = sys.stdout if self.path is None else Path(self.path).open("w", encoding="utf-8")
-        return self.file
-
-    def __exit__(self, *_: object) -> None:
-        if self.path is not None:
-            self.file.close()
+@contextmanager
+def _output(path: str | None) -> Generator[TextIO]:
+    """Standard output, or a file that is there once it is whole."""
+    if path is None:
+        yield sys.stdout
+        return
+    with replacing(Path(path)) as file, io.TextIOWrapper(file, encoding="utf-8", write_through=True) as text:
+        yield text

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from routed_agents.cli import FOUND, OK, say
 from routed_agents.cli.arguments import add_output, add_policy, policy_of
+from routed_agents.cli.files import TRACE, there
 from routed_agents.cli.records import Complaints, read_steps
 from routed_agents.errors import ConfigurationError
 
@@ -54,9 +54,7 @@ def _from_trace(step: str, path: str) -> Iterator[tuple[str, dict[str, Any], str
     from routed_agents.offline.traces import read_spans
     from routed_agents.telemetry import names
 
-    if not Path(path).is_file():
-        raise ConfigurationError(f"trace file {path} does not exist; name one that configure(trace_file=...) or run --trace wrote")
-    spans = [span for span in read_spans(path) if span.attributes.get(names.STEP) == step]
+    spans = [span for span in read_spans(there(path, "trace file", TRACE)) if span.attributes.get(names.STEP) == step]
     if not spans:
         return
     leaves = sorted((span for span in spans if names.ATTEMPT in span.attributes), key=lambda span: span.start_ns)
