@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -46,6 +47,21 @@ def test_the_three_added_lines_route_an_agent(tmp_path: Path) -> None:
     script.write_text(code, encoding="utf-8")
     ran = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert re.fullmatch(r"\$0\.\d+; all-strong \$0\.\d+; 1 step, 1 cheap \(simulated\)\n", ran.stdout), ran.stdout + ran.stderr
+
+
+def test_the_demo_prints_the_tree_shown(tmp_path: Path) -> None:
+    (shown,) = [each for each in blocks("text") if "desk-020" in each]
+    argv = [sys.executable, "-m", "routed_agents", "demo", "--graph", "support_desk", "--limit", "20", "--out", str(tmp_path)]
+    env = {**os.environ, "COLUMNS": "80"}
+    ran = subprocess.run(argv, cwd=README.parent, env=env, capture_output=True, text=True, timeout=120, check=False)
+    _, title, rest = ran.stdout.partition("support_desk · desk-020 (simulated)")
+    assert _timeless(title + rest.partition("\n\n")[0]) == _timeless(shown)
+
+
+def _timeless(tree: str) -> list[str]:
+    """Its lines, without how long the run took."""
+    title, *rest = [line.rstrip() for line in tree.strip().splitlines()]
+    return [title.rpartition(" · ")[0], *rest]
 
 
 PINS = README.parent / "docs" / "pins.md"

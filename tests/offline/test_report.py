@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from routed_agents.ledger import Entry, Ledger
-from routed_agents.offline.report import Table, by_class, by_guard, by_label, by_model, cost_table, kept_strong, render
+from routed_agents.offline.report import Table, by_class, by_guard, by_kind, by_label, by_model, cost_table, kept_strong, render
 from routed_agents.pricing import Cost, Usage
 
 CHEAP, STRONG = "claude-haiku-5-5", "claude-opus-5-5"
@@ -119,6 +119,15 @@ def test_simulated_is_in_the_title(simulated: Iterable[bool], said: str) -> None
 
 def test_labels_group_and_the_unlabelled_are_one_group() -> None:
     assert {name: row["steps"] for name, row in records(by_label(ledger(*MIXED), "tenant")).items()} == {"acme": 2, "(none)": 1}
+
+
+def test_what_judges_cost_stands_beside_what_the_steps_cost() -> None:
+    table = by_kind(ledger(*MIXED, entry("a", kind="judge", cost=10**8, baseline=None)))
+    assert {name: (row["steps"], row["cost_usd"]) for name, row in records(table).items()} == {
+        "attempt": (3, "0.012000000000"),
+        "judge": (1, "0.000100000000"),
+    }
+    assert table.to_json()["total"]["cost_usd"] == "0.012100000000"
 
 
 def test_classes_and_models_are_spelled_out() -> None:

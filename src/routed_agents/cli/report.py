@@ -25,6 +25,7 @@ TABLES: Final = {
     "model": "by_model",
     "reason": "by_guard",
     "kept": "kept_strong",
+    "kind": "by_kind",
 }
 USUAL: Final = ("tier", "class", "reason")
 

@@ -90,6 +90,15 @@ def by_decided(ledger: Ledger, **where: Unpack[Where]) -> Table:
     return _summed(ledger, "decided_tier", "decided", "Cost by decided tier", where)
 
 
+def by_kind(ledger: Ledger, **where: Unpack[Where]) -> Table:
+    """What the attempts at the steps cost, and what the calls that judged or checked them did."""
+    groups, total = ledger.totals("kind", **where), ledger.total(**where)
+    rows = {name: (name, sums.steps, sums.tokens, _cost(sums), sums.unpriced) for name, sums in {**groups, "total": total}.items()}
+    title, simulated = _titled("Cost by kind of call", total)
+    columns = (Column(key="kind", name="kind", form="text"), STEPS, Column(key="tokens", name="tokens"), COST, UNPRICED_CALLS)
+    return Table(title=title, columns=columns, total=rows.pop("total"), rows=tuple(rows.values()), simulated=simulated)
+
+
 def by_label(ledger: Ledger, key: str, **where: Unpack[Where]) -> Table:
     """What each value of a label cost, such as each tenant."""
     return _summed(ledger, f"label:{key}", key, f"Cost by {key}", where)
@@ -288,12 +297,16 @@ def _row(name: str, sums: Totals) -> tuple[Value, ...]:
         sums.steps,
         sums.attempts,
         sums.tokens,
-        None if sums.unpriced and not sums.cost_pico else sums.cost_pico,
+        _cost(sums),
         sums.unpriced,
         baseline,
         saving,
         None if baseline is None or saving is None else round(saving / baseline, 4),
     )
+
+
+def _cost(sums: Totals) -> int | None:
+    return None if sums.unpriced and not sums.cost_pico else sums.cost_pico
 
 
 def _baselines(ledger: Ledger, where: Where) -> list[str]:
