@@ -14,12 +14,16 @@ from fractions import Fraction
 from functools import cache
 from importlib.metadata import version
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, cast
 
 from routed_agents.errors import ConfigurationError
 from routed_agents.steps import field_of
+
+if TYPE_CHECKING:
+    from routed_agents.tiers import Tier
 
 UsageSource = Literal["reported", "estimated", "missing"]
 
@@ -397,6 +401,15 @@ class Prices:
     def prepare(self, models: Iterable[str]) -> tuple[str, ...]:
         """Look the models up now, so that no call waits for it; returns those without a price."""
         return tuple([model for model in models if self.card(model) is None])
+
+    def swapped(self, tiers: Iterable[Tier]) -> list[tuple[Tier, Tier]]:
+        """Neighbouring tiers of which the lower is the dearer one, by their price per prompt token."""
+        found: list[tuple[Tier, Tier]] = []
+        for below, above in pairwise(tiers):
+            lower, upper = (self.card(tier.deployments[0].price_key) for tier in (below, above))
+            if lower is not None and upper is not None and lower.modes["standard"][0].input > upper.modes["standard"][0].input:
+                found.append((below, above))
+        return found
 
     def _find(self, model: str, provider: str | None) -> _Dated | None:
         if own := self._own.get(model):

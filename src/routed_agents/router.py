@@ -9,7 +9,6 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import replace
 from fractions import Fraction
 from functools import cache, lru_cache
-from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Final, Literal, cast
@@ -301,13 +300,8 @@ class Router:
 
     def _warn_of_order(self) -> None:
         """A lower tier that is dearer than a higher one is a mistake nobody should find on the bill."""
-        tiers = self.policy.tiers
-        for below, above in pairwise(tiers):
-            lower, upper = (self.prices.card(tier.deployments[0].price_key) for tier in (below, above))
-            if lower is not None and upper is not None and lower.modes["standard"][0].input > upper.modes["standard"][0].input:
-                log.warning(
-                    'tier "%s" (%s) is dearer than tier "%s" (%s); are they swapped?', below.name, below.model, above.name, above.model
-                )
+        for below, above in self.prices.swapped(self.policy.tiers):
+            log.warning('tier "%s" (%s) is dearer than tier "%s" (%s); are they swapped?', below.name, below.model, above.name, above.model)
 
     def _warn_of_judges(self) -> None:
         """A judge that is as dear as the strong tier costs more than it can save."""

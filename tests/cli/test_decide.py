@@ -61,6 +61,26 @@ def test_bad_lines_are_named_and_the_rest_is_decided(cli, lines):
     assert [line[: len(start)] for line, start in zip(found, wanted, strict=True)] == wanted
 
 
+def test_json_over_several_lines_is_said_once(cli, lines):
+    path = lines(json.dumps([said(EASY, id="a"), said("hi", id="b")], indent=2).encode())
+    code, out, err = cli("decide", path)
+    assert (code, out, err.count("\n"), "line 1: JSON over several lines; wanted JSON lines" in err) == (1, "", 1, True)
+
+
+@pytest.mark.parametrize(("closed", "wanted"), [("stdin", "standard input is closed"), ("stdout", "standard output is closed")])
+def test_a_closed_stream_is_one_line(closed, wanted, cli, monkeypatch):
+    monkeypatch.setattr(sys, closed, None)
+    code, _, err = cli("decide", "-")
+    assert (code, err.count("\n"), wanted in err) == (2, 1, True)
+
+
+def test_control_characters_of_a_step_reach_no_terminal(cli, lines):
+    path = lines(said(EASY, id="a\x1b[31m"))
+    for argv in (["decide", path, "--explain"], ["why", "a\x1b[31m", "--steps", path], ["why", "b\x1b[31m", "--steps", path]):
+        _, out, err = cli(*argv)
+        assert ("\x1b" in out + err, "\\x1b[31m" in out + err) == (False, True)
+
+
 def test_five_megabyte_message_is_decided(cli, lines):
     code, out, err = cli("decide", lines(said("word " * 1_000_000, id="long")))
     row = parsed(out)[0]

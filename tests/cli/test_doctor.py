@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import socket
+import warnings
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.util._once import Once
 
-from routed_agents.cli.doctor import _endings
+from routed_agents.cli.doctor import _endings, _warnings_in_one_line
 from routed_agents.cli.lifecycle import ending_of
 from routed_agents.policy import Policy
 from routed_agents.tiers import Deployment, Tiers
@@ -95,6 +96,30 @@ def test_a_missing_price_is_named(cli, echo, tmp_path):
     policy.write_text(UNPRICED)
     code, found = diagnosed(cli, echo, "--policy", policy)
     assert (code, "nobody-knows-1" in found["price_missing"][0]) == (1, True)
+
+
+def test_swapped_tiers_are_wrong(cli, echo, tmp_path):
+    policy = tmp_path / "policy.toml"
+    policy.write_text('[tiers]\ncheap = "anthropic:claude-opus-5-5"\nstrong = "anthropic:claude-haiku-5-5"\n')
+    code, found = diagnosed(cli, echo, "--policy", policy)
+    assert (code, "are they swapped?" in found["tiers_swapped"][0]) == (1, True)
+
+
+def test_traceback_shows_the_error_of_a_call(cli, echo, tmp_path):
+    broken = tmp_path / "broken.py"
+    broken.write_text("from echo_graph import builder\ngraph = builder.compile()\n")
+    assert "run with --traceback" in diagnosed(cli, broken, "--input", "explode")[1]["graph_failed"][0]
+    with pytest.raises(ValueError, match="boom"):
+        cli("doctor", broken, "--input", "explode", "--traceback")
+    with pytest.raises((TypeError, UserWarning), match="nope"):
+        cli("doctor", "--option", "nope=1", "--traceback")
+
+
+def test_a_librarys_warning_is_one_line(capsys):
+    with pytest.MonkeyPatch.context() as patch, _warnings_in_one_line():
+        patch.setattr(warnings, "filters", [])
+        warnings.warn("two\nlines", UserWarning, stacklevel=1)
+    assert capsys.readouterr().err == "routed-agents: two lines\n"
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,40 @@ def test_check_tells_of_models_without_a_price(cli, tmp_path):
     assert (code, 'no price is known for "our-own-model"' in err) == (0, True)
 
 
+@pytest.mark.parametrize(
+    ("cheap", "wanted"),
+    [
+        ("anthropic:claude-opus-5-5", 'tier "cheap" (claude-opus-5-5) is dearer than tier "strong" (claude-haiku-5-5): are they swapped?'),
+        ("anthropic:claude-haiku-5-5", 'tiers "cheap" and "strong" are the same model'),
+    ],
+)
+def test_check_tells_of_tiers_in_no_order(cheap, wanted, cli, tmp_path):
+    path = tmp_path / "policy.toml"
+    path.write_text(f'[tiers]\ncheap = "{cheap}"\nstrong = "anthropic:claude-haiku-5-5"\n')
+    code, _, err = cli("policy", "check", path)
+    assert (code, err.count("\n"), wanted in err) == (0, 1, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ('[tiers]\ncheap = "anthropic:"\nstrong = "x"\n', '"anthropic:" names no model in {file}, line 2, [tiers]'),
+        ('[checks.judge]\nmodel = ""\ntask_classes = ["classification"]\n', '"" names no model in {file}, line 2, [checks.judge]'),
+        (f"x = {'1' * 5000}\n", "{file} holds a number that cannot be read"),
+    ],
+)
+def test_what_names_no_model_and_what_is_no_number_is_named_with_its_place(text, wanted, cli, tmp_path):
+    path = tmp_path / "policy.toml"
+    path.write_text(text)
+    code, _, err = cli("policy", "check", path)
+    assert (code, err.count("\n"), wanted.format(file=path) in err) == (1, 1, True)
+
+
+def test_show_takes_one_policy(cli):
+    code, _, err = cli("policy", "show", "a.toml", "--policy", "b.toml")
+    assert (code, err.count("\n"), "name one of them" in err) == (2, 1, True)
+
+
 def test_shown_toml_is_a_policy_file_with_the_same_hash(cli, tmp_path):
     path = tmp_path / "policy.toml"
     path.write_text(cli("policy", "show", "--stance", "conservative", "--toml")[1])

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -113,6 +114,8 @@ def test_broken_off_run_goes_on_where_it_stopped(how, cli, lines, echo, tmp_path
         (f"{ECHO}\nflow = builder.compile()", "{file}", "it has flow: name one, like"),
         ("graph = 5", "{file}", "wanted a compiled LangGraph graph"),
         ("import nowhere_to_be_found", "{file}", "cannot be imported: ModuleNotFoundError: No module named 'nowhere_to_be_found'"),
+        ("raise SystemExit(3)", "{file}", "cannot be imported: SystemExit: 3"),
+        ("def graph():\n    raise SystemExit(3)", "{file}", "cannot be imported: SystemExit: 3"),
         ("def graph(:", "{file}", "cannot be imported: SyntaxError"),
         ("def graph():\n    raise KeyError('x')", "{file}", "cannot be imported: KeyError"),
         ("", "nothing.py", "nothing.py does not exist"),
@@ -167,6 +170,7 @@ def test_closed_port_is_said_before_anything_runs(cli, lines, routed, monkeypatc
     [
         (["--input", "nothing.jsonl"], "input file nothing.jsonl does not exist"),
         (["--input", "{input}", "--output", "no/where/out.jsonl"], "the folder of --output no/where/out.jsonl does not exist"),
+        (["--input", "."], "input file . is a directory"),
         (["--input", "{input}", "--policy", "{policy}"], 'unknown tier "opus"'),
     ],
 )
@@ -176,6 +180,21 @@ def test_wrong_file_is_one_line(argv, wanted, cli, lines, echo, tmp_path):
     path = lines(said("hi"))
     code, _, err = cli("run", echo, *[each.format(input=path, policy=policy) for each in argv])
     assert (code, err.count("\n"), wanted in err) == (2, 1, True)
+
+
+def test_a_node_that_ends_the_program_is_one_line(cli, lines, tmp_path):
+    graph = tmp_path / "leaving.py"
+    graph.write_text(f"{ECHO.replace('raise ValueError', 'raise SystemExit')}\ngraph = builder.compile()\n")
+    code, _, err = cli("run", graph, "--input", lines(said("explode")))
+    assert (code, err.count("\n"), "ended the program (SystemExit: boom" in err) == (2, 1, True)
+
+
+def test_input_may_be_a_pipe(cli, echo, tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    threading.Thread(target=lambda: pipe.write_text(json.dumps(said("hi", id="a"))), daemon=True).start()
+    code, out, _ = cli("run", echo, "--input", pipe)
+    assert (code, ids(parsed(out))) == (0, ["a"])
 
 
 def test_routed_run_leaves_bill_ledger_and_trace_that_agree(lines, routed, tmp_path, cli):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from decimal import Decimal
@@ -79,6 +81,55 @@ def test_read_writes_records_that_decide_reads(cli: Cli, tmp_path: Path) -> None
     assert (code, json.loads(out)["id"]) == (0, "619983acb8e38ee0")
 
 
+def test_an_empty_ledger_is_said_to_be_empty(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "l.db").touch()
+    code, _, err = cli("report", tmp_path / "l.db")
+    assert (code, "l.db is empty; name a file" in err) == (2, True)
+
+
+def test_sql_prints_json_also_where_a_number_is_none(cli: Cli) -> None:
+    pytest.importorskip("duckdb")
+    query = "SELECT 'nan'::DOUBLE AS a, ['-inf'::DOUBLE, 1] AS b"
+    assert cli("trace", "sql", EXPORT, query, "--json")[1] == '{"a": "NaN", "b": ["-Infinity", 1.0]}\n'
+
+
+def test_top_of_nothing_is_one_line_and_no_table(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").touch()
+    code, out, err = cli("trace", "top", tmp_path / "t.jsonl")
+    assert (code, out, "holds no routed step" in err) == (1, "", True)
+
+
+@pytest.mark.parametrize("columns", [5, 20, 40, 79])
+def test_a_narrow_terminal_loses_no_number(columns: int, cli: Cli, recorded: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    trace, place = recorded
+    for argv, wanted in ((["trace", "top", trace], ("cost", "saving")), (["report", place, "--by", "tier"], ("all-strong", "saved"))):
+        lines = cli(*argv)[1].splitlines()
+        header = next(number for number, line in enumerate(lines) if wanted[0] in line)
+        assert wanted[1] in lines[header]
+        assert len({len(line) for line in lines[header : header + 4]}) == 1
+
+
+def test_a_reader_of_trees_that_goes_away_is_no_error(recorded: tuple[Path, Path]) -> None:
+    argv = [sys.executable, "-m", "routed_agents", "trace", "tree", str(recorded[0])]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait(20)) == (b"", 0)
+
+
+def test_records_that_are_read_are_ascii_whatever_is_in_them(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "e.jsonl").write_text(EXPORT.read_text().replace("Where is my", "\\ud800 Où est ma"), encoding="utf-8")
+    assert cli("trace", "read", tmp_path / "e.jsonl", "--output", tmp_path / "steps.jsonl")[0] == 0
+    found = (tmp_path / "steps.jsonl").read_bytes()
+    assert (found.isascii(), b"\\ud800 O\\u00f9 est ma" in found, found.decode()) == (
+        True,
+        True,
+        cli("trace", "read", tmp_path / "e.jsonl")[1],
+    )
+
+
 def test_send_to_nobody_counts_the_failures(cli: Cli) -> None:
     code, out, err = cli("trace", "send", EXPORT, "--endpoint", "http://127.0.0.1:9", "--json")
     assert (code, json.loads(out)["failed"], "does not answer" in err) == (1, 2, True)
@@ -102,6 +153,13 @@ def test_a_page_of_ledger_and_trace_counts_each_call_once(cli: Cli, recorded: tu
         (["report", "--html", "x.html", "--trace", "t", "--by", "tier"], "--by is for tables"),
         (["trace", "sql", "none.jsonl", "SELECT 1"], "does not exist"),
         (["trace", "read", "none.jsonl"], "does not exist"),
+        (["trace", "read", "."], ". is a directory"),
+        (["trace", "tree", "."], "trace file . is a directory"),
+        (["report", "."], "ledger . is a directory"),
+        (["report", os.devnull], "is no regular file"),
+        (["trace", "sql", __file__, "SELECT 1"], "holds no trace"),
+        (["trace", "sql", str(EXPORT), " "], "the query is empty"),
+        (["trace", "send", str(EXPORT), "--endpoint", "http://[::1"], "is no HTTP address"),
     ],
 )
 def test_misuse_is_one_line(cli: Cli, argv: list[str], wanted: str) -> None:

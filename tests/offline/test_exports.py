@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -90,3 +91,28 @@ def test_a_file_that_is_no_json_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("a,b\n1,2\n")
     with pytest.raises(ConfigurationError, match="neither JSON lines nor one JSON document"):
         list(read_export(tmp_path / "x.csv"))
+
+
+def test_a_broken_first_line_is_named_and_the_rest_is_read(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_text("{torn\n" + "[" * 100_000 + "\n" + (EXPORTS / "genai.jsonl").read_text())
+    troubles: list[int] = []
+    assert len(list(read_export(tmp_path / "t.jsonl", on_trouble=lambda line, _: troubles.append(line)))) == 1
+    assert troubles == [1, 2]
+
+
+def test_what_is_packed_is_known_by_its_bytes_and_not_by_its_name(tmp_path: Path) -> None:
+    plain = (EXPORTS / "genai.jsonl").read_bytes()
+    (tmp_path / "packed.jsonl").write_bytes(gzip.compress(plain))
+    (tmp_path / "plain.gz").write_bytes(plain)
+    assert [len(list(read_export(tmp_path / name))) for name in ("packed.jsonl", "plain.gz")] == [1, 1]
+    assert [len(list(read_spans(tmp_path / name))) for name in ("packed.jsonl", "plain.gz")] == [2, 2]
+
+
+def test_a_cut_gzip_gives_what_is_whole(tmp_path: Path) -> None:
+    line = (EXPORTS / "genai.jsonl").read_bytes()
+    noise = b"".join([b"%x" % (number * 7919 % 100_003) for number in range(20_000)])
+    whole = gzip.compress(line + b'{"x": "' + noise + b'"}\n')
+    (tmp_path / "t.jsonl.gz").write_bytes(whole[: len(whole) * 2 // 3])
+    troubles: list[str] = []
+    assert len(list(read_export(tmp_path / "t.jsonl.gz", on_trouble=lambda _, why: troubles.append(why)))) == 1
+    assert ["breaks off" in why for why in troubles] == [True]

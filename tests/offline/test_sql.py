@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable
 from decimal import Decimal
@@ -154,3 +155,10 @@ def test_a_query_that_duckdb_refuses_says_why(asking: Callable[..., Ask]) -> Non
 def test_the_benchmark_asks_all_three_ways_the_same(tmp_path: Path, question: Any) -> None:
     make_trace(tmp_path / "t.jsonl", 700)
     assert compared(tmp_path / "t.jsonl", question, rounds=1, note="").rounds == 1  # which compares the answers first
+
+
+def test_a_gzipped_trace_is_known_by_its_bytes(tmp_path: Path) -> None:
+    file = tmp_path / "trace.jsonl"
+    file.write_bytes(gzip.compress(json.dumps(TWO_PROCESSES).encode()))
+    with Spans(file) as spans:
+        assert [tuple(row) for row in spans.ask("SELECT count(*) FROM spans")[1]] == [(5,)]

@@ -82,6 +82,13 @@ def test_a_broken_line_in_the_middle_is_passed_over(tmp_path: Path) -> None:
     assert [(each.line, each.torn) for each in troubles] == [(2, False), (4, False)]
 
 
+def test_a_line_nested_too_deeply_is_passed_over(tmp_path: Path) -> None:
+    file, troubles = tmp_path / "t.jsonl", list[Trouble]()
+    file.write_text(line(span("a")) + "[" * 100_000 + "\n" + line(span("b")))
+    assert [each.span_id for each in read_spans(file, on_trouble=troubles.append)] == ["a", "b"]
+    assert [each.line for each in troubles] == [2]
+
+
 def test_a_cut_gzip_gives_what_is_whole(tmp_path: Path) -> None:
     file, troubles = tmp_path / "t.jsonl.gz", list[Trouble]()
     noise = "".join(f"{number * 7919 % 100_003:x}" for number in range(20_000))

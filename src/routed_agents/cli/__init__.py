@@ -6,6 +6,7 @@ import argparse
 import difflib
 import io
 import os
+import re
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -27,6 +28,8 @@ OK: Final = 0
 FOUND: Final = 1
 MISUSED: Final = 2
 INTERRUPTED: Final = 130
+CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""All but tabs and line breaks."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,12 +38,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison]
+        say("standard output is closed; wanted somewhere to write, such as a file or > /dev/null")
+        return MISUSED
+    args = None
     try:
         args = _parser(given).parse_args(given)
         code: int = args.act(args)
         sys.stdout.flush()
     except SystemExit as leaving:
-        return leaving.code if isinstance(leaving.code, int) else MISUSED
+        if args is None:
+            return leaving.code if isinstance(leaving.code, int) else MISUSED
+        say(f"the code that was run ended the program (SystemExit: {leaving.code}); wanted a graph that returns")
+        return MISUSED
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
@@ -56,7 +66,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def say(line: str) -> None:
     """One line for the person at the terminal; never mixed into the output."""
-    print(f"routed-agents: {' '.join(line.split())}", file=sys.stderr)
+    if sys.stderr is not None:  # pyright: ignore[reportUnnecessaryComparison]
+        print(f"routed-agents: {harmless(' '.join(line.split()))}", file=sys.stderr)
+
+
+def harmless(text: str) -> str:
+    """Text with its control characters spelled out: what came with a file must not steer a terminal."""
+    return CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 class Parser(argparse.ArgumentParser):

@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 
-from routed_agents.cli import FOUND, OK
+from routed_agents.cli import FOUND, OK, harmless
 from routed_agents.cli.arguments import add_output, add_policy, policy_of
 from routed_agents.cli.progress import progress
 from routed_agents.cli.records import Complaints, read_steps
@@ -40,7 +40,7 @@ def decide(args: argparse.Namespace) -> int:
                 complaints(number, f"cannot be decided: {type(error).__name__}: {error}")
                 continue
             if args.explain and not args.json:
-                sys.stdout.write(f"{policy.explain(decision)}\n\n")
+                sys.stdout.write(f"{harmless(policy.explain(decision))}\n\n")
             else:
                 record = decision.to_record(evidence=args.explain or policy.capture_evidence)
                 if args.explain:

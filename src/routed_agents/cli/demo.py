@@ -17,8 +17,7 @@ from routed_agents.cli.run import Summary, add_provider, read_inputs
 from routed_agents.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from routed_agents.cli.printer import Printer
     from routed_agents.cli.runner import Result
     from routed_agents.ledger import Ledger
     from routed_agents.telemetry.setup import Handle
@@ -54,6 +53,7 @@ def demo(args: argparse.Namespace) -> int:
         from routed_agents.cli.workspace import check_anthropic
 
         check_anthropic(os.environ)
+    from routed_agents.cli.printer import Printer
     from routed_agents.cli.workspace import workspace
     from routed_agents.ledger import Ledger
     from routed_agents.policy import Policy
@@ -62,7 +62,7 @@ def demo(args: argparse.Namespace) -> int:
     out = _emptied(Path(args.out))
     trace_file, ledger_file = out / "trace.jsonl", out / "ledger.db"
     policy = Policy.default(tiers="embedded" if args.provider == "embedded" else "claude")
-    console = None if args.json else _console()
+    console = None if args.json else Printer()
     if console is not None:
         if args.provider == "embedded":
             console.print(f"{SIMULATED[:1].upper()}{SIMULATED[1:]}.", style="bold yellow", soft_wrap=True)
@@ -131,13 +131,13 @@ def sums_of(ledger: Ledger, trace_file: Path) -> dict[str, int]:
 
 
 def _print(
-    console: Console, args: argparse.Namespace, summary: Summary, ledger: Ledger, sums: dict[str, int], trace_file: Path, ledger_file: Path
+    console: Printer, args: argparse.Namespace, summary: Summary, ledger: Ledger, sums: dict[str, int], trace_file: Path, ledger_file: Path
 ) -> None:
     from routed_agents.offline import report
     from routed_agents.pricing import usd_of
 
     for table in (report.kept_strong(ledger), report.by_class(ledger), report.by_guard(ledger), report.cost_table(ledger)):
-        console.print(report.render(table))
+        console.table(table)
     spans, kept, rows = sums["leaf_spans"], sums["ledger"], sums["table"]
     equal = spans == kept == rows
     verdict = "[green]equal[/]" if equal else "[bold red]NOT EQUAL[/]"
@@ -189,17 +189,11 @@ def _emptied(out: Path) -> Path:
     return out
 
 
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console(highlight=False)
-
-
 ALIKE: Final = 3
 """Runs of a graph drawn in full before those that went the same way are shown in one line each."""
 
 
-def _live(console: Console | None) -> Any:
+def _live(console: Printer | None) -> Any:
     """Prints each finished run at once: as a tree, or in a line when runs of its graph with the same tiers were drawn before."""
     if console is None:
         return False

@@ -6,12 +6,14 @@ import argparse
 import asyncio
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from routed_agents.cli import FOUND, OK
+from routed_agents.cli import FOUND, OK, say
 from routed_agents.cli.arguments import add_output, add_policy, policy_of
 from routed_agents.cli.run import add_provider
 from routed_agents.errors import ConfigurationError, StepStopped
@@ -85,20 +87,33 @@ def doctor(args: argparse.Namespace) -> int:
     options = dict(_option(each) for each in args.option)
     sdk_spans = os.environ.get(SDK_SPANS)
     findings: list[Finding] = []
-    with workspace(provider=args.provider, policy=policy):
+    with workspace(provider=args.provider, policy=policy), _warnings_in_one_line():
         if sdk_spans is None:  # the workspace turns them off; here they are to be as in your program
             os.environ.pop(SDK_SPANS, None)
         else:
             os.environ[SDK_SPANS] = sdk_spans
         seen = Collected()
         findings += _switched_on(args.instrumentors, seen.provider)
-        findings += asyncio.run(_graph(args, seen)) if args.graph else _probes(policy, options, args.input, seen)
+        findings += asyncio.run(_graph(args, seen)) if args.graph else _probes(args, policy, options, seen)
         findings += _others()
+    findings += _order(policy)
     findings += _prices(policy)
     findings += _endings(policy, datetime.now(UTC).date())
     findings += _exporter(seen.spans)
     _show(args, findings)
     return FOUND if any(finding.level == "bad" for finding in findings) else OK
+
+
+@contextmanager
+def _warnings_in_one_line() -> Generator[None]:
+    """What libraries warn of, without the line of their source."""
+
+    def told(message: Warning | str, *_: Any, **__: Any) -> None:
+        say(str(message))
+
+    with warnings.catch_warnings():
+        warnings.showwarning = told
+        yield
 
 
 class Collected:
@@ -131,7 +146,7 @@ class Collected:
 # ---- calls ------------------------------------------------------------------------------------------------------------
 
 
-def _probes(policy: Policy, options: Mapping[str, Any], text: str, seen: Collected) -> Iterator[Finding]:
+def _probes(args: argparse.Namespace, policy: Policy, options: Mapping[str, Any], seen: Collected) -> Iterator[Finding]:
     """A routed call on each tier, and one to a plain model that is only watched."""
     from routed_agents.integrations.langchain import RoutedChatModel
     from routed_agents.router import Router
@@ -146,12 +161,14 @@ def _probes(policy: Policy, options: Mapping[str, Any], text: str, seen: Collect
     router = Router(policy)
     model = RoutedChatModel(router=router, options={"max_tokens": MOST_TOKENS, "max_retries": 0, **options})
     for tier in tried:
-        yield from _probe(f"routed call, tier {tier.name}", lambda tier=tier: _routed(model, tier, text), seen)
+        yield from _probe(
+            f"routed call, tier {tier.name}", lambda tier=tier: _routed(model, tier, args.input), seen, raising=args.traceback
+        )
     if tried:
-        yield from _probe("watched call of a plain model", lambda: _watched(router, tried[0], text), seen)
+        yield from _probe("watched call of a plain model", lambda: _watched(router, tried[0], args.input), seen, raising=args.traceback)
 
 
-def _probe(name: str, call: Any, seen: Collected) -> Iterator[Finding]:
+def _probe(name: str, call: Any, seen: Collected, *, raising: bool) -> Iterator[Finding]:
     from routed_agents.telemetry.counting import tally
 
     before = len(seen.spans)
@@ -164,6 +181,8 @@ def _probe(name: str, call: Any, seen: Collected) -> Iterator[Finding]:
         yield Finding(level="bad", code="stopped", says=f"{name}: {error}", do="make a deployment of that tier available")
         return
     except Exception as error:  # its text may quote what was sent
+        if raising:
+            raise
         yield Finding(
             level="bad",
             code="call_failed",
@@ -282,13 +301,13 @@ async def _graph(args: argparse.Namespace, seen: Collected) -> list[Finding]:
     from routed_agents.cli.graphs import load_graph
 
     loaded = await load_graph(args.graph)
-    calls = await _run(loaded, args.input)
+    calls = await _run(loaded, args.input, raising=args.traceback)
     if isinstance(calls, Finding):
         return [calls]
     return list(_of_graph(loaded.name, calls, seen.records()))
 
 
-async def _run(loaded: LoadedGraph, text: str) -> list[tuple[str, str, bool]] | Finding:
+async def _run(loaded: LoadedGraph, text: str, *, raising: bool) -> list[tuple[str, str, bool]] | Finding:
     """The model calls of one run: node, model, and whether they were routed."""
     from langchain_core.callbacks import BaseCallbackHandler
 
@@ -310,8 +329,13 @@ async def _run(loaded: LoadedGraph, text: str) -> list[tuple[str, str, bool]] | 
     except StepStopped as error:
         return Finding(level="bad", code="stopped", says=f"{loaded.name}: {error}", do="ask something else with --input")
     except Exception as error:  # its text may quote what was sent
+        if raising:
+            raise
         return Finding(
-            level="bad", code="graph_failed", says=f"{loaded.name} failed: {type(error).__name__}", do="ask something else with --input"
+            level="bad",
+            code="graph_failed",
+            says=f"{loaded.name} failed: {type(error).__name__}",
+            do="ask something else with --input; run with --traceback to see the error",
         )
     return calls
 
@@ -379,6 +403,15 @@ def _others() -> Iterator[Finding]:
                 says=f"{source.title} is installed and not active here",
                 do=f"check with it: --with {source.key}",
             )
+
+
+def _order(policy: Policy) -> Iterator[Finding]:
+    from routed_agents.cli.tier_order import alike, swapped
+
+    for line in swapped(policy):
+        yield Finding(level="bad", code="tiers_swapped", says=line, do="order the policy's tiers from cheap to strong")
+    for line in alike(policy):
+        yield Finding(level="note", code="tiers_alike", says=line, do="name a cheaper model for the lower tier")
 
 
 def _prices(policy: Policy) -> Iterator[Finding]:
@@ -464,10 +497,11 @@ def _show(args: argparse.Namespace, findings: Sequence[Finding]) -> None:
         simulated = args.provider == "embedded"
         print(json.dumps({"ok": not bad, "simulated": simulated, "findings": [asdict(finding) for finding in findings]}))
         return
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console(highlight=False)
+    from routed_agents.cli.printer import Printer
+
+    console = Printer()
     marks = {"ok": ("ok  ", "green"), "note": ("note", "yellow"), "bad": ("BAD ", "bold red")}
     for finding in findings:
         mark, style = marks[finding.level]

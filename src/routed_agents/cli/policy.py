@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from routed_agents.cli import FOUND, MISUSED, OK, say
 from routed_agents.cli.arguments import add_output, add_policy, policy_of
+from routed_agents.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from routed_agents.policy import Policy
@@ -42,6 +43,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def check(args: argparse.Namespace) -> int:
+    from routed_agents.cli.tier_order import alike, swapped
     from routed_agents.errors import PolicyError
     from routed_agents.policy import Policy
 
@@ -53,11 +55,13 @@ def check(args: argparse.Namespace) -> int:
         else:
             say(str(error))
         return FOUND if Path(args.file).is_file() else MISUSED
-    unpriced = _unpriced(policy)
+    unpriced, order = _unpriced(policy), [*swapped(policy), *alike(policy)]
     if args.json:
-        print(json.dumps({"ok": True, "file": args.file, "policy_hash": policy.hash, "unpriced": unpriced}))
+        print(json.dumps({"ok": True, "file": args.file, "policy_hash": policy.hash, "unpriced": unpriced, "order": order}))
         return OK
     print(f"{args.file} is in order: {policy.stance}, {policy.mode}, tiers {', '.join(policy.tiers.names)}; policy {policy.hash}")
+    for line in order:
+        say(line)
     for model in unpriced:
         say(f'no price is known for "{model}": its calls will be recorded as unpriced; give one in a price file, or name priced_as')
     return OK
@@ -72,6 +76,8 @@ def _unpriced(policy: Policy) -> list[str]:
 def show(args: argparse.Namespace) -> int:
     from routed_agents.config import policy_to_toml
 
+    if args.file and args.policy:
+        raise ConfigurationError(f"policy show has {args.file} and --policy {args.policy}; name one of them")
     args.policy = args.policy or args.file
     policy = policy_of(args)
     if args.toml:

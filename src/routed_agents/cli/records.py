@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import sys
-import zlib
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 
+from routed_agents.cli.files import there
 from routed_agents.errors import ConfigurationError, StepError
+from routed_agents.offline.lines import ahead, lines, opened, unpacked
 from routed_agents.steps import Step
 
 OnTrouble = Callable[[int, str], None]
 """Is given the number of a line that cannot be read, and why."""
-GZIP: Final = b"\x1f\x8b"
+LINES: Final = "wanted JSON lines, one object on each; `jq -c .` puts one there, `jq -c '.[]'` each of a list"
 
 
 def read_records(source: str, on_trouble: OnTrouble) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -30,15 +29,12 @@ def read_records(source: str, on_trouble: OnTrouble) -> Iterator[tuple[int, dict
         ConfigurationError: the file cannot be opened.
     """
     with _opened(source) as file:
-        number = 0
-        while True:
-            number += 1
-            try:
-                line = file.readline()
-            except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-                on_trouble(number, f"the file breaks off: {error}")
+        for number, line, broken in lines(file):
+            if broken is not None:
+                on_trouble(number, f"the file breaks off: {broken}")
                 return
-            if not line:
+            if number == 1 and line.strip() in (b"{", b"[") and ahead(file)[:1] in (b" ", b"\t"):
+                on_trouble(number, f"JSON over several lines; {LINES}")
                 return
             if not line.strip():
                 continue
@@ -75,29 +71,13 @@ def read_steps(source: str, on_trouble: OnTrouble) -> Iterator[tuple[int, Step, 
 @contextmanager
 def _opened(source: str) -> Generator[BinaryIO]:
     if source == "-":
-        plain = cast("BinaryIO", sys.stdin.buffer)
-        if _starts(plain) == GZIP:
-            with gzip.open(plain) as unpacked:
-                yield cast("BinaryIO", unpacked)
-        else:
+        if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison]
+            raise ConfigurationError("standard input is closed; name a file, or pipe something in")
+        with unpacked(cast("BinaryIO", sys.stdin.buffer)) as plain:
             yield plain
         return
-    path = Path(source)
-    if not path.exists():
-        raise ConfigurationError(f"{source} does not exist; name a JSONL file of step records, or - for standard input")
-    if path.is_dir():
-        raise ConfigurationError(f"{source} is a directory; name a JSONL file of step records in it")
-    with path.open("rb") as file:
-        if _starts(file) != GZIP:
-            yield file
-            return
-        with gzip.open(file) as unpacked:
-            yield cast("BinaryIO", unpacked)
-
-
-def _starts(file: BinaryIO) -> bytes:
-    peek: Callable[[int], bytes] | None = getattr(file, "peek", None)
-    return peek(2)[:2] if peek is not None else b""
+    with opened(there(source, "", "name a JSONL file of step records, or - for standard input")) as file:
+        yield file
 
 
 class Complaints:

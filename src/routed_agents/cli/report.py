@@ -155,10 +155,8 @@ def show(tables: Sequence[Table], *, json: bool) -> None:
     if json:
         print(dumps({"tables": [table.to_json() for table in tables]}))
         return
-    from rich.console import Console
+    from routed_agents.cli.printer import Printer
 
-    from routed_agents.offline.report import render
-
-    console = Console(highlight=False)
+    printer = Printer()
     for table in tables:
-        console.print(render(table))
+        printer.table(table)

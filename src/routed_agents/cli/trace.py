@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import math
 import sys
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TextIO
+from typing import TYPE_CHECKING, Any, Final, TextIO, cast
 
 from routed_agents.cli import FOUND, OK, Parser, say
 from routed_agents.cli.arguments import add_output, number
@@ -102,9 +103,9 @@ def tree(args: argparse.Namespace) -> int:
     found = (each for each in cost_trees(runs(args.file, on_trouble=troubles)) if args.input in (None, each.input_id))
     console = None
     if not args.json:
-        from rich.console import Console
+        from routed_agents.cli.printer import Printer
 
-        console = Console(highlight=False, width=args.width)
+        console = Printer(width=args.width)
     shown = 0
     for each in islice(found, args.limit):
         shown += 1
@@ -120,25 +121,28 @@ def tree(args: argparse.Namespace) -> int:
 
 def top(args: argparse.Namespace) -> int:
     from routed_agents.offline.calls import Calls
-    from routed_agents.offline.report import chain_table, render, step_table
+    from routed_agents.offline.report import chain_table, step_table
 
     _there(args.file)
     troubles = _Told()
     with Calls() as calls:
         calls.add_trace(args.file, on_trouble=troubles)
         table = step_table(calls, args.limit) if args.by == "steps" else chain_table(calls, args.limit)
+    if not table.rows:
+        say(f"{args.file} holds no routed step")
     if args.json:
         print(json.dumps(table.to_json()))
-    else:
-        from rich.console import Console
+    elif table.rows:
+        from routed_agents.cli.printer import Printer
 
-        Console(highlight=False, width=args.width).print(render(table))
+        Printer(width=args.width).table(table)
     return FOUND if troubles.count or not table.rows else OK
 
 
 def sql(args: argparse.Namespace) -> int:
     from routed_agents.offline.sql import Spans, Unreadable
 
+    there(args.file, "trace file", TRACE, regular=True)
     try:
         with Spans(args.file) as spans:
             _answer(args, *spans.ask(args.query))
@@ -153,12 +157,13 @@ def sql(args: argparse.Namespace) -> int:
 def _answer(args: argparse.Namespace, columns: Sequence[str], rows: Iterator[Sequence[Any]]) -> None:
     if args.json:
         for row in rows:
-            sys.stdout.write(f"{json.dumps(dict(zip(columns, row, strict=True)), default=_plain)}\n")
+            sys.stdout.write(f"{_json(dict(zip(columns, row, strict=True)))}\n")
         return
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from routed_agents.cli.printer import Printer
 
     shown = list(islice(rows, ROWS))
     numeric = [any(isinstance(row[index], (int, float, Decimal)) for row in shown) for index in range(len(columns))]
@@ -167,9 +172,24 @@ def _answer(args: argparse.Namespace, columns: Sequence[str], rows: Iterator[Seq
         table.add_column(Text(name), justify="right" if right else "left", overflow="fold" if right else "ellipsis")
     for row in shown:
         table.add_row(*[Text("–" if value is None else str(_plain(value)), style="dim" if value is None else "") for value in row])
-    Console(highlight=False).print(table)
+    Printer().print(table)
     if left := sum(1 for _ in rows):
         say(f"and {left:,} more rows; add LIMIT, or --json for all")
+
+
+def _json(row: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(row, default=_plain, allow_nan=False)
+    except ValueError:  # as OTLP has it, what JSON has no number for is a string
+        return json.dumps(_finite(row), default=_plain)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in cast("Mapping[Any, Any]", value).items()}
+    return [_finite(each) for each in cast("Sequence[Any]", value)] if isinstance(value, (list, tuple)) else value
 
 
 def _plain(value: object) -> object:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from routed_agents.cli import FOUND, OK, say
+from routed_agents.cli import FOUND, OK, harmless, say
 from routed_agents.cli.arguments import add_output, add_policy, policy_of
 from routed_agents.cli.files import TRACE, there
 from routed_agents.cli.records import Complaints, read_steps
@@ -45,7 +45,7 @@ def why(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"step": args.step, **{place: record for place, record, _ in found}}, default=str))
     else:
-        print("\n\n".join(text for _, _, text in found))
+        print(harmless("\n\n".join(text for _, _, text in found)))
     return OK
 
 

@@ -68,6 +68,8 @@ class _Reading(Mistakes):
             document = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise PolicyError(malformed(path, text, str(error))) from None
+        except ValueError as error:  # a number of more digits than Python reads
+            raise PolicyError(f"{path} holds a number that cannot be read: {str(error).partition(';')[0]}; write a smaller one") from None
         except RecursionError:
             raise PolicyError(f"{path} nests its values too deeply to be a policy; see routed-agents policy schema") from None
         super().__init__(path, document, lines_of(text))
@@ -137,10 +139,18 @@ class _Reading(Mistakes):
             self.fail(f'unknown provider "{prefix}" of model "{given.model}"', place, f'Did you mean "{meant}"?')
         if given.model != given.model.strip():
             self.fail(f'model "{given.model}" begins or ends with a blank', place, "Remove it.")
+        self.named(given.model, place)
         if given.provider is not None:
             name = given.name or given.model
             return Deployment(model=given.model, provider=given.provider, priced_as=given.priced_as, name=name, simulated=given.simulated)
         return Deployment.parse(given.model, priced_as=given.priced_as, name=given.name, simulated=given.simulated)
+
+    def named(self, model: str, place: Place) -> str:
+        """A model that is more than a provider's name."""
+        prefix, colon, name = model.partition(":")
+        if not (name if colon and prefix in PROVIDERS else model).strip():
+            self.fail(f'"{model}" names no model', place, "wanted one like anthropic:claude-haiku-5-5.")
+        return model
 
     def taxonomy(self, given: Mapping[str, RowSection]) -> Taxonomy:
         shipped = Taxonomy.default()
@@ -195,7 +205,11 @@ class _Reading(Mistakes):
         judge = given.judge
         if judge is None:
             return {}
-        return {"classifier": JudgedClassifier(judge.model, above=judge.above, timeout_s=judge.timeout_s)}
+        return {
+            "classifier": JudgedClassifier(
+                self.named(judge.model, ("classifier", "judge", "model")), above=judge.above, timeout_s=judge.timeout_s
+            )
+        }
 
     def checks(self, file: File, tiers: Tiers, taxonomy: Taxonomy) -> tuple[checks.Check, ...]:
         settings = self.settings("checks", file.checks)
@@ -206,6 +220,7 @@ class _Reading(Mistakes):
     def judged(self, judge: Mapping[str, Any], tiers: Tiers, taxonomy: Taxonomy) -> tuple[str, ...]:
         """The classes a judge of replies is for, by key."""
         place = ("checks", "judge")
+        self.named(judge["model"], (*place, "model"))
         if not judge["task_classes"]:
             self.fail("no class is named, so no reply would be judged", (*place, "task_classes"), "Name some, or remove the judge.")
         if not 0 < (share := judge.get("share", 1.0)) <= 1:

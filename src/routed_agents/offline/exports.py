@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import gzip
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, Literal, cast
 
 from routed_agents.errors import ConfigurationError
+from routed_agents.offline.lines import lines, opened
 from routed_agents.offline.traces import spans_of
 from routed_agents.telemetry import names
 
@@ -45,10 +45,10 @@ def read_export(
 ) -> Iterator[dict[str, Any]]:
     """The model calls of an export as step records, in the order of the file.
 
-    JSON lines are streamed; a file that is one JSON document is held in memory.
+    JSON lines are streamed; a file that is one JSON document, or whose first line is none, is held in memory.
 
     Args:
-        path: plain, or compressed when it ends in `.gz`.
+        path: plain or gzipped.
         format: "auto" looks at each record.
         found: counts what was seen.
         on_trouble: is given the line and what is wrong with each record that cannot be read.
@@ -66,7 +66,7 @@ def read_export(
                     yield call
             if kind is None:
                 found.other += 1
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             if on_trouble is not None:
                 on_trouble(line, f"not a record of {kind}: {type(error).__name__}: {error}")
 
@@ -83,35 +83,50 @@ def _count(found: Found, call: Mapping[str, Any]) -> None:
 
 
 def _records(path: Path, on_trouble: OnTrouble) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-        first = file.readline()
-        while first and not first.strip():
-            first = file.readline()
-        try:
-            document = json.loads(first)
-        except ValueError:
-            yield from _whole(path, first + file.read())
-            return
+    with opened(path) as file:
+        numbered = lines(file)
+        begun: list[tuple[int, bytes, Exception | None]] = []
+        for each in numbered:
+            begun.append(each)
+            if each[1].strip():
+                break
+        if not begun or not isinstance(_document(begun[-1][1]), Exception):
+            yield from _each(chain(begun, numbered), on_trouble)
+        else:  # one document over several lines, or a line that is none
+            yield from _whole(path, [*begun, *numbered], on_trouble)
+
+
+def _whole(
+    path: Path, read: Sequence[tuple[int, bytes, Exception | None]], on_trouble: OnTrouble
+) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    document = _document(b"".join([line for _, line, _ in read]))
+    if not isinstance(document, Exception):
         yield from _parts(1, document)
-        for number in count(2):
-            line = file.readline()
-            if not line:
-                return
-            if line.strip():
-                try:
-                    document = json.loads(line)
-                except ValueError as error:
-                    on_trouble(number, f"not JSON: {error}")
-                else:
-                    yield from _parts(number, document)
+        return
+    if not any(isinstance(_document(line), Mapping) for _, line, _ in read):
+        why = next((broken for _, _, broken in read if broken is not None), document)
+        raise ConfigurationError(f"{path} is neither JSON lines nor one JSON document: {why}; name another file") from why
+    yield from _each(read, on_trouble)
 
 
-def _whole(path: Path, text: bytes) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _each(read: Iterable[tuple[int, bytes, Exception | None]], on_trouble: OnTrouble) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    for number, line, broken in read:
+        if broken is not None:
+            on_trouble(number, f"the file breaks off: {broken}")
+        elif line.strip():
+            document = _document(line)
+            if isinstance(document, Exception):
+                on_trouble(number, f"not JSON: {document}")
+            else:
+                yield from _parts(number, document)
+
+
+def _document(text: bytes) -> object:
+    """What JSON says, or why it is none."""
     try:
-        document = json.loads(text)
-    except ValueError as error:
-        raise ConfigurationError(f"{path} is neither JSON lines nor one JSON document: {error}; name another file") from error
-    yield from _parts(1, document)
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return error
 
 
 def _parts(line: int, document: object) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -394,7 +409,7 @@ def _decoded(value: object) -> Any:
     if isinstance(value, str) and value[:1] in ("[", "{", '"'):
         try:
             return json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             return value
     return value
 

@@ -190,8 +190,17 @@ def _dearest(calls: Calls, title: str, columns: tuple[Column, ...], rows: Sequen
     return Table(title=f"{title} ({some})" if simulated else title, columns=columns, rows=tuple(rows), simulated=bool(simulated))
 
 
-def render(table: Table) -> RichTable:
-    """The table for rich to print."""
+LEAST: Final = 6
+"""Columns that are left of a name, however little room there is."""
+GAP: Final = 2
+
+
+def render(table: Table, width: int | None = None) -> RichTable:
+    """The table for rich to print.
+
+    Args:
+        width: columns there are; names are cut to fit, numbers never, so it may come out wider. Print it with `crop=False` then.
+    """
     from rich import box
     from rich.table import Table as RichTable
     from rich.text import Text
@@ -210,18 +219,39 @@ def render(table: Table) -> RichTable:
     )
     # the cost says where calls are unpriced; their number is in the notes and in JSON
     shown = [index for index, column in enumerate(table.columns) if column.key != "unpriced"]
-    for index in shown:
+    widths = _widths(table, shown)
+    if width is not None and sum(widths) + GAP * len(shown) > width:
+        widths = _squeezed(widths, [table.columns[index].form == "text" for index in shown], width - GAP * len(shown))
+        drawn.width = sum(widths) + GAP * len(shown)
+    for index, needed in zip(shown, widths, strict=True):
         column = table.columns[index]
-        cells = [_shown(table, index, row) for row in (*table.rows, *([table.total] if table.total else []))]
-        footer = Text(cells[-1], style="bold") if table.total is not None else ""
+        footer = Text(_shown(table, index, table.total), style="bold") if table.total is not None else ""
         # numbers keep their width, names give
         if column.form == "text":
-            drawn.add_column(column.name, footer=footer, no_wrap=True, overflow="ellipsis")
+            drawn.add_column(column.name, footer=footer, no_wrap=True, overflow="ellipsis", max_width=needed)
         else:
-            drawn.add_column(column.name, footer=footer, no_wrap=True, justify="right", min_width=max(map(len, [column.name, *cells])))
+            drawn.add_column(column.name, footer=footer, no_wrap=True, justify="right", min_width=needed)
     for row in table.rows:
         drawn.add_row(*[Text(_shown(table, index, row), style=_style(table.columns[index], row[index])) for index in shown])
     return drawn
+
+
+def _widths(table: Table, shown: Sequence[int]) -> list[int]:
+    """What each column needs."""
+    from rich.cells import cell_len
+
+    rows = (*table.rows, *([table.total] if table.total else []))
+    return [max(map(cell_len, [table.columns[index].name, *[_shown(table, index, row) for row in rows]])) for index in shown]
+
+
+def _squeezed(widths: Sequence[int], gives: Sequence[bool], room: int) -> list[int]:
+    """Widths that fit into the room: the widest of those that give are cut to one width, though not below the least."""
+    most = max([width for width, can in zip(widths, gives, strict=True) if can], default=LEAST)
+    while True:
+        cut = [min(width, most) if can else width for width, can in zip(widths, gives, strict=True)]
+        if sum(cut) <= room or most <= LEAST:
+            return cut
+        most -= 1
 
 
 # ---- adding up --------------------------------------------------------------------------------------------------------

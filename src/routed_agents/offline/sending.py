@@ -102,8 +102,12 @@ def traces_url(endpoint: str) -> str:
     Raises:
         ConfigurationError: it is no HTTP address.
     """
-    parts = urlsplit(endpoint)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(endpoint)
+        known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets that do not close, a port that is none
+        known = False
+    if not known:
         raise ConfigurationError(f"endpoint {endpoint} is no HTTP address; wanted one like http://localhost:6006")
     whole = endpoint.rstrip("/")
     return whole if whole.endswith("/v1/traces") else f"{whole}/v1/traces"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from routed_agents.errors import ConfigurationError
+from routed_agents.offline.lines import GZIP, ahead, lines, opened
 from routed_agents.telemetry import names
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class Spans:
         skip: pass over lines that are no JSON, such as the torn last one of a process that died.
 
     Raises:
-        ConfigurationError: the extra `report` is missing, or the file cannot be read.
+        ConfigurationError: the extra `report` is missing, the file cannot be read, or it holds no trace.
     """
 
     def __init__(self, path: str | Path, *, skip: bool = False) -> None:
@@ -87,6 +88,10 @@ class Spans:
         place = Path(path).absolute()
         if not place.is_file():
             raise ConfigurationError(f"trace file {path} does not exist; name one that run --trace or configure(trace_file=...) wrote")
+        if not _holds_trace(place):
+            raise ConfigurationError(
+                f"{path} holds no trace; wanted OTLP JSON lines as configure(trace_file=...) writes; name another file"
+            )
         self._error: type[Exception] = duckdb.Error
         self._view = partial(view, str(place), skip=skip)
         self._connection: DuckDBPyConnection = duckdb.connect(":memory:")
@@ -113,6 +118,8 @@ class Spans:
             ConfigurationError: DuckDB refuses the query; its message says why.
         """
         try:
+            if not self._connection.extract_statements(query):
+                raise ConfigurationError("the query is empty; ask something like 'SELECT tier, sum(cost) FROM spans GROUP BY tier'")
             self._connection.execute(self._view(owners=self._asks_for_owners(query)))
             self._connection.execute(query)
             described = self._connection.description or []
@@ -150,6 +157,17 @@ class Unreadable(ConfigurationError):
     """A line of the file is no JSON."""
 
 
+def _holds_trace(path: Path) -> bool:
+    """Looks as far as the first export; an empty file is a trace without spans."""
+    empty = True
+    with opened(path) as file:
+        for _, line, broken in lines(file):
+            if b'"resourceSpans"' in line:
+                return True
+            empty = empty and broken is None and not line.strip()
+    return empty
+
+
 def view(path: str, *, owners: bool, skip: bool = False) -> str:
     """The statement that makes the view; only the columns that a query uses are worked out.
 
@@ -161,8 +179,10 @@ def view(path: str, *, owners: bool, skip: bool = False) -> str:
         owners: work out the columns `scope` and `service`, which takes more than half as long again.
         skip: pass over lines that are no JSON.
     """
-    lines = (
-        f"lines AS (SELECT json FROM read_json_objects({_quoted(path)}, format = 'newline_delimited', "
+    with Path(path).open("rb") as file:
+        packing = "gzip" if ahead(file) == GZIP else "uncompressed"
+    exports = (
+        f"lines AS (SELECT json FROM read_json_objects({_quoted(path)}, format = 'newline_delimited', compression = '{packing}', "
         f"ignore_errors = {'true' if skip else 'false'}))"
     )
     attributes = {**TEXTS, **WHOLE, **MONEY, **FLAGS}
@@ -189,7 +209,7 @@ def view(path: str, *, owners: bool, skip: bool = False) -> str:
         f"map_from_entries(list_transform(json_extract(span, '$.attributes[*]'), {PAIR})) AS attributes",
     ]
     return (
-        f"CREATE OR REPLACE VIEW spans AS WITH {lines}, {OWNED if owners else UNOWNED}, "
+        f"CREATE OR REPLACE VIEW spans AS WITH {exports}, {OWNED if owners else UNOWNED}, "
         "keyed AS (SELECT *, json_extract_string(span, '$.attributes[*].key') AS keys FROM each), "
         f"found AS (SELECT span, scope, service, {', '.join(found)} FROM keyed) "
         f"SELECT {', '.join(columns)} FROM found"

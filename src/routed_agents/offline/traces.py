@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import base64
-import gzip
 import json
 import logging
-import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ from types import MappingProxyType
 from typing import Any, Final, cast
 
 from routed_agents.errors import ConfigurationError
+from routed_agents.offline.lines import lines, opened
 from routed_agents.telemetry.runs import NOTHING, Run, SpanRecord, Status, run_of
 
 Value = str | int | float | bool | bytes | None | tuple["Value", ...] | Mapping[str, "Value"]
@@ -59,7 +58,7 @@ def read_spans(path: str | Path, *, on_trouble: Callable[[Trouble], None] = warn
     """The spans of an OTLP JSON file, one export a line, in the order they were written; streamed.
 
     Args:
-        path: plain, or compressed when it ends in `.gz`.
+        path: plain or gzipped.
         on_trouble: is given each line that cannot be read; `list.append` collects and so counts them.
 
     Raises:
@@ -82,20 +81,29 @@ def documents(path: str | Path, *, on_trouble: Callable[[Trouble], None] = warn)
 def _read(path: str | Path, on_trouble: Callable[[Trouble], None]) -> Iterator[tuple[dict[str, Any], list[SpanRecord]]]:
     path = Path(path)
     readable, troubles = 0, 0
-    for number, line, cut in _lines(path):
-        if not line.strip():
-            continue
-        try:
-            document = json.loads(line)
-            spans = list(spans_of(document))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            troubles += 1
-            on_trouble(Trouble(path=path, line=number, reason=f"{type(error).__name__}: {error}", torn=cut))
-            continue
-        readable += 1
-        yield document, spans
+    with opened(path) as file:
+        for number, line, broken in lines(file):
+            if broken is None and not line.strip():
+                continue
+            found = broken or _exported(line)
+            if isinstance(found, Exception):
+                troubles += 1
+                torn = not line.endswith(b"\n")
+                on_trouble(Trouble(path=path, line=number, reason=f"{type(found).__name__}: {found}", torn=torn))
+            else:
+                readable += 1
+                yield found
     if troubles and not readable:
         raise ConfigurationError(f"{path} holds no trace; wanted OTLP JSON lines as configure(trace_file=...) writes; name another file")
+
+
+def _exported(line: bytes) -> tuple[dict[str, Any], list[SpanRecord]] | Exception:
+    """The export on a line and its spans, or why there is none."""
+    try:
+        document = json.loads(line)
+        return document, list(spans_of(document))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        return error
 
 
 def runs(path: str | Path, *, on_trouble: Callable[[Trouble], None] = warn) -> Iterator[Run]:
@@ -120,22 +128,6 @@ def group(spans: Iterable[SpanRecord]) -> Iterator[Run]:
             yield run_of(waiting.pop(oldest).values())
     for trace in [*settling, *(trace for trace in waiting if trace not in settling)]:
         yield run_of(waiting[trace].values())
-
-
-def _lines(path: Path) -> Iterator[tuple[int, bytes, bool]]:
-    """Numbered lines, and whether the file breaks off in the line."""
-    number = 0
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-        while True:
-            number += 1
-            try:
-                line = file.readline()
-            except (EOFError, OSError, zlib.error) as error:
-                yield number, f"broken off: {error}".encode(), True
-                return
-            if not line:
-                return
-            yield number, line, not line.endswith(b"\n")
 
 
 def spans_of(document: Mapping[str, Any]) -> Iterator[SpanRecord]:
