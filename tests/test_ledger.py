@@ -481,3 +481,16 @@ def test_a_ledger_needs_a_thread_or_run_and_the_other_way_round(ledger: Ledger) 
 )
 def test_dollars_are_printed_as_finely_as_they_matter(pico: int, printed: str) -> None:
     assert str(Bill(cost_pico=pico, steps=1)).split(";")[0] == printed
+
+
+def test_a_ledger_opened_to_be_read_makes_and_writes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "l.db"
+    with pytest.raises(LedgerError, match="cannot be read"):
+        Ledger.sqlite(path, read_only=True)
+    with Ledger(path) as ledger:
+        ledger.append(entry())
+    before = path.read_bytes()
+    with Ledger.sqlite(path, read_only=True) as ledger:
+        ledger.append(entry("s2"))
+        assert (ledger.total().steps, ledger.lost) == (1, 1)
+    assert (path.read_bytes(), os.listdir(tmp_path)) == (before, ["l.db"])

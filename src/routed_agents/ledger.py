@@ -20,6 +20,7 @@ from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypedDict, Unpack, cast
+from urllib.parse import quote
 
 from routed_agents.errors import ConfigurationError, LedgerError
 from routed_agents.forking import Undivided
@@ -220,10 +221,16 @@ class Ledger:
         path: where the file is; None keeps the entries in memory.
         backlog: how many entries to hold while the file cannot be written; beyond it the oldest are dropped and counted.
         busy_s: how long one attempt to write or read waits for another process.
+        read_only: nothing is written, so the file may be where nothing can be; what is appended counts as lost.
     """
 
-    def __init__(self, path: str | Path | None, *, backlog: int = 100_000, busy_s: float = 5.0) -> None:
-        self._store = _Memory() if path is None else _File(Path(path).absolute(), backlog, busy_s)
+    def __init__(self, path: str | Path | None, *, backlog: int = 100_000, busy_s: float = 5.0, read_only: bool = False) -> None:
+        if path is None:
+            self._store: _Store = _Memory()
+        elif read_only:
+            self._store = _ReadOnly(Path(path).absolute(), busy_s)
+        else:
+            self._store = _File(Path(path).absolute(), backlog, busy_s)
         self._dropped = weakref.finalize(self, self._store.stop)
         self._dropped.atexit = False
 
@@ -233,13 +240,13 @@ class Ledger:
         return cls(None)
 
     @classmethod
-    def sqlite(cls, path: str | Path) -> Ledger:
-        """A ledger in a SQLite file, made when it is not there.
+    def sqlite(cls, path: str | Path, *, read_only: bool = False) -> Ledger:
+        """A ledger in a SQLite file, made when it is not there, unless it is only to be read.
 
         Raises:
             LedgerError: the file cannot be opened, is no ledger, or was written by a newer release.
         """
-        return cls(path)
+        return cls(path, read_only=read_only)
 
     @classmethod
     def open(cls, place: str | Path) -> Ledger:
@@ -573,6 +580,54 @@ class _Memory(_Store):
             yield self._connection
 
 
+class _ReadOnly(_Store):
+    """A SQLite file that nothing is written to."""
+
+    def __init__(self, path: Path, busy_s: float) -> None:
+        super().__init__()
+        self.path = path
+        self.busy_s = busy_s
+        try:
+            with self.reading() as connection:
+                _check(connection, path, empty=False)
+        except BaseException:
+            _OPEN.discard(self)
+            raise
+
+    def put(self, entry: Entry) -> None:
+        self.lose(1, f"{self.path} was opened to be read")
+
+    def flush(self, timeout_s: float) -> bool:
+        return True
+
+    def stop(self) -> None:
+        self.close(0)
+
+    def close(self, timeout_s: float) -> None:
+        self.closed = True
+        _OPEN.discard(self)
+
+    @contextmanager
+    def reading(self) -> Generator[sqlite3.Connection]:
+        try:
+            with closing(sqlite3.connect(to_read(self.path), uri=True, timeout=self.busy_s, isolation_level=None)) as connection:
+                yield connection
+        except sqlite3.OperationalError as error:
+            wanted = "wanted a file that can be read, with its -wal, if it has one, in a folder that can be written"
+            raise LedgerError(f"ledger {self.path} cannot be read: {error}; {wanted}") from error
+        except sqlite3.DatabaseError as error:
+            raise LedgerError(f"{self.path} is not a ledger: {error}; name another file") from error
+
+
+def to_read(path: Path) -> str:
+    """The address by which SQLite opens a file to read it; also one on a file system that cannot be written."""
+    address = f"file:{quote(str(path.absolute()))}"
+    if os.access(path, os.W_OK) and os.access(path.absolute().parent, os.W_OK):
+        return f"{address}?mode=rw"  # which tidies up after itself, where another process died
+    waiting = path.with_name(f"{path.name}-wal")
+    return f"{address}?{'mode=ro' if waiting.exists() and waiting.stat().st_size else 'immutable=1'}"
+
+
 class _File(_Store):
     """A SQLite file and the thread that writes to it."""
 
@@ -741,9 +796,9 @@ def _prepare(path: Path, busy_s: float) -> None:
             raise LedgerError(f"{path} is not a ledger: {error}; name another file") from error
 
 
-def _check(connection: sqlite3.Connection, path: Path) -> None:
+def _check(connection: sqlite3.Connection, path: Path, *, empty: bool = True) -> None:
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    if not tables:
+    if empty and not tables:
         return
     if not {"ledger_schema", "entries"} <= tables:
         raise LedgerError(f"{path} is a database with other tables, not a ledger; name another file")

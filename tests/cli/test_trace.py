@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -87,6 +88,28 @@ def test_an_empty_ledger_is_said_to_be_empty(cli: Cli, tmp_path: Path) -> None:
     assert (code, "l.db is empty; name a file" in err) == (2, True)
 
 
+def test_a_ledger_is_read_where_nothing_can_be_written(
+    cli: Cli, recorded: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = recorded[1]
+    before = (place.read_bytes(), sorted(os.listdir(tmp_path)))
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert cli("report", place, "--by", "tier")[0] == 0
+    assert cli("why", "nobody", "--ledger", place)[0] == 1
+    assert (place.read_bytes(), sorted(os.listdir(tmp_path))) == before
+    code, out, _ = cli("report", place, "--html", tmp_path / "page.html", "--json")
+    assert (code, json.loads(out)["entries"]) == (0, 3)
+
+
+def test_what_is_not_yet_in_a_ledgers_file_is_read_too(cli: Cli, recorded: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with Ledger(recorded[1]) as ledger:
+        ledger.append(replace(next(ledger.entries()), step_id="new"))
+        ledger.flush()
+        tables = json.loads(cli("report", recorded[1], "--by", "tier", "--json")[1])["tables"]
+    assert tables[0]["total"]["steps"] == 4
+
+
 def test_sql_prints_json_also_where_a_number_is_none(cli: Cli) -> None:
     pytest.importorskip("duckdb")
     query = "SELECT 'nan'::DOUBLE AS a, ['-inf'::DOUBLE, 1] AS b"
@@ -157,7 +180,7 @@ def test_a_page_of_ledger_and_trace_counts_each_call_once(cli: Cli, recorded: tu
         (["trace", "tree", "."], "trace file . is a directory"),
         (["report", "."], "ledger . is a directory"),
         (["report", os.devnull], "is no regular file"),
-        (["trace", "sql", __file__, "SELECT 1"], "holds no trace"),
+        (["trace", "sql", str(Path(__file__).with_name("conftest.py")), "SELECT 1"], "holds no trace"),
         (["trace", "sql", str(EXPORT), " "], "the query is empty"),
         (["trace", "send", str(EXPORT), "--endpoint", "http://[::1"], "is no HTTP address"),
     ],

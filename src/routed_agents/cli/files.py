@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
-import shutil
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,12 +75,12 @@ def replacing(path: Path) -> Generator[BinaryIO]:
             yield file
         return
     place = path.resolve()
-    beside = place.with_name(f".{secrets.token_hex(8)}.tmp")
+    beside = place.with_name(f".{os.urandom(8).hex()}.tmp")
     try:
         with beside.open("xb") as new:
             yield new
         if place.exists():
-            shutil.copymode(place, beside)
+            beside.chmod(place.stat().st_mode & 0o7777)
         os.replace(beside, place)
     except BaseException:
         beside.unlink(missing_ok=True)

@@ -63,7 +63,7 @@ def opened(path: str) -> Generator[Ledger]:
     place = there(path.removeprefix("sqlite:///"), "ledger", wanted, regular=True)
     if not place.stat().st_size:
         raise ConfigurationError(f"ledger {path} is empty; {wanted}")
-    with Ledger.sqlite(place) as ledger:
+    with Ledger.sqlite(place, read_only=True) as ledger:
         yield ledger
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from routed_agents.errors import ConfigurationError
+from routed_agents.ledger import to_read
 from routed_agents.offline.traces import Trouble, read_spans, warn
 from routed_agents.telemetry import names
 from routed_agents.telemetry.runs import SpanRecord
@@ -130,7 +131,7 @@ class Calls:
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="routed-agents-")
-        self._db = sqlite3.connect(Path(self._folder.name) / "calls.db", isolation_level=None)
+        self._db = sqlite3.connect(Path(self._folder.name) / "calls.db", isolation_level=None, uri=True)
         self._db.row_factory = sqlite3.Row
         # a file nobody will open again needs no journal
         for pragma in ("journal_mode = OFF", "synchronous = OFF", "temp_store = FILE", "cache_size = -2000"):
@@ -157,7 +158,7 @@ class Calls:
         """
         self._counted = False
         try:
-            self._db.execute("ATTACH ? AS ledger", (str(path),))
+            self._db.execute("ATTACH ? AS ledger", (to_read(Path(path)),))
             self._db.execute(FROM_LEDGER)
         except sqlite3.Error as error:
             raise ConfigurationError(f"{path} cannot be read as a ledger: {error}; name a file that Ledger.sqlite wrote") from error
