@@ -625,7 +625,7 @@ def to_read(path: Path) -> str:
     if os.access(path, os.W_OK) and os.access(path.absolute().parent, os.W_OK):
         return f"{address}?mode=rw"  # which tidies up after itself, where another process died
     waiting = path.with_name(f"{path.name}-wal")
-    return f"{address}?{'mode=ro' if waiting.exists() and waiting.stat().st_size else 'immutable=1'}"
+    return f"{address}?{'mode=ro' if waiting.exists() and waiting.stat().st_size else 'mode=ro&immutable=1'}"
 
 
 class _File(_Store):
