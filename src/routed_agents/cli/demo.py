@@ -31,6 +31,8 @@ SIMULATED: Final = "answers and costs are simulated: the embedded provider on th
 
 WRITTEN: Final = ("trace.jsonl", "ledger.db", "ledger.db-wal", "ledger.db-shm")
 MARK: Final = ".routed-agents-demo"
+OUT: Final = "out/demo"
+"""The demo's own folder, whatever wrote it."""
 """Says that these files in a folder are a demo's."""
 
 
@@ -38,7 +40,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.description = "Runs the example graphs over their inputs, and shows what each step cost, what stayed strong and why."
     parser.add_argument("--graph", choices=(*GRAPHS, *MORE), help=f"only this one (else {' and '.join(GRAPHS)})")
     add_provider(parser)
-    parser.add_argument("--out", default="out/demo", metavar="DIR", help="where trace and ledger go (out/demo)")
+    parser.add_argument("--out", default=OUT, metavar="DIR", help=f"where trace and ledger go ({OUT})")
     parser.add_argument("--limit", type=number(1), metavar="N", help="only the first N inputs of each graph")
     parser.add_argument("--concurrency", type=number(1), default=4, metavar="N", help="inputs under way at a time (4)")
     add_output(parser)
@@ -181,7 +183,7 @@ def _emptied(out: Path) -> Path:
     except FileExistsError:
         raise ConfigurationError(f"--out {out} is a file; name a folder") from None
     found = [name for name in WRITTEN if (out / name).exists()]
-    if found and not mark.is_file():
+    if found and not mark.is_file() and out != Path(OUT):
         raise ConfigurationError(f"--out {out} holds a {found[0]} that no demo is known to have written; name another folder, or move it")
     for name in found:
         (out / name).unlink()
