@@ -7,7 +7,7 @@ import threading
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
@@ -83,6 +83,10 @@ class Usage:
     def total(self) -> int:
         """All tokens, sent and received."""
         return self.prompt + self.output
+
+    def at_least(self, output: int) -> Usage:
+        """The usage of a reply that was broken off: as reported, its output no less than what was seen of it, which is an estimate."""
+        return self if self.output >= output else replace(self, output=output, source="estimated")
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
@@ -907,7 +911,10 @@ def _from_raw(reply: object, raw: object) -> Usage:
             searches=_searches(field_of(reply, "output")),
             tier=tier,
         )
-    return _from_anthropic(raw)
+    usage = _from_anthropic(raw)
+    if not _has(raw, "server_tool_use") and (searches := _searches(field_of(reply, "content"))):  # a stream tells their number at its end
+        return replace(usage, web_searches=searches)
+    return usage
 
 
 def _from_anthropic(raw: object) -> Usage:
@@ -985,17 +992,23 @@ def _known(usage: Usage) -> Usage | None:
 
 
 def _searches(blocks: object) -> int:
-    """Web searches among a reply's blocks: OpenAI's calls, Anthropic's results that are no error."""
+    """Web searches among a reply's blocks: OpenAI's calls, Anthropic's results that are no error, and LangChain's v1 form of both."""
     if not isinstance(blocks, Sequence) or isinstance(blocks, str):
         return 0
     count = 0
+    called: set[object] = set()
     for block in cast("Sequence[object]", blocks):
         kind = field_of(block, "type")
         if kind == "web_search_call":
             count += field_of(field_of(block, "action"), "type") in (None, "search")
         elif kind == "web_search_tool_result":
             count += isinstance(field_of(block, "content"), list)
-    return count
+        elif kind == "server_tool_call" and field_of(block, "name") == "web_search":
+            if field_of(field_of(block, "args"), "type") in (None, "search"):
+                called.add(field_of(block, "id"))
+        elif kind == "server_tool_result" and field_of(block, "status") == "error":
+            called.discard(field_of(block, "tool_call_id"))
+    return count + len(called)
 
 
 def _has(thing: object, name: str) -> bool:

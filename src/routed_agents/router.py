@@ -730,22 +730,24 @@ class Attempt:
         """Judges may be asked about the reply, so asynchronous code has to `consult` before it records."""
         return bool(self._call.router.policy.judges)
 
-    async def consult(self, reply: object, *, validated: bool | None = None) -> None:
+    async def consult(self, reply: object, *, usage: Usage | None = None, validated: bool | None = None) -> None:
         """Have the policy's judges asked about a reply that every other check is content with, before it is recorded.
 
         For asynchronous code, whose event loop `record` must not hold up. Nothing happens where nobody is to be asked.
 
         Args:
             reply: what `record` will be given.
+            usage: likewise.
             validated: likewise.
         """
-        self._reply, self._usage = reply, _usage_in(reply) or self._usage  # who is cancelled meanwhile has paid for it all the same
+        self._take(reply, usage)  # who is cancelled meanwhile has paid for it all the same
         for judge, consultation in self._consultations(reply, validated):
             self._said(judge, *await consultation.aask())
 
-    def partial(self, usage: Usage) -> None:
-        """Note what a stream that may be broken off has used so far."""
+    def partial(self, usage: Usage, *, reply: object = None) -> None:
+        """Note what a call whose reply may never be recorded has used so far, and the reply where it is known."""
         self._usage = usage
+        self._reply = reply if reply is not None else self._reply
 
     def record(self, reply: object, *, usage: Usage | None = None, check: bool = True, validated: bool | None = None) -> object:
         """Take the reply, judge it, and hand it back.
@@ -758,8 +760,7 @@ class Attempt:
         """
         call = self._call
         call.router.health.answered(self.deployment.name)
-        self._reply = reply
-        self._usage = usage if usage is not None else _usage_in(reply) or self._usage
+        self._take(reply, usage)
         call.reply = reply
         if check and self._opinions is None and call.router.policy.judges:
             for judge, consultation in self._consultations(reply, validated):
@@ -842,6 +843,10 @@ class Attempt:
         context = call.span.context if call.span is not None else None
         self._span = call.router.telemetry.open_attempt(None, self, call, started_ns=started_ns, parent=context)
         self._write(error, aside=True)
+
+    def _take(self, reply: object, usage: Usage | None) -> None:
+        self._reply = reply
+        self._usage = usage if usage is not None else _usage_in(reply) or self._usage
 
     def _consultations(self, reply: object, validated: bool | None) -> Generator[tuple[Judge, Consultation]]:
         """The judges to ask about a reply, one at a time, until one of them rejects it.

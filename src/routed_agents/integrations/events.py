@@ -10,7 +10,7 @@ from langchain_core.language_models.chat_model_stream import AsyncChatModelStrea
 from langchain_core.messages import AIMessage
 
 from routed_agents.features import upper_tokens
-from routed_agents.pricing import Usage
+from routed_agents.pricing import Usage, usage_of
 from routed_agents.router import Attempt, RoutedCall
 from routed_agents.steps import STAMP
 
@@ -25,20 +25,33 @@ class PassingEvents:
         attempt: the attempt they are of.
         call: the step it is made for.
         record: takes the whole message once it is there.
+        used: gives the usage that the provider's own events tell of a message.
         hold: keep all of them until the reply has been judged.
     """
 
-    __slots__ = ("_attempt", "_call", "_finish", "_held", "_hold", "_open", "_record", "_seen", "_start", "refused", "stands")
+    __slots__ = (
+        "_attempt", "_call", "_finish", "_held", "_hold", "_open", "_record", "_seen", "_start", "_thought", "_used", "refused", "stands",
+    )  # fmt: skip
 
-    def __init__(self, attempt: Attempt, call: RoutedCall, record: Callable[[AIMessage | None], None], *, hold: bool) -> None:
+    def __init__(
+        self,
+        attempt: Attempt,
+        call: RoutedCall,
+        record: Callable[[AIMessage | None], None],
+        used: Callable[[AIMessage], Usage | None],
+        *,
+        hold: bool,
+    ) -> None:
         self._attempt = attempt
         self._call = call
         self._record = record
+        self._used = used
         self._hold = hold
         self._held: list[Event] = []
         self._finish: Event | None = None
         self._start: Event = {}
         self._seen: list[str] = []
+        self._thought: list[str] = []
         self._open = False
         self.refused = False
         self.stands = False
@@ -54,6 +67,7 @@ class PassingEvents:
             self._start = event.get("metadata") or {}
         words = _words(event)
         self._seen.append(words)
+        self._thought.append(_thoughts(event))
         if self._open:
             yield event
             return
@@ -70,8 +84,16 @@ class PassingEvents:
 
     def ended(self) -> None:
         """The stream is over, or was broken off: keep what it has used at least."""
-        text = "".join(self._seen)
-        if self._attempt.outcome is None and (bound := upper_tokens(len(text), text[:400])):
+        if self._attempt.outcome is not None:
+            return
+        if self._finish is not None and (reported := self._used(self._so_far()) or _usage_at(self._finish)) is not None:
+            self._attempt.partial(reported)
+            return
+        text = "".join([*self._thought, *self._seen])
+        bound = upper_tokens(len(text), text[:400])
+        if (reported := self._used(self._so_far())) is not None:
+            self._attempt.partial(reported.at_least(bound))
+        elif bound:
             self._attempt.partial(Usage(input=self._call.decision.features.tokens, output=bound, source="estimated"))
 
     def record(self, message: AIMessage | None) -> None:
@@ -92,10 +114,25 @@ class PassingEvents:
 
 def _words(event: Event) -> str:
     """What of an event a reader would see: words of text, a tool's name, its arguments."""
-    part: Event = event.get("delta") or {} if event.get("event") == "content-block-delta" else {}
-    if event.get("event") == "content-block-start":
-        part = event.get("content") or {}
+    part = _part(event)
     return str(part.get("text") or part.get("args") or part.get("name") or "")
+
+
+def _thoughts(event: Event) -> str:
+    """What of an event the model said to itself, which is paid for like its words."""
+    return str(_part(event).get("reasoning") or "")
+
+
+def _part(event: Event) -> Event:
+    kind = event.get("event")
+    if kind == "content-block-delta":
+        return event.get("delta") or {}
+    return event.get("content") or {} if kind == "content-block-start" else {}
+
+
+def _usage_at(finish: Event) -> Usage | None:
+    """The usage that the last event of a stream reports."""
+    return usage_of({"usage_metadata": finish.get("usage"), "response_metadata": finish.get("metadata")})
 
 
 def stream_of(events: Iterator[Event]) -> ChatModelStream:

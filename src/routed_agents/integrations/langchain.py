@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Literal, cast
 from uuid import UUID
 
@@ -38,6 +39,7 @@ from routed_agents.integrations.position import Position, position_of
 from routed_agents.integrations.resuming import aresumed, resumed
 from routed_agents.integrations.stopped_before import Visit, avisit, visit
 from routed_agents.integrations.stopping import can_hand_off, hand_off
+from routed_agents.integrations.telling import Telling, words_of
 from routed_agents.policy import Policy
 from routed_agents.pricing import Usage, usage_of
 from routed_agents.repairs import unusable
@@ -210,10 +212,8 @@ class RoutedChatModel(BaseChatModel):
                 with attempt:
                     target = going.target(self._ready(attempt, going), attempt, stop)
                     with within(attempt.context):
-                        going.take(
-                            attempt,
-                            _or_failure(going, lambda target=target: target.runnable.invoke(going.prompt, target.config, **target.kwargs)),
-                        )
+                        call = partial(target.runnable.invoke, going.prompt, target.config, **target.kwargs)
+                        going.take(attempt, _or_failure(going, attempt, call))
             return going.result()
         return going.instead()
 
@@ -232,7 +232,11 @@ class RoutedChatModel(BaseChatModel):
                         try:
                             answer = await target.runnable.ainvoke(going.prompt, target.config, **target.kwargs)
                         except ANSWER_FAILURES as error:
+                            going.broken(attempt)
                             answer = going.parse_failure(error)
+                        except BaseException:
+                            going.broken(attempt)
+                            raise
                     if attempt.judged:
                         await going.consult(attempt, answer)
                     going.take(attempt, answer)
@@ -320,7 +324,7 @@ class RoutedChatModel(BaseChatModel):
     ) -> Iterator[Event]:
         with self._open(input, config, kwargs) as going:
             for attempt in going.call.attempts():
-                passing = PassingEvents(attempt, going.call, going.taking(attempt), hold=self.buffer)
+                passing = PassingEvents(attempt, going.call, going.taking(attempt), going.used, hold=self.buffer)
                 with attempt:
                     target = going.target(self._ready(attempt, going), attempt, stop, streaming=True)
                     with within(attempt.context):
@@ -342,7 +346,7 @@ class RoutedChatModel(BaseChatModel):
     ) -> AsyncIterator[Event]:
         async with self._open(input, config, kwargs) as going:
             for attempt in going.call.attempts():
-                passing = PassingEvents(attempt, going.call, going.taking(attempt), hold=self.buffer)
+                passing = PassingEvents(attempt, going.call, going.taking(attempt), going.used, hold=self.buffer)
                 with attempt:
                     target = going.target(await self._aready(attempt, going), attempt, stop, streaming=True)
                     with within(attempt.context):
@@ -522,8 +526,8 @@ class _Going:
     """One routed call while it goes on: its messages, its settings and the answer so far."""
 
     __slots__ = (
-        "_answer", "_buffer", "_capture", "_config", "_error", "_generating", "_kwargs", "_late", "_model", "_position", "_stop", "_told",
-        "_visit", "call", "prompt",
+        "_answer", "_buffer", "_capture", "_config", "_error", "_generating", "_kwargs", "_late", "_model", "_position", "_stop",
+        "_telling", "_told", "_visit", "call", "prompt",
     )  # fmt: skip
 
     def __init__(
@@ -552,6 +556,7 @@ class _Going:
         self._answer: Any = None
         self._error: BaseException | None = None
         self._capture: _Capture | None = None
+        self._telling = Telling()
         self._told = False
 
     def __enter__(self) -> _Going:
@@ -646,7 +651,8 @@ class _Going:
         kwargs = fit.kwargs
         along = read_along(self._config.get("callbacks"), self._config.get("tags"))
         hidden = along and (self._buffer or (self.structured and not streaming)) and attempt.may_rise
-        tiered = kept_quiet(fit.model) if hidden else fit.model
+        self._telling = Telling()
+        tiered = self._telling.heard_by(kept_quiet(fit.model) if hidden else fit.model)
         runnable: Any = tiered if late is None else getattr(tiered, late.method)(_subject(late, fit.options), **fit.options)
         if fit.messages is not None or attempt.number > 1:
             self.prompt = ChatPromptValue(messages=fit.messages if fit.messages is not None else list(messages))
@@ -661,7 +667,7 @@ class _Going:
             config["metadata"] = {**(config.get("metadata") or {}), AGAIN: True}
         self.reset()
         self._capture, self._model = None, model
-        if self.structured or self._generating:
+        if self.structured or self._generating or _may_raise(config.get("callbacks"), getattr(model, "callbacks", None)):
             self._capture = _Capture()
             config["callbacks"] = with_handler(config.get("callbacks"), self._capture)
         if along and not hidden and not streaming:
@@ -672,15 +678,37 @@ class _Going:
         """Record an answer: a message, or what a parser made of one."""
         self._answer = answer
         if not self.structured:
-            attempt.record(answer)
+            attempt.record(answer, usage=self.used(answer))
             return
         raw, validated = self._judgeable(answer)
-        attempt.record(raw, validated=validated)
+        attempt.record(raw, usage=self.used(raw), validated=validated)
 
     async def consult(self, attempt: Attempt, answer: Any) -> None:
         """Have judges asked about an answer before it is taken."""
         raw, validated = self._judgeable(answer) if self.structured else (answer, None)
-        await attempt.consult(raw, validated=validated)
+        await attempt.consult(raw, usage=self.used(raw), validated=validated)
+
+    def used(self, message: Any) -> Usage | None:
+        """What the events of the attempt's stream tell of its usage, where they tell more than the message; None elsewhere."""
+        return self._telling.usage(message)
+
+    def broken(self, attempt: Attempt, seen: Any = None) -> None:
+        """Note what an attempt whose answer does not get through has used: as reported, its reply at least what was seen of it."""
+        capture = self._capture
+        if capture is not None and (whole := capture.message) is not None:
+            if (used := self.used(whole) or usage_of(whole)) is not None:
+                attempt.partial(used, reply=whole)
+            return
+        if capture is not None and capture.chunks:
+            seen = capture.so_far()
+        message = seen if isinstance(seen, BaseMessage) else None
+        text = words_of(message) if message is not None else ""
+        bound = upper_tokens(len(text), text[:400])
+        reported = self.used(message) or (usage_of(message) if message is not None else None)
+        if reported is not None:
+            attempt.partial(reported.at_least(bound))
+        elif bound:
+            attempt.partial(Usage(input=self.call.decision.features.tokens, output=bound, source="estimated"))
 
     def _judgeable(self, answer: Any) -> tuple[Any, bool | None]:
         """The message behind a parsed answer, and whether the parser took it."""
@@ -817,14 +845,8 @@ class _Passing:
 
     def ended(self) -> None:
         """The stream is over, or was broken off: keep what it has used."""
-        if self._attempt.outcome is not None or not isinstance(whole := self._sum(), AIMessageChunk):
-            return
-        reported, text = usage_of(whole), whole.text
-        bound = upper_tokens(len(text), text[:400])
-        if reported is not None:
-            self._attempt.partial(_at_least(reported, bound))
-        elif bound:
-            self._attempt.partial(Usage(input=self._going.call.decision.features.tokens, output=bound, source="estimated"))
+        if self._attempt.outcome is None:
+            self._going.broken(self._attempt, self._sum())
 
     async def consult(self) -> None:
         """Have judges asked about the whole before it is recorded."""
@@ -834,7 +856,7 @@ class _Passing:
     def record(self) -> None:
         """The whole is there: have it judged, once; what still comes after its last chunk counts."""
         if self._attempt.outcome is not None:
-            if len(self._taken) > 1 and (used := usage_of(self._sum())) is not None:
+            if len(self._taken) > 1 and (used := self._going.used(whole := self._sum()) or usage_of(whole)) is not None:
                 self._attempt.partial(used)
             return
         self._going.take(self._attempt, self._sum())
@@ -851,7 +873,7 @@ class _Passing:
 
 
 class _Capture(BaseCallbackHandler):
-    """Keeps the message a model gave before a parser took it."""
+    """Keeps the message a model gave before a parser took it, or a handler that raises kept it back."""
 
     run_inline = True
 
@@ -859,6 +881,18 @@ class _Capture(BaseCallbackHandler):
         self.message: BaseMessage | None = None
         self.result: LLMResult | None = None
         self.run_id: UUID | None = None
+        self.chunks: list[AIMessageChunk] = []
+
+    def so_far(self) -> AIMessageChunk:
+        """What came of a stream, in one piece."""
+        first, *others = self.chunks
+        self.chunks = [first + others if others else first]
+        return self.chunks[0]
+
+    @override
+    def on_llm_new_token(self, token: Any, *, chunk: Any = None, **kwargs: Any) -> None:
+        if type(message := getattr(chunk, "message", None)) is AIMessageChunk:
+            self.chunks.append(message)
 
     @override
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
@@ -947,11 +981,15 @@ def _labels(policy: Policy, config: RunnableConfig, position: Position) -> dict[
     return {**labels_from_context(policy.labels, position.context), **found} if position.context is not None else found
 
 
-def _or_failure(going: _Going, call: Callable[[], Any]) -> Any:
+def _or_failure(going: _Going, attempt: Attempt, call: Callable[[], Any]) -> Any:
     try:
         return call()
     except ANSWER_FAILURES as error:
+        going.broken(attempt)
         return going.parse_failure(error)
+    except BaseException:
+        going.broken(attempt)
+        raise
 
 
 def stamped(message: BaseMessage, stamp: dict[str, Any]) -> BaseMessage:
@@ -971,20 +1009,6 @@ def _is_last(chunk: Any) -> bool:
     return isinstance(chunk, BaseMessage) and (not isinstance(chunk, AIMessageChunk) or chunk.chunk_position == "last")
 
 
-def _at_least(usage: Usage, output: int) -> Usage:
-    """A broken-off stream's usage: its prompt as reported, its reply at least what was seen of it."""
-    if usage.output >= output:
-        return usage
-    return Usage(
-        input=usage.input,
-        cache_read=usage.cache_read,
-        cache_write_5m=usage.cache_write_5m,
-        cache_write_1h=usage.cache_write_1h,
-        output=output,
-        source="estimated",
-    )
-
-
 def _raw_stamped(answer: dict[str, Any], stamp: dict[str, Any]) -> dict[str, Any]:
     """A structured answer given with `include_raw`, its message stamped; one without stays as it is."""
     raw = answer.get("raw")
@@ -998,6 +1022,15 @@ def _configs(
     given = {"callbacks": callbacks, "tags": tags, "metadata": metadata, "run_name": run_name}
     config = cast("RunnableConfig", {key: value for key, value in given.items() if value is not None})
     return [config if run_id is None or index else {**config, "run_id": run_id} for index in range(count)]
+
+
+def _may_raise(*given: Callbacks) -> bool:
+    """Whether a handler among these ends the call with its own error, which keeps the answer from everybody who is told after it."""
+    return any(handler.raise_error for callbacks in given if callbacks for handler in _handlers(callbacks))
+
+
+def _handlers(callbacks: list[BaseCallbackHandler] | BaseCallbackManager) -> list[BaseCallbackHandler]:
+    return callbacks.handlers if isinstance(callbacks, BaseCallbackManager) else callbacks
 
 
 def _result(several: Sequence[_Generated]) -> LLMResult:

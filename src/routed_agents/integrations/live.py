@@ -52,11 +52,12 @@ def kept_quiet(model: Model) -> Model:
 
 
 def with_handler(callbacks: Callbacks, handler: BaseCallbackHandler) -> Callbacks:
-    """The callbacks and one more."""
+    """The callbacks with a handler before them, so that it is told even where one of them raises."""
     if callbacks is None:
         return [handler]
     if isinstance(callbacks, BaseCallbackManager):
         copied = callbacks.copy()
-        copied.add_handler(handler, inherit=True)
+        copied.handlers.insert(0, handler)
+        copied.inheritable_handlers.insert(0, handler)
         return copied
-    return [*callbacks, handler]
+    return [handler, *callbacks]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Final, Protocol, cast
 
 from routed_agents.features import upper_tokens
@@ -204,7 +203,7 @@ def usage_so_far(gathered: Gathering, prompt: int) -> Usage | None:
     reported = usage_of(gathered.reply())
     bound = upper_tokens(len(gathered.text), gathered.text[:400])
     if reported is not None:
-        return reported if reported.output >= bound else replace(reported, output=bound, source="estimated")
+        return reported.at_least(bound)
     return Usage(input=prompt, output=bound, source="estimated") if bound else None
 
 
