@@ -297,8 +297,8 @@ def test_what_cannot_be_stored_is_counted_and_takes_nothing_with_it(ledger: Ledg
     ledger.append(entry("half a character", node="\ud800"))
     ledger.append("not an entry")  # type: ignore[arg-type]
     ledger.append(entry("good too"))
-    assert [each.step_id for each in ledger.entries()] == ["good", "good too"]
-    assert ledger.lost == 4
+    assert [each.step_id for each in ledger.entries()] == ["good", "half a character", "good too"]
+    assert ledger.lost == 3
     assert all(record.levelno == logging.WARNING and "\n" not in record.getMessage() for record in caplog.records)
 
 
@@ -494,3 +494,17 @@ def test_a_ledger_opened_to_be_read_makes_and_writes_nothing(tmp_path: Path) -> 
         ledger.append(entry("s2"))
         assert (ledger.total().steps, ledger.lost) == (1, 1)
     assert (path.read_bytes(), os.listdir(tmp_path)) == (before, ["l.db"])
+
+
+def test_half_a_character_costs_no_entry(tmp_path: Path) -> None:
+    cut = entry("cut", thread="t\ud83d", node="n\ud83d", labels={"te\ud83dnant": "a\ud83d"}, error="E\ud83d", codes=("c\ud83d",))
+    for ledger in (Ledger.memory(), Ledger.sqlite(tmp_path / "costs.db")):
+        ledger.append(cut)
+        ledger.append(FULL)
+        found = list(ledger.entries(thread="t\ud83d"))
+        assert found == list(ledger.entries(thread=["t\ud83d"], labels={"te\ud83dnant": "a\ud83d"}))
+        assert [(each.node, dict(each.labels), each.error, each.codes) for each in found] == [
+            ("n\ufffd", {"te\ufffdnant": "a\ufffd"}, "E\ufffd", ("c\ufffd",))
+        ]
+        assert (ledger.lost, ledger.steps, list(ledger.totals("label:te\ud83dnant"))) == (0, 2, [NONE, "a\ufffd"])
+        ledger.close()

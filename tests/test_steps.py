@@ -21,6 +21,7 @@ from routed_agents.steps import (
     reported_tokens,
     role_of,
     stamp_of,
+    storable,
     text_of,
     tool_calls_of,
     tool_failed,
@@ -240,3 +241,12 @@ def test_a_forked_child_draws_other_ids() -> None:
         os._exit(0)
     os.waitpid(child, 0)
     assert os.read(reading, 32).decode() != new_id()
+
+
+@pytest.mark.parametrize(
+    ("text", "stored"),
+    [("plain", "plain"), ("größer 😀", "größer 😀"), ("cut \ud83d", "cut \ufffd"), ("\ude00 cut", "\ufffd cut"), ("\ud83d\ude00", "😀")],
+)
+def test_a_storable_text_is_one_that_every_encoding_takes(text: str, stored: str) -> None:
+    assert storable(text) == stored
+    storable(text).encode()

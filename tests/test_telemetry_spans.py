@@ -306,3 +306,25 @@ def test_telemetry_that_is_off_leaves_nothing_but_the_ledger() -> None:
 
     assert (made.exporter.get_finished_spans(), made.router.ledger.total().attempts) == ((), 1)
     made.reader.shutdown()
+
+
+def test_every_text_on_spans_and_metrics_can_be_encoded() -> None:
+    """One lone surrogate would take the other spans of its batch with it."""
+    lab = lab_with(labels=("tenant", "thread"), evidence=True, capture=lambda text: text)
+    cut = "cut\ud83d"
+    step = Step.from_messages(f"Is this rude? {cut}", node=cut, run=cut, id=cut)
+    with lab.router.step(step, thread=cut, labels={"tenant": cut}) as call:
+        for attempt in call.attempts():
+            with attempt:
+                usage = {"input_tokens": 3, "output_tokens": 5}
+                attempt.record({"id": cut, "model": attempt.model, "content": [{"type": "text", "text": cut}], "usage": usage})
+    tool = lab.router.telemetry.open_tool(cut, call_id=cut, arguments=cut)
+    assert tool is not None
+    lab.router.telemetry.close_tool(tool, {"content": cut})
+    data = lab.reader.get_metrics_data()
+    assert data is not None
+    told = [(span.name, dict(span.attributes or {})) for span in lab.exporter.get_finished_spans()]
+    text = str([*told, data.to_json()])
+    assert len(told) == 3
+    assert ("\\ud83d" in text, "\ufffd" in text) == (False, True)
+    lab.reader.shutdown()

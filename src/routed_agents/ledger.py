@@ -25,7 +25,7 @@ from urllib.parse import quote
 from routed_agents.errors import ConfigurationError, LedgerError
 from routed_agents.forking import Undivided
 from routed_agents.pricing import Cost, Usage, usd_of
-from routed_agents.steps import carried_stamp, field_of
+from routed_agents.steps import carried_stamp, field_of, storable
 
 Kind = Literal["attempt", "judge", "check"]
 Outcome = Literal["accepted", "rejected", "failed", "abandoned", "watched"]
@@ -326,7 +326,7 @@ class Ledger:
         """
         name, found, label = by.partition(":")
         if found and name == "label":
-            return self._sums("(SELECT value FROM json_each(labels) WHERE key = ?)", (label,), where)
+            return self._sums("(SELECT value FROM json_each(labels) WHERE key = ?)", (storable(label),), where)
         if by not in GROUPS:
             raise ConfigurationError(f'totals by "{by}"; known: {", ".join(GROUPS)}, label:NAME; use one of these')
         return self._sums(by, (), where)
@@ -415,7 +415,7 @@ def _row(entry: Entry) -> tuple[object, ...]:
             raise TypeError(f"{name} is {type(value).__name__}")
         if isinstance(value, int) and abs(value) > MAX_INTEGER:
             raise ValueError(f"{name} is larger than a ledger can hold")
-    return row
+    return tuple([storable(value) if isinstance(value, str) else value for value in row])
 
 
 def _entry(row: Sequence[Any]) -> Entry:
@@ -453,16 +453,16 @@ def _conditions(where: Where) -> tuple[str, list[object]]:
         if name == "labels":
             for label, wanted in cast("Mapping[str, str]", value).items():
                 clauses.append("(SELECT value FROM json_each(labels) WHERE key = ?) = ?")
-                values += [label, wanted]
+                values += [storable(label), storable(wanted)]
         elif name in ("since_ns", "until_ns"):
             clauses.append(f"started_ns {'>=' if name == 'since_ns' else '<'} ?")
             values.append(value)
         elif isinstance(value, Sequence) and not isinstance(value, str):
             clauses.append(f"{name} IN (SELECT value FROM json_each(?))")
-            values.append(json.dumps(list(cast("Sequence[str]", value))))
+            values.append(json.dumps([storable(each) for each in cast("Sequence[str]", value)], ensure_ascii=False))
         else:
             clauses.append(f"{name} IS ?")
-            values.append(value)
+            values.append(storable(value) if isinstance(value, str) else value)
     return " AND ".join(clauses), values
 
 

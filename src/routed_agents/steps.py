@@ -256,6 +256,17 @@ def text_of(message: object) -> str:
     return ""
 
 
+def storable(text: str) -> str:
+    """The text as every encoding takes it: half a character, as a cut-off emoji leaves, becomes U+FFFD."""
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
 def length_of(message: object) -> int:
     """Characters of a message as it is sent, tool calls included, without joining anything."""
     content = content_of(message)

@@ -224,6 +224,16 @@ def test_routed_run_leaves_bill_ledger_and_trace_that_agree(lines, routed, tmp_p
     assert "empathy" in told
 
 
+def test_half_a_character_in_an_id_costs_neither_bill_nor_entries(lines, routed, tmp_path):
+    ledger, trace, out = tmp_path / "costs.db", tmp_path / "trace.jsonl", tmp_path / "out.jsonl"
+    argv = ["run", routed, "--input", lines(said("Classify the sentiment as positive or negative: lovely", id="cut \ud801"))]
+    env = {key: value for key, value in os.environ.items() if key != "ANTHROPIC_API_KEY"}
+    argv += ["--output", str(out), "--ledger", str(ledger), "--trace", str(trace)]
+    ran = subprocess.run([*COMMAND, *argv], capture_output=True, text=True, env=env, timeout=60, check=False)
+    (row,) = read(out)
+    assert (ran.returncode, row["error"], row["bill"]["steps"], len(_steps(ledger)), "lost" in ran.stderr) == (0, None, 1, 1, False)
+
+
 def _steps(ledger: Path) -> list[str]:
     from routed_agents.ledger import Ledger
 

@@ -16,7 +16,7 @@ from routed_agents.cli.conversation import messages_of
 from routed_agents.cli.graphs import LoadedGraph
 from routed_agents.errors import StepStopped
 from routed_agents.ledger import Bill, cost_of
-from routed_agents.steps import field_of, role_of, text_of
+from routed_agents.steps import field_of, role_of, storable, text_of
 from routed_agents.telemetry import names
 
 MOST_WORDS: Final = 400
@@ -110,7 +110,7 @@ async def run_one(loaded: LoadedGraph, given: Input) -> Result:
     metadata: object = given.record.get("metadata")
     own: Mapping[str, Any] = cast("Mapping[str, Any]", metadata) if isinstance(metadata, Mapping) else {}
     config = {"configurable": {"thread_id": given.thread}, "metadata": {**own, "run_id": run}, "run_name": given.id}
-    attributes = {names.GRAPH: loaded.name, names.INPUT_ID: given.id, names.SPAN_KIND: "CHAIN"}
+    attributes = {names.GRAPH: loaded.name, names.INPUT_ID: storable(given.id), names.SPAN_KIND: "CHAIN"}
     tracer = trace.get_tracer(names.SCOPE, names.SCHEMA_VERSION)
     began = time.perf_counter()
     state: object = None

@@ -30,7 +30,8 @@ class Telling:
         if not _tells(model.__class__):
             return model
         for name in CLIENTS:
-            getattr(model, name, None)  # made when first asked for, and then shared by all copies
+            if name not in vars(model):
+                getattr(model, name, None)  # made now, to be shared by all copies
         listening = copy(model)
         make = getattr(model, CHUNKS)
 

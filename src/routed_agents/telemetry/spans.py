@@ -16,7 +16,7 @@ from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, Statu
 from opentelemetry.util.types import AttributeValue
 
 from routed_agents.errors import ConfigurationError
-from routed_agents.steps import field_of, text_of
+from routed_agents.steps import field_of, storable, text_of
 from routed_agents.telemetry import names
 from routed_agents.telemetry.around import context_for
 from routed_agents.telemetry.content import Redaction, json_text, messages_attribute, redacted
@@ -173,7 +173,7 @@ class Telemetry:
         node = call.step.node or "step"
         current = cast("Context", call.parent) if call.parent is not None else _parent_context()
         span = self._tracer.start_span(
-            f"route {node}", current, SpanKind.INTERNAL, {names.SPAN_KIND: "CHAIN", names.REQUEST_MODEL: decision.model or "none"}
+            storable(f"route {node}"), current, SpanKind.INTERNAL, {names.SPAN_KIND: "CHAIN", names.REQUEST_MODEL: decision.model or "none"}
         )
         return span, current
 
@@ -210,7 +210,7 @@ class Telemetry:
                     attributes[names.TIER] = entries[-1].tier
                     attributes[names.OUTCOME] = entries[-1].outcome
                 if len(entries) > 1:
-                    attributes[names.REASONS] = list(decision.codes)
+                    attributes[names.REASONS] = [storable(code) for code in decision.codes]
                 if entries and len(costs) == len(paid):
                     attributes[names.ROLLUP_COST] = _usd(sum(costs))
                     if entries[-1].baseline_pico is not None:
@@ -232,8 +232,8 @@ class Telemetry:
         try:
             context = cast("Context", parent) if parent is not None else otel_context.get_current()
             known = {key: value for key, value in attributes.items() if key != names.CONVERSATION or self.threads}
-            told: dict[str, AttributeValue] = {names.SPAN_KIND: "CHAIN", names.SCHEMA: names.SCHEMA_VERSION, **known}
-            span = self._tracer.start_span(name, context, SpanKind.INTERNAL, told)
+            told = _storable({names.SPAN_KIND: "CHAIN", names.SCHEMA: names.SCHEMA_VERSION, **known})
+            span = self._tracer.start_span(storable(name), context, SpanKind.INTERNAL, told)
             return RouteSpan(span, trace.set_span_in_context(span, context))
         except Exception:
             log.exception("the span of a graph could not be opened")
@@ -280,7 +280,7 @@ class Telemetry:
         """End the span of a tool's execution, whose result is content."""
         try:
             if self.capture is not None and (answer := text_of(result)) and (said := self.capture(answer)):
-                tool.span.set_attribute(names.TOOL_RESULT, said)
+                tool.span.set_attribute(names.TOOL_RESULT, storable(said))
             if field_of(result, "status") == "error":  # the tool turned its error into an answer
                 tool.span.set_attribute(names.ERROR_TYPE, TOOL_ERROR)
                 tool.span.set_status(Status(StatusCode.ERROR, TOOL_ERROR))
@@ -310,15 +310,15 @@ class Telemetry:
             else:
                 attributes = {names.OPERATION: "route", names.SPAN_KIND: "CHAIN", names.MODEL: deployment.model}
             kind = SpanKind.CLIENT if emission.full else SpanKind.INTERNAL
-            name = f"{'chat' if emission.full else 'attempt'} {deployment.model}"
-            span = self._tracer.start_span(name, context, kind, attributes, links, start_time=started_ns)
+            name = storable(f"{'chat' if emission.full else 'attempt'} {deployment.model}")
+            span = self._tracer.start_span(name, context, kind, _storable(attributes), links, start_time=started_ns)
             if route is not None:
                 route.last = span.get_span_context()
             if span.is_recording():
                 if call.thread is not None and self.threads:
-                    span.set_attribute(names.CONVERSATION, call.thread)
+                    span.set_attribute(names.CONVERSATION, storable(call.thread))
                 if self.capture is not None and (said := messages_attribute(call.step.messages, self.capture)) is not None:
-                    span.set_attribute(names.INPUT_MESSAGES, said)
+                    span.set_attribute(names.INPUT_MESSAGES, storable(said))
         except Exception as trouble:
             _complain("a leaf span could not be opened", trouble)
             return None
@@ -411,13 +411,13 @@ class Telemetry:
         if repairs:
             span.set_attribute(names.REPAIRS, list(repairs))
         if self.capture is not None and reply is not None and (said := messages_attribute([reply], self.capture)) is not None:
-            span.set_attribute(names.OUTPUT_MESSAGES, said)
+            span.set_attribute(names.OUTPUT_MESSAGES, storable(said))
         if (reply_id := _id_of(reply)) is not None:
-            span.set_attribute(names.RESPONSE_ID, reply_id)
+            span.set_attribute(names.RESPONSE_ID, storable(reply_id))
         attributes = self._leaf_attributes(entry)
         if not emission.full:
             attributes = _uncounted(attributes, entry, emission)
-        span.set_attributes(attributes)
+        span.set_attributes(_storable(attributes))
         if entry.outcome == "rejected":
             span.add_event(names.REJECTION, {names.WHY: _why(entry)})
         if error is not None and isinstance(error, Exception):
@@ -456,7 +456,7 @@ class Telemetry:
             seen = [each for each in (*decision.classification.evidence, *(v.evidence for v in decision.verdicts)) if each]
             attributes[names.EVIDENCE] = redacted(seen, self.capture)
         self._context_attributes(attributes, call)
-        return attributes
+        return _storable(attributes)
 
     def _context_attributes(self, attributes: dict[str, AttributeValue], call: CallView) -> None:
         if call.step.node:
@@ -545,7 +545,7 @@ class Telemetry:
         shared: dict[str, Any] = {"tier": entry.tier, "model": entry.model, "task_class": entry.task_class, "simulated": entry.simulated}
         for key in self.labels:
             if key in entry.labels:
-                shared[key] = entry.labels[key]
+                shared[key] = storable(entry.labels[key])
         counters = self._counters
         usage = entry.usage
         if entry.cost is not None:
@@ -588,6 +588,17 @@ class Telemetry:
                 self._histograms["gen_ai.client.token.usage"].record(tokens, {**shared, names.TOKEN_TYPE: kind}, context)
 
 
+def _storable(attributes: dict[str, AttributeValue]) -> dict[str, AttributeValue]:
+    """Attributes whose texts an exporter can encode: one it cannot takes the other spans of its batch with it."""
+    for name, value in attributes.items():
+        if isinstance(value, str):
+            if not value.isascii():
+                attributes[name] = storable(value)
+        elif isinstance(value, list):
+            attributes[name] = [storable(each) for each in cast("list[str]", value)]
+    return attributes
+
+
 def _usd(pico: int) -> float:
     """Dollars for the standard names: the nearest float there is, as dividing whole numbers gives it."""
     return pico / 10**12
@@ -619,7 +630,7 @@ def _careful(redact: Redaction) -> Redaction:
 
 def _why(entry: Entry) -> str:
     """Why an attempt was not good enough, as a code."""
-    return entry.error or next((code for code in reversed(entry.codes) if code.startswith("check:")), entry.outcome)
+    return storable(entry.error or next((code for code in reversed(entry.codes) if code.startswith("check:")), entry.outcome))
 
 
 def _promoted(span: Span, entry: Entry) -> Emission:
