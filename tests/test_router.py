@@ -550,3 +550,46 @@ def test_a_wish_for_a_tier_nobody_understands_goes_to_the_top() -> None:
     decision = Policy.default().decide(step)
 
     assert (decision.tier, decision.codes) == ("strong", ("forced_tier_unknown",))
+
+
+# ---- what a router is made of
+
+
+@pytest.mark.parametrize(
+    ("parts", "told"),
+    [
+        ({"ledger": "costs.db"}, 'ledger is a str; wanted a ledger, like Ledger.sqlite("costs.db")'),
+        ({"prices": {}}, 'prices is a dict; wanted prices, like Prices("prices.toml") or Prices({"my-model": {…}})'),
+        ({"telemetry": True}, "telemetry is a bool; wanted Telemetry(), or Telemetry.off() for none"),
+        ({"store": 5}, "store is an int; wanted a state store with load and add, like MemoryStateStore()"),
+        ({"health": 5}, "health is an int; wanted Health()"),
+        ({"asker": 5}, "asker is an int; wanted an asker with ask, or none for the providers' own SDKs"),
+        ({"policy": "policy.toml"}, 'policy is a str; wanted a Policy; for a policy file use Policy.load("policy.toml")'),
+    ],
+)
+def test_a_part_that_cannot_do_its_work_is_refused(parts: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Router(**parts)
+    assert str(caught.value) == told
+
+
+def test_what_is_no_router_is_refused_wherever_one_is_taken() -> None:
+    with pytest.raises(ConfigurationError, match="router is an int; wanted a Router, a Policy or the path of a policy file"):
+        Router.of(5)  # type: ignore[arg-type]
+
+
+def test_parts_of_ones_own_need_the_methods_only() -> None:
+    class Kept:
+        def __init__(self) -> None:
+            self.entries: list[object] = []
+
+        def append(self, entry: object) -> None:
+            self.entries.append(entry)
+
+    kept = Kept()
+    router = Router(ledger=kept, store=BrokenStore(), telemetry=Telemetry.off())  # type: ignore[arg-type]
+    with router.step(Step.from_messages("hello")) as call:
+        for attempt in call.attempts():
+            with attempt:
+                attempt.record(AIMessage("hello"))
+    assert len(kept.entries) == 1

@@ -51,6 +51,9 @@ class Router:
         store: where pins and facts live for threads without a graph channel; this process's memory when not given.
         health: which deployments are in trouble; a breaker of its own when not given.
         asker: who asks the models that a policy's judges name; the providers' own SDKs when not given.
+
+    Raises:
+        ConfigurationError: one of them is something else.
     """
 
     def __init__(
@@ -64,6 +67,12 @@ class Router:
         health: Health | None = None,
         asker: Asker | Asking | None = None,
     ) -> None:
+        if policy is not None and not isinstance(cast("object", policy), Policy):
+            raise ConfigurationError(f'policy is {_a(policy)}; wanted a Policy; for a policy file use Policy.load("policy.toml")')
+        for name, part in (("ledger", ledger), ("prices", prices), ("telemetry", telemetry), ("store", store), ("health", health)):
+            _check_part(name, part)
+        if not isinstance(asker, Asking):
+            _check_part("asker", asker)
         self.policy = policy if policy is not None else Policy.default()
         self.ledger = ledger if ledger is not None else Ledger.memory()
         self.prices = prices if prices is not None else Prices()
@@ -78,11 +87,18 @@ class Router:
 
     @classmethod
     def of(cls, given: Router | Policy | str | Path | None) -> Router:
-        """A router from whatever an integration was handed: a router, a policy, a policy file's path, or nothing."""
+        """A router from whatever an integration was handed: a router, a policy, a policy file's path, or nothing.
+
+        Raises:
+            ConfigurationError: it was handed something else.
+            PolicyError: the policy file cannot be used.
+        """
         if isinstance(given, Router):
             return given
         if isinstance(given, (str, Path)):
             return cls(Policy.load(given))
+        if given is not None and not isinstance(cast("object", given), Policy):
+            raise ConfigurationError(f"router is {_a(given)}; wanted a Router, a Policy or the path of a policy file")
         return cls(given)
 
     @classmethod
@@ -1035,6 +1051,31 @@ class Attempt:
             return Usage(source="missing")
         text = text_of(self._reply) if self._reply is not None else ""
         return Usage(input=decision.features.tokens, output=upper_tokens(len(text), text[:400]), source="estimated")
+
+
+PARTS: Final[Mapping[str, tuple[tuple[str, ...], str]]] = MappingProxyType(
+    {
+        "ledger": (("append",), 'a ledger, like Ledger.sqlite("costs.db")'),
+        "prices": (("card", "prepare"), 'prices, like Prices("prices.toml") or Prices({"my-model": {…}})'),
+        "telemetry": (("open_route", "open_attempt"), "Telemetry(), or Telemetry.off() for none"),
+        "store": (("load", "add"), "a state store with load and add, like MemoryStateStore()"),
+        "health": (("resting", "answered", "failed"), "Health()"),
+        "asker": (("ask",), "an asker with ask, or none for the providers' own SDKs"),
+    }
+)
+"""What each part of a router must be able to do, and an example of one."""
+
+
+def _check_part(name: str, part: object) -> None:
+    methods, wanted = PARTS[name]
+    if part is not None and not all(callable(getattr(part, method, None)) for method in methods):
+        raise ConfigurationError(f"{name} is {_a(part)}; wanted {wanted}")
+
+
+def _a(thing: object) -> str:
+    """What a thing is, in words."""
+    kind = type(thing).__name__
+    return f"{'an' if kind[0] in 'aeiouAEIOU' else 'a'} {kind}"
 
 
 @cache
