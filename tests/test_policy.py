@@ -261,3 +261,45 @@ def test_messages_nobody_can_measure_go_to_the_top() -> None:
     decision = Policy.default().decide(Step(id="odd", messages=(Odd(),)))
 
     assert (decision.tier, decision.unsure, decision.codes[0]) == ("strong", True, "features_failed")
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"capture_evidence": "no"}, "capture_evidence is 'no'; wanted True or False"),
+        ({"trusted": "routed_agents"}, "trusted is 'routed_agents'; wanted a list of these at most: task_class, routed_agents"),
+        ({"trusted": ["x"]}, "trusted is ('x',); wanted a list of these at most: task_class, routed_agents"),
+        ({"labels": "tenant"}, "labels is 'tenant'; wanted a list of metadata keys, like [\"tenant\"]"),
+        ({"labels": [5]}, 'labels is (5,); wanted a list of metadata keys, like ["tenant"]'),
+        ({"thresholds": {"extraction": 5}}, 'threshold of "extraction" is 5; wanted a p_strong, from 0 to 1'),
+        ({"thresholds": {"extraction": "x"}}, "threshold of \"extraction\" is 'x'; wanted a p_strong, from 0 to 1"),
+        ({"thresholds": 5}, "thresholds is 5; wanted p_strong by task class"),
+        ({"expiry": 5}, "expiry is 5; wanted turns by the name of a fact or the code of a pin"),
+        ({"on_stop": 5}, "on_stop is 5; wanted raise, end, interrupt, or the name of a graph node"),
+        ({"on_stop": ""}, "on_stop is ''; wanted raise, end, interrupt, or the name of a graph node"),
+        ({"guards": 5}, "guards is 5; wanted a list of guards"),
+        ({"checks": "x"}, "checks is 'x'; wanted a list of checks"),
+        ({"floors": [5]}, "floors is (5,); wanted a list of PolicyFloor"),
+        ({"taxonomy": 5}, "taxonomy is 5; wanted a Taxonomy, like Taxonomy.default()"),
+        (
+            {"tiers": "claude"},
+            'tiers is \'claude\'; wanted Tiers, like Tiers.preset_named("claude") or Tiers.of({"cheap": …, "strong": …})',
+        ),
+    ],
+    ids=str,
+)
+def test_a_part_that_cannot_be_meant_is_refused(changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(PolicyError) as caught:
+        Policy.default().replace(**changes)
+    assert str(caught.value) == told
+
+
+def test_tiers_and_files_that_are_none_are_refused() -> None:
+    with pytest.raises(PolicyError, match=r"^tiers is \{'cheap': 'x:y'\}; wanted Tiers, like"):
+        Policy.default(tiers={"cheap": "x:y"})  # type: ignore[arg-type]
+    with pytest.raises(PolicyError, match=r"^policy file is 5; wanted the path of a TOML file$"):
+        Policy.load(5)  # type: ignore[arg-type]
+
+
+def test_parts_may_be_any_iterable() -> None:
+    assert Policy.default().replace(labels=iter(["tenant"])).labels == ("tenant",)

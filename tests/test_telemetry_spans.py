@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from routed_agents.errors import StepStopped
+from routed_agents.errors import ConfigurationError, StepStopped
 from routed_agents.guards import Conditions
 from routed_agents.policy import Policy
 from routed_agents.pricing import Prices
@@ -328,3 +328,18 @@ def test_every_text_on_spans_and_metrics_can_be_encoded() -> None:
     assert len(told) == 3
     assert ("\\ud83d" in text, "\ufffd" in text) == (False, True)
     lab.reader.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"labels": "tenant"}, "labels is 'tenant'; wanted a list of label keys, like [\"tenant\"]"),
+        ({"labels": [5]}, 'labels is [5]; wanted a list of label keys, like ["tenant"]'),
+        ({"labels": 5}, 'labels is 5; wanted a list of label keys, like ["tenant"]'),
+        ({"capture": True}, "capture is True; wanted a function that gives what of a text may be recorded, or None"),
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused(settings: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Telemetry(**settings)
+    assert str(caught.value) == told

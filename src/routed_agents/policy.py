@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 from routed_agents import checks as checks_module
 from routed_agents import guards as guards_module
@@ -78,22 +78,37 @@ class Policy:
     capture_evidence: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("guards", "floors", "checks", "labels", "trusted"):
+            if _is_list(given := getattr(self, name)):
+                object.__setattr__(self, name, tuple(given))
+        self._check_kinds()
         if self.stance not in STANCES:
             raise PolicyError(f"unknown stance {self.stance!r}; known stances: {', '.join(STANCES)}")
         if self.mode not in MODES:
             raise PolicyError(f"unknown mode {self.mode!r}; known modes: {', '.join(MODES)}")
-        for name in ("guards", "floors", "checks", "labels", "trusted"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
         for floor in self.floors:
             self.tiers.named(floor.tier)
-        for key in self.thresholds:
+        for key, share in self.thresholds.items():
             self.taxonomy.row(key)
+            if not _is_share(share):
+                raise PolicyError(f'threshold of "{key}" is {share!r}; wanted a p_strong, from 0 to 1')
         for name, turns in self.expiry.items():
             if not _is_rank(turns):
                 raise PolicyError(f'expiry of "{name}" is {turns!r}; wanted a number of turns, 0 or more')
         for judge in self.judges:
             self._can_judge(judge)
         self.hash  # noqa: B018  a rule that cannot be hashed fails here, not in the middle of a workflow
+
+    def _check_kinds(self) -> None:
+        """Hold every part against what it must be: a policy made in a program gets no less of a look than a policy file.
+
+        Raises:
+            PolicyError: a part is something else.
+        """
+        for name, fits, wanted in PARTS:
+            value = getattr(self, name)
+            if not fits(value):
+                raise PolicyError(f"{name} is {_shortened(repr(value))}; wanted {wanted}")
 
     @classmethod
     def default(cls, *, tiers: str | Tiers = "claude", stance: Stance = "balanced", mode: Mode = "enforce") -> Policy:
@@ -107,6 +122,8 @@ class Policy:
         Raises:
             PolicyError: the file cannot be read or says something that cannot be meant.
         """
+        if not isinstance(cast("object", path), (str, Path)):
+            raise PolicyError(f"policy file is {_shortened(repr(path))}; wanted the path of a TOML file")
         from routed_agents.config import read_policy
 
         return cls(**read_policy(Path(path)))
@@ -630,6 +647,31 @@ def _sound(verdict: Any) -> bool:
         and (verdict.pin is None or verdict.pin in SCOPES)
         and all(isinstance(text, str) for text in texts)
     )
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping))
+
+
+def _lists_texts(value: object) -> bool:
+    return _is_list(value) and all(isinstance(each, str) and each for each in cast("Iterable[object]", value))
+
+
+TRUSTED: Final = ("task_class", "routed_agents")
+PARTS: Final[tuple[tuple[str, Callable[[Any], bool], str], ...]] = (
+    ("tiers", lambda value: isinstance(value, Tiers), 'Tiers, like Tiers.preset_named("claude") or Tiers.of({"cheap": …, "strong": …})'),
+    ("taxonomy", lambda value: isinstance(value, Taxonomy), "a Taxonomy, like Taxonomy.default()"),
+    ("guards", _is_list, "a list of guards"),
+    ("floors", lambda value: _is_list(value) and all(isinstance(each, PolicyFloor) for each in value), "a list of PolicyFloor"),
+    ("checks", _is_list, "a list of checks"),
+    ("thresholds", lambda value: isinstance(value, Mapping), "p_strong by task class"),
+    ("expiry", lambda value: isinstance(value, Mapping), "turns by the name of a fact or the code of a pin"),
+    ("labels", _lists_texts, 'a list of metadata keys, like ["tenant"]'),
+    ("trusted", lambda value: _lists_texts(value) and set(value) <= set(TRUSTED), f"a list of these at most: {', '.join(TRUSTED)}"),
+    ("on_stop", lambda value: isinstance(value, str) and bool(value), "raise, end, interrupt, or the name of a graph node"),
+    ("capture_evidence", lambda value: isinstance(value, bool), "True or False"),
+)
+"""What each part must be, and how that is said."""
 
 
 def _is_rank(value: object) -> bool:

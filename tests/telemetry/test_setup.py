@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from blockbuster import blockbuster_ctx
@@ -255,3 +256,20 @@ trace.get_tracer("routed_agents").start_span("route x").end()
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=30)
     assert [span.name for span in read_spans(trace_file)] == ["route x"]
     assert json.loads(trace_file.read_text())["resourceSpans"]
+
+
+@pytest.mark.parametrize("name", ["otlp_endpoint", "metrics_endpoint"])
+@pytest.mark.parametrize(("given", "seen"), [("localhost:6006", "localhost:6006"), ("me:secret@h", "h"), ("", "(empty)"), (5, "5")])
+def test_an_endpoint_that_is_no_http_address_is_refused(name: str, given: Any, seen: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        configure(**{name: given})
+    assert str(caught.value) == f"endpoint {seen} is no HTTP address; wanted one like http://localhost:6006"
+
+
+@pytest.mark.parametrize(
+    "name", ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"]
+)
+def test_an_endpoint_of_the_environment_that_is_no_http_address_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "localhost:4318")
+    with pytest.raises(ConfigurationError, match="endpoint localhost:4318 is no HTTP address"):
+        configure()

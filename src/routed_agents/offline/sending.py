@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from routed_agents.errors import ConfigurationError
 from routed_agents.offline.traces import Trouble, documents, warn
+from routed_agents.telemetry.endpoints import whole
 
 RETRIED: Final = (429, 502, 503, 504)
 """What OTLP calls a failure that may pass."""
@@ -72,7 +73,7 @@ def send_trace(
         ConfigurationError: the endpoint is no HTTP address, the extra `otlp` is missing, or the file holds no trace.
     """
     url = traces_url(endpoint)
-    whole = {**headers_of(os.environ), **(headers or {}), "Content-Type": "application/x-protobuf", "Content-Encoding": "gzip"}
+    told = {**headers_of(os.environ), **(headers or {}), "Content-Type": "application/x-protobuf", "Content-Encoding": "gzip"}
     _protobuf()
     sent, silent = Sent(), 0
     for document in documents(path, on_trouble=on_trouble):
@@ -81,7 +82,7 @@ def send_trace(
             sent.failed += spans
         else:
             try:
-                kept, rejected, why = _post(url, request_of(document), whole, timeout_s, sleep)
+                kept, rejected, why = _post(url, request_of(document), told, timeout_s, sleep)
                 silent = 0
             except OSError as error:  # nobody answers, which the next export will not change
                 kept, rejected, why, silent = False, 0, f"{endpoint} does not answer: {getattr(error, 'reason', error)}", silent + 1
@@ -102,15 +103,7 @@ def traces_url(endpoint: str) -> str:
     Raises:
         ConfigurationError: it is no HTTP address.
     """
-    try:
-        parts = urlsplit(endpoint)
-        known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # brackets that do not close, a port that is none
-        known = False
-    if not known:
-        raise ConfigurationError(f"endpoint {endpoint} is no HTTP address; wanted one like http://localhost:6006")
-    whole = endpoint.rstrip("/")
-    return whole if whole.endswith("/v1/traces") else f"{whole}/v1/traces"
+    return whole(endpoint, "traces")
 
 
 def headers_of(environ: Mapping[str, str]) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Final, Literal
+from urllib.parse import urlsplit
 
 from routed_agents.errors import ConfigurationError
 
@@ -32,15 +33,36 @@ def metrics_asked_by(environ: Mapping[str, str]) -> str | None:
 
 
 def whole(endpoint: str, signal: Signal) -> str:
-    """The endpoint with the path at which it takes such a signal."""
+    """The endpoint with the path at which it takes such a signal.
+
+    Raises:
+        ConfigurationError: it is no HTTP address.
+    """
+    check(endpoint)
     bare, path = endpoint.rstrip("/"), f"/v1/{signal}"
     return bare if bare.endswith(path) else f"{bare}{path}"
+
+
+def check(endpoint: object) -> None:
+    """Hold an endpoint against what spans and metrics can be sent to.
+
+    Raises:
+        ConfigurationError: it is no HTTP address.
+    """
+    try:
+        parts = urlsplit(endpoint) if isinstance(endpoint, str) else None
+        known = parts is not None and parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets that do not close, a port that is none
+        known = False
+    if not known:
+        raise ConfigurationError(f"endpoint {public(str(endpoint)) or '(empty)'} is no HTTP address; wanted one like http://localhost:6006")
 
 
 def public(endpoint: str) -> str:
     """An endpoint without the name and password it may hold."""
     scheme, _, rest = endpoint.rpartition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}" if scheme else endpoint
+    bare = rest.rpartition("@")[2]
+    return f"{scheme}://{bare}" if scheme else bare
 
 
 def _asked(signal: Signal, environ: Mapping[str, str], known: tuple[str, ...]) -> tuple[str | None, set[str]]:
@@ -54,6 +76,8 @@ def _asked(signal: Signal, environ: Mapping[str, str], known: tuple[str, ...]) -
     own, shared = environ.get(f"OTEL_EXPORTER_OTLP_{name}_ENDPOINT"), environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
     if not own and (shared or wanted):
         own = whole(shared or LOCAL, signal)
+    if own:
+        check(own)
     for variable in (f"OTEL_EXPORTER_OTLP_{name}_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
         if own and (protocol := environ.get(variable)):
             if protocol != "http/protobuf":

@@ -27,7 +27,7 @@ from opentelemetry.sdk.trace.sampling import Sampler
 from routed_agents.errors import ConfigurationError
 from routed_agents.telemetry import metering, names
 from routed_agents.telemetry.dialects import Dialect, chosen, told
-from routed_agents.telemetry.endpoints import asked_by, metrics_asked_by, public, whole
+from routed_agents.telemetry.endpoints import asked_by, check, metrics_asked_by, public, whole
 from routed_agents.telemetry.metering import MetricOutput
 from routed_agents.telemetry.runs import Branch, Run, SpanRecord, Status, run_of
 from routed_agents.telemetry.trees import CostTree, cost_tree
@@ -86,10 +86,13 @@ def configure(
         queue_size: ended spans that may wait for each output; more are dropped and counted.
 
     Raises:
-        ConfigurationError: a file cannot be opened, the extra for an endpoint is missing, a dialect is unknown, or the environment
-            asks for an exporter or a protocol that is not here.
+        ConfigurationError: a file cannot be opened, an endpoint is no HTTP address or its extra is missing, a dialect is unknown, or the
+            environment asks for an exporter or a protocol that is not here.
     """
     speaks = chosen(dialects)
+    for endpoint in (otlp_endpoint, metrics_endpoint):
+        if endpoint is not None:
+            check(endpoint)
     current = trace.get_tracer_provider()
     if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return Handle(provider=current, outputs=(), note="OTEL_SDK_DISABLED is true: nothing was set up")

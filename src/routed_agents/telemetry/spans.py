@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, cast, get_args
@@ -115,7 +115,7 @@ class Telemetry:
         capture: a redaction hook; with one, messages are put on leaf spans as far as it lets them.
 
     Raises:
-        ConfigurationError: `emit` is none of the four.
+        ConfigurationError: `emit` is none of the four, or something else here cannot do its work.
     """
 
     def __init__(
@@ -132,7 +132,9 @@ class Telemetry:
     ) -> None:
         if emit not in get_args(Emit):
             raise ConfigurationError(f"emit is {emit!r}; known: {', '.join(get_args(Emit))}")
-        allowed = tuple(labels) if labels is not None else _listed(os.environ.get(ALLOWED, ""))
+        if capture is not None and not callable(cast("object", capture)):
+            raise ConfigurationError(f"capture is {capture!r}; wanted a function that gives what of a text may be recorded, or None")
+        allowed = _keys(labels) if labels is not None else _listed(os.environ.get(ALLOWED, ""))
         self.emit: Emit = emit
         self.labels = tuple([key for key in allowed if key != THREAD])
         self.threads = threads if threads is not None else THREAD in allowed
@@ -606,6 +608,13 @@ def _usd(pico: int) -> float:
 
 def _listed(text: str) -> tuple[str, ...]:
     return tuple([part for each in text.split(",") if (part := each.strip())])
+
+
+def _keys(labels: object) -> tuple[str, ...]:
+    keys = tuple(cast("Sequence[object]", labels)) if isinstance(labels, Iterable) and not isinstance(labels, str) else (None,)
+    if not all(isinstance(key, str) for key in keys):
+        raise ConfigurationError(f'labels is {labels!r}; wanted a list of label keys, like ["tenant"]')
+    return cast("tuple[str, ...]", keys)
 
 
 def _id_of(reply: object) -> str | None:
