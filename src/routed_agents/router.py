@@ -1068,8 +1068,15 @@ PARTS: Final[Mapping[str, tuple[tuple[str, ...], str]]] = MappingProxyType(
 
 def _check_part(name: str, part: object) -> None:
     methods, wanted = PARTS[name]
-    if part is not None and not all(callable(getattr(part, method, None)) for method in methods):
+    if part is not None and not all(_can(part, method) for method in methods):
         raise ConfigurationError(f"{name} is {_a(part)}; wanted {wanted}")
+
+
+def _can(part: object, method: str) -> bool:
+    try:
+        return callable(getattr(part, method, None))
+    except Exception:  # it has trouble of its own, which its calls will tell
+        return True
 
 
 def _a(thing: object) -> str:
