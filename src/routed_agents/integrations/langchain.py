@@ -32,7 +32,7 @@ from routed_agents.integrations.caching import with_caching
 from routed_agents.integrations.channels import send_state
 from routed_agents.integrations.events import Event, PassingEvents, astream_of, stream_of
 from routed_agents.integrations.fitting import fitted, shows_pictures, wants_schema
-from routed_agents.integrations.live import Shown, kept_quiet, read_along, with_handler
+from routed_agents.integrations.live import Shown, handlers_of, kept_quiet, read_along, with_handler
 from routed_agents.integrations.models import Models, is_simulated, policy_for
 from routed_agents.integrations.observer import AGAIN, MARK, message_of
 from routed_agents.integrations.position import Position, position_of
@@ -1026,11 +1026,7 @@ def _configs(
 
 def _may_raise(*given: Callbacks) -> bool:
     """Whether a handler among these ends the call with its own error, which keeps the answer from everybody who is told after it."""
-    return any(handler.raise_error for callbacks in given if callbacks for handler in _handlers(callbacks))
-
-
-def _handlers(callbacks: list[BaseCallbackHandler] | BaseCallbackManager) -> list[BaseCallbackHandler]:
-    return callbacks.handlers if isinstance(callbacks, BaseCallbackManager) else callbacks
+    return any(handler.raise_error for callbacks in given if callbacks for handler in handlers_of(callbacks))
 
 
 def _result(several: Sequence[_Generated]) -> LLMResult:

@@ -42,13 +42,17 @@ class Shown(BaseCallbackHandler):
 
 def read_along(callbacks: Callbacks, tags: Sequence[str] | None) -> bool:
     """Whether somebody hears the words of a call as they come."""
-    handlers = callbacks.handlers if isinstance(callbacks, BaseCallbackManager) else callbacks or ()
-    return any(hasattr(handler, "tap_output_iter") for handler in handlers) and NOSTREAM not in (tags or ())
+    return any(hasattr(handler, "tap_output_iter") for handler in handlers_of(callbacks)) and NOSTREAM not in (tags or ())
 
 
 def kept_quiet(model: Model) -> Model:
     """The model, its words told only when it is done."""
     return model.model_copy(update={"tags": [*(model.tags or ()), NOSTREAM]})
+
+
+def handlers_of(callbacks: Callbacks) -> Sequence[BaseCallbackHandler]:
+    """Who hears a call with these callbacks."""
+    return callbacks.handlers if isinstance(callbacks, BaseCallbackManager) else callbacks or ()
 
 
 def with_handler(callbacks: Callbacks, handler: BaseCallbackHandler) -> Callbacks:
