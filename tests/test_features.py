@@ -15,7 +15,7 @@ def features(*messages: Any, **more: Any) -> Features:
     return extract(Step.from_messages(list(messages), **more))
 
 
-def human(text: str = "go", **more: Any) -> dict[str, Any]:
+def human(text: Any = "go", **more: Any) -> dict[str, Any]:
     return {"role": "user", "content": text, **more}
 
 
@@ -232,6 +232,24 @@ def test_a_declared_size_is_believed() -> None:
     assert (features("x", tokens=77).tokens, features("x", tokens=77).tokens_source) == (77, "declared")
 
 
+@pytest.mark.parametrize("tokens", [5, 0])
+def test_a_declared_size_below_the_texts_own_length_is_not_believed(tokens: int) -> None:
+    seen = features(human("word " * 60_000), tokens=tokens)
+
+    assert (seen.tokens_source, seen.tokens > 60_000) == ("estimated", True)
+
+
+def test_a_declared_size_of_dense_text_is_believed() -> None:
+    assert features(human("word " * 60_000), tokens=60_001).tokens == 60_001
+
+
+def test_the_words_of_a_document_are_material_and_no_instruction() -> None:
+    shown = {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "Prove the theorem."}}
+    seen = features(human([shown, {"type": "text", "text": "Extract the date."}]))
+
+    assert (seen.instruction, seen.quoted, seen.marked) == ("Extract the date.", "Prove the theorem.", True)
+
+
 def test_up_to_the_last_reply_the_providers_count_is_used() -> None:
     seen = features(human("word " * 1_000), ai(usage={"input_tokens": 1_000, "output_tokens": 10}), human("more"))
 
@@ -255,6 +273,8 @@ def test_tools_and_framing_count() -> None:
         [{"type": "tool_result", "content": [{"type": "text", "text": "word " * 20_000}]}],
         [{"type": "text", "text": "word " * 20_000}],
         "word " * 20_000,
+        [{"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "word " * 20_000}}],
+        [{"type": "document", "source": {"type": "file", "file_id": "file_1"}}],
     ],
 )
 def test_long_content_is_long_in_every_form(content: object) -> None:

@@ -16,10 +16,10 @@ from routed_agents.errors import StepError
 from routed_agents.steps import (
     Step,
     ToolCall,
-    length_of,
     new_id,
     reported_tokens,
     role_of,
+    said_and_shown,
     stamp_of,
     storable,
     text_of,
@@ -94,10 +94,26 @@ def test_a_step_needs_a_message_with_a_role(messages: list[object]) -> None:
         ({"role": "user", "content": [block("tool_result", content=[block("text", text="deep")])]}, "deep"),
         ({"role": "assistant", "content": None}, ""),
         (HumanMessage([{"type": "text", "text": "a"}]), "a"),
+        ({"role": "user", "content": [block("document", source={"type": "text", "data": "shown"}), block("text", text="a")]}, "shown\na"),
     ],
 )
 def test_the_words_of_a_message(message: object, text: str) -> None:
     assert text_of(message) == text
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        block("document", source={"type": "text", "media_type": "text/plain", "data": "shown"}),
+        block("document", source={"type": "content", "content": "shown"}),
+        block("document", source={"type": "content", "content": [block("text", text="shown")]}),
+        block("search_result", source="https://example.com", title="t", content=[block("text", text="shown")]),
+        block("text-plain", text="shown", mime_type="text/plain"),
+        block("file", source_type="text", text="shown"),
+    ],
+)
+def test_what_a_message_shows_is_told_from_what_its_author_says(shown: dict[str, Any]) -> None:
+    assert said_and_shown(HumanMessage([shown, block("text", text="said")])) == ("said", "shown")
 
 
 CALL = ToolCall(name="look", arguments='{"at": 1, "q": "x"}', id="c1")
@@ -134,21 +150,6 @@ def test_arguments_that_are_no_json_are_marked() -> None:
 )
 def test_a_failed_tool_is_told_from_a_good_one(message: object, failed: bool) -> None:
     assert tool_failed(message) is failed
-
-
-@pytest.mark.parametrize(
-    ("content", "least"),
-    [
-        ("x" * 100, 100),
-        ([block("text", text="x" * 100)], 100),
-        ([block("tool_result", content="x" * 100)], 100),
-        ([block("tool_result", content=[block("text", text="x" * 100)])], 100),
-        ([block("tool_use", name="f", input={"q": "x" * 100})], 100),
-        ([block("thinking", thinking="x" * 100)], 100),
-    ],
-)
-def test_the_length_of_a_message_counts_all_that_is_sent(content: object, least: int) -> None:
-    assert least <= length_of({"role": "user", "content": content}) <= least + 20
 
 
 @pytest.mark.parametrize(

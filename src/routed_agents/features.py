@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, cast
 
 from routed_agents.errors import StepError
 from routed_agents.material import hard_split, unlabelled, without_asides
+from routed_agents.sizes import block_length, length_of
 from routed_agents.steps import (
     NOTHING,
     STAMP,
@@ -20,12 +21,11 @@ from routed_agents.steps import (
     Role,
     Step,
     ToolCall,
-    block_length,
     content_of,
     field_of,
-    length_of,
     reported_tokens,
     role_of,
+    said_and_shown,
     stamp_of,
     text_of,
     tool_calls_of,
@@ -136,7 +136,10 @@ def extract(step: Step) -> Features:
     messages = step.messages
     tokens, source = _tokens(step)
     system = window(plain(step.system if step.system is not None else _leading_system(messages)))
-    own, quoted, spoken, labelled = _parted(window(plain(text_of(turn.asked)))) if turn.asked is not None else ("", "", "", "")
+    said, shown = said_and_shown(turn.asked) if turn.asked is not None else ("", "")
+    own, quoted, spoken, labelled = _parted(window(plain(said)))
+    if shown:
+        quoted = f"{quoted}\n{window(plain(shown))}" if quoted else window(plain(shown))
     forced, declared_here = _own_metadata(step.metadata)
     declared = step.task_class or declared_here
     return Features(
@@ -338,11 +341,12 @@ def _digest(message: object, position: int) -> str:
 def _tokens(step: Step) -> tuple[int, TokenSource]:
     """The last reply's own count is exact up to that reply; only what came after it has to be estimated, from above.
 
-    A count too small for the text before it belongs to another prompt (a worker's answer passed on, or a forgery) and is not believed.
+    A count too small for the text before it belongs to another prompt (a worker's answer passed on, or a forgery) and is not believed;
+    nor is a declared one that is too small for the text that is there.
     """
-    if step.tokens is not None:
-        return step.tokens, "declared"
     messages = step.messages
+    if step.tokens is not None and step.tokens * SPARSEST >= _at_least(messages) + len(step.system or ""):
+        return step.tokens, "declared"
     known, start = 0, 0
     last = len(messages) - 1
     for position in range(last, max(-1, last - COUNTED_WITHIN), -1) if _may_report(messages[-COUNTED_WITHIN:]) else ():
@@ -356,14 +360,15 @@ def _tokens(step: Step) -> tuple[int, TokenSource]:
             known, start = counted, position + 1
         break
     rest = messages[start:]
-    sizes = _sizes(rest)
+    files: list[int] = []
+    sizes = _sizes(rest, files)
     total = sum(sizes)
     framing = PER_MESSAGE * len(sizes)
     if not start:
         framing += TOOL_TOKENS * len(step.tools)
         if step.system:
             total += len(step.system)
-    return known + framing + upper_tokens(total, _sample(rest, sizes)), "reported" if start else "estimated"
+    return known + framing + sum(files) + upper_tokens(total, _sample(rest, sizes)), "reported" if start else "estimated"
 
 
 def _may_report(messages: Sequence[Any]) -> bool:
@@ -392,7 +397,7 @@ def _at_least(messages: Sequence[object]) -> int:
     return sum(map(length_of, messages))
 
 
-def _sizes(messages: Sequence[object]) -> list[int]:
+def _sizes(messages: Sequence[object], files: list[int]) -> list[int]:
     """`length_of` each, quicker for messages that only speak: without a reported count the whole history passes here."""
     given: Sequence[Any] = messages
     if {*map(type, given)} == {dict} and not any(map(HAS_KEY, given, repeat("tool_calls"))):
@@ -404,7 +409,7 @@ def _sizes(messages: Sequence[object]) -> list[int]:
             return list(map(len, contents))
     fields: list[Any] = [message if message.__class__ is dict else getattr(message, "__dict__", NOTHING) for message in given]
     return [
-        len(content) if type(content := known.get("content")) is str and not known.get("tool_calls") else length_of(message)
+        len(content) if type(content := known.get("content")) is str and not known.get("tool_calls") else length_of(message, files)
         for known, message in zip(fields, messages, strict=True)
     ]
 

@@ -156,6 +156,7 @@ class LongContext:
     """Escalates when the context is long enough for a small model to lose the thread.
 
     The limit is the seed article's ("long-context synthesis, over 50k tokens"); it is held against the upper bound of the estimate.
+    A document counts as its text, a file as what it comes to at most, and one known by its id or address alone as the longest there is.
     """
 
     limit: int = 50_000

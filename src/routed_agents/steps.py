@@ -36,6 +36,26 @@ ROLES: Final[Mapping[str, Role]] = MappingProxyType(
         "remove": "system",
     }
 )
+Kind = Literal["picture", "recording", "file"]
+FILES: Final[Mapping[object, Kind]] = MappingProxyType(
+    {
+        "image": "picture",
+        "image_url": "picture",
+        "input_image": "picture",
+        "audio": "recording",
+        "input_audio": "recording",
+        "video": "recording",
+        "document": "file",
+        "file": "file",
+        "input_file": "file",
+        "text-plain": "file",
+        "media": "file",
+        "container_upload": "file",
+    }
+)
+"""Blocks that bring a file, in every provider's words."""
+MATERIAL: Final = ("document", "search_result", "text-plain", "file")
+"""Blocks whose words are shown to the model, and are nobody's instruction."""
 NOTHING: Final[Mapping[str, object]] = MappingProxyType({})
 
 
@@ -75,7 +95,7 @@ class Step:
         system: the system prompt when it is not the first message.
         tools: names of the tools bound to the call.
         task_class: the class its author declared, if any.
-        tokens: the true prompt size in tokens, when the caller knows it.
+        tokens: the true prompt size in tokens, when the caller knows it; less than the text there can make is not believed.
         node: the graph node that makes the call.
         output_schema: the JSON Schema the reply must satisfy, if any.
         downstream: model steps that hang on this one's answer, when known.
@@ -267,14 +287,13 @@ def storable(text: str) -> str:
     return text
 
 
-def length_of(message: object) -> int:
-    """Characters of a message as it is sent, tool calls included, without joining anything."""
+def said_and_shown(message: object) -> tuple[str, str]:
+    """The words of a message in two: what its author says, and what the documents say that are shown along with it."""
     content = content_of(message)
-    size = len(content) if isinstance(content, str) else block_length(content)
-    calls = field_of(message, "tool_calls")
-    if calls:
-        size += len(str(calls))
-    return size
+    if isinstance(content, str) or not isinstance(content, Sequence):
+        return text_of(message), ""
+    blocks = cast("Sequence[object]", content)
+    return "\n".join(_texts(blocks, shown=False)), "\n".join(_texts(blocks, shown=True))
 
 
 def content_of(message: object) -> object:
@@ -352,7 +371,7 @@ def plain_message(message: object) -> dict[str, object]:
     """A message as the `{"role", "content"}` object of a step record."""
     names = {"human": "user", "ai": "assistant"}
     role = role_of(message)
-    plain: dict[str, object] = {"role": names.get(role, role), "content": text_of(message)}
+    plain: dict[str, object] = {"role": names.get(role, role), "content": _with_files(content_of(message)) or text_of(message)}
     if calls := tool_calls_of(message):
         plain["tool_calls"] = [{"name": call.name, "arguments": call.arguments, "id": call.id} for call in calls]
     if call_id := field_of(message, "tool_call_id"):
@@ -360,6 +379,16 @@ def plain_message(message: object) -> dict[str, object]:
     if name := field_of(message, "name"):
         plain["name"] = name
     return plain
+
+
+def _with_files(content: object) -> list[object] | None:
+    """The blocks of a content that brings files or documents, whose size and place its words alone would not tell."""
+    if not isinstance(content, (list, tuple)):
+        return None
+    blocks = list(cast("Sequence[object]", content))
+    kinds = [field_of(block, "type") for block in blocks]
+    brings = any(isinstance(kind, str) and (kind in FILES or kind in MATERIAL) for kind in kinds)
+    return blocks if brings and all(isinstance(block, (dict, str)) for block in blocks) else None
 
 
 def field_of(thing: object, name: str) -> object:
@@ -393,30 +422,32 @@ def _only_results(blocks: Sequence[object]) -> bool:
     return all(field_of(block, "type") == "tool_result" for block in blocks)
 
 
-def block_length(content: object) -> int:
-    """Characters in content blocks, nested ones and tool inputs included."""
-    if isinstance(content, str):
-        return len(content)
-    if isinstance(content, (list, tuple)):
-        return sum(block_length(block) for block in cast("Sequence[object]", content))
-    if content is None:
-        return 0
-    size = 0
-    for key in ("text", "content", "thinking"):
-        if (part := field_of(content, key)) is not None:
-            size += block_length(part)
-    if (given := field_of(content, "input")) is not None:
-        size += len(str(given))
-    return size
+def document_text(block: object) -> object:
+    """What stands in the open in a document of Anthropic's: a string, blocks, or None where the document comes as a file."""
+    source = field_of(block, "source")
+    if source is None or isinstance(source, str):
+        return None
+    key = {"text": "data", "content": "content"}.get(str(field_of(source, "type")))
+    return field_of(source, key) if key else None
 
 
-def _texts(blocks: Sequence[object]) -> Iterator[str]:
+def _texts(blocks: Sequence[object], *, shown: bool | None = None) -> Iterator[str]:
+    """The words of blocks: those of material alone, all but those, or every one."""
     for block in blocks:
         if isinstance(block, str):
-            yield block
-        elif isinstance(text := field_of(block, "text"), str):
+            if not shown:
+                yield block
+            continue
+        material = field_of(block, "type") in MATERIAL
+        if shown is not None and shown is not material:
+            continue
+        if isinstance(text := field_of(block, "text"), str):
             yield text
-        elif isinstance(inner := field_of(block, "content"), str):
+            continue
+        inner = field_of(block, "content")
+        if inner is None and material:
+            inner = document_text(block)
+        if isinstance(inner, str):
             yield inner
         elif isinstance(inner, (list, tuple)):
             yield from _texts(cast("Sequence[object]", inner))

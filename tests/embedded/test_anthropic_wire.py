@@ -10,7 +10,8 @@ import anthropic
 import httpx2
 import pytest
 
-from routed_agents import embedded
+from routed_agents import Step, embedded
+from routed_agents.features import extract
 
 HAIKU, OPUS = "claude-haiku-4-5", "claude-opus-5-5"
 ASK = [{"role": "user", "content": "What is 3 plus 4 times 2?"}]
@@ -49,6 +50,23 @@ def test_usage_has_every_field_and_counts_the_prompt_once(claude):
     assert usage.cache_creation.ephemeral_5m_input_tokens == usage.cache_creation.ephemeral_1h_input_tokens == 0
     assert usage.service_tier == "standard"
     assert usage.output_tokens > 0
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        {"type": "text", "media_type": "text/plain", "data": "The notes say this. " * 2_000},
+        {"type": "content", "content": "The notes say this. " * 2_000},
+        {"type": "content", "content": [{"type": "text", "text": "The notes say this. " * 2_000}]},
+        {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0x" * 10},
+        {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0x" * 100_000},
+        {"type": "url", "url": "https://example.com/a.pdf"},
+    ],
+)
+def test_a_document_counts_no_more_than_a_step_thinks_at_most(claude, source):
+    asked = [{"role": "user", "content": [{"type": "document", "source": source}, {"type": "text", "text": "Extract the date."}]}]
+    counted = claude.messages.count_tokens(model=HAIKU, messages=asked).input_tokens
+    assert 2_000 < counted < extract(Step.from_messages(asked)).tokens
 
 
 def test_a_dated_id_resolves_and_an_unknown_one_is_not_found(claude):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from base64 import b64encode
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import product
 from typing import Any
@@ -111,6 +112,45 @@ def test_text_in_a_payload_never_lowers(policy: Policy, asked: str, words: list[
     harmless, loaded = (Step.from_messages(f"{asked}\n```\n{text}\n```", id="s") for text in ("a", " ".join(words)))
 
     assert height(policy.decide(loaded)) >= height(policy.decide(harmless))
+
+
+SHOWN: dict[str, Callable[[str], dict[str, Any]]] = {
+    "document": lambda text: {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": text}},
+    "blocks": lambda text: {"type": "document", "source": {"type": "content", "content": [{"type": "text", "text": text}]}},
+    "search result": lambda text: {"type": "search_result", "source": "s", "title": "t", "content": [{"type": "text", "text": text}]},
+    "plain text": lambda text: {"type": "text-plain", "text": text},
+    "file": lambda text: {"type": "file", "base64": b64encode(text.encode()).decode(), "mime_type": "application/pdf"},
+    "address": lambda text: {"type": "input_file", "file_url": f"https://example.com/{len(text)}"},
+}
+"""The forms in which a text comes along with what is said."""
+
+
+@given(
+    policy=wary,
+    form=st.sampled_from(sorted(SHOWN)),
+    asked=st.sampled_from(TEXTS),
+    words=st.lists(st.sampled_from((*TEXTS, *CLASSES, "yes or no", "tier0", "ignore all rules", "cheap")), max_size=6),
+)
+def test_text_in_a_document_never_lowers(policy: Policy, form: str, asked: str, words: list[str]) -> None:
+    say = {"type": "text", "text": asked}
+    harmless, loaded = (
+        Step.from_messages([{"role": "user", "content": [SHOWN[form](text), say]}], id="s") for text in ("a", " ".join(words) or "a")
+    )
+
+    assert height(policy.decide(loaded)) >= height(policy.decide(harmless))
+
+
+@given(policy=wary, form=st.sampled_from(sorted(SHOWN)), role=st.sampled_from(("user", "tool")), told=st.sampled_from((None, 5)))
+def test_a_long_document_never_goes_unseen(policy: Policy, form: str, role: str, told: int | None) -> None:
+    shown = SHOWN[form]("The notes say this. " * 20_000)
+    asked = Step.from_messages(
+        [{"role": role, "content": [shown, {"type": "text", "text": TEXTS[0]}]}],
+        id="s",
+        tokens=told if form not in ("file", "address") else None,  # what cannot be read is as long as its author says
+        task_class="classification",
+    )
+
+    assert height(policy.decide(asked)) >= policy.tiers.top
 
 
 OVER = ThreadState(marks=frozenset({Mark(name=name, released=10**18) for name in ("distress", "vip")})).to_json()

@@ -10,8 +10,9 @@ from typing import Any, Final, cast
 from routed_agents.errors import StepError
 from routed_agents.guards import Verdict
 from routed_agents.policy import Policy
+from routed_agents.sizes import length_of
 from routed_agents.state import EMPTY, ThreadState
-from routed_agents.steps import STAMP, Step, length_of
+from routed_agents.steps import STAMP, Step
 
 Message = Mapping[str, Any]
 
