@@ -12,7 +12,7 @@ import pytest
 from langchain_core.messages import AIMessage
 from opentelemetry import metrics, trace
 
-from routed_agents.errors import ConfigurationError, PolicyError, StepStopped
+from routed_agents.errors import ConfigurationError, PolicyError, StepError, StepStopped
 from routed_agents.guards import Conditions, PolicyFloor, Verdict, named
 from routed_agents.ledger import Ledger, cost_of
 from routed_agents.policy import Policy
@@ -55,6 +55,18 @@ def reply(model: str, *, stop: str = "end_turn", text: str = "yes") -> dict[str,
         "stop_reason": stop,
         "usage": {"input_tokens": 100, "output_tokens": 10},
     }
+
+
+@pytest.mark.parametrize("given", ["hi", 5, None])
+def test_what_is_no_step_is_named(given: Any) -> None:
+    for take in (router().step, POLICY.decide):
+        with pytest.raises(StepError, match=f"step is {type(given).__name__}; wanted a Step"):
+            take(given)
+
+
+def test_labels_that_are_no_mapping_are_named() -> None:
+    with pytest.raises(ConfigurationError, match="labels is str; wanted a mapping"):
+        router().step(Step.from_messages("hi"), labels="x")  # pyright: ignore[reportArgumentType]
 
 
 def step(task_class: str = "classification", **more: Any) -> Step:

@@ -13,6 +13,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, ChatMessage, Huma
 from langchain_core.tools import tool
 
 from routed_agents.errors import StepError
+from routed_agents.features import extract
 from routed_agents.steps import (
     Step,
     ToolCall,
@@ -27,6 +28,8 @@ from routed_agents.steps import (
     tool_failed,
     tool_name,
 )
+
+SAID = {"role": "user", "content": "hello"}
 
 
 def block(kind: str, **more: Any) -> dict[str, Any]:
@@ -132,6 +135,10 @@ def test_one_tool_call_is_equal_in_every_providers_form(message: object) -> None
     assert tool_calls_of(message) == (CALL,)
 
 
+def test_a_text_is_no_list_of_tool_calls() -> None:
+    assert tool_calls_of({"tool_calls": "nope"}) == ()
+
+
 def test_arguments_that_are_no_json_are_marked() -> None:
     (call,) = tool_calls_of({"tool_calls": [{"function": {"name": "look", "arguments": "{oh"}}]})
 
@@ -209,20 +216,84 @@ def test_a_trajectory_that_calls_its_messages_steps_is_read() -> None:
 
 
 @pytest.mark.parametrize(
+    "brought", [block("document", source={"type": "text", "data": "shown"}), block("image", url="https://example.com")]
+)
+def test_a_record_keeps_what_a_message_brings(brought: dict[str, Any]) -> None:
+    step = Step.from_messages([HumanMessage([brought, block("text", text="said")])])
+
+    assert extract(Step.from_record(step.to_record())) == extract(step)
+
+
+@pytest.mark.parametrize(
     ("record", "named"),
     [
         ({}, '"messages" is missing'),
         ({"messages": "hello"}, '"messages" is str'),
         ({"messages": ["hello"]}, "message 1 is str"),
-        ({"messages": [{"role": "user"}, {"role": "wizard"}]}, "wizard"),
-        ({"messages": [{"role": "user"}], "approx_tokens": True}, '"approx_tokens" is bool; wanted int'),
-        ({"messages": [{"role": "user"}], "metadata": []}, '"metadata" is list; wanted Mapping'),
-        ({"messages": [{"role": "user"}], "deadline_s": "1"}, '"deadline_s" is str; wanted int or float'),
+        ({"messages": [SAID, {"role": "wizard"}]}, "wizard"),
+        ({"messages": [SAID], "approx_tokens": True}, '"approx_tokens" is bool; wanted int'),
+        ({"messages": [SAID], "approx_tokens": -5}, '"approx_tokens" is -5; wanted a number that is not negative'),
+        ({"messages": [SAID], "metadata": []}, '"metadata" is list; wanted Mapping'),
+        ({"messages": [SAID], "deadline_s": "1"}, '"deadline_s" is str; wanted int or float'),
+        ({"messages": [SAID], "task_clas": "x"}, '"task_clas": did you mean "task_class"[?]'),
+        ({"messages": [SAID, {"role": "user", "text": "x"}]}, 'message 2 has no "content"'),
+        ({"messages": [{"role": "system", "content": None}, SAID]}, 'message 1 has no "content"'),
+        ({"messages": [SAID, {"role": "tool", "output": "x"}]}, 'message 2 has no "content"'),
+        ({"messages": [SAID, {"role": "assistant", "text": "x"}, SAID]}, 'message 2 has neither "content" nor "tool_calls"'),
+        ({"messages": [{"role": "user", "content": 5}]}, '"content" of message 1 is int'),
+        ({"messages": [{"role": "user", "content": {"text": "x"}}]}, '"content" of message 1 is dict'),
+        ({"messages": [{"role": "user", "content": [5]}]}, '"content" of message 1 holds int'),
+        ({"messages": [SAID, {"role": "assistant", "content": "", "tool_calls": "nope"}]}, '"tool_calls" of message 2 is str'),
+        ({"messages": [SAID, {"role": "assistant", "content": "", "tool_calls": ["nope"]}]}, '"tool_calls" of message 2 holds str'),
     ],
 )
 def test_a_wrong_record_names_its_key(record: dict[str, Any], named: str) -> None:
     with pytest.raises(StepError, match=named.replace('"', '"')):
         Step.from_record(record)
+
+
+def test_a_record_may_have_columns_of_its_own_and_calls_without_content() -> None:
+    calling = {"role": "assistant", "tool_calls": [{"name": "look", "arguments": "{}"}]}
+    record = {
+        "messages": [SAID, calling, {"role": "tool", "content": None}],
+        "source": "x",
+        "label": 1,
+        "note": "",
+        "class_no": 3,
+        "step": 4,
+    }
+
+    assert len(Step.from_record(record).messages) == 3
+
+
+@pytest.mark.parametrize(
+    ("messages", "more", "said"),
+    [
+        (5, {}, "messages is int"),
+        (SAID, {}, "messages is dict"),
+        (HumanMessage("hello"), {}, "messages is HumanMessage"),
+        ([{"role": "user", "content": 5}], {}, '"content" of a message is int'),
+        ([{"role": "user", "text": "hello"}], {}, 'a message has no "content"'),
+        ([("user", 5)], {}, '"content" of a message is int'),
+        ("hello", {"tokens": "x"}, "tokens is str"),
+        ("hello", {"tokens": -5}, "tokens is -5; wanted a number that is not negative"),
+        ("hello", {"downstream": 1.5}, "downstream is float"),
+        ("hello", {"deadline_s": "x"}, "deadline_s is str; wanted a number"),
+        ("hello", {"deadline_s": float("nan")}, "deadline_s is nan"),
+        ("hello", {"metadata": "x"}, "metadata is str"),
+        ("hello", {"output_schema": 5}, "output_schema is int"),
+        ("hello", {"tools": "look"}, "tools is str"),
+        ("hello", {"tools": 5}, "tools is int"),
+    ],
+)
+def test_a_wrong_argument_is_named_in_one_line(messages: Any, more: dict[str, Any], said: str) -> None:
+    with pytest.raises(StepError, match=said) as wrong:
+        Step.from_messages(messages, **more)
+    assert "\n" not in str(wrong.value)
+
+
+def test_a_step_may_be_given_by_any_iterable_and_a_deadline_may_have_passed() -> None:
+    assert Step.from_messages(iter([SAID]), tools=iter(["look"]), deadline_s=-0.5).messages == (SAID,)  # pyright: ignore[reportArgumentType]
 
 
 def test_ids_differ_whatever_others_do_to_the_random_module() -> None:

@@ -23,7 +23,7 @@ from routed_agents.judged_classes import DOUBTS, JudgedClassifier
 from routed_agents.judged_replies import Judge
 from routed_agents.questions import Opinion
 from routed_agents.state import EMPTY, MICRO, SCOPES, Mark, Pin, Scope, ThreadState, Turn, kind_of
-from routed_agents.steps import Step
+from routed_agents.steps import Step, check_step
 from routed_agents.taxonomy import TaskClass, Taxonomy
 from routed_agents.tiers import Deployment, Tier, Tiers, card
 
@@ -191,6 +191,7 @@ class Policy:
         except StepError:
             raise
         except Exception as error:  # a message of a kind we cannot read is our trouble: the step goes to the top
+            check_step(step)
             features = Features(tokens=step.tokens or 0, tokens_source="estimated", node=step.node, tools=step.tools, flags=step.metadata)
             trouble.append(_unsure("features", "features_failed", f"{type(error).__name__}: {error}"))
         return self.decide_features(

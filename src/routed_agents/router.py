@@ -31,7 +31,7 @@ from routed_agents.policy import MODES, Mode, Policy
 from routed_agents.pricing import Cost, Prices, Usage, served_model_of, usage_of
 from routed_agents.questions import Opinion
 from routed_agents.state import EMPTY, MemoryStateStore, StateStore, ThreadState, lineage_key, release_of
-from routed_agents.steps import Resumed, Step, carried_stamp, field_of, new_id, text_of
+from routed_agents.steps import Resumed, Step, carried_stamp, check_step, field_of, new_id, text_of
 from routed_agents.telemetry import LeafSpan, MadeBy, RouteSpan, Telemetry
 from routed_agents.tiers import Deployment, Tier, card, same_model
 
@@ -171,9 +171,15 @@ class Router:
             tool_schemas: gives the JSON Schemas of the tools' arguments by name; asked when a reply calls one.
             parent: the OpenTelemetry context its span belongs under; the current one when not given.
             made_by: an integration that makes the call within `attempt.context`, where other instrumentation keeps still.
+
+        Raises:
+            StepError: `step` is none.
+            ConfigurationError: `labels` is no mapping.
         """
+        check_step(step)
         key = lineage if lineage is not None else lineage_key(node=step.node, namespace=namespace, branch=branch)
         if labels:  # a floor of the policy file may ask for a label, wherever it was given
+            _check_labels(labels)
             step = replace(step, metadata={**{name: value for name, value in labels.items() if name != "task_class"}, **step.metadata})
         return RoutedCall(
             router=self,
@@ -1098,6 +1104,11 @@ def _usage_in(reply: object) -> Usage | None:
     except Exception:
         log.exception("the usage a reply reports cannot be read; it is estimated")
         return None
+
+
+def _check_labels(labels: object) -> None:
+    if not isinstance(labels, Mapping):
+        raise ConfigurationError(f"labels is {type(labels).__name__}; wanted a mapping of names to values")
 
 
 def labels_of(allowed: Iterable[str], metadata: Mapping[str, object], given: Mapping[str, str] | None = None) -> Mapping[str, str]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import json
+import math
 import os
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final, Literal, cast
 
@@ -145,19 +148,31 @@ class Step:
         """Describe a call from its messages and whatever else is known about it.
 
         Raises:
-            StepError: there is no message, or one has a role nobody knows.
+            StepError: there is no message, the first or last has a role nobody knows or says nothing that can be read, or another argument
+                is none.
         """
-        given: tuple[object, ...] = (messages,) if isinstance(messages, str) else tuple(messages)
+        wanted = "a list of messages, or one text; put a single message into a list"
+        given = (messages,) if isinstance(messages, str) else _listed("messages", messages, wanted)
         if not given:
             raise StepError("messages is empty; wanted at least one message for the model to answer; pass the history that would be sent")
-        role_of(given[-1])
+        _check_said(given[-1], role_of(given[-1]))
         if len(given) > 1:
-            role_of(given[0])
+            _check_said(given[0], role_of(given[0]))
+        if tokens is not None:
+            _check_number("tokens", tokens, int)
+        if downstream is not None:
+            _check_number("downstream", downstream, int)
+        if deadline_s is not None:
+            _check_number("deadline_s", deadline_s, (int, float), least=-math.inf)  # it may have passed
+        if metadata is not None:
+            _check_kind("metadata", metadata, Mapping, "a mapping")
+        if output_schema is not None:
+            _check_kind("output_schema", output_schema, Mapping, "a JSON Schema as a mapping")
         return cls(
             id=id or new_id(),
             messages=given,
             system=system,
-            tools=tuple([tool_name(tool) for tool in tools]),
+            tools=tuple([tool_name(tool) for tool in _listed("tools", tools, "a list of names, schemas, functions or tool objects")]),
             task_class=task_class,
             tokens=tokens,
             node=node,
@@ -179,6 +194,9 @@ class Step:
         Raises:
             StepError: a key is missing or has the wrong type; the message names the key.
         """
+        for key in record:
+            if (meant := _near_miss(key)) is not None and meant not in record:
+                raise StepError(f'"{key}": did you mean "{meant}"?')
         raw = record.get("messages", record.get("steps"))
         if not isinstance(raw, Sequence) or isinstance(raw, (str, bytes)):
             raise StepError(f'"messages" is {_kind(raw)}; wanted a list of {{"role", "content"}} objects')
@@ -186,13 +204,16 @@ class Step:
         for number, message in enumerate(messages, start=1):
             if not isinstance(message, Mapping):
                 raise StepError(f'message {number} is {_kind(message)}; wanted an object with "role" and "content"')
-            role_of(cast("object", message))
+            _check_recorded(cast("Mapping[str, object]", message), number)
+        size = _optional(record, "approx_tokens", int)
+        if size is not None:
+            _check_number('"approx_tokens"', size, int)
         return cls.from_messages(
             messages,
             system=_optional(record, "system", str),
             tools=_optional(record, "tools", (list, tuple)) or (),
             task_class=_optional(record, "task_class", str),
-            tokens=_optional(record, "approx_tokens", int),
+            tokens=size,
             node=_optional(record, "node", str),
             output_schema=_optional(record, "output_schema", Mapping),
             downstream=_optional(record, "downstream", int),
@@ -311,7 +332,7 @@ def content_of(message: object) -> object:
 def tool_calls_of(message: object) -> tuple[ToolCall, ...]:
     """The tool calls a reply asks for, in LangChain's, OpenAI's or Anthropic's form."""
     calls = field_of(message, "tool_calls")
-    found = list(_calls(cast("Sequence[object]", calls))) if isinstance(calls, Sequence) else []
+    found = list(_calls(cast("Sequence[object]", calls))) if isinstance(calls, Sequence) and not isinstance(calls, str) else []
     if not found and isinstance(content := field_of(message, "content"), Sequence) and not isinstance(content, str):
         blocks = [block for block in cast("Sequence[object]", content) if field_of(block, "type") == "tool_use"]
         found = list(_calls(blocks))
@@ -473,6 +494,87 @@ def _calls(calls: Sequence[object]) -> Iterator[ToolCall]:
             arguments=json.dumps(arguments, sort_keys=True, default=str, ensure_ascii=False),
             id=call_id if isinstance(call_id, str) else None,
         )
+
+
+def check_step(step: object) -> None:
+    """Refuse what is no step.
+
+    Raises:
+        StepError: it is something else.
+    """
+    _check_kind("step", step, Step, "a Step, as Step.from_messages makes one")
+
+
+def _check_kind(name: str, value: object, kind: type, wanted: str) -> None:
+    if not isinstance(value, kind):
+        raise StepError(f"{name} is {type(value).__name__}; wanted {wanted}")
+
+
+def _listed(name: str, given: object, wanted: str) -> tuple[object, ...]:
+    """The parts of what is given as any iterable; a text, a mapping or a message is none."""
+    if isinstance(given, (list, tuple)):
+        return tuple(cast("Sequence[object]", given))
+    single = isinstance(given, (str, bytes, Mapping)) or field_of(given, "content") is not None
+    if single or not isinstance(given, Iterable):
+        raise StepError(f"{name} is {type(cast('object', given)).__name__}; wanted {wanted}")
+    return tuple(cast("Iterable[object]", given))
+
+
+def _check_said(message: object, role: Role, name: str = "a message") -> None:
+    """Refuse a message that would be taken as saying nothing, because what it says stands elsewhere or is of no kind that is read."""
+    content = content_of(message)
+    if isinstance(content, str):
+        return
+    if content is None:
+        if isinstance(message, Mapping) and (role in ("system", "human") or (role == "tool" and "content" not in message)):
+            raise StepError(f'{name} has no "content"; wanted its text, or a list of blocks')
+    elif isinstance(content, (bytes, Mapping)) or not isinstance(content, Iterable):
+        raise StepError(f'"content" of {name} is {_kind(cast("object", content))}; wanted its text, or a list of blocks')
+
+
+ANSWERS: Final = ("content", "tool_calls", "function_call", "refusal", "audio")
+"""What a model's recorded message may say; one of them has to be there."""
+
+
+def _check_recorded(message: Mapping[str, object], number: int) -> None:
+    """Refuse a message of a record that would be counted or read as less than it says."""
+    name = f"message {number}"
+    role = role_of(message)
+    _check_said(message, role, name)
+    if role == "ai" and not any(key in message for key in ANSWERS):
+        raise StepError(f'{name} has neither "content" nor "tool_calls"; wanted one of them')
+    content, calls = message.get("content"), message.get("tool_calls")
+    for where, listed, kinds in (("content", content, (str, Mapping)), ("tool_calls", calls, (Mapping,))):
+        if listed is None or (where == "content" and isinstance(listed, str)):
+            continue
+        if not isinstance(listed, (list, tuple)):
+            raise StepError(f'"{where}" of {name} is {_kind(listed)}; wanted a list')
+        if wrong := [part for part in cast("Sequence[object]", listed) if not isinstance(part, kinds)]:
+            raise StepError(f'"{where}" of {name} holds {_kind(wrong[0])}; wanted objects')
+
+
+KEYS: Final = (
+    *("messages", "system", "tools", "task_class", "approx_tokens", "node"),
+    *("output_schema", "downstream", "deadline_s", "metadata"),
+)
+"""What is read in a step record, beside its id; other keys are the record's own."""
+
+
+@lru_cache(maxsize=256)  # records of a file have the same keys
+def _near_miss(key: object) -> str | None:
+    """The key that a mistyped one most likely means."""
+    if not isinstance(key, str) or key in KEYS:
+        return None
+    close = difflib.get_close_matches(key.lower().replace("-", "_"), KEYS, n=1, cutoff=0.86)
+    return close[0] if close else None
+
+
+def _check_number(name: str, value: object, kind: type | tuple[type, ...], *, least: float = 0) -> None:
+    wanted = "a number that is not negative" if least == 0 else "a number"
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise StepError(f"{name} is {_kind(value)}; wanted {wanted}")
+    if not cast("float", value) >= least:
+        raise StepError(f"{name} is {value}; wanted {wanted}")
 
 
 def _optional(record: Mapping[str, object], key: str, kind: Any) -> Any:

@@ -51,13 +51,15 @@ def test_bad_lines_are_named_and_the_rest_is_decided(cli, lines):
         {"id": "none"},
         {"id": "odd", "messages": ["hello"]},
         b"[" * 100_000 + b"\n",
+        {"id": "mute", "messages": [{"role": "user", "text": EASY}]},
+        said(EASY, id="typo", task_clas="classification"),
         {"steps": [{"role": "user", "content": "a trajectory"}], "id": "steps"},
     )
     code, out, err = cli("decide", path)
     assert (code, ids(parsed(out))) == (1, ["good", "steps"])
     found = [line.split("line ", 1)[1] for line in err.splitlines()]
     wanted = ["2: not UTF-8: byte 0xe9", "3: not JSON", "5: messages is empty", "6: a message has the role 'martian'", "7: a list"]
-    wanted += ["8:", "9:", "10:"]
+    wanted += ["8:", "9:", "10:", '11: message 1 has no "content"', '12: "task_clas": did you mean "task_class"?']
     assert [line[: len(start)] for line, start in zip(found, wanted, strict=True)] == wanted
 
 
