@@ -6,9 +6,11 @@ import asyncio
 import copy
 import gc
 import json
+import weakref
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from typing import Any
+from unittest import mock
 
 import anthropic
 import httpx2
@@ -922,3 +924,21 @@ async def test_many_calls_at_once_are_each_booked_once(provider):
 def test_ways_cover_both_sdks() -> None:
     assert {way.family for way in WAYS.values()} == {"anthropic", "openai"}
     assert all(isinstance(way, Way) for way in WAYS.values())
+
+
+@pytest.mark.parametrize("family", ["anthropic", "openai"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_client_can_be_copied_referred_to_weakly_and_patched(family: str, kind: str, provider: embedded.Provider) -> None:
+    client = Desk(family, kind).client
+    resource: Callable[[Any], Any] = (lambda it: it.beta.messages) if family == "anthropic" else (lambda it: it.chat.completions)
+    assert callable(resource(client).create)
+
+    copied = copy.copy(client)
+    with mock.patch.object(resource(client), "create", return_value="patched"):
+        patched = resource(client).create(model="m")
+
+    assert (patched, type(copied), isinstance(copied, CLASSES[family, kind])) == ("patched", type(client), True)
+    assert type(resource(copied)) is type(resource(client))
+    assert weakref.ref(client)() is client
+    with pytest.raises(TypeError, match="cannot pickle"):
+        copy.deepcopy(client)

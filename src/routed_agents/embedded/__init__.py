@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
+from typing import cast
 
 from routed_agents.embedded import models
 from routed_agents.embedded.faults import Fault, FaultPlan
 from routed_agents.embedded.server import Desk, Served, Server
+from routed_agents.errors import ConfigurationError
 from routed_agents.tiers import SIMULATED_URLS
 
 __all__ = ["Fault", "FaultPlan", "Provider", "Served", "serve"]
@@ -53,6 +56,23 @@ class Provider:
         self._desk.cache.clear()
 
 
+def _check(*, seed: object, time_scale: object, faults: object, clock: object, port: object) -> None:
+    if not _is_whole(seed):
+        raise ConfigurationError(f"seed is {seed!r}; wanted a whole number")
+    if not isinstance(time_scale, (int, float)) or isinstance(time_scale, bool) or not 0 <= time_scale < math.inf:
+        raise ConfigurationError(f"time_scale is {time_scale!r}; wanted a number from 0 (answers at once) on; 1 is life-like")
+    if faults is not None and not isinstance(faults, FaultPlan):
+        raise ConfigurationError(f"faults is {faults!r}; wanted a FaultPlan([Fault(...), ...])")
+    if not callable(clock):
+        raise ConfigurationError(f"clock is {clock!r}; wanted a function that gives seconds, like time.time")
+    if not _is_whole(port) or not 0 <= cast("int", port) <= 65535:
+        raise ConfigurationError(f"port is {port!r}; wanted a number from 1 to 65535, or 0 to have a free one found")
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 @contextmanager
 def serve(
     *,
@@ -69,12 +89,21 @@ def serve(
     `time_scale` multiplies the published latencies (0 answers at once, 1 is life-like), `clock` is what the prompt cache
     goes by, and `error_rates` replaces the share of wrong answers per model. `strict` also refuses what the real APIs are documented to
     refuse for a model, and answers with thinking blocks that only their own model accepts again.
+
+    Raises:
+        ConfigurationError: an argument is of no use, or the port is taken.
     """
+    _check(seed=seed, time_scale=time_scale, faults=faults, clock=clock, port=port)
     catalogue = models.load().with_error_rates(error_rates or {})
     desk = Desk(
         seed=seed, time_scale=time_scale, faults=FaultPlan() if faults is None else faults, clock=clock, catalogue=catalogue, strict=strict
     )
-    server = Server(desk, port)
+    try:
+        server = Server(desk, port)
+    except OSError as error:
+        raise ConfigurationError(
+            f"port {port} cannot be listened on: {error.strerror}; wanted a free one, or 0 to have one found"
+        ) from error
     server.start()
     provider = Provider(desk, server.port)
     urls = {provider.anthropic_url, provider.openai_url}

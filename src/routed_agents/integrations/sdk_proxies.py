@@ -28,6 +28,10 @@ TAKES_ABOUT: Final = frozenset({"create", "stream", "parse", "count_tokens"})
 COPIES: Final = frozenset({"copy", "with_options", "with_middleware"})
 
 
+OWN: Final = ("__weakref__", "_desk", "_known", "_said", "_sdk")
+"""What a proxy has itself; everything else is the client's."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Desk:
     """What all copies of one routed client share."""
@@ -61,7 +65,7 @@ class Desk:
 class Proxy:
     """An SDK client seen through a router; sync and async differ only in how they post and get."""
 
-    __slots__ = ("_desk", "_known", "_said", "_sdk")
+    __slots__ = OWN
     _sdk: Any
     _desk: Desk
     _said: About
@@ -78,7 +82,12 @@ class Proxy:
     def __class__(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]  so that isinstance holds where a framework asks
         return cast("Any", type(self._sdk))
 
+    def __copy__(self) -> Proxy:
+        return self.copy()  # the SDK's own: a shallow one would share resources that post past the router
+
     def __getattr__(self, name: str) -> Any:
+        if name in OWN:  # one made without `__init__`, by pickle or deepcopy
+            raise AttributeError(f"a routed client without {name} cannot be used")
         known: dict[str, Any] = self._known
         if name in known:
             return known[name]
@@ -378,18 +387,19 @@ class AsyncProxy(Proxy):
 
 
 class _Resource:
-    """A resource of the SDK over a routed client; its methods also take `routed_agents={…}`."""
-
-    __slots__ = ("_inner", "_proxy")
+    """A resource of the SDK over a routed client; its methods also take `routed_agents={…}`. It can be patched, as the SDK's own can."""
 
     def __init__(self, inner: Any, proxy: Proxy) -> None:
         self._inner = inner
         self._proxy = proxy
 
     def __getattr__(self, name: str) -> Any:
+        if name in ("_inner", "_proxy"):
+            raise AttributeError(name)
         found = getattr(self._inner, name)
         if getattr(found, "_client", None) is self._proxy and hasattr(found, "_post"):
-            return _Resource(found, self._proxy)
+            self.__dict__[name] = found = _Resource(found, self._proxy)
+            return found
         if name == "connect":
             return _connecting(found)
         return self._asking(name, found) if name in TAKES_ABOUT and callable(found) else found

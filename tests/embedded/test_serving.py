@@ -1,0 +1,39 @@
+"""Serving: what the embedded provider is started with."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from routed_agents import embedded
+from routed_agents.errors import ConfigurationError
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"time_scale": "x"},
+        {"time_scale": math.nan},
+        {"time_scale": -1},
+        {"faults": 5},
+        {"clock": 5},
+        {"seed": "x"},
+        {"port": -1},
+        {"port": 70_000},
+        {"port": "x"},
+    ],
+    ids=str,
+)
+def test_an_argument_of_no_use_is_named_in_one_line(given: dict[str, Any]) -> None:
+    (name,) = given
+    with pytest.raises(ConfigurationError, match=f"^{name} is [^\n]*; wanted [^\n]*$"), embedded.serve(**given):
+        pass
+
+
+def test_a_port_in_use_is_named() -> None:
+    with embedded.serve() as first:
+        taken = int(first.anthropic_url.rpartition(":")[2])
+        with pytest.raises(ConfigurationError, match=f"port {taken} cannot be listened on"), embedded.serve(port=taken):
+            pass
