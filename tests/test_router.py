@@ -418,7 +418,8 @@ def test_replacing_an_unknown_part_is_an_error() -> None:
 
 
 def test_a_model_without_a_price_is_said_once_at_the_start(caplog: pytest.LogCaptureFixture) -> None:
-    router(Policy(tiers=Tiers.of({"only": "nobody-1"})))
+    made = router(Policy(tiers=Tiers.of({"only": "nobody-1"})), prices=Prices())
+    made.replace(policy=made.policy.replace(stance="frugal"))
 
     assert [record.getMessage() for record in caplog.records if "nobody-1" in record.getMessage()] == [
         'no price is known for model "nobody-1": its calls are recorded as unpriced; give one in a price file'

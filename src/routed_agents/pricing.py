@@ -371,6 +371,7 @@ class Prices:
 
     def __init__(self, override: Mapping[str, Mapping[str, object]] | str | Path | None = None, *, snapshot: bool = True) -> None:
         self.misses: Counter[str] = Counter()
+        self.warned: set[str] = set()  # of what; routers that share prices say it once
         self._snapshot = snapshot
         self._own = _own_prices(override)
         self._found: dict[tuple[str, str | None], _Dated | None] = {}

@@ -318,12 +318,18 @@ class Router:
         self._warn_of_order()
         self._warn_of_judges()
         for model in missing:
-            log.warning('no price is known for model "%s": its calls are recorded as unpriced; give one in a price file', model)
+            self._warn(f'no price is known for model "{model}": its calls are recorded as unpriced; give one in a price file')
+
+    def _warn(self, text: str) -> None:
+        """Say it once for all routers that share these prices: one with a narrowed policy has the trouble of the one it was made from."""
+        if text not in self.prices.warned:
+            self.prices.warned.add(text)
+            log.warning("%s", text)
 
     def _warn_of_order(self) -> None:
         """A lower tier that is dearer than a higher one is a mistake nobody should find on the bill."""
         for below, above in self.prices.swapped(self.policy.tiers):
-            log.warning('tier "%s" (%s) is dearer than tier "%s" (%s); are they swapped?', below.name, below.model, above.name, above.model)
+            self._warn(f'tier "{below.name}" ({below.model}) is dearer than tier "{above.name}" ({above.model}); are they swapped?')
 
     def _warn_of_judges(self) -> None:
         """A judge that is as dear as the strong tier costs more than it can save."""
@@ -332,7 +338,7 @@ class Router:
         for judge in self.policy.judge_models:
             found = self.prices.card(deployment_of(judge).price_key)
             if top is not None and found is not None and found.modes["standard"][0].input >= top.modes["standard"][0].input:
-                log.warning('judge "%s" is as dear as the strong tier: judging costs more than it can save; name a small model', judge)
+                self._warn(f'judge "{judge}" is as dear as the strong tier: judging costs more than it can save; name a small model')
 
 
 class RoutedCall:

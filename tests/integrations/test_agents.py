@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from routed_agents import Policy, RouterMiddleware, cost_of, decision_of
 from routed_agents.embedded import Fault
-from routed_agents.errors import ConfigurationError
+from routed_agents.errors import ConfigurationError, PolicyError
 from routed_agents.telemetry import names
 from routed_agents.testing import ScriptedChatModel
 
@@ -189,3 +189,16 @@ def test_an_agent_is_streamed_and_its_words_come_once(books):
     agent = agent_of(books, cheap="one two three")
     words = "".join(message.text for message, _ in agent.stream(asked(), stream_mode="messages") if message.type != "human")
     assert (words, books.story) == ("one two three", [("cheap", "accepted")])
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"prompt_cache": "2h"}, "prompt_cache is '2h'; wanted"),
+        ({"cheap": ""}, 'tier "cheap" was given an empty string; wanted'),
+        ({"cheap": 5}, 'tier "cheap" was given int; wanted'),
+    ],
+)
+def test_a_wrong_argument_is_named_when_the_middleware_is_made(given: dict[str, Any], said: str) -> None:
+    with pytest.raises((ConfigurationError, PolicyError), match=said):
+        RouterMiddleware(**given)

@@ -6,6 +6,7 @@ import asyncio
 import copy
 import json
 import logging
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from pydantic import BaseModel, ValidationError
 
 from routed_agents import Ledger, Policy, PolicyError, Prices, RoutedChatModel, Router, Step, StepStopped, Telemetry, cost_of, decision_of
 from routed_agents.embedded import Fault
+from routed_agents.errors import ConfigurationError
 from routed_agents.steps import STAMP
 from routed_agents.telemetry import names
 from routed_agents.testing import ScriptedChatModel
@@ -783,3 +785,38 @@ def test_a_lower_model_is_found_out_whatever_it_calls_itself(served):
 
     with pytest.raises(StepStopped, match="served model below floor"):
         ask()
+
+
+class Counting(ScriptedChatModel):
+    """A model with a tokenizer of its own."""
+
+    def get_token_ids(self, text: str) -> list[int]:
+        return [len(word) for word in text.split()]
+
+
+def test_tokens_of_a_text_are_counted_by_the_strong_tiers_model() -> None:
+    model = RoutedChatModel(cheap=scripted(HAIKU, "no"), strong=Counting(model_name=OPUS, replies=[AIMessage("no")]))
+
+    assert (model.get_token_ids("a bc"), model.get_num_tokens("a bc")) == ([1, 2], 2)
+
+
+@pytest.mark.parametrize("keep", [pickle.dumps, RoutedChatModel.model_dump_json], ids=["pickle", "json"])
+def test_what_cannot_be_kept_says_what_to_do(books: Books, keep: Callable[[Any], Any]) -> None:
+    with pytest.raises(TypeError, match=r"^a RoutedChatModel cannot be .*make it anew$"):
+        keep(books.model())
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"tiers": "claude"}, "tiers='claude'; wanted a valid dictionary"),
+        ({"prompt_cache": "2h"}, "prompt_cache='2h'; wanted '5m' or '1h'"),
+        ({"task_class": 5}, "task_class=5; wanted a valid string"),
+        ({"buffer": "x"}, "buffer='x'; wanted a valid boolean"),
+        ({"cheap": "", "strong": f"anthropic:{OPUS}"}, 'tier "cheap" was given an empty string; wanted a chat model'),
+    ],
+)
+def test_a_wrong_argument_is_named_in_one_line(given: dict[str, Any], said: str) -> None:
+    with pytest.raises((ConfigurationError, PolicyError), match=said) as wrong:
+        RoutedChatModel(**given)
+    assert "\n" not in str(wrong.value)

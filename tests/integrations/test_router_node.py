@@ -8,10 +8,11 @@ from typing import Annotated, Any
 
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
+from langgraph.cache.memory import InMemoryCache
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.graph import END, START, MessagesState, StateGraph
-from langgraph.types import Command, Send
+from langgraph.types import CachePolicy, Command, Send
 from typing_extensions import TypedDict
 
 from routed_agents import Policy, PolicyError, RouterNode, Step, StepStopped, Verdict, decision_of, join
@@ -340,3 +341,34 @@ def test_another_process_finds_the_pins_in_the_checkpoint(tmp_path):
 def test_a_node_without_a_way_to_the_top_tier_is_refused():
     with pytest.raises(PolicyError, match='the top tier "strong"'):
         RouterNode(Policy.default(tiers="embedded"), to={"cheap": "quick", "human": "handoff"})
+
+
+@pytest.mark.parametrize("to", [{"cheap": 5, "strong": "deep"}, {"cheap": "", "strong": "deep"}, "quick", ["quick", "deep"]], ids=str)
+def test_what_names_no_nodes_is_an_error(to: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"^RouterNode was given .*; wanted to=.* with the names of nodes$"):
+        RouterNode(Policy.default(), to=to)
+
+
+def test_a_node_cache_finds_its_node_behind_a_routed_one_where_the_routing_is_left_out(books: Books) -> None:
+    class Said(TypedDict, total=False):
+        said: str
+
+    class State(Said):
+        routing: Annotated[dict[str, Any], join]
+
+    model, ran = books.model(), list[str]()
+
+    def slow(state: Said) -> dict[str, Any]:
+        ran.append(state["said"])
+        return {}
+
+    builder = StateGraph(State)
+    builder.add_node("ask", lambda state: {"said": model.invoke(EASY, HARD).text})
+    builder.add_node("slow", slow, input_schema=Said, cache_policy=CachePolicy())
+    builder.add_edge(START, "ask")
+    builder.add_edge("ask", "slow")
+    graph = builder.compile(cache=InMemoryCache())
+    for _ in range(3):
+        graph.invoke({})
+
+    assert len(ran) == 1

@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from routed_agents.errors import ConfigurationError, StepStopped
 from routed_agents.integrations import shelf
-from routed_agents.integrations.caching import Ttl, with_caching
+from routed_agents.integrations.caching import Ttl, check_ttl, with_caching
 from routed_agents.integrations.channels import CHANNEL
 from routed_agents.integrations.fitting import fitted
 from routed_agents.integrations.inner_calls import InnerCalls, inner_calls_of
@@ -64,7 +64,8 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
             reply stands once a word of it has been seen.
 
     Raises:
-        ConfigurationError: at the first call, when the agent's model is not the router's top tier.
+        ConfigurationError: an argument is of no use; at the first call, when the agent's model is not the router's top tier.
+        PolicyError: `cheap` is no model.
     """
 
     state_schema = RoutingState
@@ -73,6 +74,9 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
         self, router: Router | Policy | str | None = None, *, cheap: Any = None, prompt_cache: Ttl | None = "5m", buffer: bool = False
     ) -> None:
         super().__init__()
+        check_ttl(prompt_cache)
+        if cheap is not None:
+            deployment_of(cheap, "cheap")  # reading it is the check
         self._given = Router.of(router) if router is not None else None
         self._cheap = cheap
         self._prompt_cache: Ttl | None = prompt_cache

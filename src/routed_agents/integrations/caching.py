@@ -7,8 +7,20 @@ from typing import Any, Final, Literal
 
 from langchain_core.messages import BaseMessage
 
+from routed_agents.errors import ConfigurationError
+
 KEY: Final = "cache_control"
 Ttl = Literal["5m", "1h"]
+
+
+def check_ttl(ttl: object) -> None:
+    """Refuse a time that Anthropic keeps no prompt for.
+
+    Raises:
+        ConfigurationError: it is neither "5m" nor "1h", nor None.
+    """
+    if ttl not in (None, "5m", "1h"):
+        raise ConfigurationError(f'prompt_cache is {ttl!r}; wanted "5m", "1h" or None')
 
 
 def with_caching(kwargs: dict[str, Any], ttl: Ttl, messages: Sequence[BaseMessage]) -> dict[str, Any]:

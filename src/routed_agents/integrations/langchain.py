@@ -80,6 +80,9 @@ class Late:
         return schemas_of(self.subject)
 
 
+NOT_KEPT: Final = "for its router holds a ledger and connections; keep its models' names or its policy file, and make it anew"
+
+
 class RoutedChatModel(BaseChatModel):
     """A chat model that sends each call to the cheapest tier that may do it.
 
@@ -133,7 +136,7 @@ class RoutedChatModel(BaseChatModel):
                 told = f"RoutedChatModel has no {', '.join(unknown)}; known: {wanted}. Parameters of the tiers' models go into options"
                 raise ConfigurationError(told) from None
             found = [(each.get("ctx") or {}).get("error") for each in error.errors()]
-            raise next((each for each in found if isinstance(each, RoutedAgentsError)), error) from None
+            raise next((each for each in found if isinstance(each, RoutedAgentsError)), _told(error)) from None
         if self.profile is None:
             vars(self).pop("profile")  # found out when first asked for: it takes building the models
 
@@ -421,6 +424,26 @@ class RoutedChatModel(BaseChatModel):
         tiers: Tiers = self.router.policy.tiers
         return self.models.get(tiers[tiers.top].deployments[0]).get_num_tokens_from_messages(messages, tools=tools)
 
+    @override
+    def get_token_ids(self, text: str) -> list[int]:
+        """The tokens of a text as the strong tier counts them."""
+        tiers: Tiers = self.router.policy.tiers
+        return self.models.get(tiers[tiers.top].deployments[0]).get_token_ids(text)
+
+    @override
+    def get_num_tokens(self, text: str) -> int:
+        """How many they are; some models only count."""
+        tiers: Tiers = self.router.policy.tiers
+        return self.models.get(tiers[tiers.top].deployments[0]).get_num_tokens(text)
+
+    @override
+    def __getstate__(self) -> dict[Any, Any]:
+        raise TypeError(f"a RoutedChatModel cannot be pickled, {NOT_KEPT}")
+
+    @override
+    def model_dump_json(self, *args: Any, **kwargs: Any) -> str:
+        raise TypeError(f"a RoutedChatModel cannot be written as JSON, {NOT_KEPT}")
+
     def _ready(self, attempt: Attempt, going: _Going) -> BaseChatModel:
         """The attempt's chat model, once what the attempt before it has pinned is kept."""
         if attempt.number > 1:
@@ -520,6 +543,13 @@ class _Generated:
     told: dict[str, Any] | None = None
     added: Callable[[list[dict[str, Any] | None]], dict[str, Any]] | None = None
     run_id: UUID | None = None
+
+
+def _told(error: ValidationError) -> ConfigurationError:
+    """The first of pydantic's objections, in one line."""
+    first = error.errors(include_url=False)[0]
+    name, wanted = ".".join(map(str, first["loc"])), first["msg"].replace("Input should be", "wanted")
+    return ConfigurationError(f"RoutedChatModel was given {name}={repr(first['input'])[:60]}; {wanted}")
 
 
 class _Going:

@@ -60,6 +60,7 @@ class RouterNode(Runnable[Any, Any]):
 
     Raises:
         PolicyError: `to` names a tier that the policy doesn't have.
+        ConfigurationError: `to` is no mapping from tiers to names of nodes.
     """
 
     decides_only: Final = True
@@ -80,6 +81,7 @@ class RouterNode(Runnable[Any, Any]):
     ) -> None:
         if to is not None and not to:
             raise ConfigurationError('RouterNode was given no node to go to; wanted to={"cheap": "…", "strong": "…"}, or no `to` at all')
+        _check_nodes(to)
         given = Router.of(router)
         policy = given.policy
         if to is not None and tuple(tiers := [name for name in to if name != HUMAN]) != policy.tiers.names:
@@ -274,6 +276,15 @@ class RouterNode(Runnable[Any, Any]):
             downstream=self._downstream(position),
             in_loop=self._in_loop(position),
         )
+
+
+def _check_nodes(to: object) -> None:
+    wanted = 'wanted to={"cheap": "…", "strong": "…"} with the names of nodes'
+    if to is not None and not isinstance(to, Mapping):
+        raise ConfigurationError(f"RouterNode was given to={to!r}; {wanted}")
+    for tier, node in cast("Mapping[object, object]", to or {}).items():
+        if not isinstance(node, str) or not node:
+            raise ConfigurationError(f'RouterNode was given {node!r} as the node for tier "{tier}"; {wanted}')
 
 
 def observed(graph: Any, router: Router | Policy | str | None = None) -> Any:

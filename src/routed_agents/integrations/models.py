@@ -168,12 +168,13 @@ def policy_for(given: Mapping[str, Any]) -> Policy:
 
 def deployment_of(model: object, tier: str) -> Deployment:
     """The deployment a chat model or a string stands for."""
-    if isinstance(model, str):
+    if isinstance(model, str) and model.strip():
         return Deployment.parse(model)
     name = next((value for key in ("model", "model_name", "model_id") if isinstance(value := getattr(model, key, None), str) and value), "")
     if not name:
         wanted = 'a chat model that names its model, or a string like "anthropic:claude-opus-5-5"'
-        raise PolicyError(f'tier "{tier}" was given {type(model).__name__}; wanted {wanted}')
+        seen = "an empty string" if isinstance(model, str) else type(model).__name__
+        raise PolicyError(f'tier "{tier}" was given {seen}; wanted {wanted}')
     provider = getattr(model, "_get_ls_params", dict[str, Any])().get("ls_provider")
     return Deployment(model=name, provider=provider or card(name).provider, name=f"{tier}:{name}")
 
