@@ -47,6 +47,8 @@ SURE: Final = 800_000
 """Confidence from which nobody asks whether the words were known at all."""
 SHORT: Final = 20_000
 """Tokens up to which a step is no long-context synthesis, whatever its words: the class is one of size."""
+ANSWERING: Final = frozenset({"rag_lookup", "knowledge_qa", "multi_turn"})
+"""Classes whose message is what is answered; a system prompt in a known language says nothing about one in another."""
 READINGS: Final = 128
 """Messages with their system prompts whose reading is kept: a tool loop asks about the same ones again at every step."""
 FAMILIAR: Final = 25
@@ -95,11 +97,12 @@ class LinearClassifier:
         reading, parts, hardness = self._parts(features)
         total, most = sum(parts), max(parts)
         confidence = most * MILLION // total
-        if confidence < SURE and self._foreign(reading):
+        task_class = model.classes[parts.index(most)]
+        if (confidence < SURE or task_class in ANSWERING) and self._foreign(reading):
             confidence = 0
         need = sum(map(mul, parts, self._always)) * MILLION + sum(map(mul, parts, self._if_hard)) * model.share_of(hardness)
         return Classification(
-            task_class=model.classes[parts.index(most)],
+            task_class=task_class,
             confidence=confidence / MILLION,
             p_strong=need // (100 * total) / MILLION,
         )
@@ -161,7 +164,7 @@ class LinearClassifier:
 
     def _foreign(self, reading: Reading) -> bool:
         """Most of the words are unknown: another language, or no language at all."""
-        known, words = self.model.known(reading.instruction)
+        known, words = self.model.known([(zone, said) for zone, said in reading.instruction if zone != "system"] or reading.instruction)
         return words * FAMILIAR > known * 100
 
     def threshold_for(self, task_class: str, share: float) -> float | None:

@@ -8,21 +8,23 @@ from typing import Final
 from routed_agents.words import words_of
 
 _FENCE: Final = re.compile(r"```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z)", re.DOTALL)
-_TAGGED: Final = re.compile(
+_TAG: Final = (
     r"<(?!instruct|task|role|rule|goal|step|format|output|system|prompt|question|query|objective|guideline|request|policy|persona|identity"
-    r"|constraint|requirement|criteria|thinking)([a-zA-Z][\w-]{1,40})(?:\s[^>]{0,200})?>.*?(?:</\1>|\Z)",
-    re.DOTALL | re.IGNORECASE,
+    r"|constraint|requirement|criteria|thinking|user_(?:query|question|request|prompt|task))([a-zA-Z][\w-]{1,40})(?:\s[^>]{0,200})?>"
 )
-_TRIPLE: Final = re.compile(
-    r"\"\"\".*?(?:\"\"\"|\Z)|'''.*?(?:'''|\Z)|^[ \t]*-{3,}[ \t]*\n.*?(?:^[ \t]*-{3,}\s*$|\Z)", re.DOTALL | re.MULTILINE
-)
+_TAGGED: Final = re.compile(rf"{_TAG}.*?</\1>", re.DOTALL | re.IGNORECASE)
+_OPENED: Final = re.compile(rf"^[ \t]*{_TAG}[ \t]*\n.*", re.DOTALL | re.IGNORECASE | re.MULTILINE)
+"""A tag on a line of its own that nothing closes, as in a text whose end is cut off; `List<Order>` in a sentence is none."""
+_TRIPLE: Final = re.compile(r"\"\"\".*?(?:\"\"\"|\Z)|'''.*?(?:'''|\Z)", re.DOTALL)
+_RULE: Final = re.compile(r"^[ \t]*-{3,}[ \t]*$", re.MULTILINE)
 _QUOTED: Final = re.compile(r"^\s{0,3}>.*$", re.MULTILINE)
 _LONG_QUOTE: Final = re.compile(r"\"(?:[^\"\s]+\s+){8,}[^\"]*\"")
 _CORNERED: Final = re.compile("[\u300c\u300e][^\u300d\u300f]{16,}[\u300d\u300f]")
 _MARKS: Final = (
     (_FENCE, ("```", "~~~")),
     (_TAGGED, ("<",)),
-    (_TRIPLE, ('"""', "'''", "---")),
+    (_OPENED, ("<",)),
+    (_TRIPLE, ('"""', "'''")),
     (_QUOTED, ("\n>", "\n >", "\n  >", "\n   >")),
     (_LONG_QUOTE, ('"',)),
     (_CORNERED, ("\u300c", "\u300e")),
@@ -32,9 +34,10 @@ _ANY_MARK: Final = ('"', "<", ">", "---", "```", "~~~", "'''", "\u300c", "\u300e
 """Without one of these no pattern is worth trying, as with most short messages."""
 LABELLED: Final = re.compile(
     r"^(?:text|input|document|e-?mail|message|review|article|transcript|ticket|customer(?: message)?|code|data|passage|content|context)"
-    r"\s*:\s*(?:\n|(?=\S)).*",
+    r"\s*:[ \t]*(?:\S+@\S+[ \t]*$|(?:\n|(?=\S)).*?(?=^(?:question|query|request|task|instructions?|user|human)[ \t]*:|\Z))",
     re.IGNORECASE | re.MULTILINE | re.DOTALL,
 )
+"""What stands under a label, up to one that a person's words stand under; an address is no text."""
 
 
 def hard_split(text: str) -> tuple[str, str]:
@@ -58,7 +61,24 @@ def hard_split(text: str) -> tuple[str, str]:
         if found:
             quoted += found
             own = pattern.sub("\n", own)
+    if "---" in own:
+        own, ruled = _without_ruled(own)
+        quoted += ruled
     return (own, "\n".join(quoted)) if quoted and own.strip() else (text, "")
+
+
+def _without_ruled(text: str) -> tuple[str, list[str]]:
+    """The text without what stands between two rules, or below a single one; an odd number of more parts sections, whosever they are."""
+    rules = [(match.start(), match.end()) for match in _RULE.finditer(text)]
+    if not rules or (len(rules) > 1 and len(rules) % 2):
+        return text, []
+    ends = rules[1::2] or [(len(text), len(text))]
+    own, ruled, done = list[str](), list[str](), 0
+    for (start, _), (_, end) in zip(rules[::2], ends, strict=True):
+        own.append(text[done:start])
+        ruled.append(text[start:end])
+        done = end
+    return "\n".join([*own, text[done:]]), ruled
 
 
 def unlabelled(own: str) -> tuple[str, str]:
