@@ -19,8 +19,9 @@ from routed_agents.integrations import shelf
 from routed_agents.integrations.caching import Ttl, check_ttl, with_caching
 from routed_agents.integrations.channels import CHANNEL
 from routed_agents.integrations.fitting import fitted
+from routed_agents.integrations.going import stamped
 from routed_agents.integrations.inner_calls import InnerCalls, inner_calls_of
-from routed_agents.integrations.langchain import reachable, schemas_of, stamped
+from routed_agents.integrations.late import reachable, schemas_of
 from routed_agents.integrations.live import Shown, kept_quiet, read_along, with_handler
 from routed_agents.integrations.models import Models, deployment_of, is_simulated
 from routed_agents.integrations.observer import AGAIN, MARK
