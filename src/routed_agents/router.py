@@ -502,8 +502,10 @@ class RoutedCall:
         Raises:
             StepStopped: the policy says that the step must not be made, or no tier that may answer is left.
         """
-        if self.mode == "enforce" and (code := self.decision.stopped or self.stopped_before):
-            raise self._stopped(code)
+        if self.mode == "enforce" and self.decision.stopped:
+            raise self._stopped(self.decision.stopped)
+        if self.mode == "enforce" and self.stopped_before:
+            raise self._stopped(self.stopped_before)
         tier = self.router.policy.tiers[self.acting_rank]
         deployment = self._first_up(tier) or tier.deployments[0]
         number = 0
