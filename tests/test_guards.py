@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from statistics import median
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -19,6 +22,7 @@ from routed_agents.guards import (
     Compounding,
     Conditions,
     Deadline,
+    Empathy,
     PolicyFloor,
     Stall,
     Verdict,
@@ -487,6 +491,67 @@ def test_settings_and_versions_enter_a_rules_identity() -> None:
     again = named("weekend", version="2")(weekend.rule)
 
     assert len({identity(rule) for rule in (weekend, again, Deadline(), VULNERABLE, PolicyFloor(tier="mid"))}) == 5
+
+
+def ruled(module: str, name: str = "Empathy", base: type[Any] = Empathy) -> Any:
+    """A rule of one's own that takes after another one."""
+    return dataclass(frozen=True, kw_only=True)(type(name, (base,), {"__module__": module, "__call__": lambda self, seen: None}))()
+
+
+def test_a_rule_of_ones_own_is_no_shipped_one_of_its_name() -> None:
+    rules = (Empathy(), ruled("mine"), ruled("theirs"))
+
+    assert [identity(rule).partition("(")[0] for rule in rules] == ["Empathy", "mine.Empathy", "theirs.Empathy"]
+
+
+def test_the_default_policys_hash_holds_from_release_to_release() -> None:
+    assert Policy.default(tiers="claude-2026-11-three").hash == "b8e7c5cb4fd23943"
+
+
+def test_a_rule_of_a_script_is_the_same_in_its_worker_processes() -> None:
+    assert identity(ruled("__mp_main__")) == identity(ruled("__main__"))
+
+
+@dataclass(frozen=True)
+class Of:
+    """A rule with one setting."""
+
+    setting: Any
+
+    def __call__(self, seen: object, /) -> Verdict | None:
+        return None
+
+
+@dataclass(frozen=True)
+class Versioned(Of):
+    """A rule whose author says when it is another one."""
+
+    version: str = "1"
+
+
+@pytest.mark.parametrize("setting", [lambda seen: None, object(), [{"deep": object()}], {(1, 2): 3}, partial(identity)])
+def test_a_setting_that_no_two_processes_write_alike_needs_a_version(setting: object) -> None:
+    with pytest.raises(PolicyError, match=r'^setting "setting" of rule .*\.Of is no plain value \(.*give the rule a version'):
+        identity(Of(setting))
+
+    assert len({identity(Versioned(setting, version)) for version in "12"}) == 2
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (len, max),
+        (identity, named),
+        (Empathy, Deadline),
+        (re.compile("a" * 300 + "b"), re.compile("a" * 300 + "c")),
+        (re.compile("a"), re.compile("a", re.IGNORECASE)),
+        (Of(frozenset("abc")), Of(frozenset("abd"))),
+        (MappingProxyType({"a": {1}}), MappingProxyType({"a": {2}})),
+        (Fraction(1, 2), Fraction(1, 3)),
+    ],
+)
+def test_settings_that_differ_make_another_rule(one: object, other: object) -> None:
+    assert identity(Of(one)) != identity(Of(other))
 
 
 def test_every_shipped_guard_is_silent_on_a_plain_step() -> None:

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
+from types import BuiltinFunctionType, FunctionType
 from typing import Any, Final, Protocol, cast, runtime_checkable
 
 from routed_agents.classify import Classification
@@ -444,16 +445,17 @@ BY_NAME: Final[Mapping[str, type[Any]]] = {
 
 
 def identity(rule: object) -> str:
-    """What stands for a rule in the policy's hash: its name, version and settings.
+    """What stands for a rule in the policy's hash: its name, version and settings. A rule of one's own is named with its module.
 
     Raises:
-        PolicyError: it is a bare function, which has neither.
+        PolicyError: it is a bare function, which has neither, or a setting has no form that every process shares and no version speaks
+            for it.
     """
     if isinstance(rule, Named):
         return f"{rule.name}@{rule.version}"
     if is_dataclass(rule) and not isinstance(rule, type):
-        settings = {each.name: getattr(rule, each.name) for each in fields(rule)}
-        return f"{type(rule).__qualname__}({json.dumps(settings, sort_keys=True, default=_canonical)})@{getattr(rule, 'version', 1)}"
+        settings = ", ".join([f'"{name}": {_setting(rule, name)}' for name in sorted(_settings_of(rule))])
+        return f"{_called(type(rule))}({{{settings}}})@{getattr(rule, 'version', 1)}"
     name, version = getattr(rule, "name", None), getattr(rule, "version", None)
     if isinstance(name, str) and version is not None:
         return f"{name}@{version}"
@@ -463,11 +465,62 @@ def identity(rule: object) -> str:
     )
 
 
+def _settings_of(thing: Any) -> dict[str, object]:
+    """The fields of a dataclass, less those that it neither shows nor compares, like a cache."""
+    return {each.name: getattr(thing, each.name) for each in fields(thing) if each.compare or each.repr}
+
+
+def _setting(rule: object, name: str) -> str:
+    """A setting as every process writes it; where it cannot be written so, its type, if the rule has a version to speak for it."""
+    value = getattr(rule, name)
+    try:
+        return _written(value)
+    except (TypeError, ValueError) as error:
+        if getattr(rule, "version", None) is not None:
+            return _written(cast("object", type(value)))
+        todo = 'give the rule a version that changes with it, or wrap the rule: named("…", version="1")(rule)'
+        raise PolicyError(f'setting "{name}" of rule {_called(type(rule))} is no plain value ({error}); {todo}') from None
+
+
+def _written(value: object) -> str:
+    return json.dumps(value, sort_keys=True, default=_canonical)
+
+
 def _canonical(value: object) -> object:
-    """Sets in order, so that every process writes them alike; everything else by its representation."""
-    return sorted(map(repr, cast("frozenset[object]", value))) if isinstance(value, (set, frozenset)) else repr(value)
+    """Sets in order and functions by name, so that every process writes them alike; other values by their parts or representation.
+
+    Raises:
+        TypeError: its representation is another one in every process.
+    """
+    if isinstance(value, (set, frozenset)):
+        return sorted(map(_written, cast("frozenset[object]", value)))
+    if isinstance(value, Mapping):
+        return dict(cast("Mapping[object, object]", value))
+    if isinstance(value, re.Pattern):
+        pattern = cast("re.Pattern[str]", value)
+        return [pattern.pattern, pattern.flags]
+    if isinstance(value, (type, FunctionType, BuiltinFunctionType)) and value.__module__ and not UNNAMED.search(value.__qualname__):
+        return _called(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return {_called(type(value)): _settings_of(value)}
+    shown = repr(cast("object", value))
+    if ADDRESS.search(shown):
+        raise TypeError(shown if len(shown) <= LONGEST_SHOWN else f"{shown[:LONGEST_SHOWN]}…")
+    return shown
 
 
+def _called(thing: type | FunctionType | BuiltinFunctionType) -> str:
+    """The name of a class or function, with its module unless it is the package's own; a script's is the same in its worker processes."""
+    module = "__main__" if thing.__module__ == "__mp_main__" else thing.__module__
+    return thing.__qualname__ if module.partition(".")[0] == PACKAGE else f"{module}.{thing.__qualname__}"
+
+
+PACKAGE: Final = __name__.partition(".")[0]
+UNNAMED: Final = re.compile("<lambda>|<locals>")
+"""Marks the name of a function that others may bear as well."""
+ADDRESS: Final = re.compile(r"\bat 0x[0-9A-Fa-f]+")
+"""Where an object is in the memory of this process."""
+LONGEST_SHOWN: Final = 120
 REPLY_TO_PERSON: Final = PhraseTable([(None, phrase) for phrase in lexicon()["reply_to_person"]["any"]])
 """Instructions to answer somebody in person."""
 PLEAS: Final = PhraseTable([(str(row["kind"]), phrase) for row in lexicon()["distress"] for phrase in row["any"]])

@@ -156,8 +156,8 @@ MUTATIONS = (
         6,
         "the order of a set is hashed",
         "guards.py",
-        "if isinstance(value, (set, frozenset)) else repr(value)",
-        "if False else repr(value)",
+        "return sorted(map(_written, ",
+        "return list(map(_written, ",
     ),
     Mutation(6, "a loss is a float", "guards.py", "factor = factor * factor // BILLION", "factor = factor * factor / BILLION"),
     Mutation(

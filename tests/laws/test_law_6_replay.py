@@ -52,6 +52,16 @@ class Wordy:
         return Verdict(guard="wordy", code="wordy", floor=1) if len(self.words & set(seen.features.spoken.split())) > 1 else None
 
 
+@dataclass(frozen=True)
+class Grouped:
+    """A guard whose setting holds sets within."""
+
+    groups: Any = ((frozenset(WORDS), Wordy()), {"any": Wordy(frozenset(WORDS[:9]))})
+
+    def __call__(self, seen: Assessment, /) -> Verdict | None:
+        return None
+
+
 def records(count: int = 1_000) -> list[Any]:
     """Decisions on steps from a seeded generator, as plain JSON, with their state and explanation."""
     random, made = Random(5), []
@@ -71,7 +81,7 @@ def records(count: int = 1_000) -> list[Any]:
         now = Conditions(unavailable=frozenset(random.sample(("tier0", "tier1", "model-2", "model-3"), random.randrange(3))))
         decision = policy.decide(step, state, now)
         made.append([decision.to_record(evidence=True), decision.explain(), decision.state.to_json(), decision.key])
-    made.append([POLICIES[1].replace(guards=[Wordy()]).hash, POLICIES[1].replace(guards=[Says(None)]).hash])
+    made.append([POLICIES[1].replace(guards=[rule]).hash for rule in (Wordy(), Grouped(), Says(None))])
     return made
 
 
