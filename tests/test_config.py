@@ -10,12 +10,13 @@ from routed_agents.checks import LowLogprob
 from routed_agents.config import policy_schema, policy_to_toml
 from routed_agents.config.lines import lines_of
 from routed_agents.errors import PolicyError
-from routed_agents.guards import Compounding, PolicyFloor, Verdict, named
+from routed_agents.guards import DEFAULT as DEFAULT_GUARDS
+from routed_agents.guards import Compounding, LongContext, PolicyFloor, Verdict, identity, named
 from routed_agents.judged_classes import JudgedClassifier
 from routed_agents.judged_replies import Judge
 from routed_agents.policy import Policy
 from routed_agents.steps import Step
-from routed_agents.tiers import Tiers
+from routed_agents.tiers import Deployment, Tiers
 
 FULL = """
 stance = "frugal"
@@ -118,6 +119,8 @@ def test_empty_file_is_the_default_policy(write):
         Policy.default().replace(classifier=JudgedClassifier("openai:gpt-6-luna", above=1, timeout_s=2)),
         Policy.default().replace(checks=[*DEFAULT_CHECKS, Judge(model="x", task_classes=("extraction",), rubric='Mind the "sum".')]),
         Policy.default().replace(checks=[*DEFAULT_CHECKS[1:], LowLogprob(limit=-0.5)]),
+        Policy.default().replace(floors=[PolicyFloor(tier="strong", metadata=(("a", 1), ("b", 2), ("a", 3), ("c", 4)))]),
+        Policy.default().replace(guards=[*DEFAULT_GUARDS, *DEFAULT_GUARDS]),
     ],
 )
 def test_written_policy_reads_back_with_the_same_hash(policy, write):
@@ -163,6 +166,32 @@ def test_part_a_file_cannot_hold_is_said_in_a_comment():
 
     policy = Policy.default()
     assert "guard mine@3" in policy_to_toml(policy.replace(guards=[*policy.guards, mine]))
+
+
+UNNAMED = {role: Deployment(model=f"claude-{role}", provider="anthropic") for role in ("haiku", "opus")}
+JUDGES = [Judge(model="x", task_classes=(name,)) for name in ("extraction", "summarization")]
+TWICE = PolicyFloor(tier="strong", metadata=(("a", 1), ("a", 2), ("a", 3)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "notes"),
+    [
+        ({"guards": [LongContext(limit=10_000), *DEFAULT_GUARDS]}, [f"guard {identity(LongContext())}"]),
+        ({"checks": [*DEFAULT_CHECKS, *JUDGES]}, [f"check {identity(JUDGES[1])}"]),
+        ({"floors": [TWICE]}, [f"floor {identity(TWICE)}"]),
+        ({"tiers": Tiers.of(UNNAMED)}, [f"that deployment claude-{role} of tier {role} has no name" for role in UNNAMED]),
+        (
+            {"tiers": Tiers.of({"cheap": Deployment(model="claude-haiku-5-5", name="a"), "strong": "claude-opus-5-5"})},
+            ["that deployment claude-haiku-5-5 of tier cheap has no provider"],
+        ),
+    ],
+)
+def test_what_a_file_holds_one_of_is_never_dropped_without_a_word(changes, notes, write):
+    written = policy_to_toml(Policy.default().replace(**changes))
+
+    said = [line.partition("add it in Python: ")[2] for line in written.splitlines() if line.startswith("# a file cannot hold")]
+    assert said == notes
+    Policy.load(write(written))
 
 
 def test_wrong_tier_is_named_with_line_section_and_known_tiers(write):

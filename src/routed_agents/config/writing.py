@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import cache
 from typing import Any, Final, Protocol, cast
 
@@ -64,10 +64,10 @@ def policy_to_toml(policy: Written) -> str:
         f"trusted = {_toml(policy.trusted)}",
         f"capture_evidence = {_toml(policy.capture_evidence)}",
         "",
-        *_tiers_lines(policy.tiers),
+        *_tiers_lines(policy.tiers, notes),
     ]
     for floor in policy.floors:
-        lines += ["", "[[floor]]", *[f"{key} = {_toml(value)}" for key, value in _floor_items(floor)]]
+        lines += _floor_lines(floor, notes)
     if policy.thresholds:
         lines += ["", "[thresholds.p_strong]", *[f"{_key(key)} = {_toml(float(value))}" for key, value in policy.thresholds.items()]]
     if policy.expiry:
@@ -83,7 +83,7 @@ def policy_to_toml(policy: Written) -> str:
     return "\n".join([*heading, *lines]) + "\n"
 
 
-def _tiers_lines(tiers: Tiers) -> list[str]:
+def _tiers_lines(tiers: Tiers, notes: list[str]) -> list[str]:
     if tiers.preset is not None and tiers == _preset(tiers.preset):
         return ["[tiers]", f"preset = {_toml(tiers.preset)}"]
     rows: list[str] = []
@@ -93,6 +93,8 @@ def _tiers_lines(tiers: Tiers) -> list[str]:
             given = {key.name: value for key in fields(each) if (value := getattr(each, key.name))}
             short = each.name if Deployment.parse(each.name) == each else None
             several.append(_toml(short or given))
+            if short is None and _read_back(each) != each:
+                notes.append(f"that deployment {each.model} of tier {tier.name} has no {'provider' if each.name else 'name'}")
         rows.append(f"{_key(tier.name)} = {several[0] if len(several) == 1 else '[' + ', '.join(several) + ']'}")
     return ["[tiers]", *rows]
 
@@ -105,9 +107,23 @@ def _preset(name: str) -> Tiers | None:
         return None
 
 
-def _floor_items(floor: PolicyFloor) -> list[tuple[str, object]]:
-    given = {each.name: getattr(floor, each.name) for each in fields(floor) if getattr(floor, each.name) != each.default}
-    return [(key, dict(value) if key == "metadata" else value) for key, value in given.items()]
+def _read_back(written: Deployment) -> Deployment:
+    """What a file makes of a deployment that is written part by part."""
+    if written.provider:
+        return replace(written, name=written.name or written.model)
+    return Deployment.parse(written.model, priced_as=written.priced_as, name=written.name, simulated=written.simulated)
+
+
+def _floor_lines(floor: PolicyFloor, notes: list[str]) -> list[str]:
+    items = {each.name: getattr(floor, each.name) for each in fields(floor) if getattr(floor, each.name) != each.default}
+    keys = [key for key, _ in floor.metadata]
+    again = next((number for number, key in enumerate(keys) if key in keys[:number]), len(keys))
+    metadata, label = dict(floor.metadata[:again]), dict(floor.metadata[again:])  # a file may ask for a key twice, once in each
+    if len(metadata) + len(label) < len(keys):
+        notes.append(f"floor {guards.identity(floor)}")
+        return []
+    items |= {name: asked for name, asked in (("metadata", metadata), ("label", label)) if asked}
+    return ["", "[[floor]]", *[f"{key} = {_toml(value)}" for key, value in items.items()]]
 
 
 def _classifier_lines(classifier: object, notes: list[str]) -> list[str]:
@@ -125,8 +141,9 @@ def _rule_lines(
     section: str, rules: Sequence[object], default: Sequence[object], known: Mapping[str, type[Any]], notes: list[str]
 ) -> list[str]:
     names = {rule: name for name, rule in known.items()}
-    given = {names[type(rule)]: rule for rule in rules if type(rule) in names}
-    notes += [f"{section.removesuffix('s')} {guards.identity(rule)}" for rule in rules if type(rule) not in names]
+    given: dict[str, object] = {}
+    left = [rule for rule in rules if type(rule) not in names or given.setdefault(names[type(rule)], rule) != rule]
+    notes += [f"{section.removesuffix('s')} {guards.identity(rule)}" for rule in left]
     disabled = [names[type(rule)] for rule in default if names[type(rule)] not in given]
     lines = ["", f"[{section}]", f"disable = {_toml(disabled)}"] if disabled else []
     for name, rule in given.items():
