@@ -49,6 +49,30 @@ for number in range({times}):
         assert ledger.steps == 51, ledger.steps
 print("whole")
 """
+MEMORY = """
+import os, signal, sys, threading
+from routed_agents import Ledger
+sys.path.insert(0, {tests!r})
+from test_ledger import entry
+ledger = Ledger.memory()
+for number in range(3000):
+    ledger.append(entry(f"parent {{number}}"))
+def read():
+    while True:
+        ledger.total()
+for _ in range(2):
+    threading.Thread(target=read, daemon=True).start()
+for number in range(40):
+    ledger.append(entry(f"queued {{number}}"))
+    child = os.fork()
+    if not child:
+        signal.alarm(10)
+        ledger.append(entry("child"))
+        os._exit(ledger.steps)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1, number
+assert ledger.steps == 3040, ledger.steps
+print("apart")
+"""
 
 
 def run(script: str) -> str:
@@ -66,3 +90,7 @@ def test_a_fork_does_not_wait_for_a_thread_that_hangs_and_the_child_does_not_eit
 
 def test_a_child_forked_while_the_ledger_is_written_writes_too(tmp_path: Path) -> None:
     assert run(STORES.format(times=30, path=str(tmp_path), tests=str(Path(__file__).parent))) == "whole"
+
+
+def test_a_child_forked_while_the_ledger_in_memory_is_read_starts_with_an_empty_one() -> None:
+    assert run(MEMORY.format(tests=str(Path(__file__).parent))) == "apart"

@@ -17,10 +17,10 @@ WAIT_S: Final = 1.0
 
 
 class Undivided:
-    """Work that a fork waits for: `with` it, in a thread of ours. Not to be held by a thread that forks."""
+    """Work that a fork waits for, done by one thread at a time: `with` it. A fork in the midst of one's own work does not wait."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         _ALL.add(self)
 
     def __enter__(self) -> None:
@@ -39,7 +39,7 @@ class Undivided:
 
     def renew(self) -> None:
         """Begin afresh, in the child."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
 
 _ALL: Final[weakref.WeakSet[Undivided]] = weakref.WeakSet()

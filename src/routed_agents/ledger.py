@@ -215,7 +215,8 @@ class Ledger:
     Appending only puts the entry in a queue: it never touches a disk, waits or raises, from any thread or event loop. A
     ledger in a file is written by a thread of its own, so that a record is on disk soon after, and at the latest when the
     ledger is flushed, closed, or the program ends. Several processes may share one file; a worker that ends by `os._exit`,
-    as those of multiprocessing do, has to flush first.
+    as those of multiprocessing do, has to flush first. A forked process writes its own entries and not what its parent had
+    queued; its ledger in memory starts empty.
 
     Args:
         path: where the file is; None keeps the entries in memory.
@@ -547,16 +548,14 @@ class _Memory(_Store):
 
     def __init__(self) -> None:
         super().__init__()
-        self._using = threading.RLock()
-        self._connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-        for statement in SCHEMA:
-            self._connection.execute(statement)
+        self._using = Undivided()
+        self._connection: sqlite3.Connection | None = None
 
     def flush(self, timeout_s: float) -> bool:
         with self._using:
             batch = _drain(self.queue)
             if batch and not self.closed:
-                self.insert(self._connection, self.rows(batch))
+                self.insert(self._database(), self.rows(batch))
         return True
 
     def stop(self) -> None:
@@ -565,19 +564,33 @@ class _Memory(_Store):
     def close(self, timeout_s: float) -> None:
         with self._using:
             self.closed = True
-            self._connection.close()
+            if self._connection is not None:
+                self._connection.close()
         _OPEN.discard(self)
 
     def after_fork(self) -> None:
         super().after_fork()
-        self._using = threading.RLock()
+        self.queue = queue.SimpleQueue()
+        _FORKED.append(self._connection)
+        self._connection = None
 
     @contextmanager
     def reading(self) -> Generator[sqlite3.Connection]:
         with self._using:
             if self.closed:
                 raise LedgerError("the ledger in memory is closed and gone; read it before closing it")
-            yield self._connection
+            yield self._database()
+
+    def _database(self) -> sqlite3.Connection:
+        if self._connection is None:
+            self._connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+            for statement in SCHEMA:
+                self._connection.execute(statement)
+        return self._connection
+
+
+_FORKED: Final[list[object]] = []
+"""Connections that a child has of its parent; to close one would wait for the thread that was in it when the parent forked."""
 
 
 class _ReadOnly(_Store):
