@@ -32,6 +32,31 @@ with work:
     pass
 print(len(done), os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), waited < 5)
 """
+CROWD = """
+import os, threading, time
+from routed_agents.forking import WAIT_S, Undivided
+work, done = Undivided(), []
+def thread():
+    while True:
+        with work:
+            time.sleep(0.2)
+            done.append("done")
+for _ in range(6):
+    threading.Thread(target=thread, daemon=True).start()
+time.sleep(0.1)
+waits = []
+for _ in range(4):
+    began = time.monotonic()
+    child = os.fork()
+    if not child:
+        with work:
+            os._exit(0)
+    waits.append(time.monotonic() - began)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+before = len(done)
+time.sleep(0.7)
+print(max(waits) < WAIT_S, len(done) > before)
+"""
 STORES = """
 import os, sys
 from routed_agents import Ledger
@@ -86,6 +111,10 @@ def test_a_fork_waits_for_the_work_to_be_whole() -> None:
 
 def test_a_fork_does_not_wait_for_a_thread_that_hangs_and_the_child_does_not_either() -> None:
     assert run(BETWEEN.format(busy_s=8)) == "1 0 True"
+
+
+def test_a_fork_goes_before_others_who_wait_for_the_work() -> None:
+    assert run(CROWD) == "True True"
 
 
 def test_a_child_forked_while_the_ledger_is_written_writes_too(tmp_path: Path) -> None:

@@ -25,6 +25,11 @@ class Undivided:
 
     def __enter__(self) -> None:
         self._lock.acquire()
+        while _FORK.by not in (None, threading.get_ident()):  # others who wait for the lock must not go before a fork
+            self._lock.release()
+            with _FORK.turn:
+                pass
+            self._lock.acquire()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._lock.release()
@@ -42,24 +47,32 @@ class Undivided:
         self._lock = threading.RLock()
 
 
+class _Fork:
+    """The fork under way, if any; others wait for their turn."""
+
+    def __init__(self) -> None:
+        self.turn = threading.RLock()
+        self.by: int | None = None
+        self.paused: list[Undivided] = []
+
+    def before(self) -> None:
+        self.turn.acquire()
+        self.by = threading.get_ident()
+        self.paused.extend(work for work in list(_ALL) if work.pause())
+
+    def in_parent(self) -> None:
+        while self.paused:
+            self.paused.pop().go_on()
+        self.by = None
+        self.turn.release()
+
+    def in_child(self) -> None:
+        self.__init__()
+        for work in list(_ALL):
+            work.renew()
+
+
 _ALL: Final[weakref.WeakSet[Undivided]] = weakref.WeakSet()
-_PAUSED: Final[list[Undivided]] = []
-
-
-def _before() -> None:
-    _PAUSED.extend(work for work in list(_ALL) if work.pause())
-
-
-def _in_parent() -> None:
-    while _PAUSED:
-        _PAUSED.pop().go_on()
-
-
-def _in_child() -> None:
-    _PAUSED.clear()
-    for work in list(_ALL):
-        work.renew()
-
-
+_FORK: Final = _Fork()
 if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)
+    os.register_at_fork(before=_FORK.before, after_in_parent=_FORK.in_parent, after_in_child=_FORK.in_child)
