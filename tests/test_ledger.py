@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from blockbuster import blockbuster_ctx
@@ -287,13 +288,22 @@ def test_a_ledger_dropped_without_closing_still_writes(tmp_path: Path) -> None:
         assert again.steps == 1
 
 
+@pytest.mark.parametrize("name", [42, UUID(int=7)])
+def test_a_thread_and_a_run_that_are_no_text_are_written_as_text(ledger: Ledger, name: object) -> None:
+    ledger.append(entry("a", thread=name, run=name))
+    ledger.append(entry("b", thread="another"))
+
+    found = [ledger.total(**{key: given}).steps for key in ("thread", "run") for given in (name, str(name), [name])]  # type: ignore[arg-type]
+    assert (found, ledger.lost, set(ledger.totals("run"))) == ([1] * 6, 0, {str(name), NONE})
+
+
 # ---- trouble
 
 
 def test_what_cannot_be_stored_is_counted_and_takes_nothing_with_it(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
     ledger.append(entry("good"))
     ledger.append(entry("huge", cost=2**63))
-    ledger.append(entry("wrong", node=3))
+    ledger.append(entry("wrong", attempt="first"))
     ledger.append(entry("half a character", node="\ud800"))
     ledger.append("not an entry")  # type: ignore[arg-type]
     ledger.append(entry("good too"))

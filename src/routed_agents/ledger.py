@@ -409,14 +409,18 @@ def _row(entry: Entry) -> tuple[object, ...]:
         None if cost is None else cost.total_pico,
         *[None if cost is None else getattr(cost, name) for name in COST_FIELDS],
     )
-    for name, value in zip(COLUMNS, row, strict=True):
-        if value is None:
-            continue
-        if not isinstance(value, int if _type_of(name) == "INTEGER" else str):
-            raise TypeError(f"{name} is {type(value).__name__}")
-        if isinstance(value, int) and abs(value) > MAX_INTEGER:
-            raise ValueError(f"{name} is larger than a ledger can hold")
-    return tuple([storable(value) if isinstance(value, str) else value for value in row])
+    return tuple([None if value is None else _cell(name, value) for name, value in zip(COLUMNS, row, strict=True)])
+
+
+def _cell(name: str, value: object) -> int | str:
+    """A value as its column takes it: a thread's number or UUID is written as text, like a label's."""
+    if _type_of(name) == "TEXT":
+        return storable(str(value))
+    if not isinstance(value, int):
+        raise TypeError(f"{name} is {type(value).__name__}")
+    if abs(value) > MAX_INTEGER:
+        raise ValueError(f"{name} is larger than a ledger can hold")
+    return value
 
 
 def _entry(row: Sequence[Any]) -> Entry:
@@ -460,10 +464,10 @@ def _conditions(where: Where) -> tuple[str, list[object]]:
             values.append(value)
         elif isinstance(value, Sequence) and not isinstance(value, str):
             clauses.append(f"{name} IN (SELECT value FROM json_each(?))")
-            values.append(json.dumps([storable(each) for each in cast("Sequence[str]", value)], ensure_ascii=False))
+            values.append(json.dumps([storable(str(each)) for each in cast("Sequence[object]", value)], ensure_ascii=False))
         else:
             clauses.append(f"{name} IS ?")
-            values.append(storable(value) if isinstance(value, str) else value)
+            values.append(value if value is None or isinstance(value, bool) else storable(str(value)))
     return " AND ".join(clauses), values
 
 
