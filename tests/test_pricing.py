@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_anthropic.chat_models import _create_usage_metadata
 from langchain_core.messages import AIMessage, AIMessageChunk
-from langchain_core.outputs import ChatGeneration, LLMResult
+from langchain_core.outputs import ChatGeneration, ChatResult, LLMResult
 from langchain_openai.chat_models.base import _create_usage_metadata as openai_metadata
 from openai.types import chat, responses
 
@@ -576,6 +576,30 @@ def test_a_result_without_messages_is_read_from_its_output() -> None:
 def test_a_total_smaller_than_its_parts_is_an_estimate() -> None:
     usage = usage_of({"usage": {"prompt_tokens": 5, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 60}}})
     assert usage == Usage(cache_read=60, output=1, source="estimated")
+
+
+def replies_counting(count: object) -> list[object]:
+    """Replies of all kinds whose prompt has this count of tokens."""
+    anthropic, plain = {"input_tokens": count, "output_tokens": 5}, {"prompt_tokens": count, "completion_tokens": 5}
+    told = AIMessage("hi", usage_metadata={"input_tokens": 1, "output_tokens": 5, "total_tokens": 6})
+    told.usage_metadata["input_tokens"] = count  # type: ignore[index, typeddict-item]
+    known = AIMessage("hi", usage_metadata={"input_tokens": 7, "output_tokens": 5, "total_tokens": 12})
+    result = ChatResult(generations=[ChatGeneration(message=told)])
+    both = LLMResult(generations=[[ChatGeneration(message=known)], [ChatGeneration(message=told)]])
+    return [{"usage": anthropic}, anthropic, {"usage": plain}, {"usage": {**anthropic, "total_tokens": 9}}, told, result, both]
+
+
+@pytest.mark.parametrize("count", [-5, "10", 10.5, float("inf"), float("nan"), True, [10]])
+def test_a_count_that_is_no_number_of_tokens_makes_the_usage_unknown(count: object) -> None:
+    assert [usage_of(reply) for reply in replies_counting(count)] == [None] * 7
+
+
+def test_a_whole_number_with_a_point_is_a_count() -> None:
+    assert [usage.input for usage in map(usage_of, replies_counting(10.0)) if usage] == [10] * 6 + [17]
+
+
+def test_a_count_that_is_none_is_absent() -> None:
+    assert usage_of({"usage": {"input_tokens": 3, "output_tokens": 5, "cache_read_input_tokens": None}}) == Usage(input=3, output=5)
 
 
 @pytest.mark.parametrize(

@@ -756,11 +756,18 @@ def _certain(match: Any, ref: str) -> bool:
 
 
 def usage_of(reply: object) -> Usage | None:
-    """The tokens a reply reports, whichever SDK or framework it comes from; None when it reports nothing.
+    """The tokens a reply reports, whichever SDK or framework it comes from; None when it reports nothing, or a count that is none.
 
     Reads Anthropic messages, OpenAI chat completions and responses, LangChain messages, chunks and results, as objects or
     as dicts, and their usage objects themselves.
     """
+    try:
+        return _usage_in(reply)
+    except _NoCount:
+        return None
+
+
+def _usage_in(reply: object) -> Usage | None:
     if reply is None or isinstance(reply, (str, bytes, int, float)):
         return None
     own = getattr(reply, "__dict__", None)
@@ -832,7 +839,7 @@ def _usage_of_result(result: object, generations: Sequence[object]) -> Usage | N
         prompts = [each[0] for each in cast("Sequence[Sequence[object]]", generations) if each]
     else:
         prompts = [generations[0]]
-    found = [usage for prompt in prompts if (usage := usage_of(field_of(prompt, "message"))) is not None]
+    found = [usage for prompt in prompts if (usage := _usage_in(field_of(prompt, "message"))) is not None]
     if found:
         total = found[0]
         for usage in found[1:]:
@@ -1016,9 +1023,19 @@ def _has(thing: object, name: str) -> bool:
     return field_of(thing, name) is not None
 
 
+class _NoCount(ValueError):
+    """What stands in place of a number of tokens is no such number, so nobody knows what the call used."""
+
+
 def _count(thing: object, name: str) -> int:
     value = field_of(thing, name)
-    return value if isinstance(value, int) and value > 0 else 0
+    if value is None:
+        return 0
+    if isinstance(value, float) and value.is_integer():  # as some write whole numbers in JSON
+        value = int(value)
+    if isinstance(value, int) and value >= 0 and not isinstance(value, bool):
+        return value
+    raise _NoCount(name)
 
 
 def _text(value: object) -> str | None:
