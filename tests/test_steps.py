@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
+import pickle
 import random
 import re
 from typing import Any
@@ -12,8 +14,9 @@ import pytest
 from langchain_core.messages import AIMessage, AIMessageChunk, ChatMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.tools import tool
 
-from routed_agents.errors import StepError
+from routed_agents.errors import StepError, StepStopped
 from routed_agents.features import extract
+from routed_agents.policy import Policy
 from routed_agents.steps import (
     Step,
     ToolCall,
@@ -322,3 +325,27 @@ def test_a_forked_child_draws_other_ids() -> None:
 def test_a_storable_text_is_one_that_every_encoding_takes(text: str, stored: str) -> None:
     assert storable(text) == stored
     storable(text).encode()
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, copy.copy, lambda thing: pickle.loads(pickle.dumps(thing))])
+def test_a_step_and_its_decision_can_be_copied_and_pickled(again: Any) -> None:
+    step = Step.from_messages("Fix the race in this code", task_class="debug_refactor")
+    decision = Policy.default().decide(step)
+
+    assert (again(step), again(decision)) == (step, decision)
+
+
+def test_a_stop_keeps_its_decision_on_its_way_out_of_a_process_pool() -> None:
+    decision = Policy.default().decide(Step.from_messages("x"))
+    stop = pickle.loads(pickle.dumps(StepStopped("stopped", decision=decision, attempts=("tried",))))
+
+    assert (str(stop), stop.decision, stop.attempts) == ("stopped", decision, ("tried",))
+
+
+def test_the_metadata_that_was_not_given_stays_empty() -> None:
+    metadata: Any = Step.from_messages("x").metadata
+
+    with pytest.raises(TypeError):
+        metadata["vip"] = True
+    assert (metadata == {}, dict(metadata), metadata.get("vip", 3), bool(metadata), repr(metadata)) == (True, {}, 3, False, "{}")
+    assert pickle.loads(pickle.dumps(metadata)) is copy.deepcopy(metadata) is metadata

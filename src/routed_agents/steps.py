@@ -59,7 +59,33 @@ FILES: Final[Mapping[object, Kind]] = MappingProxyType(
 """Blocks that bring a file, in every provider's words."""
 MATERIAL: Final = ("document", "search_result", "text-plain", "file")
 """Blocks whose words are shown to the model, and are nobody's instruction."""
-NOTHING: Final[Mapping[str, object]] = MappingProxyType({})
+
+
+class _Nothing(Mapping[str, object]):
+    """A mapping that is and stays empty. Unlike a mapping proxy it can be pickled and copied, and comes back as itself."""
+
+    __slots__ = ()
+
+    def __getitem__(self, name: str) -> object:
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return default
+
+    def __repr__(self) -> str:
+        return "{}"
+
+    def __reduce__(self) -> str:
+        return "NOTHING"
+
+
+NOTHING: Final = _Nothing()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
