@@ -27,7 +27,7 @@ import pytest
 from blockbuster import blockbuster_ctx
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 
 from routed_agents.errors import ConfigurationError, LedgerError
 from routed_agents.ledger import NONE, Bill, Entry, Ledger, Totals, cost_of
@@ -440,6 +440,24 @@ def test_a_bill_says_what_it_does_not_know() -> None:
 def test_a_single_reply_has_a_bill() -> None:
     bill = cost_of(stamped("1"))
     assert (str(bill), bill.cost, bill.baseline) == ("$0.0010; all-strong $0.0050; 1 step, 1 cheap", Decimal("0.001"), Decimal("0.005"))
+
+
+@pytest.mark.parametrize("amount", [-5, True, 1.5, "7", None])
+def test_an_amount_that_is_none_is_unpriced(amount: object) -> None:
+    bill = cost_of([stamped("1", cost_pico=amount, baseline_pico=amount)])
+    assert (bill.cost_pico, bill.baseline, bill.unpriced) == (0, None, 1)
+
+
+def test_only_what_a_model_said_has_a_bill() -> None:
+    told = stamped("1").response_metadata
+    others = [
+        HumanMessage("hi", response_metadata=told),
+        ToolMessage("found", tool_call_id="1", response_metadata=told),
+        {"role": "user", "content": "hi", "response_metadata": told},
+        {"type": "system", "content": "hi", "response_metadata": told},
+    ]
+    models = [{"role": "assistant", "content": "hi", "response_metadata": stamped("2").response_metadata}, stamped("3")]
+    assert [cost_of(given).steps for given in (others, others[0], models, models[0])] == [0, 0, 2, 1]
 
 
 def test_a_state_object_has_a_bill() -> None:

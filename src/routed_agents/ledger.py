@@ -25,7 +25,7 @@ from urllib.parse import quote
 from routed_agents.errors import ConfigurationError, LedgerError
 from routed_agents.forking import Undivided
 from routed_agents.pricing import Cost, Usage, usd_of
-from routed_agents.steps import carried_stamp, field_of, storable
+from routed_agents.steps import ROLES, carried_stamp, field_of, storable
 
 Kind = Literal["attempt", "judge", "check"]
 Outcome = Literal["accepted", "rejected", "failed", "abandoned", "watched"]
@@ -955,15 +955,15 @@ def _bill(lines: Iterable[_Line]) -> Bill:
 def _stamped(result: object) -> list[_Line]:
     lines: dict[str, _Line] = {}
     for stamp in _stamps(result):
-        cost, baseline = stamp.get("cost_pico"), stamp.get("baseline_pico")
+        cost, baseline = _pico(stamp.get("cost_pico")), _pico(stamp.get("baseline_pico"))
         lines[str(stamp.get("step") or len(lines))] = _Line(
             name=str(stamp.get("node") or stamp.get("task_class") or "step"),
             tier=str(stamp.get("tier") or ""),
             top=stamp.get("top") is True,
             reason=_in_words(stamp.get("codes")),
-            cost=cost if isinstance(cost, int) else 0,
-            baseline=baseline if isinstance(baseline, int) else None,
-            unpriced=0 if isinstance(cost, int) else 1,
+            cost=cost or 0,
+            baseline=baseline,
+            unpriced=int(cost is None),
             simulated=stamp.get("simulated") is True,
         )
     return list(lines.values())
@@ -973,12 +973,21 @@ def _stamps(result: object) -> Iterator[Mapping[str, object]]:
     messages = field_of(result, "messages")
     if messages is None:
         messages = result
-    if isinstance(messages, Sequence) and not isinstance(messages, (str, bytes)):
-        for message in cast("Sequence[object]", messages):
-            if (stamp := carried_stamp(message)) is not None:
-                yield stamp
-    elif (stamp := carried_stamp(messages)) is not None:
-        yield stamp
+    several = isinstance(messages, Sequence) and not isinstance(messages, (str, bytes))
+    for message in cast("Sequence[object]", messages if several else (messages,)):
+        if not _by_another(message) and (stamp := carried_stamp(message)) is not None:
+            yield stamp
+
+
+def _by_another(message: object) -> bool:
+    """Whether somebody else than a model wrote it: a person or a tool may say anything."""
+    names = (field_of(message, "type"), field_of(message, "role"))
+    return any(isinstance(name, str) and ROLES.get(name, "ai") != "ai" for name in names)
+
+
+def _pico(value: object) -> int | None:
+    """A stamp's amount; None where it is none."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 def _recorded(entries: Iterable[Entry]) -> list[_Line]:
