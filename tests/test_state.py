@@ -161,6 +161,8 @@ def test_nothing_is_the_empty_state(nothing: dict[str, Any] | None) -> None:
         {"pins": [{"scope": "turn", "tier": "strong", "seq": "x"}]},
         {"pins": 3},
         {"facts": 3},
+        {"facts": "distress"},
+        {"facts": {"distress": True}},
         {"pins": [None]},
         {"marks": [{"noted": 3}]},
         {"turns": [{"name": "h"}]},

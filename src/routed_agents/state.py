@@ -171,7 +171,7 @@ class ThreadState:
             )
         try:
             pins = frozenset([_pin(row) for row in document.get("pins", ())])
-            facts = frozenset([str(fact) for fact in document.get("facts", ())])
+            facts = frozenset([str(fact) for fact in _several(document.get("facts", ()))])
             marks = frozenset([_mark(row) for row in document.get("marks", ())])
             turns = frozenset([_turn(row) for row in document.get("turns", ())])
         except (TypeError, KeyError, AttributeError, ValueError) as error:
@@ -319,6 +319,12 @@ def kind_of(pin: Pin) -> tuple[str, ...]:
 
 def _confirmed(pin: Pin) -> tuple[int, str, int]:
     return pin.seq, pin.at, pin.number
+
+
+def _several(given: Any) -> Any:
+    if isinstance(given, (str, bytes, dict)):
+        raise TypeError('"facts" is no list')
+    return given
 
 
 def _mark(row: Mapping[str, Any]) -> Mark:
