@@ -8,6 +8,7 @@ import pytest
 
 from routed_agents.classify import NEED, Classification, LinearClassifier, shipped
 from routed_agents.features import extract
+from routed_agents.policy import Policy
 from routed_agents.steps import Step
 from routed_agents.taxonomy import Taxonomy
 
@@ -106,3 +107,19 @@ def test_confidence_and_p_strong_are_shares(text: str) -> None:
 
     assert 0 <= found.p_strong <= 1
     assert 0 <= found.confidence <= 1
+
+
+def test_a_class_without_evidence_is_told_like_any_other() -> None:
+    class Mute:
+        name, version = "mute", "1"
+
+        def classify(self, features: object, /) -> Classification:
+            return Classification(task_class="extraction", confidence=1.0, p_strong=0.0, evidence=None)  # type: ignore[arg-type]
+
+    decision = Policy.default().replace(classifier=Mute()).decide(Step.from_messages("x"))
+
+    assert (decision.tier, "class      extraction" in decision.explain(), decision.to_record(evidence=True)["evidence"]) == (
+        "cheap",
+        True,
+        [],
+    )

@@ -34,6 +34,10 @@ class Classification:
     judged: bool = False
     evidence: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        if self.evidence is None:  # pyright: ignore[reportUnnecessaryComparison]  a classifier of somebody's own may have none
+            object.__setattr__(self, "evidence", ())
+
 
 @runtime_checkable
 class Classifier(Protocol):
