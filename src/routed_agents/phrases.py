@@ -10,22 +10,24 @@ from importlib.resources import files
 from itertools import chain
 from typing import Any, Final, Generic, TypeVar
 
-from routed_agents.words import folded, runs_of, words_of
+from routed_agents.words import DIGIT, folded, runs_of, smooth, spelled, words_of
 
 Tag = TypeVar("Tag")
 LETTERS: Final = 4
 """Letters of a word that select a bucket of patterns."""
 MORE: Final = 8
 """Letters of a long word that tell whether a pattern is worth trying."""
+ANYWHERE: Final = "\u0590"
+"""From Hebrew on, scripts write no blanks, or put endings and prefixes on a word: a phrase may start inside one."""
 
 
 class PhraseTable(Generic[Tag]):
-    """Finds phrases at word starts, case-insensitively.
+    """Finds phrases at word starts, whatever the case, the accents and what stands between the words: line ends, markup, hyphens, emoji.
 
     A single alternation of hundreds of phrases is tried at every character; here a word's first letters select the few that could match,
     which is some twenty times quicker on prose. Of several phrases that start at one word, the first in the table is reported. Each
-    phrase is a regular expression in lower case that starts with a literal word or a group of them. Phrases in scripts without blanks
-    are plain substrings.
+    phrase is a regular expression in lower case that starts with a literal word or a group of them. Phrases in scripts that part no words,
+    or put endings and prefixes on them, start with a literal letter and are found anywhere.
 
     Args:
         rules: pairs of a tag and a phrase.
@@ -34,11 +36,14 @@ class PhraseTable(Generic[Tag]):
     def __init__(self, rules: Iterable[tuple[Tag, str]]) -> None:
         self._buckets: dict[str, list[tuple[Tag, str]]] = {}
         self._compiled: dict[str, tuple[re.Pattern[str], list[Tag]]] = {}
-        self._substrings: list[tuple[Tag, str]] = []
+        self._anywhere: list[tuple[Tag, str, re.Pattern[str]]] = []
+        self._letters: set[str] = set()
         self._needed: dict[str, set[tuple[str, str]]] = {}
-        for tag, phrase in rules:
-            if ord(phrase[0]) >= 0x2E80:
-                self._substrings.append((tag, phrase))
+        for tag, written in rules:
+            phrase = _smooth_phrase(written)
+            if phrase[0] >= ANYWHERE:
+                self._anywhere.append((tag, phrase[0], re.compile(phrase)))
+                self._letters.add(phrase[0])
                 continue
             starts = list(_expanded(phrase))
             for prefix, whole in starts:
@@ -50,11 +55,11 @@ class PhraseTable(Generic[Tag]):
         needs_met.cache_clear()
 
     def find(self, text: str) -> Iterator[tuple[Tag, int, str]]:
-        """Each phrase found, with its tag, where it starts and the words it matched."""
-        buckets = self._worth_trying(text)
-        if not buckets and (not self._substrings or text.isascii()):
+        """Each phrase found, with its tag, where it starts and the words it matched, both in the smooth text."""
+        low = smooth(text)
+        buckets = self._worth_trying(text if text.isascii() == low.isascii() else low)
+        if not buckets and (not self._anywhere or low.isascii()):
             return
-        low = text.lower()
         places: list[tuple[int, str]] = []
         for bucket in buckets:
             place = low.find(bucket)
@@ -68,10 +73,11 @@ class PhraseTable(Generic[Tag]):
             pattern, tags = self._pattern(bucket)
             if match := pattern.match(low, start):
                 yield tags[(match.lastindex or 1) - 1], start, match[0]
-        if self._substrings and not low.isascii():
-            for tag, phrase in self._substrings:
-                if (start := low.find(phrase)) >= 0:
-                    yield tag, start, phrase
+        if self._anywhere and not low.isascii():
+            letters = letters_of(low)
+            for tag, letter, pattern in () if self._letters.isdisjoint(letters) else self._anywhere:
+                if letter in letters and (match := pattern.search(low)):
+                    yield tag, match.start(), match[0]
 
     def _worth_trying(self, text: str) -> set[str]:
         """The buckets of phrases whose start and rarest part both stand in the text."""
@@ -120,6 +126,12 @@ def needs_met(text: str) -> frozenset[str]:
 def beginnings_of(text: str) -> frozenset[str]:
     """The first letters of the words of a text."""
     return frozenset([word[:LETTERS] for word in _words_in(text)])
+
+
+@lru_cache(maxsize=32)
+def letters_of(text: str) -> frozenset[str]:
+    """The characters of a text."""
+    return frozenset(text)
 
 
 def _words_in(text: str) -> set[str]:
@@ -247,7 +259,12 @@ def _first_word(prefix: str, phrase: str) -> str:
 
 def _plainly(beginning: str) -> str:
     """The beginning of a word as it is among a text's words."""
-    return folded(beginning).replace("'", "")[:LETTERS]
+    return re.sub("[1-9]", DIGIT, folded(beginning).replace("'", ""))[:LETTERS]
+
+
+def _smooth_phrase(phrase: str) -> str:
+    """The pattern as it is looked for in a smooth text: spelled plainly, blanks for hyphens."""
+    return re.sub(r"(?<=\w)-(?=[?\w(])(?![^\[]*\])", " ", phrase if phrase.isascii() else spelled(phrase))
 
 
 def _outside_groups(phrase: str) -> tuple[str, list[str]]:

@@ -46,6 +46,15 @@ _ODD: Final = re.compile(f"[{''.join(_ONE_FORM)}]")
 _SPACED_QUOTE: Final = re.compile("\u00ab[ \u00a0\u202f]|[ \u00a0\u202f]\u00bb")
 """French quotation marks with the blank that stands inside them."""
 _VALUES: Final = re.compile("[1-9]")
+_BREAKS: Final = b"\t\x0b\x0c *_~`#-"
+"""Blanks, markup and hyphens: whatever may stand between two words but a line end."""
+_SMOOTHED: Final = bytes([ord(" ") if place in _BREAKS else ord(chr(place).lower()) for place in range(128)] + [ord(" ")] * 128)
+_SYMBOLS: Final = re.compile("[\u00a0-\u00bf\u2000-\u2bff\u3000-\u3004\u3008-\u3020\ufe00-\ufe0f\U0001f000-\U0001faff]+")
+"""Dashes, bullets, arrows, emoji: punctuation outside ASCII."""
+_BREAK: Final = re.compile("[\t\x0b\x0c *_~`#-]+")
+_LATIN: Final = {**_LOOKALIKES, **str.maketrans("łøđı", "lodi")}
+"""Look-alike letters, and Latin letters that have no accent to remove."""
+_FOREIGN: Final = re.compile(f"[^\0-\x7f{''.join(map(chr, _LATIN))}]")
 
 
 @lru_cache(maxsize=32)
@@ -107,6 +116,38 @@ def folded(text: str) -> str:
     for mark in () if text.isascii() else filter(unicodedata.combining, {*text}):
         text = text.replace(mark, "")
     return text
+
+
+def spelled(text: str) -> str:
+    """The folded text without symbols, in plain Latin letters where nothing else is in it: words wholly in look-alike letters, `ł`.
+
+    >>> spelled("Mój mąż zmarł 😢")
+    'moj maz zmarl  '
+    """
+    text = folded(text)
+    if not text.isascii():
+        text = _SYMBOLS.sub(" ", text)
+    if text.isascii():
+        return text
+    text = unicodedata.normalize("NFC", text)  # Korean syllables in one piece
+    return text if _FOREIGN.search(text) else text.translate(_LATIN)
+
+
+@lru_cache(maxsize=32)
+def smooth(text: str) -> str:
+    """The text as phrases are looked for in it: spelled plainly, one blank between words, whatever else stood there, and no line ends
+    but those of paragraphs. Several rules read the same text in turn, so the last few are kept.
+
+    >>> smooth("I **want** to\\nend-my  life.")
+    'i want to end my life.'
+    """
+    if not text.isascii():
+        text = spelled(text)
+    text = text.encode().translate(_SMOOTHED, b"\r").decode() if text.isascii() else _BREAK.sub(" ", text.replace("\r", ""))
+    if "\n" in text:
+        parts = " ".join([" ".join(line.split()) for line in text.split("\n")]).split("  ")  # an empty line leaves two blanks
+        return "\n".join([part.strip() for part in parts])
+    return " ".join(text.split()) if "  " in text else text
 
 
 def _one_form(found: re.Match[str]) -> str:
