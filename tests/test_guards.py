@@ -369,6 +369,133 @@ def test_a_reply_to_a_person_is_person_facing_whatever_its_class() -> None:
     assert decide("Summarize the case in a reply to the customer", task_class="summarization", state=DISTRESSED).tier == "strong"
 
 
+ASSISTANT = (
+    "You are an assistant for question-answering tasks. Use the following pieces of retrieved context to answer the question.\n\n"
+    "Context: Orders are sent from the warehouse within three days."
+)
+
+
+@pytest.mark.parametrize(
+    "plea",
+    [
+        "I want to end\nmy life.",
+        "I want to **end** my  life.",
+        "I want to end-my-life.",
+        "I could k*ll myself.",
+        "I will unalive myself.",
+        "talk  to a human",
+        "my aunt pased away last week.",
+        "My aunt \u0440\u0430\u0455\u0455\u0435\u0501 away.",
+    ],
+)
+def test_a_plea_is_heard_however_it_is_written(plea: str) -> None:
+    assert "empathy" in decide(f"{plea} When will my order be sent?", system=ASSISTANT).codes
+
+
+PLEAS = {
+    "self_harm": """
+        ich will nicht mehr leben / je veux mourir / ya no quiero vivir / não quero mais viver
+        non voglio più vivere / ik wil niet meer leven / nie chcę już żyć / nie chce juz zyc
+        artık yaşamak istemiyorum / я не хочу жить / لا أريد أن أعيش / मैं मरना चाहता हूँ / 죽고 싶어요 / 我不想活了
+        死にたい
+    """,
+    "loss": """
+        mein Vater ist gestorben / mon père est décédé / mon pere est decede / mi padre murió
+        mi padre murio / minha mãe faleceu / mia madre è morta / mijn man is overleden / mój mąż zmarł
+        annem vefat etti / моя мама умерла / توفيت والدتي / मेरे पिता का निधन हो गया / 아버지가 돌아가셨어요 / 我妈妈去世了
+        母が亡くなりました
+    """,
+    "threat": """
+        mein Anwalt meldet sich / je saisis mon avocat / llamaré a mi abogado / vou processar vocês
+        ho sentito il mio avvocato / mijn advocaat belt u / mój prawnik się odezwie / avukatım arayacak
+        подам в суд / سأتصل بالمحامي / मेरे वकील से बात करें / 변호사를 선임하겠습니다 / 法院见 / 弁護士に相談します
+    """,
+    "wish for a human": """
+        ich möchte mit einem Menschen sprechen / je veux parler à un humain / quiero hablar con una persona
+        quero falar com um atendente / voglio parlare con un operatore / ik wil een medewerker spreken
+        chcę rozmawiać z człowiekiem / gerçek bir insanla görüşmek istiyorum / хочу поговорить с человеком
+        أريد التحدث مع شخص حقيقي / किसी इंसान से बात करनी है / 상담원 연결해 주세요 / 转人工 / 人間の担当者と話したい
+    """,
+    "exhaustion": """
+        ich bin verzweifelt / je suis à bout / estoy desesperada / estou desesperado / sono disperata
+        ik ben wanhopig / jestem zrozpaczona / çaresizim / я в отчаянии / أنا يائس / मैं बेबस हूँ / 절망적이에요
+        我崩溃了 / もう限界です
+    """,
+}
+"""A plea of each kind in German, Romance and Slavic languages, Dutch, Turkish, Arabic, Hindi, Korean, Chinese and Japanese."""
+
+
+@pytest.mark.parametrize("kind", PLEAS)
+def test_pleas_are_heard_in_many_languages(kind: str) -> None:
+    pleas = [plea.strip() for line in PLEAS[kind].strip().splitlines() for plea in line.split(" / ")]
+
+    assert {plea: distress_in(plea)[0] for plea in pleas} == dict.fromkeys(pleas, kind)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Who is the ombudsman?",
+        "Do you cover liability insurance for pets?",
+        "Is suicide covered by the life policy?",
+        "I want to know if suicide is excluded",
+        "We drove 300 kms",
+        "I dropped the parcel off myself",
+        "I'd like to end my life insurance",
+        "Je ne veux plus vivre à Paris",
+        "no quiero vivir en Madrid",
+        "не хочу жить в Москве",
+        "서울에 살고 싶지 않아요",
+        "chcę zabić czas",
+        "mijn moeder wil een lamp",
+        "моя мама хочет лампу",
+        "아버지 선물을 사고 싶어요",
+        "أريد هدية لوالدي",
+        "मेरे पिता के लिए दीपक चाहिए",
+        "我妈妈想买一盏灯",
+        "父にランプを買いたい",
+    ],
+)
+def test_a_mere_mention_is_no_plea(text: str) -> None:
+    assert distress_in(text) == ("", "")
+
+
+@pytest.mark.parametrize("key", ["summarization", "classification", "extraction", "marketing_copy"])
+def test_who_wants_to_die_is_answered_by_the_strong_tier_whatever_is_asked(key: str) -> None:
+    assert "empathy" in decide("Summarize where my case stands. My lawyer asks. I want to end my life.", task_class=key).codes
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Summarize:\n```\nI want to end my life, she said.\n```",
+        "Label this ticket.\n<ticket>I want to end my life</ticket>",
+        'Label the line "I want to end my life" of the song',
+        "Label the line 'I don't want to live any more' of the song",
+        "Label the message.\n\nMessage: I want to end my life",
+    ],
+)
+@pytest.mark.parametrize("key", ["summarization", "classification"])
+def test_work_on_what_somebody_else_said_stays_cheap(text: str, key: str) -> None:
+    assert decide(text, task_class=key).tier == "cheap"
+
+
+@pytest.mark.parametrize(
+    ("text", "tier"),
+    [
+        ("Classe ce ticket. Réponds par un seul mot.", "cheap"),
+        ("Ordne das Ticket ein. Antworte mit einem Wort.", "cheap"),
+        ("Clasifica el ticket. Responde en una palabra.", "cheap"),
+        ("Réponds au client.", "strong"),
+        ("Antworte dem Kunden.", "strong"),
+        ("Responde al cliente.", "strong"),
+        ("Rispondi al cliente.", "strong"),
+    ],
+)
+def test_an_answer_is_person_facing_where_a_person_is_named(text: str, tier: str) -> None:
+    assert decide(text, task_class="classification", state=DISTRESSED).tier == tier
+
+
 def test_a_curly_apostrophe_hides_nothing() -> None:
     assert distress_in("I can’t cope") == distress_in("I can't cope") != ("", "")
 

@@ -365,12 +365,15 @@ class Empathy:
     """Escalates the answer to a person in distress, and tells the thread.
 
     A label *about* an unhappy person is cheap work; the reply *to* that person is not. So the words alone only note the fact
-    `distress`, and the fact raises every step whose answer a person reads, in any node of the thread.
+    `distress`, and the fact raises every step whose answer a person reads, in any node of the thread. Who writes in their own words
+    that they want to die is not left to the cheap tier, whatever is asked besides.
     """
 
     def __call__(self, seen: Assessment, /) -> Verdict | None:
         features = seen.features
-        kind, found = distress_in(_own_words(features.spoken) if seen.row.key in DOCUMENT_CLASSES else features.spoken)
+        own = _own_words(features.spoken) if seen.row.key in DOCUMENT_CLASSES else features.spoken
+        kind, found = distress_in(own)
+        in_danger = kind == SELF_HARM and distress_in(_SAID.sub(" ", own))[0] == SELF_HARM
         quoted_kind, quoted = ("", "") if found else distress_in(features.quoted)
         known = DISTRESS in seen.facts
         if not (found or quoted or known):
@@ -379,7 +382,7 @@ class Empathy:
         if quoted and ((facing and seen.row.key not in DOCUMENT_CLASSES) or seen.row.key in LABELS):
             kind, found = quoted_kind, quoted
         facts = (DISTRESS,) if found else ()
-        if facing and (found or known):
+        if in_danger or (facing and (found or known)):
             evidence = f'{kind}: "{found}"' if found else "the thread already holds a person in distress"
             return Verdict(guard="empathy", code="empathy", evidence=evidence, floor=TOP, pin="turn", facts=facts)
         if found:
@@ -525,7 +528,10 @@ REPLY_TO_PERSON: Final = PhraseTable([(None, phrase) for phrase in lexicon()["re
 """Instructions to answer somebody in person."""
 PLEAS: Final = PhraseTable([(str(row["kind"]), phrase) for row in lexicon()["distress"] for phrase in row["any"]])
 """What people in distress say, by kind: loss, self-harm, exhaustion, threat, complaint."""
-
+SELF_HARM: Final = "self_harm"
+"""The kind that is heard before all others."""
+_SAID: Final = re.compile(r"\"[^\"\n]{1,200}\"|(?<!\w)'(?:[^'\n]|(?<=\w)'(?=\w)){1,200}'(?!\w)|\u300c[^\u300d]{1,200}\u300d")
+"""Words between quotation marks, however few, are not the person's own."""
 
 DEBUGGING: Final = PhraseTable([(None, phrase) for row in lexicon()["debugging"] for phrase in row["any"]])
 """Instructions to find or mend a defect, or to rebuild code."""
@@ -553,4 +559,9 @@ def distress_in(text: str) -> tuple[str, str]:
     """The kind and the words of a person's distress, mourning, complaint or threat; empty where there are none."""
     if not text:
         return "", ""
-    return next(((kind, match) for kind, _, match in PLEAS.find(text.replace("’", "'"))), ("", ""))
+    first = "", ""
+    for kind, _, match in PLEAS.find(text):
+        if kind == SELF_HARM:
+            return kind, match
+        first = first if first[0] else (kind, match)
+    return first

@@ -96,7 +96,13 @@ MUTATIONS = (
     Mutation(3, "a run taken up begins a turn", "features.py", "since is not None and isinstance(at, str) and at >= since", "False"),
     Mutation(3, "pins of the run taken up are lost", "state.py", "return since is not None and pin.at >= since", "return False"),
     Mutation(3, "join forgets the latest", "state.py", "[-PINS_KEPT:]", "[:PINS_KEPT]"),
-    Mutation(3, "distress stays in its step", "guards.py", "if facing and (found or known):", "if facing and found:"),
+    Mutation(
+        3,
+        "distress stays in its step",
+        "guards.py",
+        "if in_danger or (facing and (found or known)):",
+        "if in_danger or (facing and found):",
+    ),
     Mutation(
         3,
         "a tool result is a person's",
