@@ -454,6 +454,14 @@ def test_pleas_are_heard_in_many_languages(kind: str) -> None:
         "मेरे पिता के लिए दीपक चाहिए",
         "我妈妈想买一盏灯",
         "父にランプを買いたい",
+        "消えたいくつかのファイル",
+        "好想死你了",
+        "报警器多少钱",
+        "轮椅多少钱",
+        "Ich habe keinen Computer",
+        "je n'ai pas d'ordinateur",
+        "это не ботинки",
+        "which band sang 'no reason to live'",
     ],
 )
 def test_a_mere_mention_is_no_plea(text: str) -> None:
@@ -478,6 +486,11 @@ def test_who_wants_to_die_is_answered_by_the_strong_tier_whatever_is_asked(key: 
 @pytest.mark.parametrize("key", ["summarization", "classification"])
 def test_work_on_what_somebody_else_said_stays_cheap(text: str, key: str) -> None:
     assert decide(text, task_class=key).tier == "cheap"
+
+
+@pytest.mark.parametrize("text", ["Is there self-harm in it?\n\nPost: I want to end my life", "Label this line: I want to end my life"])
+def test_what_is_to_be_labelled_stands_behind_a_colon(text: str) -> None:
+    assert decide(text, task_class="classification").tier == "cheap"
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,19 @@ def test_scripts_with_endings_and_prefixes_are_searched_inside_words(phrase: str
     assert table(phrase).first(text) != ""
 
 
+@pytest.mark.parametrize(
+    ("phrase", "text"),
+    [
+        (r"no point in liv\w+", "no point in living"),
+        (r"dava (?:ac|et)\w*", "dava acarim"),
+        ("estoy sol[oa]", "estoy sola"),
+        (r"in the e\w+", "in the end"),
+    ],
+)
+def test_a_word_of_which_a_few_letters_are_known_hides_no_phrase(phrase: str, text: str) -> None:
+    assert table(phrase).first(text) == text
+
+
 def test_each_find_tells_its_tag_and_place() -> None:
     assert list(table("cat", "dog").find("a dog and a cat")) == [(1, 2, "dog"), (0, 12, "cat")]
 

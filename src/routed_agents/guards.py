@@ -373,7 +373,7 @@ class Empathy:
         features = seen.features
         own = _own_words(features.spoken) if seen.row.key in DOCUMENT_CLASSES else features.spoken
         kind, found = distress_in(own)
-        in_danger = kind == SELF_HARM and distress_in(_SAID.sub(" ", own))[0] == SELF_HARM
+        in_danger = kind == SELF_HARM and distress_in((_LABELLED if seen.row.key in LABELS else _SAID).sub(" ", own))[0] == SELF_HARM
         quoted_kind, quoted = ("", "") if found else distress_in(features.quoted)
         known = DISTRESS in seen.facts
         if not (found or quoted or known):
@@ -532,6 +532,8 @@ SELF_HARM: Final = "self_harm"
 """The kind that is heard before all others."""
 _SAID: Final = re.compile(r"\"[^\"\n]{1,200}\"|(?<!\w)'(?:[^'\n]|(?<=\w)'(?=\w)){1,200}'(?!\w)|\u300c[^\u300d]{1,200}\u300d")
 """Words between quotation marks, however few, are not the person's own."""
+_LABELLED: Final = re.compile(rf"{_SAID.pattern}|^\w[\w ]{{0,30}} ?:\s.*", re.MULTILINE | re.DOTALL)
+"""Where a label is wanted, what follows a few words and a colon is what is to be labelled."""
 
 DEBUGGING: Final = PhraseTable([(None, phrase) for row in lexicon()["debugging"] for phrase in row["any"]])
 """Instructions to find or mend a defect, or to rebuild code."""

@@ -150,7 +150,7 @@ def needed_by(phrase: str) -> set[str]:
     phrase starts. Saves looking closer at most texts.
     """
     plain, groups = _outside_groups(phrase)
-    whole = [word for word in re.findall(r"(?<![\w\\])[a-z']{2,}(?![\w?*{\[(])", plain) if word.replace("'", "") not in COMMON]
+    whole = [word for word in _WHOLE.findall(plain) if word.replace("'", "") not in COMMON]
     if whole:
         rarest = max(whole, key=len).replace("'", "")
         return {rarest[:MORE] if len(rarest) >= MORE else rarest[:LETTERS]}
@@ -166,6 +166,8 @@ def needed_by(phrase: str) -> set[str]:
     return {_plainly(prefix) for prefix, _ in _expanded(phrase)}
 
 
+_WHOLE: Final = re.compile(r"(?<![\w\\\x00\x01])(?:[a-z']{2,}(?![\w?*{\[(\x00\x01])|[a-z']{4,}(?=[\x00\x01]))")
+"""A word that stands in every match, or enough of its beginning."""
 COMMON: Final = frozenset(
     [
         "a",
@@ -268,7 +270,7 @@ def _smooth_phrase(phrase: str) -> str:
 
 
 def _outside_groups(phrase: str) -> tuple[str, list[str]]:
-    """A pattern without its groups, and the insides of those that must match exactly once."""
+    """A pattern without its groups (`\\0`) and open letters (`\\1`), and the insides of groups that must match once and hold whole words."""
     plain, groups, depth, opened = "", list[str](), 0, 0
     for index, character in enumerate(phrase):
         if character == "(" and phrase[index - 1 : index] != "\\":
@@ -280,11 +282,13 @@ def _outside_groups(phrase: str) -> tuple[str, list[str]]:
             if depth == 0:
                 plain += "\0"
                 inside = phrase[opened + 1 : index]
-                if phrase[index + 1 : index + 2] not in ("?", "*", "{") and inside.startswith("?:"):
+                open_ended = phrase[index + 1 : index + 2] in ("?", "*", "{", "[") or phrase[index + 1 : index + 3] == r"\w"
+                if inside.startswith("?:") and not open_ended and not phrase[opened - 1 : opened].isalnum():
                     groups.append(inside[2:])
         elif depth == 0:
             plain += character
-    return re.sub(r"\[[^\]]*\](?:[?*+]|\{[^}]*\})*|\\[wWbsd](?:[?*+]|\{[^}]*\})*", "\1", plain).replace("\1", " \1"), groups
+    plain = re.sub(r"\\[Wbsd](?:[?*+]|\{[^}]*\})*", " ", plain)
+    return re.sub(r"\[[^\]]*\](?:[?*+]|\{[^}]*\})*|\\w(?:[?*+]|\{[^}]*\})*", "\1", plain), groups
 
 
 @cache
