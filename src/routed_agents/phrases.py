@@ -270,7 +270,7 @@ def _smooth_phrase(phrase: str) -> str:
 
 
 def _outside_groups(phrase: str) -> tuple[str, list[str]]:
-    """A pattern without its groups (`\\0`) and open letters (`\\1`), and the insides of groups that must match once and hold whole words."""
+    """A pattern without its groups (`\\0`) and open letters (`\\1`), and the insides of groups that match once and hold whole words."""
     plain, groups, depth, opened = "", list[str](), 0, 0
     for index, character in enumerate(phrase):
         if character == "(" and phrase[index - 1 : index] != "\\":
