@@ -36,13 +36,13 @@ class PhraseTable(Generic[Tag]):
     def __init__(self, rules: Iterable[tuple[Tag, str]]) -> None:
         self._buckets: dict[str, list[tuple[Tag, str]]] = {}
         self._compiled: dict[str, tuple[re.Pattern[str], list[Tag]]] = {}
-        self._anywhere: list[tuple[Tag, str, re.Pattern[str]]] = []
+        self._anywhere: list[tuple[Tag, str]] = []
         self._letters: set[str] = set()
         self._needed: dict[str, set[tuple[str, str]]] = {}
         for tag, written in rules:
             phrase = _smooth_phrase(written)
             if phrase[0] >= ANYWHERE:
-                self._anywhere.append((tag, phrase[0], re.compile(phrase)))
+                self._anywhere.append((tag, phrase))
                 self._letters.add(phrase[0])
                 continue
             starts = list(_expanded(phrase))
@@ -75,8 +75,8 @@ class PhraseTable(Generic[Tag]):
                 yield tags[(match.lastindex or 1) - 1], start, match[0]
         if self._anywhere and not low.isascii():
             letters = letters_of(low)
-            for tag, letter, pattern in () if self._letters.isdisjoint(letters) else self._anywhere:
-                if letter in letters and (match := pattern.search(low)):
+            for tag, phrase in () if self._letters.isdisjoint(letters) else self._anywhere:
+                if phrase[0] in letters and (match := _compiled(phrase).search(low)):
                     yield tag, match.start(), match[0]
 
     def _worth_trying(self, text: str) -> set[str]:
@@ -149,6 +149,8 @@ def needed_by(phrase: str) -> set[str]:
     Taken from the rarest part of the pattern that must match: a word outside all groups, else a group's alternatives, else how the
     phrase starts. Saves looking closer at most texts.
     """
+    if phrase.isascii() and phrase.isalpha() and len(phrase) > 1 and phrase not in COMMON:
+        return {phrase[:MORE] if len(phrase) >= MORE else phrase[:LETTERS]}  # most alternatives are a word
     plain, groups = _outside_groups(phrase)
     whole = [word for word in _WHOLE.findall(plain) if word.replace("'", "") not in COMMON]
     if whole:
@@ -259,9 +261,16 @@ def _first_word(prefix: str, phrase: str) -> str:
     return _plainly(literal[0] if literal else prefix)
 
 
+@cache
 def _plainly(beginning: str) -> str:
     """The beginning of a word as it is among a text's words."""
     return re.sub("[1-9]", DIGIT, folded(beginning).replace("'", ""))[:LETTERS]
+
+
+@cache
+def _compiled(phrase: str) -> re.Pattern[str]:
+    """A phrase's pattern, compiled when a text first holds its first letter: most processes read few scripts."""
+    return re.compile(phrase)
 
 
 def _smooth_phrase(phrase: str) -> str:
