@@ -123,3 +123,17 @@ def test_a_class_without_evidence_is_told_like_any_other() -> None:
         True,
         [],
     )
+
+
+IMAGE = {"type": "image", "source": {"type": "url", "url": "https://example.com/a.png"}}
+
+
+@pytest.mark.parametrize("text", ["", "…", [{"role": "user", "content": [IMAGE]}], [{"role": "assistant", "content": "Dear"}]])
+def test_where_nothing_is_read_nothing_is_sure(text: Any) -> None:
+    assert (classify(text).confidence, classify(text, system="Extract all names as JSON.").confidence > 0.2) == (0, True)
+
+
+def test_a_lone_system_message_is_the_instruction() -> None:
+    task = "Debug the traceback and fix the failing test"
+
+    assert classify([{"role": "system", "content": task}]).task_class == classify(task).task_class

@@ -279,3 +279,89 @@ def test_tools_and_framing_count() -> None:
 )
 def test_long_content_is_long_in_every_form(content: object) -> None:
     assert features(human(), ai("a"), {"role": "user", "content": content}).tokens > 20_000
+
+
+# ---- who said what
+
+
+REMINDED = [{"type": "tool_result", "tool_use_id": "1", "content": "Now write a poem."}, {"type": "text", "text": "Reply with JSON."}]
+
+
+def test_words_beside_a_tool_result_go_on_with_the_turn_and_are_no_request() -> None:
+    seen = features(human("find the race", id="h"), ai("a", tier="strong"), human(REMINDED), system="Be brief.")
+
+    assert (seen.turn, seen.own, seen.spoken, seen.open_loop) == ("h", "find the race", "find the race", True)
+    assert (seen.system, seen.earlier, [stamp.tier for stamp in seen.stamps]) == (
+        "Be brief.\nReply with JSON.",
+        ("Reply with JSON.",),
+        ["strong"],
+    )
+
+
+def test_failed_tool_results_with_words_beside_them_are_counted() -> None:
+    failed = human([{"type": "tool_result", "content": "no", "is_error": True}, {"type": "text", "text": "Go on."}])
+
+    assert features(human(), ai("a"), failed, ai("b"), failed).tool_errors == 2
+
+
+def test_the_same_reminder_is_read_once() -> None:
+    assert features(human(), *[ai("a"), human(REMINDED)] * 9).system == "Reply with JSON."
+
+
+def test_human_messages_in_a_row_are_read_together() -> None:
+    seen = features(human("hello"), human("the race is back"), human("any news?"))
+
+    assert (seen.own, seen.latest, seen.earlier) == ("hello\nthe race is back\nany news?", "any news?", ())
+
+
+@pytest.mark.parametrize("first", ["word " * 2_000, "any news?"])
+def test_the_last_human_message_stands_alone_where_others_are_long_or_the_same(first: str) -> None:
+    seen = features(human(first), human("any news?"))
+
+    assert (seen.own, seen.earlier[0][:4]) == ("any news?", first[:4])
+
+
+def test_earlier_words_of_persons_are_known_the_newest_first() -> None:
+    said = [message for number in range(9) for message in (human(f"message {number}"), ai())]
+
+    assert features(*said, human("last")).earlier == tuple(f"message {number}" for number in (8, 7, 6, 5, 4, 3))
+
+
+@pytest.mark.parametrize(
+    "yes", ["yes", "Yes, please!", "go on", "👍", "", "mach das", "oui, vas-y", "sí, adelante", "好的", "はい、お願いします", "네"]
+)
+def test_a_confirmation_is_read_with_what_it_confirms(yes: str) -> None:
+    seen = features(human("The pool deadlocks."), ai(content="Shall I refactor it?"), human("ok"), ai(content="Both files?"), human(yes))
+
+    assert seen.own.split("\n") == ["The pool deadlocks.", *([yes] if yes else [""]), "Both files?"]
+    assert (seen.spoken.strip(), seen.latest) == (f"The pool deadlocks.\n{yes}".strip(), yes)
+
+
+@pytest.mark.parametrize("said", ["yes, but in French", "no", "is it done?", "17"])
+def test_what_says_more_than_yes_speaks_for_itself(said: str) -> None:
+    assert features(human("The pool deadlocks."), ai(content="Shall I refactor it?"), human(said)).own == said
+
+
+def test_a_confirmation_that_confirms_nothing_stands_alone() -> None:
+    assert features(human("yes")).own == "yes"
+
+
+def test_all_system_prompts_are_one_and_later_ones_come_last() -> None:
+    rules = [{"role": role, "content": role} for role in ("system", "developer")]
+    late = [{"role": "system", "content": text} for text in ("late", "later")]
+    seen = features(*rules, human("a"), ai(), late[0], human("b"), late[1], system="given")
+
+    assert (seen.system, seen.own) == ("given\nsystem\ndeveloper\nlate\nlater", "b")
+
+
+def test_of_each_system_prompt_head_and_tail_are_read() -> None:
+    prompts = [{"role": "system", "content": mark * 9_000} for mark in "ab"]
+
+    assert features(*prompts, human()).system == f"{window('a' * 9_000)}\n{window('b' * 9_000)}"
+
+
+@pytest.mark.parametrize("answers", [[], [ai("a"), result()]])
+def test_where_nobody_has_spoken_the_system_prompt_is_the_instruction(answers: list[Any]) -> None:
+    seen = features({"role": "system", "content": "Fix the race."}, *answers)
+
+    assert (seen.own, seen.spoken, seen.system) == ("Fix the race.", "Fix the race.", "")

@@ -31,7 +31,7 @@ from routed_agents.guards import (
     named,
 )
 from routed_agents.policy import Policy
-from routed_agents.state import ThreadState, thread_facts
+from routed_agents.state import ThreadState, release_of, thread_facts
 from routed_agents.steps import Step
 from routed_agents.taxonomy import Taxonomy
 
@@ -507,6 +507,34 @@ def test_what_is_to_be_labelled_stands_behind_a_colon(text: str) -> None:
 )
 def test_an_answer_is_person_facing_where_a_person_is_named(text: str, tier: str) -> None:
     assert decide(text, task_class="classification", state=DISTRESSED).tier == tier
+
+
+PLEA = "i want to end my life"
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        ["hello", PLEA, "where is the parcel"],
+        [PLEA, ("ai", "Are you safe right now?"), "no"],
+        [PLEA, ("ai", "Are you safe right now?"), "yes, at home", ("ai", "Good."), "where is the parcel"],
+    ],
+)
+@pytest.mark.parametrize(("key", "tier"), [("rag_lookup", "strong"), ("classification", "cheap")])
+def test_distress_said_earlier_holds_without_a_threads_state(messages: list[object], key: str, tier: str) -> None:
+    assert decide(messages, task_class=key).tier == tier
+
+
+@pytest.mark.parametrize("state", [DISTRESSED.join(release_of(["distress"])), release_of(["distress"])])
+def test_distress_that_was_released_stays_so_whatever_was_said_earlier(state: ThreadState) -> None:
+    assert decide([PLEA, ("ai", "Are you safe?"), "where is the parcel"], task_class="rag_lookup", state=state).tier == "cheap"
+
+
+@pytest.mark.parametrize("last", ["No, that's not what I meant.", "Where is my parcel with the red bow?"])
+def test_a_second_message_in_a_row_is_heard_as_a_correction_or_as_the_same_again(last: str) -> None:
+    first = "Where is my parcel with the red bow?"
+
+    assert said("stall", decide([first.upper() * (1 + 9 * (first != last)), last])) != []
 
 
 def test_a_curly_apostrophe_hides_nothing() -> None:

@@ -20,6 +20,7 @@ from routed_agents.policy import Policy
 from routed_agents.steps import (
     Step,
     ToolCall,
+    beside_results,
     new_id,
     reported_tokens,
     role_of,
@@ -72,10 +73,17 @@ def test_anthropics_tool_results_are_the_tools_and_not_the_persons() -> None:
     assert role_of(results) == "tool"
 
 
-def test_a_tool_result_with_a_persons_words_beside_it_is_the_persons() -> None:
-    both = {"role": "user", "content": [block("tool_result", tool_use_id="1", content="42"), block("text", text="and now?")]}
+@pytest.mark.parametrize("as_kind", [list, tuple])
+def test_a_tool_result_with_a_programs_words_beside_it_is_the_tools(as_kind: Any) -> None:
+    blocks = [block("tool_result", tool_use_id="1", content="42"), block("text", text="Reply with JSON."), block("image", url="x")]
+    both = {"role": "user", "content": as_kind(blocks)}
 
-    assert role_of(both) == "human"
+    assert (role_of(both), beside_results(both)) == ("tool", "Reply with JSON.")
+
+
+@pytest.mark.parametrize("message", ["said", {"role": "user", "content": [block("text", text="said")]}, ToolMessage("r", tool_call_id="1")])
+def test_where_there_is_no_tool_result_nothing_is_beside_it(message: object) -> None:
+    assert beside_results(message) == ""
 
 
 @pytest.mark.parametrize("message", [{"role": "wizard", "content": "x"}, {"content": "x"}, ("wizard", "x"), 7, None])

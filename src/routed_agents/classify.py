@@ -73,7 +73,8 @@ class LinearClassifier:
 
     The declared class wins. Otherwise the words of system prompt, opening and closing are added up with weights learnt from the
     project's own corpus (`make train`), in whole numbers, so every platform gets the same sum. Material between unmistakable marks
-    (fences, tags, quotation marks) is not read, so what it says can neither lower nor raise the step.
+    (fences, tags, quotation marks) is not read, so what it says can neither lower nor raise the step. Where nothing is read nothing is
+    sure.
 
     Args:
         model: other weights; the shipped ones when not given.
@@ -102,7 +103,8 @@ class LinearClassifier:
         total, most = sum(parts), max(parts)
         confidence = most * MILLION // total
         task_class = model.classes[parts.index(most)]
-        if (confidence < SURE or task_class in ANSWERING) and self._foreign(reading):
+        read = reading.asked or reading.system
+        if not read or ((confidence < SURE or task_class in ANSWERING) and self._foreign(reading)):
             confidence = 0
         need = sum(map(mul, parts, self._always)) * MILLION + sum(map(mul, parts, self._if_hard)) * model.share_of(hardness)
         return Classification(

@@ -11,9 +11,10 @@ from itertools import repeat
 from operator import attrgetter, itemgetter
 from typing import Any, Final, Literal, cast
 
-from routed_agents.errors import StepError
+from routed_agents.confirmations import is_confirmation
 from routed_agents.material import hard_split, unlabelled, without_asides
 from routed_agents.sizes import block_length, length_of
+from routed_agents.speech import SILENCE, Speech, heard_before, known_role, leading_rules
 from routed_agents.steps import (
     NOTHING,
     STAMP,
@@ -21,10 +22,10 @@ from routed_agents.steps import (
     Role,
     Step,
     ToolCall,
+    beside_results,
     content_of,
     field_of,
     reported_tokens,
-    role_of,
     said_and_shown,
     stamp_of,
     text_of,
@@ -78,11 +79,14 @@ class Features:
         declared_in: `call` when given with the call itself, `metadata` when it came along in metadata.
         forced: the tier asked for under `metadata["routed_agents"]["tier"]`.
         instruction: what the step is asked to do: the author's and the last person's own words.
-        own: the last human message without material between unmistakable marks and without talk meant for a router.
-        spoken: a person's own words in it: what stands under a mere label (`Text: …`) is left out as well.
+        own: what the person asks, without material between unmistakable marks and without talk meant for a router: the last human message,
+            with those right before it; of a mere confirmation, the request before it and the offer that it confirms.
+        spoken: a person's own words in it: what stands under a mere label (`Text: …`) is left out as well, and so is an offer.
+        latest: the same of the last human message alone.
+        earlier: persons' own words in human messages before those, and what programs said beside tool results, newest first.
         quoted: the words of the material; they may be a person's, yet they are not the instruction.
         marked: some of it stands between marks (fences, tags, rules, quotation marks).
-        system: the system prompt's own words.
+        system: the system prompts' own words, and behind them those of later ones and of programs that speak beside tool results.
         before: what was said just before it, newest first, a little of each message.
         open_loop: the last messages are tool results the model has yet to act on.
         loop_length: model replies since the turn began.
@@ -109,6 +113,8 @@ class Features:
     own: str = ""
     before: tuple[str, ...] = ()
     spoken: str = ""
+    latest: str = ""
+    earlier: tuple[str, ...] = ()
     quoted: str = ""
     marked: bool = False
     last_role: str = "human"
@@ -135,11 +141,7 @@ def extract(step: Step) -> Features:
     turn = _turn(step)
     messages = step.messages
     tokens, source = _tokens(step)
-    system = window(plain(step.system if step.system is not None else _leading_system(messages)))
-    said, shown = said_and_shown(turn.asked) if turn.asked is not None else ("", "")
-    own, quoted, spoken, labelled = _parted(window(plain(said)))
-    if shown:
-        quoted = f"{quoted}\n{window(plain(shown))}" if quoted else window(plain(shown))
+    heard = _heard(step, turn)
     forced, declared_here = _own_metadata(step.metadata)
     declared = step.task_class or declared_here
     return Features(
@@ -149,13 +151,15 @@ def extract(step: Step) -> Features:
         declared_in=None if declared is None else "call" if step.task_class else "metadata",
         forced=forced,
         node=step.node,
-        instruction=f"{system}\n{spoken}" if system else spoken,
-        system=system,
-        own=own,
-        before=_before(messages, turn.asked) if len(messages) > 1 else (),
-        spoken=spoken,
-        quoted=f"{quoted}\n{labelled}" if quoted and labelled else quoted or labelled,
-        marked=bool(quoted),
+        instruction=f"{heard.system}\n{heard.spoken}" if heard.system else heard.spoken,
+        system=heard.system,
+        own=heard.own,
+        before=_before(messages, None if turn.asked is None else messages[turn.asked]) if len(messages) > 1 else (),
+        spoken=heard.spoken,
+        latest=heard.latest,
+        earlier=heard.earlier,
+        quoted=heard.quoted,
+        marked=heard.marked,
         last_role=turn.last_role,
         message_count=len(messages),
         tools=step.tools,
@@ -176,7 +180,86 @@ def extract(step: Step) -> Features:
     )
 
 
-@lru_cache(maxsize=128)  # a tool loop asks about the same message at every step
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Heard:
+    """The words of a step's features, by who said them and where."""
+
+    system: str
+    own: str = ""
+    spoken: str = ""
+    latest: str = ""
+    earlier: tuple[str, ...] = ()
+    quoted: str = ""
+    marked: bool = False
+
+
+def _heard(step: Step, turn: _Turn) -> _Heard:
+    messages = step.messages
+    leading, rules = leading_rules(messages)
+    before = SILENCE if turn.asked is None else heard_before(messages, turn.asked, leading)
+    system = _system([step.system or "", *rules, *before.rules, *turn.rules[::-1], *turn.added[::-1]])
+    if turn.asked is None:  # nobody has spoken, so the rules are what is asked
+        own, quoted, spoken, labelled = _parted(system)
+        return _Heard(system="", own=own, spoken=spoken, quoted=_both(quoted, labelled), marked=bool(quoted))
+    said, shown = said_and_shown(messages[turn.asked])
+    latest, apart = said, False
+    if before.together:
+        said, shown, apart = _joined(before.together, said, shown)
+    confirming = is_confirmation(said) and bool(before.earlier or before.offered is not None)
+    if confirming:
+        said = _confirmed(before, said)
+    own, quoted, spoken, labelled = _parted(window(plain(said)))
+    if confirming and before.offered is not None:
+        offer = plain(text_of(before.offered)[-GLIMPSE:])
+        own = f"{own}\n{_parted(offer)[0]}"
+    if shown:
+        quoted = _both(quoted, window(plain(shown)))
+    earlier = (*(before.together[::-1] if apart else ()), *before.earlier)
+    return _Heard(
+        system=system,
+        own=own,
+        spoken=spoken,
+        latest=spoken if latest is said else _spoken(latest),
+        earlier=(*map(_spoken, turn.added), *[_spoken(said_and_shown(message)[0]) for message in earlier], *map(_spoken, before.added)),
+        quoted=_both(quoted, labelled),
+        marked=bool(quoted),
+    )
+
+
+def _system(rules: Sequence[str]) -> str:
+    """The system prompts as one, in order, each once."""
+    if len(rules) == 1:
+        return window(plain(rules[0]))
+    return "\n".join([window(plain(each)) for each in dict.fromkeys(rules) if each])
+
+
+def _joined(together: Sequence[object], said: str, shown: str) -> tuple[str, str, bool]:
+    """Human messages in a row as one, if they are short together and the last doesn't say again what another said; and whether not."""
+    parts = [said_and_shown(message) for message in together]
+    if any(each == said for each, _ in parts) or sum([len(each) for each, _ in parts]) + len(said) > HEAD + TAIL:
+        return said, shown, True
+    return "\n".join([*[each for each, _ in parts if each], said]), _both(*[each for _, each in parts], shown), False
+
+
+def _confirmed(before: Speech, said: str) -> str:
+    """A confirmation, behind the request it goes back to."""
+    for message in before.earlier:
+        request, _ = said_and_shown(message)
+        if not is_confirmation(request):
+            return f"{window(request)}\n{said}"
+    return said
+
+
+def _spoken(said: str) -> str:
+    """A person's own words in what was said."""
+    return _parted(plain(window(said)))[2]
+
+
+def _both(*texts: str) -> str:
+    return "\n".join([text for text in texts if text])
+
+
+@lru_cache(maxsize=512)  # a tool loop asks about the same messages at every step
 def _parted(text: str) -> tuple[str, str, str, str]:
     """A message's own words and its marked material; of its own words those spoken and those under a label."""
     own, quoted = hard_split(without_asides(text))
@@ -202,13 +285,15 @@ def _before(messages: Sequence[object], asked: object | None) -> tuple[str, ...]
             continue
         content = content_of(message)
         text = content if type(content) is str else text_of(message)
-        if text and _role(message) != "system":
+        if text and known_role(message) != "system":
             found.append(plain(text[: 2 * GLIMPSE])[:GLIMPSE])
             if len(found) == LOOKED_BACK:
                 break
     return tuple(found)
 
 
+ADDED: Final = 6
+"""Texts that programs and system prompts added to a turn which are read, the newest; most of them are the same reminder."""
 LOOSE: Final = f"{string.ascii_letters}{string.whitespace}.,'".encode()
 """Deletes what prose is made of; what stays is dense."""
 
@@ -236,7 +321,9 @@ def upper_tokens(characters: int, sample: str) -> int:
 class _Turn:
     name: str
     last_role: Role
-    asked: object | None
+    asked: int | None
+    added: tuple[str, ...]
+    rules: tuple[str, ...]
     stamps: tuple[Stamp, ...]
     replies: int
     errors: int
@@ -253,18 +340,20 @@ def _turn(step: Step) -> _Turn:
     """
     messages, run = step.messages, step.run
     opened: int | None = None
-    asked: object | None = None
+    asked: int | None = None
+    added: list[str] = []
+    rules: list[str] = []
     stamped: list[tuple[Mapping[str, object], tuple[ToolCall, ...], int]] = []
     calls: list[ToolCall] = []
     replies, errors, counted, failing, growing = 0, 0, 0, True, True
     last_role: Role = "human"
     for position in range(len(messages) - 1, -1, -1):
         message = messages[position]
-        role = _role(message)
+        role = known_role(message)
         if position == len(messages) - 1:
             last_role = role
         if role == "human":
-            asked = message if asked is None else asked
+            asked = position if asked is None else asked
             opened = position if growing else opened
         elif role == "ai":
             stamp = stamp_of(message)
@@ -280,15 +369,22 @@ def _turn(step: Step) -> _Turn:
             counted = errors
             replies += 1
             calls += made
-        elif role == "tool" and opened is None and failing:
-            failing = tool_failed(message)
-            errors += failing
+        elif opened is None:
+            if role == "tool" and failing:
+                failing = tool_failed(message)
+                errors += failing
+            if role == "system":
+                rules.append(text_of(message))
+            elif words := beside_results(message):
+                added.append(words)
     opened = opened or 0
     own = field_of(messages[opened], "id")
     return _Turn(
         name=own if isinstance(own, str) and own else _digest(messages[opened], opened),
         last_role=last_role,
         asked=asked,
+        added=tuple(dict.fromkeys(added))[:ADDED],
+        rules=tuple(rules[:ADDED]),
         stamps=tuple([_read(stamp, _equal(made, calls), failed) for stamp, made, failed in stamped]),
         replies=replies,
         errors=errors,
@@ -354,7 +450,7 @@ def _tokens(step: Step) -> tuple[int, TokenSource]:
         known_fields = _fields(message)
         if "usage_metadata" not in known_fields and "usage" not in known_fields:
             continue
-        if (counted := reported_tokens(message)) is None or _role(message) != "ai":
+        if (counted := reported_tokens(message)) is None or known_role(message) != "ai":
             continue
         if counted * SPARSEST >= _at_least(messages[: position + 1]):
             known, start = counted, position + 1
@@ -421,14 +517,6 @@ def _fields(message: Any) -> Any:
     return getattr(message, "__dict__", NOTHING)
 
 
-def _role(message: object) -> Role:
-    """The role; a message nobody understands counts as a model's, which never opens a turn."""
-    try:
-        return role_of(message)
-    except StepError:
-        return "ai"
-
-
 def _sample(messages: Sequence[object], sizes: Sequence[int]) -> str:
     """Parts of the largest message, the last one and some between."""
     count = len(messages)
@@ -441,10 +529,6 @@ def _sample(messages: Sequence[object], sizes: Sequence[int]) -> str:
         text = content if isinstance(content, str) else text_of(message)
         parts.append(text if len(text) <= SAMPLE else text[: SAMPLE // 2] + text[len(text) // 2 : len(text) // 2 + SAMPLE // 2])
     return "".join(parts)
-
-
-def _leading_system(messages: Sequence[object]) -> str:
-    return text_of(messages[0]) if len(messages) > 1 and _role(messages[0]) == "system" else ""
 
 
 def _own_metadata(metadata: Mapping[str, object]) -> tuple[str | None, str | None]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
+from functools import lru_cache
 from types import BuiltinFunctionType, FunctionType
 from typing import Any, Final, Protocol, cast, runtime_checkable
 
@@ -71,7 +72,12 @@ class Conditions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assessment:
-    """All that is known about a step when the guards look at it."""
+    """All that is known about a step when the guards look at it.
+
+    Attributes:
+        facts: what holds in the thread.
+        told: names that the thread's state tells of, also where they hold no longer; the history has no say about these.
+    """
 
     features: Features
     classification: Classification
@@ -81,6 +87,7 @@ class Assessment:
     facts: frozenset[str]
     conditions: Conditions
     proposed: int
+    told: frozenset[str] = frozenset()
 
     @property
     def person_facing(self) -> bool:
@@ -283,7 +290,7 @@ class Stall:
                 return verdict
         if seen.row.key in LABELS or not features.before:
             return None
-        if words := CORRECTIONS.first(features.spoken[:CORRECTED_WITHIN].replace("’", "'")):
+        if words := CORRECTIONS.first(features.latest[:CORRECTED_WITHIN].replace("’", "'")):
             return Verdict(guard="stall", code="user_corrects", evidence=f'"{words}"', floor=TOP, pin="turn")
         if _said_again(features):
             return Verdict(guard="stall", code="user_repeats", evidence="the same words as before", floor=TOP, pin="turn")
@@ -330,7 +337,7 @@ def _said_again(features: Features) -> bool:
     Short messages ("go on, please") and long ones, of which only the beginning is known, don't count.
     """
     whole = [earlier for earlier in features.before if len(earlier) < GLIMPSE]
-    if not whole or features.quoted or len(features.own) >= GLIMPSE or len(now := _letters(features.own)) < SAID_AGAIN:
+    if not whole or features.quoted or len(features.latest) >= GLIMPSE or len(now := _letters(features.latest)) < SAID_AGAIN:
         return False
     for earlier in whole:
         before = _letters(earlier)
@@ -365,8 +372,9 @@ class Empathy:
     """Escalates the answer to a person in distress, and tells the thread.
 
     A label *about* an unhappy person is cheap work; the reply *to* that person is not. So the words alone only note the fact
-    `distress`, and the fact raises every step whose answer a person reads, in any node of the thread. Who writes in their own words
-    that they want to die is not left to the cheap tier, whatever is asked besides.
+    `distress`, and the fact raises every step whose answer a person reads, in any node of the thread. Of a thread nobody keeps the state
+    of, what persons said earlier in the history tells the same. Who writes in their own words that they want to die is not left to the
+    cheap tier, whatever is asked besides.
     """
 
     def __call__(self, seen: Assessment, /) -> Verdict | None:
@@ -376,11 +384,14 @@ class Empathy:
         in_danger = kind == SELF_HARM and distress_in((_LABELLED if seen.row.key in LABELS else _SAID).sub(" ", own))[0] == SELF_HARM
         quoted_kind, quoted = ("", "") if found else distress_in(features.quoted)
         known = DISTRESS in seen.facts
-        if not (found or quoted or known):
+        earlier_kind, earlier = ("", "") if found or known or DISTRESS in seen.told else _distress_in_any(features.earlier)
+        if not (found or quoted or known or earlier):
             return None
         facing = seen.person_facing
         if quoted and ((facing and seen.row.key not in DOCUMENT_CLASSES) or seen.row.key in LABELS):
             kind, found = quoted_kind, quoted
+        elif earlier and facing:
+            kind, found = earlier_kind, earlier
         facts = (DISTRESS,) if found else ()
         if in_danger or (facing and (found or known)):
             evidence = f'{kind}: "{found}"' if found else "the thread already holds a person in distress"
@@ -555,6 +566,15 @@ OWN_WORDS: Final = 400
 
 def _own_words(text: str) -> str:
     return text if len(text) <= 2 * OWN_WORDS else f"{text[:OWN_WORDS]}\n{text[-OWN_WORDS:]}"
+
+
+@lru_cache(maxsize=1024)  # what was said earlier is said earlier at every later step too
+def _distress_in_earlier(text: str) -> tuple[str, str]:
+    return distress_in(_own_words(text))
+
+
+def _distress_in_any(texts: Iterable[str]) -> tuple[str, str]:
+    return next((found for found in map(_distress_in_earlier, texts) if found[1]), ("", ""))
 
 
 def distress_in(text: str) -> tuple[str, str]:

@@ -238,6 +238,7 @@ class Policy:
             tiers=self.tiers,
             pins=pins,
             facts=held.facts,
+            told=frozenset([mark.name for mark in state.marks]) if state.marks else frozenset(),
             conditions=conditions,
             proposed=proposed,
         )

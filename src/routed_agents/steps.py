@@ -59,6 +59,8 @@ FILES: Final[Mapping[object, Kind]] = MappingProxyType(
 """Blocks that bring a file, in every provider's words."""
 MATERIAL: Final = ("document", "search_result", "text-plain", "file")
 """Blocks whose words are shown to the model, and are nobody's instruction."""
+RESULT: Final = "tool_result"
+"""What Anthropic calls the block of a tool's result."""
 
 
 class _Nothing(Mapping[str, object]):
@@ -286,8 +288,8 @@ if hasattr(os, "register_at_fork"):  # not on Windows
 def role_of(message: object) -> Role:
     """Who wrote a message, for dicts, LangChain messages, `(role, text)` pairs and plain strings.
 
-    Anthropic sends tool results as a user message; it counts as a tool's. A LangChain `ChatMessage` with a role of its own counts as a
-    model's: it must not look like new human input, which would open a turn and let pins go.
+    Anthropic sends tool results as a user message; it counts as a tool's, whatever a program says beside them. A LangChain `ChatMessage`
+    with a role of its own counts as a model's: it must not look like new human input, which would open a turn and let pins go.
 
     Raises:
         StepError: nobody knows the role.
@@ -308,7 +310,7 @@ def role_of(message: object) -> Role:
     role = ROLES.get(name) if isinstance(name, str) else None
     if role is None:
         raise StepError(f"a message has the role {name!r}; known roles: system, user, assistant, tool")
-    if role == "human" and isinstance(content := content_of(message), list) and content and _only_results(cast("list[object]", content)):
+    if role == "human" and isinstance(content := content_of(message), (list, tuple)) and _brings_results(cast("Sequence[object]", content)):
         return "tool"
     return role
 
@@ -341,6 +343,14 @@ def said_and_shown(message: object) -> tuple[str, str]:
         return text_of(message), ""
     blocks = cast("Sequence[object]", content)
     return "\n".join(_texts(blocks, shown=False)), "\n".join(_texts(blocks, shown=True))
+
+
+def beside_results(message: object) -> str:
+    """What is said beside the tool results of a message, as agent loops append reminders; empty where a message brings no results."""
+    content = content_of(message)
+    if isinstance(content, str) or not isinstance(content, Sequence) or not _brings_results(blocks := cast("Sequence[object]", content)):
+        return ""
+    return "\n".join(_texts([block for block in blocks if field_of(block, "type") != RESULT], shown=False))
 
 
 def content_of(message: object) -> object:
@@ -465,8 +475,8 @@ _LACKING: Final[dict[tuple[type, str], bool]] = {}
 """Pydantic classes and names they have no attribute for, with whether an instance may carry it as an extra."""
 
 
-def _only_results(blocks: Sequence[object]) -> bool:
-    return all(field_of(block, "type") == "tool_result" for block in blocks)
+def _brings_results(blocks: Sequence[object]) -> bool:
+    return any(field_of(block, "type") == RESULT for block in blocks)
 
 
 def document_text(block: object) -> object:

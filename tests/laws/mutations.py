@@ -107,7 +107,7 @@ MUTATIONS = (
         3,
         "a tool result is a person's",
         "steps.py",
-        'return all(field_of(block, "type") == "tool_result" for block in blocks)',
+        'return any(field_of(block, "type") == RESULT for block in blocks)',
         "return False",
     ),
     Mutation(4, "a stop is not heeded", "router.py", 'if self.mode == "enforce" and self.decision.stopped:', "if False:"),
