@@ -534,7 +534,7 @@ def test_distress_that_was_released_stays_so_whatever_was_said_earlier(state: Th
 def test_a_second_message_in_a_row_is_heard_as_a_correction_or_as_the_same_again(last: str) -> None:
     first = "Where is my parcel with the red bow?"
 
-    assert said("stall", decide([first.upper() * (1 + 9 * (first != last)), last])) != []
+    assert said("stall", decide([first.upper() * (1 + 9 * (first != last)), last], task_class="rag_lookup")) != []
 
 
 def test_a_curly_apostrophe_hides_nothing() -> None:
