@@ -111,6 +111,33 @@ def test_a_turn_is_known_by_its_message_its_run_and_what_it_takes_up(
     assert (found.number if found else None) == number
 
 
+@pytest.mark.parametrize(
+    ("name", "going_on", "number"),
+    [
+        ("w@1", True, 1),
+        ("w@2", True, 1),
+        ("w@3", True, None),
+        ("@v", True, 2),
+        ("w@1", False, None),
+        ("v@1", True, None),
+        ("w", True, None),
+    ],
+)
+def test_a_turn_that_goes_on_is_known_though_its_history_was_shortened(name: str, going_on: bool, number: int | None) -> None:
+    state = ThreadState(turns=frozenset({Turn(number=1, name="w@2"), Turn(number=2, name="x@y")}))
+
+    found = state.turn_of(name=name, run=None, since=None, going_on=going_on)
+
+    assert (found.number if found else None) == number
+
+
+def test_of_a_turn_whose_opening_is_cut_off_the_latest_pins_hold_while_it_goes_on() -> None:
+    old, new = (Pin(scope="turn", tier="strong", key="plan", turn=f"w@{seq}", seq=seq) for seq in (1, 2))
+    state = ThreadState(frozenset({old, new}))
+
+    assert [state.pinned(key="plan", turn="@v", going_on=going_on) for going_on in (True, False)] == [(new,), ()]
+
+
 def test_a_pin_holds_in_the_run_that_takes_up_its_own() -> None:
     pin = Pin(scope="turn", tier="strong", key="plan", turn="h1", run="r1", at="05")
     state = ThreadState(frozenset({pin}))

@@ -15,6 +15,7 @@ from routed_agents.confirmations import is_confirmation
 from routed_agents.material import hard_split, unlabelled, without_asides
 from routed_agents.sizes import block_length, length_of
 from routed_agents.speech import SILENCE, Speech, heard_before, known_role, leading_rules
+from routed_agents.state import PLACED
 from routed_agents.steps import (
     NOTHING,
     STAMP,
@@ -94,7 +95,7 @@ class Features:
         repeats: times the newest tool call was made before in this turn, with equal arguments.
         downstream: model steps that hang on the step's answer, when known.
         in_loop: its node is part of a loop, so nobody can say how many do.
-        turn: names the turn, from the message that opened it.
+        turn: names the turn, from the message that opened it: by its id, else by its words and place.
         run: the graph run that makes the call, when known.
         at: the graph's checkpoint the step is decided at, when known.
         since: the checkpoint from which on everything was decided in this turn, where the run may have taken up another.
@@ -138,10 +139,11 @@ class Features:
 
 def extract(step: Step) -> Features:
     """Measure a step. The history before the turn is never walked; of long messages only head and tail are read."""
-    turn = _turn(step)
     messages = step.messages
+    leading, rules = leading_rules(messages)
+    turn = _turn(step, leading)
     tokens, source = _tokens(step)
-    heard = _heard(step, turn)
+    heard = _heard(step, turn, leading, rules)
     forced, declared_here = _own_metadata(step.metadata)
     declared = step.task_class or declared_here
     return Features(
@@ -164,7 +166,7 @@ def extract(step: Step) -> Features:
         message_count=len(messages),
         tools=step.tools,
         output_schema=step.output_schema is not None,
-        open_loop=turn.last_role == "tool",
+        open_loop=turn.open_loop,
         loop_length=turn.replies,
         tool_errors=turn.errors,
         repeats=turn.repeats,
@@ -193,9 +195,8 @@ class _Heard:
     marked: bool = False
 
 
-def _heard(step: Step, turn: _Turn) -> _Heard:
+def _heard(step: Step, turn: _Turn, leading: int, rules: Sequence[str]) -> _Heard:
     messages = step.messages
-    leading, rules = leading_rules(messages)
     before = SILENCE if turn.asked is None else heard_before(messages, turn.asked, leading)
     system = _system([step.system or "", *rules, *before.rules, *turn.rules[::-1], *turn.added[::-1]])
     if turn.asked is None:  # nobody has spoken, so the rules are what is asked
@@ -321,6 +322,7 @@ def upper_tokens(characters: int, sample: str) -> int:
 class _Turn:
     name: str
     last_role: Role
+    open_loop: bool
     asked: int | None
     added: tuple[str, ...]
     rules: tuple[str, ...]
@@ -331,7 +333,7 @@ class _Turn:
     since: str | None
 
 
-def _turn(step: Step) -> _Turn:
+def _turn(step: Step, leading: int) -> _Turn:
     """Walk back to the message that opened the turn, and no further.
 
     A turn opens at a human message after the last stamped reply. A reply stamped by this very run before it, or by one that it takes up,
@@ -347,6 +349,7 @@ def _turn(step: Step) -> _Turn:
     calls: list[ToolCall] = []
     replies, errors, counted, failing, growing = 0, 0, 0, True, True
     last_role: Role = "human"
+    open_loop = False
     for position in range(len(messages) - 1, -1, -1):
         message = messages[position]
         role = known_role(message)
@@ -373,15 +376,17 @@ def _turn(step: Step) -> _Turn:
             if role == "tool" and failing:
                 failing = tool_failed(message)
                 errors += failing
+            open_loop = open_loop or (role == "tool" and not replies)
             if role == "system":
                 rules.append(text_of(message))
             elif words := beside_results(message):
                 added.append(words)
+    name = _name(messages, opened, leading)
     opened = opened or 0
-    own = field_of(messages[opened], "id")
     return _Turn(
-        name=own if isinstance(own, str) and own else _digest(messages[opened], opened),
+        name=name,
         last_role=last_role,
+        open_loop=open_loop,
         asked=asked,
         added=tuple(dict.fromkeys(added))[:ADDED],
         rules=tuple(rules[:ADDED]),
@@ -429,9 +434,19 @@ def _read(stamp: Mapping[str, object], repeated: int, failed: int) -> Stamp:
     )
 
 
-def _digest(message: object, position: int) -> str:
+def _name(messages: Sequence[object], opened: int | None, leading: int) -> str:
+    """The turn's name: from the id of the message that opened it, else from its words and its place behind the system prompts."""
+    opener = messages[opened or 0]
+    own = field_of(opener, "id")
+    name = own if isinstance(own, str) and own else ""
+    if opened is None:  # cut off with the history before it
+        return f"{PLACED}{name or _digest(opener)}"
+    return name or f"{_digest(opener)}{PLACED}{opened - leading}"
+
+
+def _digest(message: object) -> str:
     text = text_of(message)
-    return hashlib.blake2b(f"{position}:{len(text)}:{text[:500]}{text[-500:]}".encode(errors="replace"), digest_size=8).hexdigest()
+    return hashlib.blake2b(f"{len(text)}:{text[:500]}{text[-500:]}".encode(errors="replace"), digest_size=8).hexdigest()
 
 
 def _tokens(step: Step) -> tuple[int, TokenSource]:

@@ -357,7 +357,7 @@ class Policy:
         return [Verdict(guard="taxonomy", code=row.key, evidence="declared from outside", floor=floor)] if floor else []
 
     def _pins(self, features: Features, state: ThreadState, key: str) -> tuple[Pin, ...]:
-        held = state.pinned(key=key, turn=features.turn or None, run=features.run, since=features.since)
+        held = state.pinned(key=key, turn=features.turn or None, run=features.run, since=features.since, going_on=features.open_loop)
         if features.stamps:
             stamped = {Pin(scope="turn", tier=stamp.tier, key=key, turn=features.turn, code=stamp.code) for stamp in features.stamps}
             held = {*held, *stamped}
@@ -463,7 +463,7 @@ class Policy:
     @staticmethod
     def _turn(features: Features, state: ThreadState) -> Turn:
         """The turn of a step, counted; a new one comes after all that are known."""
-        found = state.turn_of(name=features.turn, run=features.run, since=features.since)
+        found = state.turn_of(name=features.turn, run=features.run, since=features.since, going_on=features.open_loop)
         return found or Turn(number=state.latest_turn + 1, name=features.turn, run=features.run or "", at=features.at or "")
 
     def _counted(self, features: Features, left: ThreadState, known: ThreadState) -> ThreadState:

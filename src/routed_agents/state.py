@@ -19,6 +19,8 @@ PINS_KEPT: Final = 256
 """Turn pins remembered per lineage, the last confirmed: how many runs of one thread may be going on at once."""
 TURNS_KEPT: Final = 32
 """Turns remembered by name, the latest: how many runs of one thread may be going on at once and still count as one turn each."""
+PLACED: Final = "@"
+"""Parts a turn's name, where messages have no ids, into what opened it and its place; stands in front where that is not in view."""
 MICRO: Final = 1_000_000
 UNDATED: Final = 1
 """When a fact was noted that says nothing about it: before any release."""
@@ -110,7 +112,9 @@ class ThreadState:
     def __bool__(self) -> bool:
         return bool(self.pins or self.facts or self.marks or self.turns)
 
-    def pinned(self, *, key: str, turn: str | None, run: str | None = None, since: str | None = None) -> tuple[Pin, ...]:
+    def pinned(
+        self, *, key: str, turn: str | None, run: str | None = None, since: str | None = None, going_on: bool = False
+    ) -> tuple[Pin, ...]:
         """The pins that hold for a step of this lineage in this turn, in a stable order.
 
         Args:
@@ -118,8 +122,22 @@ class ThreadState:
             turn: the turn, as its opening message names it.
             run: the graph run.
             since: the checkpoint at which the turn began that the run has taken up.
+            going_on: the turn cannot be a new one, for a tool's result is its last message.
         """
-        return tuple(sorted([pin for pin in self.pins if _holds(pin, key, turn, run, since)])) if self.pins else ()
+        if not self.pins:
+            return ()
+        held = [pin for pin in self.pins if _holds(pin, key, turn, run, since)]
+        if going_on and turn and run is None:
+            held += [pin for pin in self._shortened(key, turn) if pin not in held]
+        return tuple(sorted(held))
+
+    def _shortened(self, key: str, turn: str) -> list[Pin]:
+        """The pins of a turn in a history that was shortened since: of the one opened alike, else, where that is cut off, of the latest."""
+        pins = [pin for pin in self.pins if pin.scope == "turn" and pin.key == key]
+        if not turn.startswith(PLACED):
+            return [pin for pin in pins if _opened_alike(pin.turn, turn)]
+        latest = max((pin.seq for pin in pins), default=0)
+        return [pin for pin in pins if pin.seq == latest]
 
     def of_thread(self) -> ThreadState:
         """What holds in the whole thread: its thread pins and facts, and what is known of them."""
@@ -130,13 +148,15 @@ class ThreadState:
         """When a fact was noted, or pins of this code were released; no date where nothing is known."""
         return next((mark for mark in self.marks if mark.name == name), Mark(name=name, noted=UNDATED if name in self.facts else 0))
 
-    def turn_of(self, *, name: str, run: str | None, since: str | None) -> Turn | None:
-        """The counted turn that a step belongs to, if it has been counted."""
+    def turn_of(self, *, name: str, run: str | None, since: str | None, going_on: bool = False) -> Turn | None:
+        """The counted turn that a step belongs to, if it has been counted; one that goes on may be known from before it was shortened."""
         found = [
             turn
             for turn in self.turns
             if (run is not None and turn.run == run) or (name and turn.name == name) or (since is not None and turn.at >= since)
         ]
+        if not found and going_on and run is None:
+            found = [turn for turn in self.turns if name.startswith(PLACED) or _opened_alike(turn.name, name)]
         return max(found, default=None)
 
     @property
@@ -246,6 +266,12 @@ def _holds(pin: Pin, key: str, turn: str | None, run: str | None, since: str | N
     if pin.scope == "lineage" or (turn is not None and pin.turn == turn) or (run is not None and pin.run == run):
         return True
     return since is not None and pin.at >= since
+
+
+def _opened_alike(known: str, seen: str) -> bool:
+    """Whether a turn known by this name is the one seen now, in a history that can only have lost messages before it."""
+    (words, _, place), (known_words, _, known_place) = seen.rpartition(PLACED), known.rpartition(PLACED)
+    return bool(words) and words == known_words and place.isdecimal() and known_place.isdecimal() and int(known_place) >= int(place)
 
 
 def _joined(left: ThreadState, right: ThreadState) -> ThreadState:

@@ -94,6 +94,8 @@ MUTATIONS = (
         3, "a fact counts from its first turn", "state.py", "number=max(one.number, other.number)", "number=one.number or other.number"
     ),
     Mutation(3, "a run taken up begins a turn", "features.py", "since is not None and isinstance(at, str) and at >= since", "False"),
+    Mutation(3, "a shortened history lets pins go", "state.py", "if going_on and turn and run is None:", "if False:"),
+    Mutation(3, "the same words later are one turn", "state.py", "int(known_place) >= int(place)", "True"),
     Mutation(3, "pins of the run taken up are lost", "state.py", "return since is not None and pin.at >= since", "return False"),
     Mutation(3, "join forgets the latest", "state.py", "[-PINS_KEPT:]", "[:PINS_KEPT]"),
     Mutation(

@@ -367,3 +367,36 @@ def test_a_human_message_written_by_a_node_starts_no_turn(written: str) -> None:
         ]
 
     assert thread.call(Call(task_class="classification")) == 3
+
+
+RULE = {"role": "system", "content": "be brief"}
+OPENING = {"role": "user", "content": "Please look into order 17 and do what it takes."}
+LOOP = [
+    {"role": "assistant", "content": [{"type": "tool_use", "id": "1", "name": "look", "input": {}}]},
+    {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "1", "content": "found"}, {"type": "text", "text": "Go on."}]},
+]
+CHAT = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "hi"}]
+
+
+@pytest.mark.parametrize(
+    "later",
+    [[*CHAT, OPENING, *LOOP], [OPENING, *LOOP], [CHAT[1], OPENING, *LOOP, *LOOP], [RULE, *CHAT, OPENING, *LOOP], [RULE, *LOOP], LOOP[1:]],
+    ids=["whole", "from its opening", "cut between", "with a system prompt", "without its opening", "its end"],
+)
+def test_a_turn_without_ids_holds_in_a_history_that_was_shortened(later: list[Any]) -> None:
+    router = quiet_router(POLICY)
+    with router.step(Call(floor=3).step([*CHAT, OPENING], None), thread="t"):
+        pass
+
+    assert router.decide(Call(task_class="classification").step(later, None), thread="t").rank == 3
+
+
+@pytest.mark.parametrize("between", [[], LOOP])
+def test_the_same_words_later_open_another_turn(between: list[Any]) -> None:
+    router = quiet_router(POLICY)
+    with router.step(Call(floor=3).step([*CHAT, OPENING], None), thread="t"):
+        pass
+    again = [*CHAT, OPENING, *between, CHAT[1], OPENING]
+
+    assert router.decide(Call(task_class="classification").step(again, None), thread="t").rank == 0
+    assert router.decide(Call(task_class="classification").step([*again, *LOOP], None), thread="t").rank == 0
