@@ -263,6 +263,33 @@ def test_a_count_that_cannot_be_this_prompts_is_not_believed(usage: dict[str, in
     assert seen.tokens > 20_000
 
 
+PIECES = {
+    "Chinese": ("委员会星期二再次开会未能就此事达成一致意见", 2),
+    "Japanese": ("荷物は金曜日まで営業所で保管されています。", 2),
+    "Korean": ("소포는 금요일까지 영업소에 보관됩니다 ", 3),
+    "Russian": ("Посылка до пятницы хранится в отделении ", 5),
+    "Hindi": ("पार्सल शुक्रवार तक डिपो में रखा रहेगा ", 5),
+    "German": ("Das Paket liegt bis Freitag im Depot, größer als erwartet ", 7),
+}
+
+
+@pytest.mark.parametrize("script", PIECES)
+@pytest.mark.parametrize("others", [0, 20])
+def test_a_count_is_held_against_the_density_of_the_script(script: str, others: int) -> None:
+    piece, sparsest = PIECES[script]
+    text = piece * 4_000
+    said = [human("fine"), ai()] * others
+
+    def source(tokens: int) -> str:
+        return features(human(text), *said, ai(usage={"input_tokens": tokens, "output_tokens": 1}), human("and?")).tokens_source
+
+    assert (source(len(text) // (sparsest + 1)), source(len(text) * 11 // (10 * sparsest) + 1_000)) == ("estimated", "reported")
+
+
+def test_a_declared_size_is_held_against_the_density_of_the_script() -> None:
+    assert features("委员会再次开会" * 10_000, tokens=10_001).tokens_source == "estimated"
+
+
 def test_tools_and_framing_count() -> None:
     assert features("x", tools=["a", "b"]).tokens - features("x").tokens == 240
 

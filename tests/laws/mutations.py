@@ -243,12 +243,8 @@ MUTATIONS = (
         'features.declared_in == "metadata" and "task_class" not in self.trusted',
         "False",
     ),
-    Mutation(
-        8, "every reported count is believed", "features.py", "if counted * SPARSEST >= _at_least(messages[: position + 1]):", "if True:"
-    ),
-    Mutation(
-        8, "every declared size is believed", "features.py", "step.tokens * SPARSEST >= _at_least(messages)", "True or _at_least(messages)"
-    ),
+    Mutation(8, "every reported count is believed", "features.py", "if _believable(counted, messages[: position + 1]):", "if True:"),
+    Mutation(8, "every declared size is believed", "features.py", '_believable(step.tokens, messages, len(step.system or ""))', "True"),
     Mutation(8, "a file has no size", "sizes.py", "files.append(_file_tokens(content, kind))", "pass"),
     Mutation(8, "a document has no size", "sizes.py", "return block_length(document_text(block), files) + ", "return 1 + "),
     Mutation(8, "a document instructs", "steps.py", 'material = field_of(block, "type") in MATERIAL', "material = False"),
