@@ -8,6 +8,7 @@ import os
 import pickle
 import random
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from routed_agents.errors import StepError, StepStopped
 from routed_agents.features import extract
 from routed_agents.policy import Policy
 from routed_agents.steps import (
+    Resumed,
     Step,
     ToolCall,
     beside_results,
@@ -233,6 +235,55 @@ def test_a_record_keeps_what_a_message_brings(brought: dict[str, Any]) -> None:
     step = Step.from_messages([HumanMessage([brought, block("text", text="said")])])
 
     assert extract(Step.from_record(step.to_record())) == extract(step)
+
+
+def called(number: int) -> dict[str, Any]:
+    return {"role": "assistant", "content": [block("tool_use", id=str(number), name="f", input={"a": number})]}
+
+
+STAMPED = {"routed_agents": {"tier": "strong", "pin": "turn", "codes": ("because",), "run": "r", "at": "2", "rejected": ["cheap"]}}
+FAILED = {"role": "user", "content": [block("tool_result", tool_use_id="1", content="no", is_error=True), block("text", text="Go on.")]}
+COUNTED = {"input_tokens": 20_000, "output_tokens": 7, "cache_read_input_tokens": 5}
+HISTORIES = {
+    "failed tools": [SAID, called(1), FAILED, called(2), FAILED],
+    "failed tools of LangChain": [SAID, called(1), ToolMessage("no", tool_call_id="1", status="error")],
+    "stamps": [HumanMessage("u", id="h"), AIMessage("", response_metadata=STAMPED, id="a"), ToolMessage("r", tool_call_id="1")],
+    "thoughts": [SAID, {"role": "assistant", "content": [block("thinking", thinking="hm " * 9_000), block("text", text="ok")]}, SAID],
+    "counts": [SAID, {"role": "assistant", "content": "ok", "usage": COUNTED}, SAID],
+    "counts of LangChain": [SAID, AIMessage("", usage_metadata={"input_tokens": 9, "output_tokens": 1, "total_tokens": 10}), SAID],
+    "summaries": [
+        HumanMessage("so far", additional_kwargs={"lc_source": "summarization"}, id="s"),
+        AIMessage("", response_metadata=STAMPED),
+    ],
+}
+
+
+@pytest.mark.parametrize("history", HISTORIES)
+def test_a_record_keeps_what_decisions_hang_on(history: str) -> None:
+    step = Step.from_messages(HISTORIES[history], in_loop=True, metadata={"flag": 1.5}, run="r", at="3")
+    step = replace(step, resumed=Resumed(begun="1", spoken="2"))
+
+    again, seen = extract(Step.from_record(json.loads(json.dumps(step.to_record())))), extract(step)
+
+    assert replace(again, tokens=seen.tokens) == seen
+    assert abs(again.tokens - seen.tokens) < 0.02 * seen.tokens + 60
+
+
+def test_metadata_that_json_has_no_form_for_is_written_in_one() -> None:
+    given = {"tags": {"b", "a"}, "pair": (1, None), "when": re.compile("x").flags, "kind": Kind(), "routed_agents": {"tier": "strong"}}
+
+    assert json.loads(json.dumps(Step.from_messages("u", metadata=given).to_record()))["metadata"] == {
+        "tags": ["a", "b"],
+        "pair": [1, None],
+        "when": 32,
+        "kind": "a kind",
+        "routed_agents": {"tier": "strong"},
+    }
+
+
+class Kind:
+    def __str__(self) -> str:
+        return "a kind"
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ from routed_agents.steps import (
     reported_tokens,
     said_and_shown,
     stamp_of,
+    summarizes,
     text_of,
     tool_calls_of,
     tool_failed,
@@ -157,7 +158,7 @@ def extract(step: Step) -> Features:
         instruction=f"{heard.system}\n{heard.spoken}" if heard.system else heard.spoken,
         system=heard.system,
         own=heard.own,
-        before=_before(messages, None if turn.asked is None else messages[turn.asked]) if len(messages) > 1 else (),
+        before=_before(messages, turn.asked) if len(messages) > 1 else (),
         spoken=heard.spoken,
         latest=heard.latest,
         earlier=heard.earlier,
@@ -279,12 +280,13 @@ GLIMPSE: Final = 300
 """Characters read of each."""
 
 
-def _before(messages: Sequence[object], asked: object | None) -> tuple[str, ...]:
+def _before(messages: Sequence[object], asked: int | None) -> tuple[str, ...]:
     """The beginnings of the messages before the last one, newest first; the one that asks and system prompts are not among them."""
     found: list[str] = []
-    for message in messages[-1 : -LOOKED_BACK - 3 : -1]:
-        if message is asked:
+    for place in range(len(messages) - 1, max(-1, len(messages) - LOOKED_BACK - 3), -1):
+        if place == asked:
             continue
+        message = messages[place]
         content = content_of(message)
         text = content if type(content) is str else text_of(message)
         if text and known_role(message) != "system":
@@ -412,9 +414,7 @@ def _since(resumed: Resumed | None, opener: object) -> str | None:
     their words became a message; a summary is nobody's words."""
     if resumed is None:
         return None
-    marks = field_of(opener, "additional_kwargs")
-    summary = isinstance(marks, Mapping) and cast("Mapping[str, object]", marks).get("lc_source") == "summarization"
-    return resumed.begun if summary else resumed.spoken
+    return resumed.begun if summarizes(opener) else resumed.spoken
 
 
 def _equal(made: Sequence[ToolCall], calls: Sequence[ToolCall]) -> int:

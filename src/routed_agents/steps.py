@@ -8,7 +8,7 @@ import math
 import os
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final, Literal, cast
@@ -59,6 +59,10 @@ FILES: Final[Mapping[object, Kind]] = MappingProxyType(
 """Blocks that bring a file, in every provider's words."""
 MATERIAL: Final = ("document", "search_result", "text-plain", "file")
 """Blocks whose words are shown to the model, and are nobody's instruction."""
+USAGE: Final = ("input_tokens", "output_tokens", "total_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+"""Where a reply says how many tokens were counted for it."""
+SUMMARY: Final = "summarization"
+"""What LangChain calls the source of a message that stands for those it has summed up."""
 RESULT: Final = "tool_result"
 """What Anthropic calls the block of a tool's result."""
 
@@ -215,7 +219,8 @@ class Step:
 
     @classmethod
     def from_record(cls, record: Mapping[str, object]) -> Step:
-        """Read a step record (`messages`, optional `system`, `tools`, `task_class`, `approx_tokens`, `node`, `metadata`).
+        """Read a step record (`messages`, optional `system`, `tools`, `task_class`, `approx_tokens`, `node`, `metadata` and the other keys
+        that `to_record` writes).
 
         A recorded trajectory that calls its messages `steps` is read as well.
 
@@ -236,7 +241,9 @@ class Step:
         size = _optional(record, "approx_tokens", int)
         if size is not None:
             _check_number('"approx_tokens"', size, int)
-        return cls.from_messages(
+        graph: Mapping[str, object] = _optional(record, "graph_run", Mapping) or {}
+        begun, spoken = _optional(graph, "begun", str), _optional(graph, "spoken", str)
+        step = cls.from_messages(
             messages,
             system=_optional(record, "system", str),
             tools=_optional(record, "tools", (list, tuple)) or (),
@@ -245,13 +252,17 @@ class Step:
             node=_optional(record, "node", str),
             output_schema=_optional(record, "output_schema", Mapping),
             downstream=_optional(record, "downstream", int),
+            in_loop=record.get("in_loop") is True,
             deadline_s=_optional(record, "deadline_s", (int, float)),
             metadata=_optional(record, "metadata", Mapping),
+            run=_optional(graph, "run", str),
+            at=_optional(graph, "at", str),
             id=str(record["id"]) if record.get("id") is not None else None,
         )
+        return step if begun is None or spoken is None else replace(step, resumed=Resumed(begun=begun, spoken=spoken))
 
     def to_record(self) -> dict[str, object]:
-        """The step as plain JSON, for replay; holds the content of the messages."""
+        """The step as plain JSON, for replay: all that a decision hangs on; holds the content of the messages."""
         record: dict[str, object] = {
             "id": self.id,
             "system": self.system,
@@ -262,12 +273,20 @@ class Step:
             "task_class": self.task_class,
             "approx_tokens": self.tokens,
             "node": self.node,
-            "output_schema": self.output_schema,
+            "output_schema": plain_value(self.output_schema),
             "downstream": self.downstream,
             "deadline_s": self.deadline_s,
-            "metadata": dict(self.metadata) or None,
+            "in_loop": self.in_loop or None,
+            "metadata": plain_value(self.metadata) or None,
+            "graph_run": self._graph_run(),
         }
         return record | {key: value for key, value in optional.items() if value is not None}
+
+    def _graph_run(self) -> dict[str, str] | None:
+        """Where in which run of a graph the step is made, as a record holds it."""
+        begun, spoken = (self.resumed.begun, self.resumed.spoken) if self.resumed is not None else (None, None)
+        known = {"run": self.run, "at": self.at, "begun": begun, "spoken": spoken}
+        return {key: value for key, value in known.items() if value is not None} or None
 
 
 def new_id() -> str:
@@ -425,27 +444,58 @@ def tool_name(tool: object) -> str:
 
 
 def plain_message(message: object) -> dict[str, object]:
-    """A message as the `{"role", "content"}` object of a step record."""
+    """A message as the `{"role", "content"}` object of a step record, with all that decisions hang on."""
     names = {"human": "user", "ai": "assistant"}
     role = role_of(message)
-    plain: dict[str, object] = {"role": names.get(role, role), "content": _with_files(content_of(message)) or text_of(message)}
+    plain: dict[str, object] = {"role": names.get(role, role), "content": _plain_content(message)}
     if calls := tool_calls_of(message):
         plain["tool_calls"] = [{"name": call.name, "arguments": call.arguments, "id": call.id} for call in calls]
-    if call_id := field_of(message, "tool_call_id"):
-        plain["tool_call_id"] = call_id
-    if name := field_of(message, "name"):
-        plain["name"] = name
+    for key in ("tool_call_id", "name", "id"):
+        if isinstance(given := field_of(message, key), str) and given:
+            plain[key] = given
+    if field_of(message, "status") == "error" or field_of(message, "is_error") is True:
+        plain["is_error"] = True
+    if (stamp := stamp_of(message)) is not None:
+        plain["response_metadata"] = {STAMP: plain_value(stamp)}
+    if reported_tokens(message) is not None:
+        usage = field_of(message, "usage_metadata") or field_of(message, "usage")
+        plain["usage"] = {key: count for key in USAGE if isinstance(count := field_of(usage, key), int)}
+    if summarizes(message):
+        plain["additional_kwargs"] = {"lc_source": SUMMARY}
     return plain
 
 
-def _with_files(content: object) -> list[object] | None:
-    """The blocks of a content that brings files or documents, whose size and place its words alone would not tell."""
+def _plain_content(message: object) -> object:
+    """The text of a message, or its blocks where they are more than text; calls stand beside them."""
+    content = content_of(message)
     if not isinstance(content, (list, tuple)):
-        return None
-    blocks = list(cast("Sequence[object]", content))
-    kinds = [field_of(block, "type") for block in blocks]
-    brings = any(isinstance(kind, str) and (kind in FILES or kind in MATERIAL) for kind in kinds)
-    return blocks if brings and all(isinstance(block, (dict, str)) for block in blocks) else None
+        return text_of(message)
+    blocks = cast("Sequence[object]", content)
+    if not field_of(message, "tool_calls"):
+        blocks = [block for block in blocks if field_of(block, "type") != "tool_use"]
+    if all(isinstance(block, str) or field_of(block, "type") == "text" for block in blocks):
+        return "\n".join(_texts(blocks))
+    return [plain_value(block) for block in blocks]
+
+
+def plain_value(value: object) -> object:
+    """A value as JSON can hold it: sets in order, models of an SDK as their fields, what it has no form for as text."""
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    if callable(dump := getattr(value, "model_dump", None)):
+        value = dump(mode="json")
+    if isinstance(value, Mapping):
+        return {str(key): plain_value(each) for key, each in cast("Mapping[object, object]", value).items()}
+    if isinstance(value, (list, tuple)):
+        return [plain_value(each) for each in cast("Sequence[object]", value)]
+    if isinstance(value, (set, frozenset)):
+        return [plain_value(each) for each in sorted(cast("Iterable[object]", value), key=repr)]
+    return str(value)
+
+
+def summarizes(message: object) -> bool:
+    """Whether a message stands for those that a summary has replaced."""
+    return field_of(field_of(message, "additional_kwargs"), "lc_source") == SUMMARY
 
 
 def field_of(thing: object, name: str) -> object:
@@ -591,7 +641,7 @@ def _check_recorded(message: Mapping[str, object], number: int) -> None:
 
 KEYS: Final = (
     *("messages", "system", "tools", "task_class", "approx_tokens", "node"),
-    *("output_schema", "downstream", "deadline_s", "metadata"),
+    *("output_schema", "downstream", "deadline_s", "metadata", "in_loop", "graph_run"),
 )
 """What is read in a step record, beside its id; other keys are the record's own."""
 
