@@ -525,6 +525,8 @@ def _believable(tokens: int, messages: Sequence[object], more: int = 0) -> bool:
     if tokens * SPARSEST < total + more:
         return False
     sampled = _sampled(messages, sizes)
+    if "".join([text for text, _ in sampled]).isascii():
+        return True
     looked_at = sum([size for _, size in sampled]) or 1
     return tokens >= sum([least_tokens(size, text) for text, size in sampled]) * total // looked_at + more // SPARSEST
 
