@@ -358,8 +358,10 @@ def storable(text: str) -> str:
 def said_and_shown(message: object) -> tuple[str, str]:
     """The words of a message in two: what its author says, and what the documents say that are shown along with it."""
     content = content_of(message)
-    if isinstance(content, str) or not isinstance(content, Sequence):
-        return text_of(message), ""
+    if isinstance(content, str):
+        return content, ""
+    if not isinstance(content, Sequence):
+        return "", ""
     blocks = cast("Sequence[object]", content)
     return "\n".join(_texts(blocks, shown=False)), "\n".join(_texts(blocks, shown=True))
 

@@ -77,7 +77,7 @@ def read(own: str, system_prompt: str, marked: bool, segment_weights: Mapping[st
     """Read the message and the system prompt place by place.
 
     Args:
-        own: the last human message without marked material.
+        own: what the person asks, without marked material.
         system_prompt: the system prompt's own words.
         marked: material was taken out of the message.
         segment_weights: how much each word speaks for its segment being an instruction.

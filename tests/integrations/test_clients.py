@@ -27,6 +27,8 @@ from routed_agents.embedded import Fault
 from routed_agents.errors import ConfigurationError, StepError
 from routed_agents.guards import named
 from routed_agents.integrations.clients import NOT_ROUTED, UNSEEN, about, routed_anthropic, routed_openai
+from routed_agents.integrations.sdk_requests import loop_named, loop_of
+from routed_agents.steps import Step
 from routed_agents.telemetry import names
 from routed_agents.tiers import Deployment, Tiers
 
@@ -942,3 +944,10 @@ def test_a_client_can_be_copied_referred_to_weakly_and_patched(family: str, kind
     assert weakref.ref(client)() is client
     with pytest.raises(TypeError, match="cannot pickle"):
         copy.deepcopy(client)
+
+
+def test_words_beside_a_tool_result_go_on_with_the_loop():
+    calls = [{"role": "assistant", "content": [{"type": "tool_use", "id": number, "name": "look", "input": {}}]} for number in ("1", "2")]
+    results = {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "1", "content": "r"}, {"type": "text", "text": "Go on."}]}
+
+    assert loop_of(Step.from_messages(["Look.", calls[0], results, calls[1], results])) == loop_named("1")
