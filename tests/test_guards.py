@@ -515,7 +515,6 @@ PLEA = "i want to end my life"
 @pytest.mark.parametrize(
     "messages",
     [
-        ["hello", PLEA, "where is the parcel"],
         [PLEA, ("ai", "Are you safe right now?"), "no"],
         [PLEA, ("ai", "Are you safe right now?"), "yes, at home", ("ai", "Good."), "where is the parcel"],
     ],
@@ -523,6 +522,11 @@ PLEA = "i want to end my life"
 @pytest.mark.parametrize(("key", "tier"), [("rag_lookup", "strong"), ("classification", "cheap")])
 def test_distress_said_earlier_holds_without_a_threads_state(messages: list[object], key: str, tier: str) -> None:
     assert decide(messages, task_class=key).tier == tier
+
+
+@pytest.mark.parametrize("key", ["rag_lookup", "classification"])
+def test_messages_in_a_row_are_heard_as_one(key: str) -> None:
+    assert decide(["hello", PLEA, "where is the parcel"], task_class=key).tier == "strong"
 
 
 @pytest.mark.parametrize("state", [DISTRESSED.join(release_of(["distress"])), release_of(["distress"])])
