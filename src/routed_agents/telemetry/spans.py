@@ -15,6 +15,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode
 from opentelemetry.util.types import AttributeValue
 
+from routed_agents.complaints import complain
 from routed_agents.errors import ConfigurationError
 from routed_agents.steps import field_of, storable, text_of
 from routed_agents.telemetry import names
@@ -168,7 +169,7 @@ class Telemetry:
             span, current = self._start_route(decision, call)
             return RouteSpan(span, trace.set_span_in_context(span, current))
         except Exception as trouble:
-            _complain("a route span could not be opened", trouble)
+            complain("a route span could not be opened", trouble)
             return None
 
     def _start_route(self, decision: Decision, call: CallView) -> tuple[Span, Context]:
@@ -194,7 +195,7 @@ class Telemetry:
             self._histograms["routed_agents.decision.duration"].record(call.decision_ns / 1e9, {}, current)
             return begun if begun is not None else RouteSpan(span, trace.set_span_in_context(span, current))
         except Exception as trouble:
-            _complain("a route span could not be opened", trouble)
+            complain("a route span could not be opened", trouble)
             return None
 
     def close_route(self, route: RouteSpan, call: CallView, error: BaseException | None) -> None:
@@ -225,7 +226,7 @@ class Telemetry:
                         span.set_status(Status(StatusCode.ERROR, type(error).__name__))
             span.end()
         except Exception as trouble:
-            _complain("a route span could not be closed", trouble)
+            complain("a route span could not be closed", trouble)
 
     def open_group(self, name: str, attributes: Mapping[str, AttributeValue], parent: object = None) -> RouteSpan | None:
         """Start a span that only holds others together: a graph's run, or a node in it."""
@@ -287,7 +288,7 @@ class Telemetry:
                 tool.span.set_attribute(names.ERROR_TYPE, TOOL_ERROR)
                 tool.span.set_status(Status(StatusCode.ERROR, TOOL_ERROR))
         except Exception as trouble:
-            _complain("the result of a tool could not be written", trouble)
+            complain("the result of a tool could not be written", trouble)
         self.close_group(tool, error)
 
     def open_attempt(
@@ -322,7 +323,7 @@ class Telemetry:
                 if self.capture is not None and (said := messages_attribute(call.step.messages, self.capture)) is not None:
                     span.set_attribute(names.INPUT_MESSAGES, storable(said))
         except Exception as trouble:
-            _complain("a leaf span could not be opened", trouble)
+            complain("a leaf span could not be opened", trouble)
             return None
         return LeafSpan(span, emission, call.made_by)
 
@@ -349,7 +350,7 @@ class Telemetry:
                 self._write(leaf.span, emission, entry, error, repairs, reply)
             self._count(entry, trace.set_span_in_context(leaf.span) if leaf is not None else None, emission, followed=followed)
         except Exception as trouble:
-            _complain("a leaf span could not be written", trouble)
+            complain("a leaf span could not be written", trouble)
         finally:
             if leaf is not None:
                 leaf.span.end(end_time=entry.ended_ns)
@@ -372,7 +373,7 @@ class Telemetry:
                 1, {"model": model, "outcome": outcome, **({"reason": reason} if reason else {})}
             )
         except Exception as trouble:
-            _complain("a question to a judge could not be counted", trouble)
+            complain("a question to a judge could not be counted", trouble)
 
     def unmade(self, span: object) -> None:
         """End the span of an attempt that led to no call: there is nothing to count, neither here nor in a backend."""
@@ -391,7 +392,7 @@ class Telemetry:
         try:
             self._counters["routed_agents.dropped"].add(records)
         except Exception as trouble:
-            _complain(f"{records} records were dropped, and that could not even be counted", trouble)
+            complain(f"{records} records were dropped, and that could not even be counted", trouble)
 
     def _emission(self, provider: str | None, made_by: MadeBy, *, watched: bool) -> Emission:
         if self.emit == "auto":
@@ -631,7 +632,7 @@ def _careful(redact: Redaction) -> Redaction:
         try:
             return redact(text)
         except Exception as trouble:
-            _complain("the redaction hook failed, so a text was left out", trouble)
+            complain("the redaction hook failed, so a text was left out", trouble)
             return None
 
     return told
@@ -668,12 +669,3 @@ def _parent_context() -> Context:
         return current
     began, other = (getattr(span, "start_time", None) or 0 for span in (trace.get_current_span(current), run))
     return current if began > other else trace.set_span_in_context(run, current)
-
-
-def _complain(what: str, trouble: BaseException) -> None:
-    """Tell of our own trouble without its text, which may quote a prompt or a key."""
-    at = trouble.__traceback__
-    while at is not None and at.tb_next is not None:
-        at = at.tb_next
-    place = f"{os.path.basename(at.tb_frame.f_code.co_filename)}:{at.tb_lineno}" if at is not None else "unknown place"
-    log.error("%s: %s at %s", what, type(trouble).__name__, place)
