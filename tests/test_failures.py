@@ -105,7 +105,10 @@ def test_a_prompt_that_is_too_long_is_told_from_other_bad_requests(sdk: Any, mes
     assert failure.trouble == "context_overflow"
 
 
-@pytest.mark.parametrize(("header", "seconds"), [({"retry_after": "7"}, 7.0), ({"retry_after": "soon"}, None), ({}, None)])
+ODD_PAUSES = [({"retry_after": text}, None) for text in ("nan", "inf", "1e400", "-5", "Wed, 21 Oct 2026 07:28:00 GMT")]
+
+
+@pytest.mark.parametrize(("header", "seconds"), [({"retry_after": "7"}, 7.0), ({"retry_after": "soon"}, None), ({}, None), *ODD_PAUSES])
 def test_how_long_the_provider_asks_to_wait(header: dict[str, str], seconds: float | None) -> None:
     failure = failure_of(sdk_error(anthropic, 429, **header))
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from routed_agents import embedded
+from routed_agents import embedded, health_sharing
 from routed_agents.embedded import Fault, models
 from routed_agents.errors import ConfigurationError
 from routed_agents.failures import Failure, Trouble
@@ -208,6 +208,24 @@ def test_what_could_not_be_told_is_told_when_the_store_is_back(table: Table) -> 
     time.sleep(0.4)
 
     table.broken = False
+
+    assert soon(lambda: two.resting() == {"opus"})
+
+
+def test_news_that_the_store_refuses_holds_up_the_others_for_a_while_only(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health_sharing, "STALE_S", 0.5)
+    take = table.rest
+
+    def refusing(deployment: str, until_s: float, /) -> None:
+        if deployment == "bad":
+            raise ValueError(deployment)
+        take(deployment, until_s)
+
+    monkeypatch.setattr(table, "rest", refusing)
+    one, two = Health(store=table), Health(store=table)
+    one.failed("bad", LIMITED)
+    time.sleep(0.4)
+    one.failed("opus", LIMITED)
 
     assert soon(lambda: two.resting() == {"opus"})
 

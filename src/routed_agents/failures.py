@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -123,6 +124,7 @@ def _retry_after(error: Exception) -> float | None:
     get = getattr(headers, "get", None)
     value = get("retry-after") if get is not None else None
     try:
-        return float(value) if value is not None else None
-    except ValueError:
+        seconds = float(value) if value is not None else -1.0
+    except (TypeError, ValueError, OverflowError):
         return None
+    return seconds if 0 <= seconds < math.inf else None

@@ -54,7 +54,8 @@ class Conditions:
     """What changes with the moment and comes into a decision from outside.
 
     Attributes:
-        unavailable: names of tiers, deployments or models that cannot be called now.
+        unavailable: names of tiers, deployments or models that cannot be called now; one that is both a tier's and a deployment's of that
+            tier means the deployment.
         latency_s: seconds to the first token by model, as measured; the shipped figures stand in where it is silent.
         now_s: seconds since 1970; dates pins, and decides nothing.
         deadline_s: seconds left for this step; the step's own deadline counts too, the shorter one holds.

@@ -16,6 +16,8 @@ FAILURES: Final = 3
 REST_S: Final = 15.0
 """Seconds it rests the first time; each further rest is twice as long."""
 LONGEST_S: Final = 240.0
+DOUBLINGS: Final = 32
+"""Rests in a row after which the next is no longer anyway."""
 AT_ONCE: Final[frozenset[Trouble]] = frozenset({"rate_limit", "denied", "model_not_found"})
 NOT_ITS_FAULT: Final[frozenset[Trouble]] = frozenset({"context_overflow"})
 SHARED: Final[frozenset[Trouble]] = frozenset({"rate_limit", "overloaded", "server_error"})
@@ -27,16 +29,18 @@ NOBODY: Final[frozenset[str]] = frozenset()
 class _State:
     failures: int = 0
     rests: int = 0
+    since: int = 0  # which of all rests its present one is
     until_s: float = 0.0
-    probing: bool = False
+    probed_until_s: float = 0.0
 
 
 class Health:
     """A circuit breaker for each deployment, shared by all calls of a router.
 
     A deployment that failed several times in a row, or said how long to stay away, rests. While it rests, calls go to another of its
-    rank or upward; when the time is over one call probes it, and the rest follow once that call was answered. A resting deployment is
-    still called where nothing else may answer: the provider says no, not our guess.
+    rank or upward; when the time is over the first call that is made to it probes it, and the rest follow once that call was answered. A
+    resting deployment is still called where nothing else may answer: the provider says no, not our guess. What becomes of a call begun
+    before the rest neither ends nor lengthens it.
 
     Shared by the threads and tasks of one process. With a store, other processes are told of the rests a provider asked for (429, 529,
     5xx) and rest that deployment too, a little longer: whoever found out probes first, and tells the others when it was answered. What
@@ -63,25 +67,17 @@ class Health:
         self._clock = clock
         self._lock = threading.Lock()
         self._states: dict[str, _State] = {}
+        self._begun = 0
         self._shared = SharedRests(store) if store is not None else None
 
     def resting(self) -> frozenset[str]:
-        """The deployments to leave alone now, by name. Whoever is first after a rest is told that it is over, and is the probe."""
+        """The deployments to leave alone now, by name: those that rest, and those that another call is probing."""
         told = NOBODY if self._shared is None else self._told()
         if not self._states:
             return told
         now = self._clock()
-        found: list[str] = []
         with self._lock:
-            for name, state in self._states.items():
-                if not state.rests:
-                    continue
-                if now < state.until_s or state.probing:
-                    found.append(name)
-                    if state.probing and now >= state.until_s + self._rest_s:
-                        state.probing = False  # a probe that never came back
-                else:
-                    state.probing = True
+            found = [name for name, state in self._states.items() if now < state.until_s or now < state.probed_until_s]
         if told:  # where this process found out itself, it goes by that: it is the one that probes
             found += [name for name in told if (own := self._states.get(name)) is None or not own.rests]
         return frozenset(found)
@@ -92,34 +88,68 @@ class Health:
         own = any(state.rests and now < state.until_s for name in names if (state := states.get(name)) is not None)
         return own or not self._told().isdisjoint(names)
 
-    def failed(self, deployment: str, failure: Failure) -> bool:
-        """Note provider trouble; true when the deployment rests from now on."""
+    def begin(self, deployment: str) -> int:
+        """Note that a call is made to a deployment now; the first after its rest is the probe.
+
+        Returns:
+            How many rests have begun so far, for `failed` and `answered`.
+        """
+        if (state := self._states.get(deployment)) is not None and state.rests:
+            with self._lock:
+                now = self._clock()
+                if now >= state.until_s and now >= state.probed_until_s:
+                    state.probed_until_s = now + self._rest_s  # longer than that nobody waits for a probe that doesn't come back
+        return self._begun
+
+    def failed(self, deployment: str, failure: Failure, *, begun: int | None = None) -> bool:
+        """Note provider trouble; true when the deployment rests from now on.
+
+        Args:
+            deployment: who was called.
+            failure: the trouble.
+            begun: what `begin` gave; a call that doesn't say, and fails during a rest, counts as begun before it.
+        """
         if failure.trouble in NOT_ITS_FAULT:
             return False
         with self._lock:
             state = self._states.setdefault(deployment, _State())
+            if self._is_older(state, begun):
+                return False
             state.failures += 1
-            state.probing = False
+            state.probed_until_s = 0.0
             if state.failures < self._failures and not state.rests and failure.trouble not in AT_ONCE:
                 return False
-            pause = failure.retry_after_s
-            if pause is None:
-                pause = self._rest_s * 2**state.rests
-            state.rests += 1
+            asked = failure.retry_after_s
+            pause = asked if asked is not None and asked >= 0 else self._rest_s * 2 ** min(state.rests, DOUBLINGS)
             pause = min(pause, LONGEST_S)
+            self._begun += 1
+            state.rests += 1
+            state.since = self._begun
             state.until_s = self._clock() + pause
         if self._shared is not None and failure.trouble in SHARED:
             self._shared.rest(deployment, time.time() + pause)
         return True
 
-    def answered(self, deployment: str) -> None:
-        """Note an answer: all is well again."""
-        if deployment in self._states:
-            with self._lock:
-                state = self._states.pop(deployment, None)
-            # an answer to a call begun before the rest says nothing; one after it is the probe's
-            if self._shared is not None and state is not None and state.rests and self._clock() >= state.until_s:
-                self._shared.clear(deployment)
+    def answered(self, deployment: str, *, begun: int | None = None) -> None:
+        """Note an answer: all is well again, unless the call was begun before the rest.
+
+        Args:
+            deployment: who answered.
+            begun: what `begin` gave; a call that doesn't say, and is answered during a rest, counts as begun before it.
+        """
+        if deployment not in self._states:
+            return
+        with self._lock:
+            state = self._states.get(deployment)
+            if state is None or self._is_older(state, begun):
+                return
+            del self._states[deployment]
+        if self._shared is not None and state.rests:
+            self._shared.clear(deployment)
+
+    def _is_older(self, state: _State, begun: int | None) -> bool:
+        """Whether a call was begun before the rest, and so has nothing to say about it."""
+        return begun < state.since if begun is not None else self._clock() < state.until_s
 
     def _told(self) -> frozenset[str]:
         """What other processes say rests; no longer than any rest may last, whatever their clocks say."""

@@ -6,6 +6,7 @@ import logging
 import os
 import random
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Mapping
@@ -19,6 +20,8 @@ POLL_S: Final = 0.25
 """Seconds between two looks into the store: how long another process's rest may stay unknown."""
 BACKLOG: Final = 1_000
 """Rests to tell at most while the store cannot be written; the oldest are forgotten first, as they are over first."""
+STALE_S: Final = 300.0
+"""Seconds after which a change that could not be told is not worth telling: the rest that it is about is over."""
 LINGER_S: Final = 10.0
 """Seconds a rest stays in a store when its time is over: for so long those who were told may wait for the first to probe."""
 GRACE_S: Final = (0.5, 2.0)
@@ -58,7 +61,7 @@ class SharedRests:
         self._store = store
         self._poll_s = poll_s
         self._told: Mapping[str, float] = NOTHING
-        self._changes: deque[tuple[str, float | None]] = deque(maxlen=BACKLOG)
+        self._changes: deque[tuple[str, float | None, float]] = deque(maxlen=BACKLOG)
         self.grace_s = GRACE_S[1]
         self._wake = threading.Event()
         self._troubled = False
@@ -81,7 +84,7 @@ class SharedRests:
         self._tell(deployment, None)
 
     def _tell(self, deployment: str, until_s: float | None) -> None:
-        self._changes.append((deployment, until_s))
+        self._changes.append((deployment, until_s, time.monotonic()))
         self._wake.set()
 
     def _begin(self) -> None:
@@ -95,7 +98,7 @@ class SharedRests:
         try:
             with self._exchanging:
                 self._write()
-                self._told = MappingProxyType(dict(self._store.rests()))
+                self._told = MappingProxyType({name: float(until) for name, until in self._store.rests().items()})
         except Exception as trouble:
             if not self._troubled:
                 log.warning(
@@ -107,7 +110,9 @@ class SharedRests:
 
     def _write(self) -> None:
         while self._changes:
-            deployment, until_s = change = self._changes.popleft()
+            deployment, until_s, noted_s = change = self._changes.popleft()
+            if time.monotonic() - noted_s > STALE_S:
+                continue  # also where the store refuses just this one, which must not hold up the others for good
             try:
                 if until_s is None:
                     self._store.clear(deployment)

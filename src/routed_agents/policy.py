@@ -433,7 +433,7 @@ class Policy:
         return [tier.rank for tier in self.tiers if self._can_take(tier, features, conditions)]
 
     def _can_take(self, tier: Tier, features: Features, conditions: Conditions) -> bool:
-        if tier.name in conditions.unavailable or tier.name in conditions.unusable:
+        if tier.name in conditions.unusable or (tier.name in conditions.unavailable and not _names_one_of(tier)):
             return False
         return bool(self.deployments(tier, features, conditions))
 
@@ -441,8 +441,8 @@ class Policy:
         """The deployments of a tier that are up and whose window holds the step, in the policy's order."""
         if not conditions.unavailable and features.tokens <= SMALLEST_WINDOW:
             return list(tier.deployments)
-        gone = conditions.unavailable
-        up = [each for each in tier.deployments if each.name not in gone and each.model not in gone]
+        gone, key = conditions.unavailable, self.tiers.key
+        up = [each for each in tier.deployments if each.name not in gone and each.model not in gone and key(tier, each) not in gone]
         fits = [each for each in up if (window := card(each.price_key).window) is None or features.tokens <= window]
         if fits or features.tokens_source == "declared" or tier.rank < self.tiers.top:
             return fits
@@ -613,6 +613,11 @@ SHOWN: Final = 160
 def _shortened(text: str) -> str:
     line = " ".join(text.split())
     return line if len(line) <= SHOWN else f"{line[: SHOWN - 1]}…"
+
+
+def _names_one_of(tier: Tier) -> bool:
+    """Whether a tier's name may as well mean one of its deployments: then it means that one, for its siblings may answer."""
+    return any(tier.name in (each.name, each.model) for each in tier.deployments)
 
 
 def _unsure(guard: str, code: str, evidence: str) -> Verdict:

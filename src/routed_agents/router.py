@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Set
 from dataclasses import replace
 from fractions import Fraction
 from functools import cache, lru_cache
@@ -17,6 +17,7 @@ from opentelemetry.context import Context
 
 from routed_agents.asking import Asker, Asking
 from routed_agents.checks import Rejection, Reply, inspect, reply_of
+from routed_agents.complaints import kind_and_place
 from routed_agents.decisions import Decision, words
 from routed_agents.economics import baseline, factor_between
 from routed_agents.errors import ConfigurationError, StepStopped
@@ -37,6 +38,7 @@ from routed_agents.tiers import Deployment, Tier, card, same_model
 
 log: Final = logging.getLogger("routed_agents")
 Outcome = Literal["accepted", "rejected", "failed", "abandoned", "watched"]
+NOBODY: Final[frozenset[str]] = frozenset()
 NO_LABELS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
@@ -282,6 +284,41 @@ class Router:
             parent=parent,
         )
 
+    def resting(self) -> frozenset[str]:
+        """The policy's deployments to leave alone now, by key; whatever goes wrong in finding out, no call is lost for it."""
+        try:
+            if not (found := self.health.resting()):
+                return found
+        except Exception as trouble:
+            self._unwell(trouble)
+            return NOBODY
+        return frozenset([key for key in found if self.policy.tiers.has_key(key)])
+
+    def begin(self, key: str) -> int | None:
+        """Tell health that a deployment is called; gives what `answered` and `failed` are told of the call."""
+        try:
+            return self.health.begin(key)
+        except Exception as trouble:
+            return self._unwell(trouble)
+
+    def answered(self, key: str, begun: int | None) -> None:
+        """Tell health that a deployment answered."""
+        try:
+            self.health.answered(key, begun=begun)
+        except Exception as trouble:
+            self._unwell(trouble)
+
+    def failed(self, key: str, failure: Failure, begun: int | None) -> bool:
+        """Tell health that a deployment failed; true when it rests from now on."""
+        try:
+            return self.health.failed(key, failure, begun=begun)
+        except Exception as trouble:
+            self._unwell(trouble)
+            return False
+
+    def _unwell(self, trouble: Exception) -> None:
+        self.warn_once(f"health cannot tell who rests ({kind_and_place(trouble)}); deployments in trouble are called all the same")
+
     def warn_once(self, message: str) -> None:
         """Say once what will go wrong at every step; a mistake in the set-up must not hide behind failover."""
         if message not in self._warned:
@@ -461,7 +498,7 @@ class RoutedCall:
     def _decide(self, state: ThreadState) -> Decision:
         """Decide, leaving resting deployments alone; where nothing else may answer they are asked after all."""
         policy, plain = self.router.policy, self.conditions
-        if resting := self.router.health.resting():
+        if resting := self.router.resting():
             self.conditions = replace(plain, unavailable=plain.unavailable | resting)
             decision = policy.decide(self.step, state, self.conditions, key=self.key)
             if not decision.stopped:
@@ -527,8 +564,7 @@ class RoutedCall:
         self, attempt: Attempt, *, failure: Failure | None = None, rejection: Rejection | None = None
     ) -> tuple[Tier, Deployment] | None:
         """Where to go after a failed or rejected attempt: another deployment of its rank, or upward; None when nothing is left."""
-        gone = attempt.deployment.name
-        self.conditions = replace(self.conditions, unavailable=self.conditions.unavailable | {gone})
+        self._leave_alone({attempt.key})
         if self.mode != "enforce":
             up = self._first_up(attempt.row) if failure is not None or (rejection is not None and rejection.alarm) else None
             return (attempt.row, up) if up is not None else None
@@ -539,7 +575,8 @@ class RoutedCall:
         if failure is not None:
             if failure.trouble != "context_overflow" and (up := self._first_up(attempt.row)) is not None:
                 return attempt.row, up
-            again = policy.resettle(self.decision, replace(self.conditions, unavailable=self.conditions.unavailable | {attempt.row.name}))
+            self._leave_alone(policy.tiers.keys(attempt.row))
+            again = policy.resettle(self.decision, self.conditions)
         elif attempt.row.rank >= policy.tiers.top:
             return None
         else:
@@ -652,6 +689,9 @@ class RoutedCall:
     def _stopped(self, code: str) -> StepStopped:
         return StepStopped(self.stopped_message(code), decision=self.decision, attempts=self.history)
 
+    def _leave_alone(self, keys: Set[str]) -> None:
+        self.conditions = replace(self.conditions, unavailable=self.conditions.unavailable | keys)
+
     def _first_up(self, tier: Tier) -> Deployment | None:
         usable = self.router.policy.deployments(tier, self.decision.features, self.conditions)
         return usable[0] if usable else None
@@ -679,9 +719,9 @@ class Attempt:
     """
 
     __slots__ = (
-        "_call", "_committed", "_decision", "_opinions", "_reply", "_served", "_settled", "_span", "_started_ns", "_unmade", "_usage",
-        "_watched", "alarmed", "deployment", "error", "first_chunk_ns", "follow_up", "number", "outcome", "rejection", "repairs", "row",
-        "simulated",
+        "_begun", "_call", "_committed", "_decision", "_opinions", "_reply", "_served", "_settled", "_span", "_started_ns", "_unmade",
+        "_usage", "_watched", "alarmed", "deployment", "error", "first_chunk_ns", "follow_up", "number", "outcome", "rejection", "repairs",
+        "row", "simulated",
     )  # fmt: skip
 
     def __init__(self, *, call: RoutedCall, number: int, tier: Tier, deployment: Deployment, watched: bool = False) -> None:
@@ -701,6 +741,7 @@ class Attempt:
         self._usage: Usage | None = None
         self._reply: object = None
         self._started_ns = 0
+        self._begun: int | None = None
         self._span: LeafSpan | None = None
         self._decision = call.decision
         self._committed = False
@@ -716,6 +757,11 @@ class Attempt:
     @property
     def model(self) -> str:
         return self.deployment.model
+
+    @property
+    def key(self) -> str:
+        """What names its deployment and nothing else."""
+        return self._call.router.policy.tiers.key(self.row, self.deployment)
 
     @property
     def may_rise(self) -> bool:
@@ -789,7 +835,7 @@ class Attempt:
             validated: whether the caller's own parser took its structured output; None when there is none.
         """
         call = self._call
-        call.router.health.answered(self.deployment.name)
+        call.router.answered(self.key, self._begun)
         self._take(reply, usage)
         call.reply = reply
         if check and self._opinions is None and call.router.policy.judges:
@@ -816,6 +862,7 @@ class Attempt:
         """Book another call that the same request led to: somebody on the way made it again, and this one's answer was not used."""
         other = Attempt(call=self._call, number=self.number, tier=self.row, deployment=self.deployment)
         other.simulated = self.simulated
+        other._begun = self._begun
         other.settle_other(reply=reply, started_ns=started_ns, error=error)
 
     def settle(self) -> None:
@@ -828,6 +875,7 @@ class Attempt:
 
     def __enter__(self) -> Attempt:
         self._started_ns = time.time_ns()
+        self._begun = self._call.router.begin(self.key)
         self._span = self._call.router.telemetry.open_attempt(self._call.span, self, self._call)
         return self
 
@@ -867,8 +915,8 @@ class Attempt:
         if error is not None:
             self.error = failure.trouble if failure is not None else type(error).__name__
         if failure is None:
-            call.router.health.answered(self.deployment.name)
-        elif call.router.health.failed(self.deployment.name, failure):
+            call.router.answered(self.key, self._begun)
+        elif call.router.failed(self.key, failure, self._begun):
             call.rests(self.deployment.name, failure.trouble)
         context = call.span.context if call.span is not None else None
         self._span = call.router.telemetry.open_attempt(None, self, call, started_ns=started_ns, parent=context)
@@ -963,7 +1011,7 @@ class Attempt:
             self._usage = self._usage or Usage()
         if failure is None:
             return False
-        if self._call.router.health.failed(self.deployment.name, failure):
+        if self._call.router.failed(self.key, failure, self._begun):
             self._call.rests(self.deployment.name, self.error)
         if failure.trouble in ("denied", "model_not_found"):
             self._call.router.warn_once(
@@ -1073,7 +1121,7 @@ PARTS: Final[Mapping[str, tuple[tuple[str, ...], str]]] = MappingProxyType(
         "prices": (("card", "prepare"), 'prices, like Prices("prices.toml") or Prices({"my-model": {…}})'),
         "telemetry": (("open_route", "open_attempt"), "Telemetry(), or Telemetry.off() for none"),
         "store": (("load", "add"), "a state store with load and add, like MemoryStateStore()"),
-        "health": (("resting", "answered", "failed"), "Health()"),
+        "health": (("resting", "begin", "answered", "failed"), "Health()"),
         "asker": (("ask",), "an asker with ask, or none for the providers' own SDKs"),
     }
 )

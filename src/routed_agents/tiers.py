@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -61,7 +62,7 @@ class Deployment:
         model: the model id that is sent.
         provider: who serves it (`anthropic`, `openai`, …); None when unknown.
         priced_as: the model whose price applies, for ARNs, gateways and fine-tunes.
-        name: tells deployments of one tier apart.
+        name: tells deployments of one tier apart; one that stands elsewhere too says less clearly what is unavailable, and nothing else.
         simulated: answers and costs are not real.
     """
 
@@ -104,6 +105,10 @@ class Tiers:
 
     rows: tuple[Tier, ...]
     preset: str | None = None
+    _keys: dict[tuple[str, Deployment], str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_keys", _keys_of(self.rows))
 
     @classmethod
     def preset_named(cls, name: str) -> Tiers:
@@ -167,6 +172,18 @@ class Tiers:
                 return tier
         raise PolicyError(f'unknown tier "{name}"; known tiers: {", ".join(self.names)}. Use one of these or add it under [tiers].')
 
+    def key(self, tier: Tier, deployment: Deployment) -> str:
+        """What names this deployment and nothing else in these tiers: its own name, else its model, else its place."""
+        return self._keys.get((tier.name, deployment)) or deployment.name or deployment.model
+
+    def keys(self, tier: Tier) -> frozenset[str]:
+        """What names the deployments of a tier and nothing else."""
+        return frozenset([self.key(tier, each) for each in tier.deployments])
+
+    def has_key(self, key: str) -> bool:
+        """Whether it names one deployment and nothing else."""
+        return key in self._keys.values()
+
     def rank_of_pin(self, name: str) -> int:
         """The rank a stored tier name stands for; a name this policy doesn't know counts as the top, so a pin never falls."""
         return next((tier.rank for tier in self.rows if tier.name == name), self.top)
@@ -190,6 +207,26 @@ class Tiers:
             raise PolicyError(f'the top tier "{top.name}" ({top.model}) is left out; name it too: steps that must be strong go there')
         rows = [tier for tier in self.rows if tier.name in wanted]
         return Tiers(rows=tuple(replace(tier, rank=rank) for rank, tier in enumerate(rows)), preset=self.preset)
+
+
+def _keys_of(rows: Iterable[Tier]) -> dict[tuple[str, Deployment], str]:
+    """A key for each deployment, in which no tier, no model and no other deployment can be meant."""
+    rows = tuple(rows)
+    places = [(tier.name, index, each) for tier in rows for index, each in enumerate(dict.fromkeys(tier.deployments))]
+    said = Counter([tier.name for tier in rows])
+    for _, _, each in places:
+        said.update({each.name, each.model} - {""})
+    keys: dict[tuple[str, Deployment], str] = {}
+    taken = set(said)
+    for name, index, each in places:
+        key = each.name or each.model
+        if said[key] > 1:
+            key = f"{name}/{key}#{index}"
+            while key in taken:
+                key += "#"
+            taken.add(key)
+        keys[name, each] = key
+    return keys
 
 
 SIMULATED_URLS: set[str] = set()
