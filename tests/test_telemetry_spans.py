@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from opentelemetry.context import Context
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace import INVALID_SPAN_CONTEXT, NonRecordingSpan, SpanKind, StatusCode
 
 from routed_agents.errors import ConfigurationError, StepStopped
 from routed_agents.guards import Conditions
@@ -20,7 +21,7 @@ from routed_agents.policy import Policy
 from routed_agents.pricing import Prices
 from routed_agents.router import Router
 from routed_agents.steps import Step
-from routed_agents.telemetry import Telemetry
+from routed_agents.telemetry import RouteSpan, Telemetry
 
 PRICES = Prices()
 SECRET = "my husband died"
@@ -343,3 +344,36 @@ def test_settings_that_cannot_be_meant_are_refused(settings: dict[str, Any], tol
     with pytest.raises(ConfigurationError) as caught:
         Telemetry(**settings)
     assert str(caught.value) == told
+
+
+class Refusing(SpanProcessor):
+    """A span processor that breaks when a span ends."""
+
+    def on_end(self, span: ReadableSpan) -> None:
+        raise RuntimeError("the processor is broken")
+
+
+def test_a_processor_that_breaks_when_a_span_ends_breaks_no_call(caplog: pytest.LogCaptureFixture) -> None:
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(Refusing())
+    telemetry = Telemetry(tracer_provider=provider, emit="full")
+    with Router(prices=PRICES, telemetry=telemetry).step(Step.from_messages("hello", task_class="classification")) as call:
+        for attempt in call.attempts():
+            with attempt:
+                attempt.record({"content": "", "stop_reason": "end_turn"} if attempt.number == 1 else {"content": "yes"})
+        for attempt in call.attempts():
+            with attempt:
+                attempt.unmade()
+
+    assert [entry.outcome for entry in call.entries] == ["rejected", "accepted"]
+    assert "a leaf span could not be ended: RuntimeError at test_telemetry_spans.py" in caplog.text
+
+
+def test_an_event_that_cannot_be_added_breaks_no_call(caplog: pytest.LogCaptureFixture) -> None:
+    class Closed(NonRecordingSpan):
+        def add_event(self, *_: Any, **__: Any) -> None:
+            raise RuntimeError("closed")
+
+    Telemetry().rests(RouteSpan(Closed(INVALID_SPAN_CONTEXT), Context()), "eu", "overloaded")
+
+    assert "an event could not be added" in caplog.text

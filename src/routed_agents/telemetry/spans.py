@@ -353,12 +353,15 @@ class Telemetry:
             complain("a leaf span could not be written", trouble)
         finally:
             if leaf is not None:
-                leaf.span.end(end_time=entry.ended_ns)
+                _end(leaf.span, entry.ended_ns)
 
     def note(self, route: RouteSpan | None, event: str, attributes: Mapping[str, AttributeValue] | None = None) -> None:
         """Add an event to a step's route span: what a budget has to say."""
         if route is not None:
-            route.span.add_event(event, attributes)
+            try:
+                route.span.add_event(event, attributes)
+            except Exception as trouble:
+                complain("an event could not be added to a route span", trouble)
 
     def rests(self, route: RouteSpan | None, deployment: str, why: str) -> None:
         """Tell on a step's route span that a deployment is left alone from now on."""
@@ -378,14 +381,17 @@ class Telemetry:
     def unmade(self, span: object) -> None:
         """End the span of an attempt that led to no call: there is nothing to count, neither here nor in a backend."""
         if isinstance(span, LeafSpan):
-            span.span.update_name("attempt, no call made")
-            span.span.set_attributes({names.OPERATION: "route", names.SPAN_KIND: "CHAIN"})
-            span.span.end()
+            try:
+                span.span.update_name("attempt, no call made")
+                span.span.set_attributes({names.OPERATION: "route", names.SPAN_KIND: "CHAIN"})
+            except Exception as trouble:
+                complain("a leaf span could not be written", trouble)
+            _end(span.span)
 
     def end(self, span: object) -> None:
         """End a span nothing more is known about."""
         if isinstance(span, LeafSpan):
-            span.span.end()
+            _end(span.span)
 
     def dropped(self, records: int) -> None:
         """Count records that could not be kept."""
@@ -589,6 +595,14 @@ class Telemetry:
         for kind, tokens in (("input", entry.usage.prompt), ("output", entry.usage.output)):
             if tokens:
                 self._histograms["gen_ai.client.token.usage"].record(tokens, {**shared, names.TOKEN_TYPE: kind}, context)
+
+
+def _end(span: Span, ended_ns: int | None = None) -> None:
+    """End a span, whatever those who are told of its end make of it."""
+    try:
+        span.end(end_time=ended_ns)
+    except Exception as trouble:
+        complain("a leaf span could not be ended", trouble)
 
 
 def _storable(attributes: dict[str, AttributeValue]) -> dict[str, AttributeValue]:
