@@ -25,6 +25,7 @@ from routed_agents.checks import (
     mismatch,
     reply_of,
 )
+from routed_agents.errors import ConfigurationError
 from routed_agents.steps import Step, ToolCall
 
 STEP = Step.from_messages("x", tools=["look"])
@@ -311,3 +312,43 @@ def test_a_call_of_a_tool_that_takes_free_text_is_a_tool_call():
         reply = reply_of(raw)
         assert [(call.name, call.arguments) for call in reply.tool_calls] == [("run_sql", '"select 1"')]
         assert not reply.unreadable_calls
+
+
+@pytest.mark.parametrize("odd", [{"code": None}, {"code": 404}, {"code": ""}, {"evidence": None}, {"check": 5}, {"alarm": "yes"}])
+def test_a_rejection_of_wrong_parts_is_named(odd: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match="a rejection has check") as seen:
+        Rejection(**{"check": "mine", "code": "short", **odd})
+
+    assert "\n" not in str(seen.value)
+
+
+def quoting(step: Step, reply: Reply, /) -> Rejection | None:
+    raise ValueError(f"cannot read {reply.text}")
+
+
+def quoting_inside(step: Step, reply: Reply, /) -> Any:
+    return f"bad: {reply.text}"
+
+
+@pytest.mark.parametrize("check", [quoting, quoting_inside])
+def test_a_check_in_trouble_is_told_without_the_words_of_the_reply(check: Any, caplog: pytest.LogCaptureFixture) -> None:
+    inspect([check], STEP, Reply(text="zebra-4711"))
+
+    assert len(caplog.records) == 1
+    assert check.__name__ in caplog.text
+    assert "zebra" not in caplog.text
+
+
+def test_where_evidence_is_captured_the_log_may_quote(caplog: pytest.LogCaptureFixture) -> None:
+    inspect([quoting], STEP, Reply(text="zebra-4711"), quoting=True)
+
+    assert "zebra" in caplog.text
+
+
+def test_a_check_that_makes_an_impossible_rejection_is_told_what_is_wrong(caplog: pytest.LogCaptureFixture) -> None:
+    def impossible(step: Step, reply: Reply, /) -> Rejection | None:
+        return Rejection(check="mine", code=None)  # pyright: ignore[reportArgumentType]
+
+    assert inspect([impossible], STEP, Reply()) is None
+    assert "check impossible failed" in caplog.text
+    assert "code NoneType" in caplog.text

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, Protocol, TypedDict, Unpack, cast, runtime_checkable
 
+from routed_agents.complaints import complain
+from routed_agents.errors import ConfigurationError
 from routed_agents.steps import Step, ToolCall, field_of, text_of, tool_calls_of
 
 log: Final = logging.getLogger("routed_agents")
@@ -70,12 +72,24 @@ class Rejection:
         code: recorded.
         evidence: for a person; may quote content.
         alarm: somebody should know, for a promise was about to be broken.
+
+    Raises:
+        ConfigurationError: a part is of a wrong type, or the code is empty.
     """
 
     check: str
     code: str
     evidence: str = ""
     alarm: bool = False
+
+    def __post_init__(self) -> None:
+        texts = cast("tuple[object, ...]", (self.check, self.code, self.evidence))
+        if not all(isinstance(text, str) for text in texts) or not self.code or not isinstance(cast("object", self.alarm), bool):
+            kinds = ", ".join(f"{name} {type(getattr(self, name)).__name__}" for name in ("check", "code", "evidence", "alarm"))
+            raise ConfigurationError(
+                f"a rejection has {kinds}{'' if self.code else ', and no code'}; "
+                'wanted texts and True or False, like Rejection(check="my_check", code="too_short")'
+            )
 
 
 @runtime_checkable
@@ -275,20 +289,34 @@ def _torn(raw: object) -> list[str]:
     return found
 
 
-def inspect(checks: Sequence[Check], step: Step, reply: Reply) -> Rejection | None:
-    """The first rejection, alarms before others; a check that fails itself lets the reply pass, for it is our trouble."""
+def inspect(checks: Sequence[Check], step: Step, reply: Reply, *, quoting: bool = False) -> Rejection | None:
+    """The first rejection, alarms before others; a check that fails itself lets the reply pass, for it is our trouble.
+
+    Args:
+        checks: the rules.
+        step: the call.
+        reply: its answer.
+        quoting: the log may say what a failing check said, which may quote the reply.
+    """
     found: list[Rejection] = []
     for check in checks:
         try:
             rejection: object = check(step, reply)
-        except Exception:
-            log.exception("check %s failed; the reply is judged without it", type(check).__name__)
+        except ConfigurationError as wrong:
+            log.error("check %s failed, and the reply is judged without it: %s", _name_of(check), wrong)
+            continue
+        except Exception as trouble:
+            complain(f"check {_name_of(check)} failed; the reply is judged without it", trouble, quoting=quoting)
             continue
         if isinstance(rejection, Rejection):
             found.append(rejection)
         elif rejection is not None:
-            log.error("check %s gave %r; wanted a Rejection or None", type(check).__name__, rejection)
+            log.error("check %s gave a %s; wanted a Rejection or None", _name_of(check), type(rejection).__name__)
     return min(found, key=lambda rejection: not rejection.alarm, default=None)
+
+
+def _name_of(check: Check) -> str:
+    return str(getattr(check, "__name__", type(check).__name__))
 
 
 def mismatch(value: object, schema: Mapping[str, Any], *, root: Mapping[str, Any] | None = None, where: str = "reply") -> str:
