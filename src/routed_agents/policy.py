@@ -193,7 +193,7 @@ class Policy:
         except Exception as error:  # a message of a kind we cannot read is our trouble: the step goes to the top
             check_step(step)
             features = Features(tokens=step.tokens or 0, tokens_source="estimated", node=step.node, tools=step.tools, flags=step.metadata)
-            trouble.append(_unsure("features", "features_failed", f"{type(error).__name__}: {error}"))
+            trouble.append(_unsure("features", "features_failed", _told(error)))
         return self.decide_features(
             features,
             trouble=trouble,
@@ -338,7 +338,7 @@ class Policy:
         try:
             return self._asked(features), raised
         except Exception as error:
-            return _UNKNOWN, [*raised, _unsure("classifier", "classifier_failed", f"{type(error).__name__}: {error}")]
+            return _UNKNOWN, [*raised, _unsure("classifier", "classifier_failed", _told(error))]
 
     def _asked(self, features: Features) -> Classification:
         found = self.classifier.classify(features)
@@ -346,6 +346,8 @@ class Policy:
             raise ValueError(f"confidence {found.confidence!r}, p_strong {found.p_strong!r}; wanted numbers from 0 to 1")
         if not isinstance(found.task_class, str) or self.taxonomy.find(found.task_class) is None:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ValueError(f"no class is named {found.task_class!r}")
+        if not isinstance(found.evidence, (tuple, list)):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ValueError(f"evidence is {found.evidence!r}; wanted texts")
         return found
 
     def _outside(self, row: TaskClass, features: Features) -> list[Verdict]:
@@ -414,7 +416,7 @@ class Policy:
                 verdict = rule(seen)
             except Exception as error:
                 name = str(getattr(rule, "name", type(rule).__name__))
-                verdicts.append(_unsure(name, "guard_failed", f"{name}: {type(error).__name__}: {error}"))
+                verdicts.append(_unsure(name, "guard_failed", f"{name}: {_told(error)}"))
                 continue
             if verdict is None:
                 continue
@@ -422,7 +424,7 @@ class Policy:
                 verdicts.append(verdict)
             else:
                 name = str(getattr(rule, "name", type(rule).__name__))
-                verdicts.append(_unsure(name, "guard_failed", f"{name} gave {verdict!r}; wanted a Verdict or None"))
+                verdicts.append(_unsure(name, "guard_failed", f"{name} gave {_shown(verdict)}; wanted a Verdict or None"))
         if seen.features.forced is not None and "routed_agents" not in self.trusted:
             verdicts = [_uncapped(verdict) if verdict.guard == "forced_tier" else verdict for verdict in verdicts]
         return verdicts
@@ -615,6 +617,21 @@ def _shortened(text: str) -> str:
     return line if len(line) <= SHOWN else f"{line[: SHOWN - 1]}…"
 
 
+def _told(error: Exception) -> str:
+    """An error in words; only its type where the words themselves cannot be had."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:
+        return type(error).__name__
+
+
+def _shown(value: object) -> str:
+    try:
+        return repr(value)
+    except Exception:
+        return f"a {type(value).__name__}"
+
+
 def _names_one_of(tier: Tier) -> bool:
     """Whether a tier's name may as well mean one of its deployments: then it means that one, for its siblings may answer."""
     return any(tier.name in (each.name, each.model) for each in tier.deployments)
@@ -645,7 +662,8 @@ def _sound(verdict: Any) -> bool:
         return False
     facts: Any = verdict.facts
     stop: Any = verdict.stop
-    if not isinstance(facts, tuple) or not isinstance(stop, bool):
+    hard: Any = verdict.hard
+    if not isinstance(facts, tuple) or not isinstance(stop, bool) or not isinstance(hard, bool):
         return False
     texts: list[Any] = [verdict.guard, verdict.code, verdict.evidence, *verdict.facts]
     return (

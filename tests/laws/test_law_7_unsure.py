@@ -19,7 +19,24 @@ from routed_agents.steps import Step
 
 PLAIN = Step.from_messages("Classify the sentiment as positive or negative: lovely", id="s")
 POLICY = Policy.default()
+
+
+class Mute(Exception):
+    """An error whose words cannot be had."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+class Unprintable:
+    """A thing that cannot be shown."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no picture")
+
+
 ERRORS = (
+    Mute(),
     ValueError("no"),
     TimeoutError("late"),
     KeyError("k"),
@@ -146,3 +163,21 @@ def test_a_verdict_with_a_wrong_part_is_a_failed_guard(part: dict[str, Any]) -> 
 
 def guard_that_floors() -> Any:
     return named("floors", version="1")(lambda seen: Verdict(guard="floors", code="floors", floor=1))
+
+
+def test_a_guards_result_that_cannot_be_shown_counts_as_unsure() -> None:
+    decision = POLICY.replace(guards=[guard_that(Unprintable())]).decide(PLAIN)
+
+    assert (decision.rank, decision.unsure, decision.codes) == (POLICY.tiers.top, True, ("guard_failed",))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"guards": [guard_that(Verdict(guard="g", code="c", cap=0, hard="no"))]},
+        {"classifier": Broken(Classification(task_class="classification", confidence=0.9, p_strong=0.1, evidence=None))},
+    ],
+    ids=["hard", "evidence"],
+)
+def test_parts_of_a_wrong_type_count_as_unsure(changes: dict[str, Any]) -> None:
+    assert POLICY.replace(**changes).decide(PLAIN).unsure
