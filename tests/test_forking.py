@@ -123,3 +123,34 @@ def test_a_child_forked_while_the_ledger_is_written_writes_too(tmp_path: Path) -
 
 def test_a_child_forked_while_the_ledger_in_memory_is_read_starts_with_an_empty_one() -> None:
     assert run(MEMORY.format(tests=str(Path(__file__).parent))) == "apart"
+
+
+LOCKS = """
+import os, threading, time
+from routed_agents.failures import Failure
+from routed_agents.health import Health
+from routed_agents.state import MemoryStateStore, thread_facts
+health, store, entered = Health(), MemoryStateStore(), threading.Barrier(3)
+def hold(lock):
+    with lock:
+        entered.wait()
+        time.sleep(0.3)
+for each in (health._lock, store._lock):
+    threading.Thread(target=hold, args=(each,), daemon=True).start()
+entered.wait()
+child = os.fork()
+if not child:
+    health.failed("opus", Failure(trouble="rate_limit"))
+    store.add("t", thread_facts(["distress"]))
+    os._exit(0)
+until = time.monotonic() + 10
+while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0) and time.monotonic() < until:
+    time.sleep(0.01)
+if ended == (0, 0):
+    os.kill(child, 9)
+print(ended[0] == child and os.waitstatus_to_exitcode(ended[1]))
+"""
+
+
+def test_a_child_can_use_the_health_and_the_states_that_a_thread_was_busy_with() -> None:
+    assert run(LOCKS) == "0"

@@ -220,3 +220,13 @@ def test_a_store_keeps_the_latest_threads() -> None:
         store.add(thread, thread_facts([thread]))
 
     assert [bool(store.load(thread).facts) for thread in ("a", "b", "c")] == [True, False, True]
+
+
+def test_a_thread_that_is_only_read_stays_one_of_the_latest() -> None:
+    store = MemoryStateStore(threads=2)
+    store.add("active", thread_facts(["distress"]))
+    for number in range(5):
+        store.load("active")
+        store.add(f"other{number}", thread_facts(["seen"]))
+
+    assert store.load("active").facts == {"distress"}

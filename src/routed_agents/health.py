@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from routed_agents.failures import Failure, Trouble
+from routed_agents.forking import Undivided
 from routed_agents.health_sharing import HealthStore, SharedRests
 
 FAILURES: Final = 3
@@ -65,7 +65,7 @@ class Health:
         self._failures = failures
         self._rest_s = rest_s
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = Undivided()
         self._states: dict[str, _State] = {}
         self._begun = 0
         self._shared = SharedRests(store) if store is not None else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
@@ -11,6 +10,7 @@ from functools import lru_cache
 from typing import Any, Final, Literal, Protocol
 
 from routed_agents.errors import StateError
+from routed_agents.forking import Undivided
 
 Scope = Literal["turn", "lineage", "thread"]
 SCOPES: Final[tuple[Scope, ...]] = ("turn", "lineage", "thread")
@@ -408,11 +408,17 @@ class MemoryStateStore:
     def __init__(self, *, threads: int = 10_000) -> None:
         self._threads = threads
         self._states: OrderedDict[str, ThreadState] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = Undivided()
 
     def load(self, thread: str, /) -> ThreadState:
-        """What is known of the thread; the empty state for a new one."""
-        return self._states.get(thread, EMPTY)
+        """What is known of the thread, which is one of the latest again; the empty state for a new one."""
+        if thread not in self._states:
+            return EMPTY
+        with self._lock:
+            state = self._states.get(thread, EMPTY)
+            if state is not EMPTY:
+                self._states.move_to_end(thread)
+            return state
 
     def add(self, thread: str, state: ThreadState, /) -> None:
         """Join a state to the thread's."""
