@@ -303,6 +303,29 @@ def test_labels_come_from_metadata_and_from_the_call_which_wins() -> None:
     assert dict(call.entries[0].labels) == {"tenant": "globex", "team": "7"}
 
 
+@pytest.mark.parametrize(
+    ("metadata", "labels", "floored"),
+    [
+        ({"tenant": "basic"}, {"tenant": "vip"}, True),
+        ({"tenant": "vip"}, {"tenant": "basic"}, False),
+        ({"tenant": "vip"}, {"team": "blue"}, True),
+        ({"vulnerable": True}, {"vulnerable": "no"}, True),
+        ({"case": 7}, {"case": "7"}, True),
+    ],
+)
+def test_a_floor_sees_the_label_that_the_books_see(metadata: dict[str, Any], labels: dict[str, str], floored: bool) -> None:
+    asked = (("tenant", "vip"),) if "tenant" in metadata else tuple(metadata.items())
+    policy = POLICY.replace(floors=[PolicyFloor(tier="strong", metadata=asked)])
+
+    with router(policy).step(step(metadata=metadata), labels=labels) as call:
+        assert (call.decision.tier == "strong") is floored
+
+
+def test_a_label_is_no_wish_for_a_tier() -> None:
+    with router().step(step("debug_refactor", metadata={"routed_agents": {"tier": "strong"}}), labels={"routed_agents": "cheap"}) as call:
+        assert call.decision.tier == "strong"
+
+
 def test_labels_from_tags_need_an_allowed_key_and_a_value() -> None:
     assert labels_from_tags(("tenant",), ["tenant:acme", "seq:step:1", "tenant", "tenant:"]) == {"tenant": "acme"}
 
@@ -606,3 +629,75 @@ def test_parts_of_ones_own_need_the_methods_only() -> None:
             with attempt:
                 attempt.record(AIMessage("hello"))
     assert len(kept.entries) == 1
+
+
+# ---- what goes wrong once the reply is there
+
+
+class Unsaved(TimeoutError):
+    """The caller's own trouble, of a kind that providers have too."""
+
+
+def unsaved(call: RoutedCall, stop: str = "end_turn") -> None:
+    """Make the attempts; the caller has trouble with the first reply."""
+    with call:
+        for attempt in call.attempts():
+            with attempt:
+                attempt.record(reply(attempt.model, stop=stop))
+                raise Unsaved
+
+
+@pytest.mark.parametrize("task_class", ["classification", "debug_refactor"])
+def test_an_error_after_an_accepted_reply_is_the_callers(task_class: str) -> None:
+    seen = router()
+    call = seen.step(step(task_class))
+    with pytest.raises(Unsaved):
+        unsaved(call)
+
+    assert (outcomes(call), call.entries[0].error) == (["accepted"], None)
+    assert seen.health.resting() == frozenset()
+
+
+def test_an_error_after_a_rejected_reply_is_the_callers() -> None:
+    call = router().step(step())
+    with pytest.raises(Unsaved):
+        unsaved(call, "max_tokens")
+
+    assert outcomes(call) == ["rejected"]
+
+
+def test_an_attempt_that_is_recorded_without_with_is_an_error() -> None:
+    with router().step(step()) as call:
+        attempts = call.attempts()
+        attempt = next(attempts)
+        attempt.record(reply(attempt.model))
+
+        with pytest.raises(ConfigurationError, match="an attempt was not used; wanted `with attempt"):
+            next(attempts)
+
+
+def test_schemas_that_cannot_be_had_lose_no_reply(caplog: pytest.LogCaptureFixture) -> None:
+    def schemas() -> Any:
+        raise KeyError("zebra-4711")
+
+    answer = {"content": [{"type": "tool_use", "id": "t", "name": "f", "input": {}}], "stop_reason": "tool_use"}
+    call = router().step(step(), tool_schemas=schemas)
+
+    run(call, answer)
+
+    assert outcomes(call) == ["accepted"]
+    assert "KeyError at test_router.py" in caplog.text
+    assert "zebra" not in caplog.text
+
+
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+def test_an_error_that_cannot_be_read_passes_through() -> None:
+    call = router().step(step())
+    with pytest.raises(Mute):
+        run(call, Mute())
+
+    assert (outcomes(call), call.entries[0].error) == (["failed"], "Mute")

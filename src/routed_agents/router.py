@@ -17,7 +17,7 @@ from opentelemetry.context import Context
 
 from routed_agents.asking import Asker, Asking
 from routed_agents.checks import Rejection, Reply, inspect, reply_of
-from routed_agents.complaints import kind_and_place
+from routed_agents.complaints import complain, kind_and_place
 from routed_agents.decisions import Decision, words
 from routed_agents.economics import baseline, factor_between
 from routed_agents.errors import ConfigurationError, StepStopped
@@ -28,7 +28,7 @@ from routed_agents.health import Health
 from routed_agents.judged_replies import Judge
 from routed_agents.judging import Consultation, deployment_of, simulated
 from routed_agents.ledger import Entry, Ledger
-from routed_agents.policy import MODES, Mode, Policy
+from routed_agents.policy import MODES, TRUSTED, Mode, Policy
 from routed_agents.pricing import Cost, Prices, Usage, served_model_of, usage_of
 from routed_agents.questions import Opinion
 from routed_agents.state import EMPTY, MemoryStateStore, StateStore, ThreadState, lineage_key, release_of
@@ -182,7 +182,7 @@ class Router:
         key = lineage if lineage is not None else lineage_key(node=step.node, namespace=namespace, branch=branch)
         if labels:  # a floor of the policy file may ask for a label, wherever it was given
             _check_labels(labels)
-            step = replace(step, metadata={**{name: value for name, value in labels.items() if name != "task_class"}, **step.metadata})
+            step = replace(step, metadata=_under_labels(step.metadata, labels))
         return RoutedCall(
             router=self,
             step=step,
@@ -550,7 +550,7 @@ class RoutedCall:
             number += 1
             attempt = Attempt(call=self, number=number, tier=tier, deployment=deployment)
             yield attempt
-            if attempt.outcome is None:
+            if attempt.outcome is None or not attempt.entered:
                 raise ConfigurationError(
                     "an attempt was not used; wanted `with attempt: attempt.record(reply)` for each of call.attempts()"
                 )
@@ -779,6 +779,11 @@ class Attempt:
         return self.outcome == "accepted"
 
     @property
+    def entered(self) -> bool:
+        """It was used with `with`, without which nothing is booked."""
+        return self._started_ns > 0
+
+    @property
     def context(self) -> Context | None:
         """The context to call the provider in: the leaf span is current, and others who would count the call keep still."""
         return self._span.context if self._span is not None else None
@@ -881,8 +886,8 @@ class Attempt:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
         handled = False
-        if self._settled is not None:
-            error = None  # whoever leaves a stream at its last words, or trips over its end, has had the reply
+        if self.outcome is not None:
+            error = None  # the reply is there: what goes wrong with it is the caller's, and a stream may be left at its last words
         if error is not None:
             handled = self._failed(error)
         elif self.outcome is None:
@@ -907,7 +912,7 @@ class Attempt:
 
     def settle_other(self, *, reply: object, started_ns: int, error: BaseException | None) -> None:
         """Write the entry of a call whose answer was not used."""
-        call, failure = self._call, failure_of(error) if error is not None else None
+        call, failure = self._call, _failure_of(error) if error is not None else None
         self._started_ns = started_ns
         self._reply = reply
         self._usage = _usage_in(reply) if reply is not None else Usage() if error is not None and refused(error) else None
@@ -965,7 +970,8 @@ class Attempt:
         read = self._read(reply, validated)
         if read is None:
             return None
-        found = inspect(call.router.policy.checks, call.step, read)
+        policy = call.router.policy
+        found = inspect(policy.checks, call.step, read, quoting=policy.capture_evidence)
         return found if found is not None and (found.alarm or not only_alarms) else None
 
     def _read(self, reply: object, validated: bool | None) -> Reply | None:
@@ -982,12 +988,18 @@ class Attempt:
                 forced_tools=call.forced_tools,
                 validated=validated,
             )
-        except Exception:
-            log.exception("a reply of step %s cannot be read; it is not judged", call.step.id)
+        except Exception as trouble:
+            self._complain(f"a reply of step {call.step.id} cannot be read; it is not judged", trouble)
             return None
         if read.tool_calls and call.tool_schemas is not None:
-            read = replace(read, tool_schemas=call.tool_schemas())
+            try:
+                read = replace(read, tool_schemas=call.tool_schemas())
+            except Exception as trouble:
+                self._complain(f"the tools' schemas of step {call.step.id} cannot be had; its tool calls are judged without them", trouble)
         return replace(read, opinions=self._opinions) if self._opinions else read
+
+    def _complain(self, what: str, trouble: Exception) -> None:
+        complain(what, trouble, quoting=self._call.router.policy.capture_evidence)
 
     def _served_rank(self, served: str) -> int | None:
         tiers, prices = self._call.router.policy.tiers, self._call.router.prices
@@ -1004,7 +1016,7 @@ class Attempt:
     def _failed(self, error: BaseException) -> bool:
         """Note the error; true when another attempt follows, so that it need not surface."""
         self.outcome = "failed" if isinstance(error, Exception) else "abandoned"
-        failure = failure_of(error)
+        failure = _failure_of(error)
         self.error = failure.trouble if failure is not None else type(error).__name__
         self._call.note(f"{self.model} ({self.deployment.name}): {words(self.error)}")
         if refused(error):
@@ -1031,16 +1043,16 @@ class Attempt:
         try:
             if entry is None or entry.usage != self._usage:  # more was told after the last words
                 entry = self._entry(final=not aside and self.follow_up is None)
-        except Exception:
-            log.exception("an attempt of step %s could not be written down", call.step.id)
+        except Exception as trouble:
+            self._complain(f"an attempt of step {call.step.id} could not be written down", trouble)
             telemetry.dropped(1)
             telemetry.end(self._span)
             return
         (call.asides if aside else call.entries).append(entry)
         try:
             call.router.ledger.append(entry)
-        except Exception:
-            log.exception("an attempt of step %s could not be put into the ledger", call.step.id)
+        except Exception as trouble:
+            self._complain(f"an attempt of step {call.step.id} could not be put into the ledger", trouble)
             telemetry.dropped(1)
         telemetry.close_attempt(self._span, entry, error, followed=self.follow_up is not None, repairs=self.repairs, reply=self._reply)
         self._span = None
@@ -1157,14 +1169,33 @@ def _usage_in(reply: object) -> Usage | None:
     """The usage a reply reports; a report nobody can make sense of is our trouble, and counts as none."""
     try:
         return usage_of(reply)
-    except Exception:
-        log.exception("the usage a reply reports cannot be read; it is estimated")
+    except Exception as trouble:
+        complain("the usage a reply reports cannot be read; it is estimated", trouble)
+        return None
+
+
+def _failure_of(error: BaseException) -> Failure | None:
+    """The provider trouble behind an error; one nobody can make sense of is none, and passes through."""
+    try:
+        return failure_of(error)
+    except Exception as trouble:
+        complain(f"what a {type(error).__name__} tells of the provider cannot be read", trouble)
         return None
 
 
 def _check_labels(labels: object) -> None:
     if not isinstance(labels, Mapping):
         raise ConfigurationError(f"labels is {type(labels).__name__}; wanted a mapping of names to values")
+
+
+def _under_labels(metadata: Mapping[str, object], labels: Mapping[str, str]) -> dict[str, object]:
+    """Metadata as a floor that asks for a label sees it: labels lie over it, but take neither a flag away nor what `trusted` is about."""
+    over = {name: value for name, value in labels.items() if name != "task_class" and not _stays(metadata.get(name), name, value)}
+    return {**metadata, **over}
+
+
+def _stays(known: object, name: str, label: object) -> bool:
+    return known is not None and (name in TRUSTED or isinstance(known, bool) or (isinstance(known, (int, float)) and str(known) == label))
 
 
 def labels_of(allowed: Iterable[str], metadata: Mapping[str, object], given: Mapping[str, str] | None = None) -> Mapping[str, str]:
