@@ -255,11 +255,11 @@ def test_a_rejected_reply_goes_up_whatever_the_deployments_are_called(roles: dic
 def test_a_rest_is_only_its_own_deployments_whatever_they_are_called(roles: dict[str, Deployment]) -> None:
     books = over(Tiers.of(roles))
     cheap, strong = books.policy.tiers
-    books.failed(books.policy.tiers.key(cheap, cheap.deployments[0]), Failure(trouble="rate_limit", retry_after_s=60), None)
+    books.care.failed(books.policy.tiers.key(cheap, cheap.deployments[0]), Failure(trouble="rate_limit", retry_after_s=60), None)
 
     with books.step(EASY) as call:
         assert (call.decision.tier, call.conditions.unavailable) == ("strong", books.policy.tiers.keys(cheap))
-    assert books.policy.tiers.keys(strong).isdisjoint(books.resting())
+    assert books.policy.tiers.keys(strong).isdisjoint(books.care.resting())
 
 
 @pytest.mark.parametrize("first", ["claude-opus-5-5", "anthropic:claude-opus-5-5", OPUS])

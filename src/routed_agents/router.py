@@ -16,8 +16,9 @@ from typing import Any, Final, Literal, cast
 from opentelemetry.context import Context
 
 from routed_agents.asking import Asker, Asking
+from routed_agents.care import Care
 from routed_agents.checks import Rejection, Reply, inspect, reply_of
-from routed_agents.complaints import complain, kind_and_place
+from routed_agents.complaints import complain
 from routed_agents.decisions import Decision, words
 from routed_agents.economics import baseline, factor_between
 from routed_agents.errors import ConfigurationError, StepStopped
@@ -38,7 +39,6 @@ from routed_agents.tiers import Deployment, Tier, card, same_model
 
 log: Final = logging.getLogger("routed_agents")
 Outcome = Literal["accepted", "rejected", "failed", "abandoned", "watched"]
-NOBODY: Final[frozenset[str]] = frozenset()
 NO_LABELS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
@@ -81,6 +81,7 @@ class Router:
         self.telemetry = telemetry if telemetry is not None else Telemetry()
         self.store = store if store is not None else MemoryStateStore()
         self.health = health if health is not None else Health()
+        self.care = Care(self.health, self.policy.tiers)
         self.asking = Asking.of(asker, sdk_spans=self.telemetry.keeps_sdk_spans)
         self._warned: set[str] = set()
         self._prepare_prices()
@@ -284,41 +285,6 @@ class Router:
             parent=parent,
         )
 
-    def resting(self) -> frozenset[str]:
-        """The policy's deployments to leave alone now, by key; whatever goes wrong in finding out, no call is lost for it."""
-        try:
-            if not (found := self.health.resting()):
-                return found
-        except Exception as trouble:
-            self._unwell(trouble)
-            return NOBODY
-        return frozenset([key for key in found if self.policy.tiers.has_key(key)])
-
-    def begin(self, key: str) -> int | None:
-        """Tell health that a deployment is called; gives what `answered` and `failed` are told of the call."""
-        try:
-            return self.health.begin(key)
-        except Exception as trouble:
-            return self._unwell(trouble)
-
-    def answered(self, key: str, begun: int | None) -> None:
-        """Tell health that a deployment answered."""
-        try:
-            self.health.answered(key, begun=begun)
-        except Exception as trouble:
-            self._unwell(trouble)
-
-    def failed(self, key: str, failure: Failure, begun: int | None) -> bool:
-        """Tell health that a deployment failed; true when it rests from now on."""
-        try:
-            return self.health.failed(key, failure, begun=begun)
-        except Exception as trouble:
-            self._unwell(trouble)
-            return False
-
-    def _unwell(self, trouble: Exception) -> None:
-        self.warn_once(f"health cannot tell who rests ({kind_and_place(trouble)}); deployments in trouble are called all the same")
-
     def warn_once(self, message: str) -> None:
         """Say once what will go wrong at every step; a mistake in the set-up must not hide behind failover."""
         if message not in self._warned:
@@ -498,7 +464,7 @@ class RoutedCall:
     def _decide(self, state: ThreadState) -> Decision:
         """Decide, leaving resting deployments alone; where nothing else may answer they are asked after all."""
         policy, plain = self.router.policy, self.conditions
-        if resting := self.router.resting():
+        if resting := self.router.care.resting():
             self.conditions = replace(plain, unavailable=plain.unavailable | resting)
             decision = policy.decide(self.step, state, self.conditions, key=self.key)
             if not decision.stopped:
@@ -711,6 +677,7 @@ class Attempt:
         row: the tier it is made on; `tier` is that tier's name.
         model: the model id to send.
         deployment: where to send it.
+        key: names the deployment and nothing else in the policy's tiers.
         number: 1 for the first attempt of the step.
         outcome: what became of it, once it is over.
         rejection: why its reply was not good enough, if it was not.
@@ -720,8 +687,8 @@ class Attempt:
 
     __slots__ = (
         "_begun", "_call", "_committed", "_decision", "_opinions", "_reply", "_served", "_settled", "_span", "_started_ns", "_unmade",
-        "_usage", "_watched", "alarmed", "deployment", "error", "first_chunk_ns", "follow_up", "number", "outcome", "rejection", "repairs",
-        "row", "simulated",
+        "_usage", "_watched", "alarmed", "deployment", "error", "first_chunk_ns", "follow_up", "key", "number", "outcome", "rejection",
+        "repairs", "row", "simulated",
     )  # fmt: skip
 
     def __init__(self, *, call: RoutedCall, number: int, tier: Tier, deployment: Deployment, watched: bool = False) -> None:
@@ -729,6 +696,7 @@ class Attempt:
         self.number = number
         self.row = tier
         self.deployment = deployment
+        self.key = call.router.policy.tiers.key(tier, deployment)
         self.outcome: Outcome | None = None
         self.rejection: Rejection | None = None
         self.follow_up: tuple[Tier, Deployment] | None = None
@@ -757,11 +725,6 @@ class Attempt:
     @property
     def model(self) -> str:
         return self.deployment.model
-
-    @property
-    def key(self) -> str:
-        """What names its deployment and nothing else."""
-        return self._call.router.policy.tiers.key(self.row, self.deployment)
 
     @property
     def may_rise(self) -> bool:
@@ -840,7 +803,7 @@ class Attempt:
             validated: whether the caller's own parser took its structured output; None when there is none.
         """
         call = self._call
-        call.router.answered(self.key, self._begun)
+        call.router.care.answered(self.key, self._begun)
         self._take(reply, usage)
         call.reply = reply
         if check and self._opinions is None and call.router.policy.judges:
@@ -880,7 +843,7 @@ class Attempt:
 
     def __enter__(self) -> Attempt:
         self._started_ns = time.time_ns()
-        self._begun = self._call.router.begin(self.key)
+        self._begun = self._call.router.care.begin(self.key)
         self._span = self._call.router.telemetry.open_attempt(self._call.span, self, self._call)
         return self
 
@@ -920,8 +883,8 @@ class Attempt:
         if error is not None:
             self.error = failure.trouble if failure is not None else type(error).__name__
         if failure is None:
-            call.router.answered(self.key, self._begun)
-        elif call.router.failed(self.key, failure, self._begun):
+            call.router.care.answered(self.key, self._begun)
+        elif call.router.care.failed(self.key, failure, self._begun):
             call.rests(self.deployment.name, failure.trouble)
         context = call.span.context if call.span is not None else None
         self._span = call.router.telemetry.open_attempt(None, self, call, started_ns=started_ns, parent=context)
@@ -1023,7 +986,7 @@ class Attempt:
             self._usage = self._usage or Usage()
         if failure is None:
             return False
-        if self._call.router.failed(self.key, failure, self._begun):
+        if self._call.router.care.failed(self.key, failure, self._begun):
             self._call.rests(self.deployment.name, self.error)
         if failure.trouble in ("denied", "model_not_found"):
             self._call.router.warn_once(

@@ -193,7 +193,7 @@ MUTATIONS = (
         7,
         "a failing guard is silent",
         "policy.py",
-        'verdicts.append(_unsure(name, "guard_failed", f"{name}: {type(error).__name__}: {error}"))',
+        'verdicts.append(_unsure(name, "guard_failed", f"{name}: {_told(error)}"))',
         "pass",
     ),
     Mutation(
