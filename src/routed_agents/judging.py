@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Any, Final, Protocol, TypeVar, cast
 
 from routed_agents.asking import Asking, Heard, Nonsense, in_event_loop
+from routed_agents.care import Care
 from routed_agents.decisions import Decision
 from routed_agents.failures import failure_of, refused
 from routed_agents.features import upper_tokens
@@ -46,6 +47,8 @@ class Books(Protocol):
     def telemetry(self) -> Telemetry: ...
     @property
     def health(self) -> Health: ...
+    @property
+    def care(self) -> Care: ...
     @property
     def asking(self) -> Asking: ...
     def price(self, deployment: Deployment, model: str, usage: Usage) -> tuple[Cost | None, str | None]: ...
@@ -200,11 +203,11 @@ class Consultation:
             router.asking.keep(self._asked, name, heard.answer)
         if isinstance(error, Exception) and (failure := failure_of(error)) is not None:
             # under a name of its own: a judge has seconds only, and that it took longer is nothing against the tier's deployment
-            router.health.failed(f"{JUDGE}:{name}", failure)
+            router.care.failed(f"{JUDGE}:{name}", failure, None)
             if failure.trouble == "rate_limit":
-                router.health.failed(name, failure)
+                router.care.failed(name, failure, None)
         elif heard.reply is not None:
-            router.health.answered(f"{JUDGE}:{name}")
+            router.care.answered(f"{JUDGE}:{name}", None)
 
     def _write(self, heard: Heard, value: object, error: BaseException | None, trouble: str) -> None:
         about, router, decision, deployment = self._about, self._about.router, self._decision, self._deployment

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from routed_agents.steps import Step
     from routed_agents.tiers import Deployment, Tier
 
-log: Final = logging.getLogger("routed_agents")
 Emit = Literal["auto", "full", "decision_only", "off"]
 ALLOWED: Final = "ROUTED_AGENTS_SPAN_LABELS"
 THREAD: Final = "thread"
@@ -238,8 +236,8 @@ class Telemetry:
             told = _storable({names.SPAN_KIND: "CHAIN", names.SCHEMA: names.SCHEMA_VERSION, **known})
             span = self._tracer.start_span(storable(name), context, SpanKind.INTERNAL, told)
             return RouteSpan(span, trace.set_span_in_context(span, context))
-        except Exception:
-            log.exception("the span of a graph could not be opened")
+        except Exception as trouble:
+            complain("the span of a graph could not be opened", trouble)
             return None
 
     def close_group(self, group: RouteSpan, error: BaseException | None = None) -> None:
@@ -250,8 +248,8 @@ class Telemetry:
                 if isinstance(error, Exception):
                     group.span.set_status(Status(StatusCode.ERROR, type(error).__name__))
             group.span.end()
-        except Exception:
-            log.exception("the span of a graph could not be closed")
+        except Exception as trouble:
+            complain("the span of a graph could not be closed", trouble)
 
     def open_tool(
         self,
