@@ -30,6 +30,7 @@ from routed_agents import (
 from routed_agents.classify import Classification
 from routed_agents.embedded import Fault
 from routed_agents.features import Features
+from routed_agents.health import Health
 from routed_agents.integrations.asking import ModelAsker, anthropic_request, openai_request
 from routed_agents.judged_classes import JudgedClassifier
 from routed_agents.pricing import Prices
@@ -404,6 +405,20 @@ def test_a_chat_model_may_be_asked(provider: embedded.Provider) -> None:
 
     assert decided(router, EASIER).tier == "cheap"
     assert [(entry.outcome, entry.cost is not None) for entry in router.ledger.entries()] == [("accepted", True)]
+
+
+class Ailing(Health):
+    """A health that is itself in trouble."""
+
+    def answered(self, deployment: str, *, begun: int | None = None) -> None:
+        raise RuntimeError("out of order")
+
+
+def test_a_judges_call_is_booked_whatever_goes_wrong_in_the_health(provider: embedded.Provider) -> None:
+    router = Books(judged()).router.replace(health=Ailing())
+
+    assert decided(router, EASIER).tier == "cheap"
+    assert [entry.kind for entry in router.ledger.entries()] == ["judge"]
 
 
 ASKED = Question(name="sort_call", system="s", text="t", schema={"type": "object", "properties": {}})
