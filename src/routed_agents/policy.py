@@ -346,8 +346,6 @@ class Policy:
             raise ValueError(f"confidence {found.confidence!r}, p_strong {found.p_strong!r}; wanted numbers from 0 to 1")
         if not isinstance(found.task_class, str) or self.taxonomy.find(found.task_class) is None:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ValueError(f"no class is named {found.task_class!r}")
-        if not isinstance(found.evidence, (tuple, list)):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ValueError(f"evidence is {found.evidence!r}; wanted texts")
         return found
 
     def _outside(self, row: TaskClass, features: Features) -> list[Verdict]:
