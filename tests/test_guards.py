@@ -736,3 +736,18 @@ def test_the_highest_floor_there_is_means_the_top_of_any_policy() -> None:
         for each in ("claude", "claude-2026-11-three")
     ] == [1, 2]
     assert TOP > 100
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "tier"),
+    [
+        ("Mail:\n<customer_message>I want to end my life. When will it be sent?</customer_message>", "rag_lookup", "strong"),
+        ('{"event": "chat", "text": "I want to end my life, and where is the order I have been waiting for"}', "rag_lookup", "strong"),
+        ("Answer this mail:\n> I want to end my life\n> when will it be sent?", "knowledge_qa", "strong"),
+        ("Context:\n<document>He cried. My husband died, she said.</document>\nWho cried?", "rag_lookup", "cheap"),
+        ("Summarize:\n<story>I want to end my life, she said. Then the bus came.</story>", "summarization", "cheap"),
+        ("Translate to German:\n<post>I want to end my life</post>", "code_format", "cheap"),
+    ],
+)
+def test_a_wish_to_die_is_heard_in_marks_where_an_answer_goes_to_it(text: str, key: str, tier: str) -> None:
+    assert decide(text, task_class=key).tier == tier

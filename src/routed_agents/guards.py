@@ -389,7 +389,7 @@ class Empathy:
         if not (found or quoted or known or earlier):
             return None
         facing = seen.person_facing
-        if quoted and ((facing and seen.row.key not in DOCUMENT_CLASSES) or seen.row.key in LABELS):
+        if quoted and ((facing and (seen.row.key not in DOCUMENT_CLASSES or _is_a_life(seen, quoted_kind))) or seen.row.key in LABELS):
             kind, found = quoted_kind, quoted
         elif earlier and facing:
             kind, found = earlier_kind, earlier
@@ -563,6 +563,11 @@ DOCUMENT_CLASSES: Final = frozenset({"rag_lookup", "summarization", "knowledge_q
 """Classes whose message may hold a whole document, which is not the person's own plea."""
 OWN_WORDS: Final = 400
 """Characters at the start and at the end of a long message that are taken for the person's own."""
+
+
+def _is_a_life(seen: Assessment, kind: str) -> bool:
+    """A wish to die in marked material that an answer goes to: of a document it is seldom, and of a message in tags it is somebody's."""
+    return kind == SELF_HARM and seen.row.key != "summarization"
 
 
 def _own_words(text: str) -> str:
