@@ -25,7 +25,7 @@ def can_hand_off(on_stop: str, position: Position) -> bool:
     return on_stop != "raise" and position.node is not None
 
 
-def hand_off(stop: StepStopped, call: RoutedCall, position: Position, config: Mapping[str, Any], visit: Visit | None = None) -> BaseMessage:
+def hand_off(stop: StepStopped, call: RoutedCall, position: Position, config: Mapping[str, Any], visit: Visit | None) -> BaseMessage:
     """Do what `on_stop` says with a stopped step inside a node.
 
     `interrupt` pauses the graph; when it is resumed with a text or a message, a person has answered, and that stands for the reply: also
