@@ -19,7 +19,7 @@ FACTORS = {"claude-haiku-4-5": "1.0", "claude-opus-4-7": "1.3", "claude-haiku-5-
 
 
 def other(usage: Usage, cheap: str, strong: str) -> Cost | None:
-    return baseline(usage, to_model=strong, factor=factor_between(cheap, strong, FACTORS), prices=PRICES, at=NOW)
+    return baseline(usage, card=PRICES.card(strong, at=NOW), factor=factor_between(cheap, strong, FACTORS))
 
 
 def test_a_finer_tokenizer_makes_the_same_text_dearer() -> None:

@@ -28,6 +28,7 @@ from openai.types import chat, responses
 from routed_agents import pricing
 from routed_agents.errors import ConfigurationError
 from routed_agents.pricing import Cost, Prices, Usage, bare_name, response_id_of, served_model_of, usage_of
+from routed_agents.tiers import Deployment
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 PRICES = Prices()
@@ -295,6 +296,24 @@ def test_the_provider_says_whose_price_it_is() -> None:
     assert PRICES.card("claude-opus-4-7", provider="ollama", at=NOW) is None
 
 
+@pytest.mark.parametrize(
+    ("deployment", "pico_per_token"),
+    [
+        ("openrouter:anthropic/claude-opus-4.7", 5_000_000),
+        ("groq:openai/gpt-oss-20b", 75_000),
+        ("bedrock:claude-haiku-5-5", 110_000),
+        ("litellm:gpt-4o", 2_500_000),
+        ("openai:mistral-small-latest", 150_000),
+        ("ollama:deepseek-r1", None),
+        ("ollama:gpt-oss-20b", None),
+        ("together:deepseek-chat", None),
+    ],
+)
+def test_a_deployments_price_is_its_sellers_and_a_gateways_is_the_makers(deployment: str, pico_per_token: int | None) -> None:
+    card = PRICES.sold(Deployment.parse(deployment), at=NOW)
+    assert (card and card.prompt_rate) == pico_per_token
+
+
 def test_a_borrowed_price_does_not_bring_its_owners_discounts() -> None:
     assert PRICES.price("azure/gpt-4.1", Usage(input=1), at=NOW) is not None
     assert PRICES.price("azure/gpt-4.1", Usage(input=1, batch=True), at=NOW) is None
@@ -312,7 +331,7 @@ def test_an_unknown_model_is_counted_and_not_free() -> None:
 
 
 def test_models_without_a_price_can_be_found_ahead_of_time() -> None:
-    assert Prices(snapshot=False).prepare(["claude-opus-5-5", "nobody-1"]) == ("nobody-1",)
+    assert Prices(snapshot=False).prepare(map(Deployment.parse, ["claude-opus-5-5", "nobody-1"])) == ("nobody-1",)
 
 
 # ---- own prices

@@ -214,6 +214,17 @@ def test_a_floored_step_that_only_lower_models_answer_stops_with_an_alarm() -> N
     assert (outcomes(call), len(call.alarms)) == (["rejected", "rejected"], 2)
 
 
+@pytest.mark.parametrize("strong", ["openrouter:anthropic/claude-opus-4.7", "together:meta-llama/Llama-3.3-70B-Instruct-Turbo"])
+@pytest.mark.parametrize("served", ["gpt-4o-mini", "openai/gpt-4o-mini"])
+def test_a_floored_step_that_a_gateway_gives_a_cheaper_foreign_model_stops(strong: str, served: str) -> None:
+    call = router(Policy(tiers=Tiers.of({"cheap": HAIKU, "strong": strong})), prices=Prices()).step(step("agentic_chain"))
+
+    with pytest.raises(StepStopped, match="served model below floor"):
+        run(call, reply(served))
+
+    assert (outcomes(call), len(call.alarms)) == (["rejected"], 1)
+
+
 @pytest.mark.parametrize("served", ["claude-opus-5-5-20260922", "a model of nobody's"])
 def test_the_own_model_under_a_dated_id_or_an_unknown_one_raises_no_alarm(served: str) -> None:
     assert run(router().step(step("agentic_chain")), reply(served)) == [OPUS]

@@ -4,21 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import datetime
 from fractions import Fraction
 
-from routed_agents.pricing import Cost, Prices, Usage, bare_name
+from routed_agents.pricing import Cost, RateCard, Usage, bare_name
 
 
-def baseline(
-    usage: Usage,
-    *,
-    to_model: str,
-    factor: Fraction | None,
-    prices: Prices,
-    at: datetime | None = None,
-) -> Cost | None:
-    """What the same step costs on `to_model` at list price; None when a price or a tokenizer is unknown.
+def baseline(usage: Usage, *, card: RateCard | None, factor: Fraction | None) -> Cost | None:
+    """What the same step costs on another model at list price; None when a price or a tokenizer is unknown.
 
     The figure is nominal: the same text counted by the other model's tokenizer, answered at the same length, with the same
     share read from and written to the cache, served the same way (batch, speed, region). A model that was never asked
@@ -26,15 +18,10 @@ def baseline(
 
     Args:
         usage: the tokens that were spent.
-        to_model: the model to compare with, usually the top tier's.
+        card: the rates of the model to compare with, usually the top tier's; None when unknown.
         factor: tokens it counts for each of the model that spent them, see `factor_between`; None when unknown.
-        prices: where rates come from.
-        at: when the step ran.
     """
-    if factor is None:
-        return None
-    card = prices.card(to_model, at=at)
-    return None if card is None else card.cost(converted(usage, factor))
+    return None if card is None or factor is None else card.cost(converted(usage, factor))
 
 
 def saving(cost: Cost | None, baseline: Cost | None) -> int | None:

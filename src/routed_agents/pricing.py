@@ -23,7 +23,7 @@ from routed_agents.errors import ConfigurationError
 from routed_agents.steps import field_of
 
 if TYPE_CHECKING:
-    from routed_agents.tiers import Tier
+    from routed_agents.tiers import Deployment, Tier
 
 UsageSource = Literal["reported", "estimated", "missing"]
 
@@ -243,6 +243,11 @@ class RateCard:
             fees=fees,
         )
 
+    @property
+    def prompt_rate(self) -> int:
+        """Pico-dollars per token of a short prompt, by which models are compared."""
+        return self.modes[STANDARD][0].input
+
     def _compile(self, key: tuple[str | None, str | None, str | None, bool]) -> Ladder | None:
         speed, tier, geo, batch = key
         named: set[str] = {"batch"} if batch else set()
@@ -318,6 +323,7 @@ PROVIDERS: Final[Mapping[str, str]] = MappingProxyType(
         "fireworks_ai": "fireworks",
         "cohere": "cohere",
         "perplexity": "perplexity",
+        "ollama": "ollama",
     }
 )
 """Names that LangChain, OpenTelemetry and LiteLLM give a provider, and ours, which is that of genai-prices."""
@@ -342,6 +348,11 @@ def provider_of(model: str, provider: str | None = None) -> tuple[str | None, st
     if model.startswith("claude-") and "@" in model:
         return "google", model
     return None, model
+
+
+def _sets_prices(provider: str | None) -> bool:
+    """Whether a provider has prices of its own; a gateway passes on those of others, and many speak in Anthropic's or OpenAI's format."""
+    return PROVIDERS.get((provider or "").lower(), "openai") not in ("anthropic", "openai")
 
 
 def bare_name(model: str) -> str:
@@ -403,16 +414,30 @@ class Prices:
             self._found[key] = dated
         return None if dated is None else dated.at(at)
 
-    def prepare(self, models: Iterable[str]) -> tuple[str, ...]:
-        """Look the models up now, so that no call waits for it; returns those without a price."""
-        return tuple([model for model in models if self.card(model) is None])
+    def sold(self, deployment: Deployment, served: str | None = None, *, at: datetime | None = None) -> RateCard | None:
+        """The rate card of the model a deployment answers with, as its provider sells it; None when there is none.
+
+        Args:
+            deployment: where the call goes.
+            served: the model its reply names; the deployment's own when not given.
+            at: when the call was made (default: now).
+        """
+        if deployment.priced_as:
+            return self.card(deployment.priced_as, at=at)
+        seller, model = deployment.provider, served or deployment.model
+        found = self.card(model, provider=seller, at=at)
+        return self.card(model, at=at) if found is None and not _sets_prices(seller) else found
+
+    def prepare(self, deployments: Iterable[Deployment]) -> tuple[str, ...]:
+        """Look the deployments' models up now, so that no call waits for it; returns those without a price."""
+        return tuple([each.price_key for each in deployments if self.sold(each) is None])
 
     def swapped(self, tiers: Iterable[Tier]) -> list[tuple[Tier, Tier]]:
         """Neighbouring tiers of which the lower is the dearer one, by their price per prompt token."""
         found: list[tuple[Tier, Tier]] = []
         for below, above in pairwise(tiers):
-            lower, upper = (self.card(tier.deployments[0].price_key) for tier in (below, above))
-            if lower is not None and upper is not None and lower.modes["standard"][0].input > upper.modes["standard"][0].input:
+            lower, upper = (self.sold(tier.deployments[0]) for tier in (below, above))
+            if lower is not None and upper is not None and lower.prompt_rate > upper.prompt_rate:
                 found.append((below, above))
         return found
 

@@ -293,28 +293,26 @@ class Router:
 
     def price(self, deployment: Deployment, model: str, usage: Usage) -> tuple[Cost | None, str | None]:
         """The cost of a call at the price of the model that answered, and where that price is from."""
-        key = deployment.priced_as or model
         try:
-            return self._price(deployment, key, usage)
+            return self._price(deployment, model, usage)
         except Exception:
-            log.exception('the price of "%s" cannot be read; the call is recorded as unpriced', key)
+            log.exception('the price of "%s" cannot be read; the call is recorded as unpriced', deployment.priced_as or model)
             return None, None
 
-    def _price(self, deployment: Deployment, key: str, usage: Usage) -> tuple[Cost | None, str | None]:
-        seller = None if deployment.priced_as else deployment.provider
-        found = self.prices.card(key, provider=seller) or self.prices.card(key)
+    def _price(self, deployment: Deployment, model: str, usage: Usage) -> tuple[Cost | None, str | None]:
+        found = self.prices.sold(deployment, model)
         cost = found.cost(usage) if found is not None else None
         if found is None or cost is None:
-            self.prices.misses[key] += 1
+            self.prices.misses[deployment.priced_as or model] += 1
             return None, None
         return cost, found.label
 
     def _prepare_prices(self) -> None:
         """Look up the tiers' prices now, so that no call waits for the table to load."""
-        models = [each.price_key for tier in self.policy.tiers for each in tier.deployments]
-        models += [deployment_of(judge).price_key for judge in self.policy.judge_models]
+        deployments = [each for tier in self.policy.tiers for each in tier.deployments]
+        deployments += [deployment_of(judge) for judge in self.policy.judge_models]
         try:
-            missing = self.prices.prepare(models)
+            missing = self.prices.prepare(deployments)
         except Exception:
             log.exception("prices cannot be read; calls are recorded as unpriced")
             return
@@ -337,10 +335,10 @@ class Router:
     def _warn_of_judges(self) -> None:
         """A judge that is as dear as the strong tier costs more than it can save."""
         tiers = self.policy.tiers
-        top = self.prices.card(tiers[tiers.top].deployments[0].price_key)
+        top = self.prices.sold(tiers[tiers.top].deployments[0])
         for judge in self.policy.judge_models:
-            found = self.prices.card(deployment_of(judge).price_key)
-            if top is not None and found is not None and found.modes["standard"][0].input >= top.modes["standard"][0].input:
+            found = self.prices.sold(deployment_of(judge))
+            if top is not None and found is not None and found.prompt_rate >= top.prompt_rate:
                 self._warn(f'judge "{judge}" is as dear as the strong tier: judging costs more than it can save; name a small model')
 
 
@@ -970,8 +968,9 @@ class Attempt:
         own = tiers.rank_of_model(self.model)
         if rank is None and not same_model(served, self.model):
             # a name of no tier: a model that costs less than the one asked for counts as a lower one
-            lower, asked = prices.card(served), prices.card(self.deployment.price_key)
-            if lower is not None and asked is not None and lower.modes["standard"][0].input < asked.modes["standard"][0].input:
+            lower = prices.card(served, provider=self.deployment.provider) or prices.card(served)
+            asked = prices.sold(self.deployment) or prices.card(self.deployment.price_key)
+            if lower is not None and asked is not None and lower.prompt_rate < asked.prompt_rate:
                 return max(self.row.rank - 1, 0)
         # a model may serve several tiers; the one asked for counts
         return self.row.rank if rank == own else rank
@@ -1074,7 +1073,7 @@ class Attempt:
         if cost is not None and self.row.rank == self._call.router.policy.tiers.top and model == top.model:
             return cost.total_pico
         try:
-            other = baseline(usage, factor=_tokenizer_factor(model, top.price_key), to_model=top.price_key, prices=self._call.router.prices)
+            other = baseline(usage, card=self._call.router.prices.sold(top), factor=_tokenizer_factor(model, top.price_key))
         except Exception:
             log.exception('the baseline of "%s" cannot be computed', model)
             return None

@@ -417,7 +417,7 @@ def _order(policy: Policy) -> Iterator[Finding]:
 def _prices(policy: Policy) -> Iterator[Finding]:
     from routed_agents.pricing import Prices
 
-    missing = Prices().prepare(each.price_key for tier in policy.tiers for each in tier.deployments)
+    missing = Prices().prepare(each for tier in policy.tiers for each in tier.deployments)
     for model in dict.fromkeys(missing):
         yield Finding(
             level="bad",

@@ -70,7 +70,7 @@ def check(args: argparse.Namespace) -> int:
 def _unpriced(policy: Policy) -> list[str]:
     from routed_agents.pricing import Prices
 
-    return sorted(Prices().prepare([each.price_key for tier in policy.tiers for each in tier.deployments]))
+    return sorted(Prices().prepare([each for tier in policy.tiers for each in tier.deployments]))
 
 
 def show(args: argparse.Namespace) -> int:
