@@ -16,7 +16,7 @@ from routed_agents.errors import ConfigurationError, PolicyError, StepError, Ste
 from routed_agents.guards import Conditions, PolicyFloor, Verdict, named
 from routed_agents.ledger import Ledger, cost_of
 from routed_agents.policy import Policy
-from routed_agents.pricing import Prices, Usage
+from routed_agents.pricing import Cost, Prices, Usage
 from routed_agents.router import RoutedCall, Router, decision_of, labels_from_context, labels_from_tags
 from routed_agents.state import EMPTY, ThreadState
 from routed_agents.steps import Step
@@ -458,6 +458,16 @@ def test_a_model_without_a_price_is_said_once_at_the_start(caplog: pytest.LogCap
     assert [record.getMessage() for record in caplog.records if "nobody-1" in record.getMessage()] == [
         'no price is known for model "nobody-1": its calls are recorded as unpriced; give one in a price file'
     ]
+
+
+def test_tiers_that_another_seller_serves_have_a_price_and_a_baseline(caplog: pytest.LogCaptureFixture) -> None:
+    tiers = Tiers.of({"cheap": "openrouter:anthropic/claude-haiku-4.5", "strong": "openrouter:anthropic/claude-opus-4.7"})
+    call = router(Policy(tiers=tiers), prices=Prices()).step(step())
+
+    run(call, reply("anthropic/claude-haiku-4.5"))
+
+    [entry] = call.entries
+    assert (entry.cost, entry.baseline_pico, caplog.records) == (Cost(input=10**8, output=5 * 10**7), 975_000_000, [])
 
 
 # ---- our own trouble

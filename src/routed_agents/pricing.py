@@ -350,9 +350,9 @@ def provider_of(model: str, provider: str | None = None) -> tuple[str | None, st
     return None, model
 
 
-def _sets_prices(provider: str | None) -> bool:
-    """Whether a provider has prices of its own; a gateway passes on those of others, and many speak in Anthropic's or OpenAI's format."""
-    return PROVIDERS.get((provider or "").lower(), "openai") not in ("anthropic", "openai")
+def seller_of(provider: str | None) -> str | None:
+    """A provider by the name its prices go by; None for a gateway, which passes on those of others, and where nothing is known."""
+    return PROVIDERS.get((provider or "").lower())
 
 
 def bare_name(model: str) -> str:
@@ -426,7 +426,8 @@ class Prices:
             return self.card(deployment.priced_as, at=at)
         seller, model = deployment.provider, served or deployment.model
         found = self.card(model, provider=seller, at=at)
-        return self.card(model, at=at) if found is None and not _sets_prices(seller) else found
+        passed_on = found is None and seller_of(seller) in (None, "anthropic", "openai")  # many speak in the format of those two
+        return self.card(model, at=at) if passed_on else found
 
     def prepare(self, deployments: Iterable[Deployment]) -> tuple[str, ...]:
         """Look the deployments' models up now, so that no call waits for it; returns those without a price."""

@@ -30,7 +30,7 @@ from routed_agents.judged_replies import Judge
 from routed_agents.judging import Consultation, deployment_of, simulated
 from routed_agents.ledger import Entry, Ledger
 from routed_agents.policy import MODES, TRUSTED, Mode, Policy
-from routed_agents.pricing import Cost, Prices, Usage, served_model_of, usage_of
+from routed_agents.pricing import Cost, Prices, Usage, seller_of, served_model_of, usage_of
 from routed_agents.questions import Opinion
 from routed_agents.state import EMPTY, MemoryStateStore, StateStore, ThreadState, lineage_key, release_of
 from routed_agents.steps import Resumed, Step, carried_stamp, check_step, field_of, new_id, text_of
@@ -239,6 +239,7 @@ class Router:
         *,
         model: str,
         reply: object,
+        provider: str | None = None,
         usage: Usage | None = None,
         step: Step | None = None,
         decision: Decision | None = None,
@@ -253,13 +254,11 @@ class Router:
     ) -> Entry:
         """Record a call somebody else made and chose the model of: it is priced, never routed.
 
-        `usage` is given where the reply doesn't hold it, as after a stream that was broken off.
+        `usage` is given where the reply doesn't hold it, as after a stream that was broken off, and `provider` where it is known who
+        was called, by LangChain's name or ours.
         """
         rank = self.policy.tiers.rank_of_model(model)
         tier = self.policy.tiers[rank] if rank is not None else None
-        deployment = (
-            next((each for each in tier.deployments if each.model == model), tier.deployments[0]) if tier else Deployment.parse(model)
-        )
         watched = RoutedCall(
             router=self,
             step=step if step is not None else Step(id=decision.id if decision else new_id(), messages=()),
@@ -276,7 +275,7 @@ class Router:
             decision=decision,
             model=model,
             tier=tier,
-            deployment=deployment,
+            deployment=_called(tier, model, provider),
             reply=reply,
             usage=usage,
             started_ns=started_ns,
@@ -1194,6 +1193,15 @@ def decision_of(message: object) -> dict[str, Any] | None:
 NOTHING_SPECIAL: Final = Conditions()
 UNKNOWN_TIER: Final = Tier(name="unrouted", rank=0, deployments=(Deployment(model=""),))
 """Stands for the tier of a watched call whose model is in none of the policy's tiers."""
+
+
+def _called(tier: Tier | None, model: str, provider: str | None) -> Deployment:
+    """Where a watched call went: to a deployment of its tier, or to another seller of that model."""
+    seller = seller_of(provider)
+    own = [each for each in (tier.deployments if tier is not None else ()) if seller in (None, seller_of(each.provider))]
+    if own:
+        return next((each for each in own if each.model == model), own[0])
+    return Deployment(model=model, provider=provider) if seller is not None else Deployment.parse(model)
 
 
 def _now() -> Conditions:

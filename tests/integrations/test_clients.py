@@ -746,6 +746,15 @@ def test_beta_messages_are_watched(claude):
     assert claude.story == [("cheap", "watched")]
 
 
+def test_a_watched_call_is_priced_as_the_clients_provider_sells_it():
+    policy = Policy(tiers=Tiers.of({"only": "bedrock:claude-opus-5-5"}))
+    desk = Desk("anthropic", "sync", policy, answering(message()), provider="bedrock")
+    desk.client.messages.create(model=HAIKU, **SENT)
+    [entry] = desk.books.entries
+    usage = Usage(input=10, output=2)
+    assert (entry.provider, entry.cost) == ("bedrock", Prices().price(HAIKU, usage, provider="bedrock"))
+
+
 # ---- what is refused ----------------------------------------------------------------------------------------------------
 
 BATCH = [{"custom_id": "a", "params": {"model": "auto", **SENT}}]

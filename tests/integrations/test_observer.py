@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+from decimal import Decimal
 from typing import Annotated, Any
 
 import pytest
@@ -93,6 +94,23 @@ def test_a_model_in_none_of_the_tiers_bypasses_the_policy_and_is_counted(books):
     observed(plain_graph(scripted("claude-sonnet-4-6", "yes")), books.router).invoke(ASKED)
     [entry] = books.entries
     assert (entry.tier, entry.cost.total_pico > 0, books.counted("routed_agents.bypassing")) == ("unrouted", True, 1)
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "tier", "dollars"),
+    [
+        ("groq", "llama-3.3-70b-versatile", "unrouted", "0.59"),
+        ("openrouter", "anthropic/claude-opus-5.5", "strong", "4"),
+        ("azure", "gpt-4o", "unrouted", "2.50"),
+        ("ollama", "mistral-nemo", "unrouted", None),
+    ],
+)
+def test_a_plain_model_is_priced_as_its_provider_sells_it(provider, model, tier, dollars, books):
+    counted = {"input_tokens": 1_000_000, "output_tokens": 0, "total_tokens": 1_000_000}
+    said = AIMessage("yes", usage_metadata=counted, response_metadata={"model_name": model, "model_provider": provider})
+    observed(plain_graph(ScriptedChatModel(model_name=model, provider=provider, replies=[said])), books.router).invoke(ASKED)
+    [entry] = books.entries
+    assert (entry.provider, entry.tier, entry.cost and entry.cost.usd) == (provider, tier, dollars and Decimal(dollars))
 
 
 @pytest.mark.parametrize(("config", "tier"), [({}, "cheap"), (HARD, "strong")])

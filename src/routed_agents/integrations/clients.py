@@ -47,6 +47,7 @@ from routed_agents.integrations.sdk_proxies import AsyncProxy, Desk, Proxy, Sync
 from routed_agents.integrations.sdk_requests import About
 from routed_agents.integrations.sdk_surface import NOT_ROUTED, UNSEEN, Family
 from routed_agents.policy import Policy
+from routed_agents.pricing import seller_of
 from routed_agents.router import Router
 from routed_agents.tiers import Deployment, Tiers
 
@@ -151,7 +152,9 @@ def _routed(
     sdk: Any = object.__getattribute__(client, "_sdk") if issubclass(type(client), Proxy) else client
     if not any(kind.__module__.partition(".")[0] == family for kind in type(sdk).__mro__) or not hasattr(sdk, "post"):
         raise ConfigurationError(f"routed_{family} was given {type(sdk).__name__}; wanted a client of the {family} SDK")
-    providers = _providers_of(family, sdk, provider)
+    hosts = _hosts(sdk, provider)
+    own = () if provider is not None else (family,)
+    providers = frozenset({None, *own, *hosts})  # a deployment that names none is taken at its word
     main = Router.of(given) if given is not None else Router(Policy.default(tiers=PRESETS[family]))
     others = {
         name: each if isinstance(each, Router) else main.replace(policy=each if isinstance(each, Policy) else Router.of(each).policy)
@@ -161,18 +164,19 @@ def _routed(
         family=family,
         router=_reachable(main, family, providers),
         named={name: _reachable(each, family, providers) for name, each in others.items()},
+        provider=hosts[0] if len({seller_of(each) for each in hosts}) == 1 else None,
         **options,
     )
     kind = AsyncProxy if inspect.iscoroutinefunction(cast("Any", type(sdk)).post) else SyncProxy
     return cast("Client", kind(sdk, desk, About()))
 
 
-def _providers_of(family: Family, sdk: object, named: str | Sequence[str] | None) -> frozenset[str | None]:
-    """The providers whose tiers a client can call; a deployment that names none is taken at its word."""
+def _hosts(sdk: object, named: str | Sequence[str] | None) -> tuple[str, ...]:
+    """The providers a client talks to, as the caller or its class names them; none where it is its family's own."""
     if named is not None:
-        return frozenset({None, *((named,) if isinstance(named, str) else named)})
+        return (named,) if isinstance(named, str) else tuple(named)
     kind = type(sdk).__name__
-    return frozenset({None, family, *next((names for part, names in OTHER_HOSTS if part in kind), ())})
+    return next((names for part, names in OTHER_HOSTS if part in kind), ())
 
 
 def _reachable(router: Router, family: Family, providers: frozenset[str | None]) -> Router:

@@ -209,6 +209,7 @@ class CostObserver(BaseCallbackHandler):
         )
         self.router.watch(
             model=seen.model,
+            provider=seen.metadata.get("ls_provider"),
             reply=message,
             step=step,
             decision=decision,

@@ -52,6 +52,8 @@ class Request:
     router: Router
     writers: Writers
     streamed: bool
+    provider: str | None
+    """Who is called, where the client tells."""
     quiet_usage: bool
     """The caller did not ask for a stream's usage; we did."""
 
@@ -203,6 +205,7 @@ class Watching:
                 usage = usage_so_far(gathered, request.router.decide(self._step).features.tokens if self._step is not None else 0)
             request.router.watch(
                 model=request.model,
+                provider=request.provider,
                 reply=reply,
                 usage=usage,
                 step=self._step,
@@ -253,8 +256,9 @@ class WatchedPassing:
 class BatchResults:
     """One batch's results, each written down the first time it is read through this client."""
 
-    def __init__(self, router: Router, path: str, known: dict[str, int]) -> None:
+    def __init__(self, router: Router, path: str, known: dict[str, int], provider: str | None) -> None:
         self._router = router
+        self._provider = provider
         self._known = known
         self._path = path
         self._read = 0
@@ -272,6 +276,7 @@ class BatchResults:
             usage = usage_of(message)
             self._router.watch(
                 model=str(field_of(message, "model")),
+                provider=self._provider,
                 reply=message,
                 usage=None if usage is None else replace(usage, batch=True),
                 thread=said.thread,

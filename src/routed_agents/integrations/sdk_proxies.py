@@ -39,6 +39,8 @@ class Desk:
     family: Family
     router: Router
     named: Mapping[str, Router] = field(default_factory=dict[str, Router])
+    provider: str | None = None
+    """Who is called, where the client's class or the caller tells."""
     buffer: bool = False
     sdk_span: bool = True
     ask_usage: bool = False
@@ -168,6 +170,7 @@ class Proxy:
             router=desk.router if asked is None else desk.router_for(asked),
             writers=desk.writers,
             streamed=streamed,
+            provider=desk.provider,
             quiet_usage=quiet,
         )
 
@@ -425,7 +428,7 @@ def results_of(desk: Desk, path: str, given: Mapping[str, Any]) -> BatchResults 
     raw = raw_mode(cast("Mapping[str, Any]", given.get("options") or {}))
     if desk.family != "anthropic" or raw is not None or "/messages/batches/" not in path:
         return None
-    return BatchResults(desk.router, path, desk.batches) if path.partition("?")[0].endswith("/results") else None
+    return BatchResults(desk.router, path, desk.batches, desk.provider) if path.partition("?")[0].endswith("/results") else None
 
 
 def each_noted(results: BatchResults, found: Any, said: About) -> Iterator[Any]:
