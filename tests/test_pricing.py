@@ -342,6 +342,39 @@ def test_own_prices_come_before_the_table() -> None:
     assert usd("anthropic:claude-opus-4-7", Usage(input=10**6, cache_read=10**6), prices=prices) == Decimal("4.4")
 
 
+@pytest.mark.parametrize(
+    ("row", "more", "asked", "served", "dollars"),
+    [
+        ("gpt-4o", {}, "openai:gpt-4o", "gpt-4o", "0.40"),
+        ("gpt-4o", {}, "openai:gpt-4o", "gpt-4o-2024-08-06", "0.40"),
+        ("gpt-4o", {}, "openai:gpt-4o-2024-05-13", "gpt-4o-2024-05-13", "5"),
+        ("gpt-4o", {"any_date": True}, "openai:gpt-4o-2024-05-13", "gpt-4o-2024-05-13", "0.40"),
+        ("gpt-4o", {}, "openai:gpt-4o", "gpt-4o-mini", "0.15"),
+        ("gpt-4o", {}, "gpt-4o", "gpt-4o-2024-08-06", "0.40"),
+        ("openai:gpt-4o", {}, "openai:gpt-4o", "gpt-4o-2024-08-06", "0.40"),
+        ("openai:gpt-4o", {"any_date": True}, "openai:gpt-4o-2024-08-06", "gpt-4o-2024-08-06", "0.40"),
+        ("openai:gpt-4o", {}, "azure_openai:gpt-4o", "gpt-4o-2024-08-06", "2.50"),
+        ("azure_openai:gpt-4o", {}, "azure_ai:gpt-4o", "gpt-4o-2024-08-06", "0.40"),
+        ("litellm:gpt-4o", {}, "litellm:gpt-4o", "gpt-4o", "0.40"),
+        ("ollama:llama3", {}, "ollama:llama3", "llama3", "0.40"),
+        ("llama3", {}, "ollama:llama3", "llama3", "0.40"),
+    ],
+)
+def test_own_prices_hold_for_the_model_asked_for_whatever_release_of_it_answers(
+    row: str, more: dict[str, Any], asked: str, served: str, dollars: str
+) -> None:
+    card = Prices({row: {"input": "0.40", "output": "2", **more}}).sold(Deployment.parse(asked), served, at=NOW)
+    assert card is not None
+    assert card.prompt_rate == Decimal(dollars) * 10**6
+
+
+def test_a_row_for_the_release_comes_before_the_one_for_its_model() -> None:
+    prices = Prices({"gpt-4o": {"input": 1, "output": 2}, "gpt-4o-2024-08-06": {"input": 3, "output": 4}})
+    card = prices.sold(Deployment.parse("openai:gpt-4o"), "gpt-4o-2024-08-06", at=NOW)
+    assert card is not None
+    assert card.prompt_rate == 3 * 10**6
+
+
 def test_a_cache_rate_not_given_costs_what_input_costs() -> None:
     prices = Prices({"mine": {"input": "1", "output": "2"}})
     assert usd("mine", Usage(cache_read=10**6, cache_write_1h=10**6), prices=prices) == Decimal(2)

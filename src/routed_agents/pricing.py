@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, cast
 
 from routed_agents.errors import ConfigurationError
 from routed_agents.steps import field_of
+from routed_agents.tiers import same_model
 
 if TYPE_CHECKING:
     from routed_agents.tiers import Deployment, Tier
@@ -372,7 +373,9 @@ class Prices:
 
     Args:
         override: own prices, as a mapping from model name to a row, or the path of a TOML file of `[[price]]` rows like
-            the project's `prices.toml`; USD per million tokens.
+            the project's `prices.toml`; USD per million tokens. A name with its provider (`"openai:gpt-4o"`) holds for that
+            provider alone. The price of a model that was asked for holds where the reply names a dated release of it; with
+            `any_date` it holds for releases asked for by name, too.
         snapshot: whether genai-prices may be asked.
 
     >>> mine = Prices({"my-model": {"input": "0.20", "output": "1.00"}})
@@ -424,10 +427,25 @@ class Prices:
         """
         if deployment.priced_as:
             return self.card(deployment.priced_as, at=at)
-        seller, model = deployment.provider, served or deployment.model
+        seller, model = deployment.provider, self._name_of(deployment, served)
         found = self.card(model, provider=seller, at=at)
         passed_on = found is None and seller_of(seller) in (None, "anthropic", "openai")  # many speak in the format of those two
         return self.card(model, at=at) if passed_on else found
+
+    def _name_of(self, deployment: Deployment, served: str | None) -> str:
+        """The model to price: the one served, unless it is a release of the one asked for and the user has a price for that alone."""
+        asked, seller = deployment.model, deployment.provider
+        if served is None:
+            return asked
+        if (
+            self._own.rows
+            and served != asked
+            and same_model(served, asked)
+            and not self._mine(served, seller)
+            and self._mine(asked, seller)
+        ):
+            return asked
+        return served
 
     def prepare(self, deployments: Iterable[Deployment]) -> tuple[str, ...]:
         """Look the deployments' models up now, so that no call waits for it; returns those without a price."""
@@ -443,13 +461,11 @@ class Prices:
         return found
 
     def _find(self, model: str, provider: str | None) -> _Dated | None:
-        if own := self._own.get(model):
+        if own := self._mine(model, provider):
             return own
         seller, name = provider_of(model, provider)
         if not name.isprintable() or name.startswith("arn:"):  # an ARN names a profile, not a model
             return None
-        if own := self._own.get(name):
-            return own
         listed = _project_prices()
         if seller in (None, "anthropic", "openai"):
             found = listed.get(name)
@@ -459,6 +475,16 @@ class Prices:
             if found is not None and seller in (None, found.provider):
                 return found
         return _snapshot_prices(seller, name) if self._snapshot else None
+
+    def _mine(self, model: str, provider: str | None) -> _Schedule | None:
+        """The user's own row of a model, by any of its names, or one for all releases of it."""
+        if not self._own.rows:
+            return None
+        seller, name = provider_of(model, provider)
+        if own := next((own for each in (f"{seller}:{name}", model, name) if (own := self._own.get(each))), None):
+            return own
+        name = RELEASE.sub("", name)
+        return next((own for each in (f"{seller}:{name}", name) if (own := self._own.get(each)) and own.any_date), None)
 
 
 # ---- rows and cards ---------------------------------------------------------------------------------------------------
@@ -564,7 +590,13 @@ def _own_prices(override: Mapping[str, Mapping[str, object]] | str | Path | None
             raise ConfigurationError(f"price file {override} cannot be read: {error}; give the path of a TOML file") from error
         book = _book(text, str(override))
     book.check()
-    return book
+    return replace(book, rows={_own_name(name): rows for name, rows in book.rows.items()} | dict(book.rows))
+
+
+def _own_name(name: str) -> str:
+    """An own row's name with its provider's as prices go by: "azure_openai:gpt-4o" is "azure:gpt-4o"."""
+    provider, colon, model = name.partition(":")
+    return f"{PROVIDERS.get(provider.lower(), provider)}:{model}" if colon else name
 
 
 def _book(text: str, where: str) -> _Book:
