@@ -15,7 +15,7 @@ from langchain_core.callbacks import BaseCallbackHandler, CallbackManager
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_openai import ChatOpenAI
 
-from routed_agents import Policy, RoutedChatModel
+from routed_agents import CostObserver, Policy, RoutedChatModel
 from routed_agents.pricing import Usage, usage_of
 from routed_agents.testing import ScriptedChatModel
 
@@ -139,6 +139,33 @@ def test_a_stream_of_claude_is_booked_like_the_whole_reply(how: str, told: dict[
     STREAMS[how](routed(streamed, claude))
     (wanted,), (entry,) = invoked.entries, streamed.entries
     assert (entry.usage, entry.cost) == (wanted.usage, wanted.cost)
+
+
+LONG = SystemMessage([{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral", "ttl": "1h"}}])
+SHORT = SystemMessage([{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}])
+WROTE_LONG = {**COUNTED, "cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 3000}}
+WROTE_SHORT = {**COUNTED, "cache_creation": {"ephemeral_5m_input_tokens": 3000, "ephemeral_1h_input_tokens": 0}}
+
+
+@pytest.mark.parametrize(
+    ("asked", "system", "told"),
+    [
+        ({}, LONG, WROTE_LONG),
+        ({}, SHORT, WROTE_SHORT),
+        ({"inference_geo": "us"}, SHORT, {**WROTE_SHORT, "inference_geo": "us"}),
+        ({"model_kwargs": {"speed": "fast"}}, LONG, {**WROTE_LONG, "speed": "fast"}),
+    ],
+)
+def test_a_watched_stream_of_claude_is_booked_as_it_was_asked_for(
+    asked: dict[str, Any], system: SystemMessage, told: dict[str, Any], claude: Anthropic
+) -> None:
+    claude.usage = {**told, "server_tool_use": None}
+    model = ChatAnthropic(model=OPUS, base_url=claude.url, api_key="x", max_tokens=256, max_retries=0, **asked)
+    prompt, invoked, streamed = [system, HumanMessage(EASY)], Books(Policy.default()), Books(Policy.default())
+    model.invoke(prompt, {"callbacks": [CostObserver(invoked.router)]})
+    list(model.stream(prompt, {"callbacks": [CostObserver(streamed.router)]}))
+    (wanted,), (entry,) = invoked.entries, streamed.entries
+    assert (entry.cost, entry.usage.source, wanted.usage.source) == (wanted.cost, "estimated", "reported")
 
 
 def test_a_held_back_stream_of_claude_is_booked_like_the_whole_reply(claude: Anthropic, books: Books) -> None:

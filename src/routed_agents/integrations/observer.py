@@ -19,9 +19,10 @@ from typing_extensions import override
 
 from routed_agents.integrations.models import QUIET
 from routed_agents.integrations.position import position_of
+from routed_agents.integrations.telling import usage_as_asked
 from routed_agents.policy import Policy
 from routed_agents.router import Router, labels_from_tags
-from routed_agents.steps import Step
+from routed_agents.steps import Step, field_of
 
 MARK: Final = "routed_agents_tier"
 """Metadata on the run of a routed attempt, so that an observer doesn't count it again."""
@@ -55,6 +56,7 @@ class _Watched:
 
     model: str
     messages: Sequence[BaseMessage]
+    asked: Sequence[Mapping[str, Any]]
     metadata: Mapping[str, Any]
     tags: Sequence[str]
     started_ns: int
@@ -83,6 +85,9 @@ class CostObserver(BaseCallbackHandler):
 
     Pass it once, and it sees every model call below: `graph.compile().with_config(callbacks=[CostObserver(router)])`. It never chooses
     a model; calls made through `RoutedChatModel` are left alone, for they keep their own books.
+
+    The chunks of a ChatAnthropic stream leave out how it was served (retention of cache writes, speed, service tier, region): it is
+    priced as it was asked for, as an estimate.
     """
 
     run_inline = True
@@ -160,6 +165,9 @@ class CostObserver(BaseCallbackHandler):
         self._open[run_id] = _Watched(
             model=str(model),
             messages=messages[0] if messages else (),
+            asked=[
+                each for each in (parameters, parameters.get("model_kwargs"), field_of(serialized, "kwargs")) if isinstance(each, Mapping)
+            ],
             metadata=known,
             tags=tags or (),
             started_ns=time.time_ns(),
@@ -211,6 +219,7 @@ class CostObserver(BaseCallbackHandler):
             model=seen.model,
             provider=seen.metadata.get("ls_provider"),
             reply=message,
+            usage=usage_as_asked(message, seen.messages, seen.asked) if message is not None and error is None else None,
             step=step,
             decision=decision,
             thread=position.thread,

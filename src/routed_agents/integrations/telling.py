@@ -1,20 +1,27 @@
-"""What the events of a ChatAnthropic stream tell about its price: its chunks leave out retention, speed, service tier and region."""
+"""What a ChatAnthropic stream costs, which its chunks don't tell: they leave out retention, speed, service tier and region.
+
+Its events tell it; where nobody could listen to them, the request says what was asked for.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
+from dataclasses import replace
 from functools import cache
 from typing import Any, Final, cast
 
 from langchain_core.messages import AIMessageChunk, BaseMessage
 
+from routed_agents.integrations.caching import KEY
 from routed_agents.pricing import Usage, usage_of
 from routed_agents.steps import content_of, field_of
 
 CHUNKS: Final = "_make_message_chunk_from_anthropic_event"
 """Where langchain-anthropic (1.7.7) turns each event of a stream into a chunk."""
 CLIENTS: Final = ("_client", "_async_client")
+TYPES: Final = ("anthropic-chat", "anthropic-bedrock-chat", "anthropic-chat-vertexai")
+"""What LangChain calls chat models with such chunks."""
 
 
 class Telling:
@@ -55,6 +62,44 @@ class Telling:
             self._usage = _plain(field_of(event.message, "usage"))
         elif event.type == "message_delta":
             self._usage.update({name: value for name, value in _plain(event.usage).items() if value is not None})
+
+
+def usage_as_asked(message: BaseMessage, messages: Sequence[BaseMessage], asked: Sequence[Mapping[str, Any]]) -> Usage | None:
+    """The usage of a ChatAnthropic stream of which only chunks are known, served the way it was asked for.
+
+    It is an estimate: who asked for nothing may have been served otherwise. Writes to the cache are taken for the longest retention
+    asked for. None for any other reply.
+
+    Args:
+        message: what came of the stream.
+        messages: the prompt.
+        asked: the call's parameters, those that count most first.
+    """
+    if _asked("_type", asked) not in TYPES or message.response_metadata.get("usage") is not None:
+        return None
+    usage = usage_of(message)
+    if usage is None or not usage.total:
+        return None
+    written = usage.cache_write_5m
+    if written and any(mark.get("ttl") == "1h" for mark in _marks([*[each.content for each in messages], *asked])):
+        usage = replace(usage, cache_write_5m=0, cache_write_1h=usage.cache_write_1h + written)
+    return replace(usage, speed=_asked("speed", asked), geo=_asked("inference_geo", asked), source="estimated")
+
+
+def _asked(name: str, asked: Sequence[Mapping[str, Any]]) -> str | None:
+    return next((value for each in asked if isinstance(value := each.get(name), str)), None)
+
+
+def _marks(thing: object) -> Iterator[Mapping[str, Any]]:
+    """The marks of what is to be cached, at any depth."""
+    if isinstance(thing, Mapping):
+        found = cast("Mapping[str, Any]", thing)
+        if isinstance(mark := found.get(KEY), Mapping):
+            yield cast("Mapping[str, Any]", mark)
+        thing = list(found.values())
+    if isinstance(thing, list):
+        for each in cast("list[object]", thing):
+            yield from _marks(each)
 
 
 def words_of(message: BaseMessage) -> str:
