@@ -89,6 +89,10 @@ class Usage:
         """The usage of a reply that was broken off: as reported, its output no less than what was seen of it, which is an estimate."""
         return self if self.output >= output else replace(self, output=output, source="estimated")
 
+    def kept_long(self) -> Usage:
+        """The same tokens, all that were written to a cache written with the long retention."""
+        return replace(self, cache_write_5m=0, cache_write_1h=self.cache_write_5m + self.cache_write_1h)
+
     def __add__(self, other: Usage) -> Usage:
         return Usage(
             input=self.input + other.input,

@@ -141,6 +141,31 @@ def test_a_stream_of_claude_is_booked_like_the_whole_reply(how: str, told: dict[
     assert (entry.usage, entry.cost) == (wanted.usage, wanted.cost)
 
 
+LONG_LIFE = {"prompt_cache_options": {"ttl": "12h"}}
+
+
+@pytest.mark.parametrize("how", ["invoke", "stream"])
+@pytest.mark.parametrize("watched", [False, True], ids=["routed", "watched"])
+@pytest.mark.parametrize(
+    ("asked", "short", "long"), [(LONG_LIFE, 0, 3000), ({}, 3000, 0), ({"prompt_cache_options": {"ttl": "30m"}}, 3000, 0)]
+)
+def test_what_openai_is_asked_to_keep_for_12_hours_is_booked_so(
+    asked: dict[str, Any], short: int, long: int, watched: bool, how: str, books: Books
+) -> None:
+    counted = {"input_tokens": 4000, "output_tokens": 5, "total_tokens": 4005, "input_token_details": {"cache_creation": 3000}}
+    told = {"model_name": "gpt-6-luna", "model_provider": "openai"}
+    plain = ScriptedChatModel(
+        model_name="gpt-6-luna",
+        provider="openai",
+        replies=lambda _: AIMessage("yes", usage_metadata=counted, response_metadata=told),
+    )
+    model: Any = plain if watched else RoutedChatModel(cheap=plain, strong=plain, router=books.router)
+    config = {**CHEAP, "callbacks": [CostObserver(books.router)] if watched else []}
+    model.invoke(EASY, config, **asked) if how == "invoke" else list(model.stream(EASY, config, **asked))
+    (entry,) = books.entries
+    assert (entry.usage.cache_write_5m, entry.usage.cache_write_1h, entry.usage.source) == (short, long, "reported")
+
+
 LONG = SystemMessage([{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral", "ttl": "1h"}}])
 SHORT = SystemMessage([{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}])
 WROTE_LONG = {**COUNTED, "cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 3000}}

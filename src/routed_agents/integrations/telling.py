@@ -1,6 +1,6 @@
-"""What a ChatAnthropic stream costs, which its chunks don't tell: they leave out retention, speed, service tier and region.
+"""What LangChain's messages leave out of a call's price: how a ChatAnthropic stream was served, how long OpenAI keeps its cache writes.
 
-Its events tell it; where nobody could listen to them, the request says what was asked for.
+The events of the stream tell the first; where nobody could listen to them, and for the second, the request says what was asked for.
 """
 
 from __future__ import annotations
@@ -25,11 +25,16 @@ TYPES: Final = ("anthropic-chat", "anthropic-bedrock-chat", "anthropic-chat-vert
 
 
 class Telling:
-    """Listens to the events of one call's stream, if it becomes one; a call that is not streamed tells nothing here."""
+    """Listens to the events of one call's stream, if it becomes one; a call that is not streamed tells nothing here.
 
-    __slots__ = ("_usage",)
+    Args:
+        asked: the call's parameters, those that count most first.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_asked", "_usage")
+
+    def __init__(self, asked: Sequence[Mapping[str, Any]] = ()) -> None:
+        self._asked = asked
         self._usage: dict[str, Any] = {}
 
     def heard_by(self, model: Any) -> Any:
@@ -50,12 +55,14 @@ class Telling:
         return listening
 
     def usage(self, message: object = None) -> Usage | None:
-        """The usage that was told so far; None when nothing was.
+        """The usage that was told so far, or asked to be kept long; None where the message tells as much.
 
         Args:
             message: what came of the reply, whose searches count where the end of the stream did not come.
         """
-        return usage_of({"usage": self._usage, "content": content_of(message)}) if self._usage else None
+        if self._usage:
+            return usage_of({"usage": self._usage, "content": content_of(message)})
+        return _kept_long(message, self._asked)
 
     def _hear(self, event: Any) -> None:
         if event.type == "message_start":
@@ -65,10 +72,10 @@ class Telling:
 
 
 def usage_as_asked(message: BaseMessage, messages: Sequence[BaseMessage], asked: Sequence[Mapping[str, Any]]) -> Usage | None:
-    """The usage of a ChatAnthropic stream of which only chunks are known, served the way it was asked for.
+    """The usage of a call whose message alone is known, served the way it was asked for; None where the message tells as much.
 
-    It is an estimate: who asked for nothing may have been served otherwise. Writes to the cache are taken for the longest retention
-    asked for. None for any other reply.
+    For a ChatAnthropic stream it is an estimate: who asked for nothing may have been served otherwise, and writes to the cache are taken
+    for the longest retention asked for.
 
     Args:
         message: what came of the stream.
@@ -76,14 +83,20 @@ def usage_as_asked(message: BaseMessage, messages: Sequence[BaseMessage], asked:
         asked: the call's parameters, those that count most first.
     """
     if _asked("_type", asked) not in TYPES or message.response_metadata.get("usage") is not None:
-        return None
+        return _kept_long(message, asked)
     usage = usage_of(message)
     if usage is None or not usage.total:
         return None
-    written = usage.cache_write_5m
-    if written and any(mark.get("ttl") == "1h" for mark in _marks([*[each.content for each in messages], *asked])):
-        usage = replace(usage, cache_write_5m=0, cache_write_1h=usage.cache_write_1h + written)
+    if usage.cache_write_5m and any(mark.get("ttl") == "1h" for mark in _marks([*[each.content for each in messages], *asked])):
+        usage = usage.kept_long()
     return replace(usage, speed=_asked("speed", asked), geo=_asked("inference_geo", asked), source="estimated")
+
+
+def _kept_long(message: object, asked: Sequence[Mapping[str, Any]]) -> Usage | None:
+    """The usage of a call to OpenAI that asked for the long retention, which holds for all it writes to the cache; None for any other."""
+    options = next((options for each in asked if (options := each.get("prompt_cache_options")) is not None), None)
+    usage = usage_of(message) if field_of(options, "ttl") == "12h" else None
+    return usage.kept_long() if usage is not None else None
 
 
 def _asked(name: str, asked: Sequence[Mapping[str, Any]]) -> str | None:
