@@ -646,6 +646,31 @@ def test_a_count_that_is_no_number_of_tokens_makes_the_usage_unknown(count: obje
     assert [usage_of(reply) for reply in replies_counting(count)] == [None] * 7
 
 
+@pytest.mark.parametrize("usage", [{"prompt_tokens": 100}, {"input_tokens": 100}, {"input_tokens": 100, "output_tokens": None}])
+def test_a_report_without_its_output_makes_the_usage_unknown(usage: dict[str, Any]) -> None:
+    assert usage_of({"usage": usage}) is None
+
+
+@pytest.mark.parametrize(
+    ("usage", "read"),
+    [
+        ({"prompt_tokens": 100, "completion_tokens": None, "total_tokens": 2100}, Usage(input=100, output=2000)),
+        ({"prompt_tokens": 100, "total_tokens": 100}, Usage(input=100)),
+        ({"output_tokens": 5, "total_tokens": 105}, Usage(input=100, output=5)),
+        ({"prompt_tokens": 100, "completion_tokens": 5, "total_tokens": 2105}, Usage(input=100, output=2005, source="estimated")),
+        ({"input_tokens": 100, "output_tokens": 5, "total_tokens": 2105}, Usage(input=100, output=2005, source="estimated")),
+        ({"prompt_tokens": 100, "completion_tokens": 5, "total_tokens": 0}, Usage(input=100, output=5)),
+    ],
+)
+def test_what_a_report_leaves_out_its_total_tells(usage: dict[str, Any], read: Usage) -> None:
+    assert usage_of({"usage": usage}) == read
+
+
+def test_what_langchain_leaves_out_its_total_tells() -> None:
+    thought = AIMessage("hi", usage_metadata={"input_tokens": 100, "output_tokens": 5, "total_tokens": 2105})
+    assert usage_of(thought) == Usage(input=100, output=2005, source="estimated")
+
+
 def test_a_whole_number_with_a_point_is_a_count() -> None:
     assert [usage.input for usage in map(usage_of, replies_counting(10.0)) if usage] == [10] * 6 + [17]
 

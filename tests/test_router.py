@@ -553,6 +553,27 @@ def test_a_call_that_reports_no_usage_is_estimated_and_says_so() -> None:
     assert call.entries[0].usage.source == "estimated"
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"content": "word " * 2000},
+        {
+            "content": None,
+            "tool_calls": [{"id": "1", "type": "function", "function": {"name": "w", "arguments": f'{{"a": "{"word " * 2000}"}}'}}],
+        },
+    ],
+    ids=["words", "tool call"],
+)
+def test_a_completion_that_leaves_out_its_output_is_estimated_from_what_it_says(said: dict[str, Any]) -> None:
+    call = router().step(step())
+    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", **said}}
+
+    run(call, {"object": "chat.completion", "model": "claude-haiku-5-5", "choices": [choice], "usage": {"prompt_tokens": 100}})
+
+    usage = call.entries[0].usage
+    assert (usage.source, usage.output >= 2000, usage.input > 0) == ("estimated", True, True)
+
+
 def test_a_floor_sees_labels_given_outright() -> None:
     policy = Policy.default(tiers="embedded").replace(floors=[PolicyFloor(tier="strong", metadata=(("team", "legal"),))])
 

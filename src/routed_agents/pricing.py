@@ -925,7 +925,7 @@ def _from_langchain(message: object, counted: Mapping[str, object], metadata: ob
         prompt, output = counted.get("input_tokens"), counted.get("output_tokens")  # nothing but two counts: nothing else to look for
         if type(prompt) is int and type(output) is int and prompt >= 0 and output >= 0 and (prompt or output):
             content = field_of(message, "content")
-            if type(content) is str:
+            if type(content) is str and counted.get("total_tokens") in (None, prompt + output):
                 return Usage(input=prompt, output=output)
     metadata = cast("object", metadata)
     raw = field_of(metadata, "usage")
@@ -940,11 +940,12 @@ def _from_langchain(message: object, counted: Mapping[str, object], metadata: ob
     short = _count(given, "ephemeral_5m_input_tokens") + _count(given, f"{mark}cache_creation")
     return _known(
         _disjoint(
-            prompt=_count(counted, "input_tokens"),
+            prompt=_told(counted, "input_tokens"),
             cache_read=_count(given, f"{mark}cache_read"),
             short=short,
             long=long,
-            output=_count(counted, "output_tokens"),
+            output=_told(counted, "output_tokens"),
+            total=_told(counted, "total_tokens"),
             reasoning=_count(taken, f"{mark}reasoning"),
             other=_count(given, "audio") + _count(taken, "audio"),
             searches=_searches(field_of(message, "content")),
@@ -958,10 +959,11 @@ def _from_raw(reply: object, raw: object) -> Usage:
     if _has(raw, "prompt_tokens"):
         given, taken = field_of(raw, "prompt_tokens_details"), field_of(raw, "completion_tokens_details")
         return _disjoint(
-            prompt=_count(raw, "prompt_tokens"),
+            prompt=_told(raw, "prompt_tokens"),
             cache_read=_count(given, "cached_tokens"),
             short=_count(given, "cache_write_tokens"),
-            output=_count(raw, "completion_tokens"),
+            output=_told(raw, "completion_tokens"),
+            total=_told(raw, "total_tokens"),
             reasoning=_count(taken, "reasoning_tokens"),
             other=_count(given, "audio_tokens") + _count(taken, "audio_tokens"),
             tier=tier,
@@ -972,11 +974,12 @@ def _from_raw(reply: object, raw: object) -> Usage:
             return _from_langchain(None, cast("Mapping[str, object]", raw), None) or Usage()
         long = _count(field_of(given, "cache_write_tokens_details"), "ttl_12h_tokens")
         return _disjoint(
-            prompt=_count(raw, "input_tokens"),
+            prompt=_told(raw, "input_tokens"),
             cache_read=_count(given, "cached_tokens"),
             short=_count(given, "cache_write_tokens") - long,
             long=long,
-            output=_count(raw, "output_tokens"),
+            output=_told(raw, "output_tokens"),
+            total=_told(raw, "total_tokens"),
             reasoning=_count(taken, "reasoning_tokens"),
             searches=_searches(field_of(reply, "output")),
             tier=tier,
@@ -989,6 +992,8 @@ def _from_raw(reply: object, raw: object) -> Usage:
 
 def _from_anthropic(raw: object) -> Usage:
     tier = _text(field_of(raw, "service_tier"))
+    if not _has(raw, "output_tokens"):
+        raise _NoCount("output_tokens")
     usage = _anthropic_part(raw)
     other = 0
     iterations = field_of(raw, "iterations")
@@ -1030,30 +1035,44 @@ def _anthropic_part(raw: object) -> Usage:
 
 def _disjoint(
     *,
-    prompt: int,
+    prompt: int | None,
     cache_read: int,
     short: int,
-    output: int,
+    output: int | None,
+    total: int | None,
     reasoning: int,
     long: int = 0,
     other: int = 0,
     searches: int = 0,
     tier: str | None = None,
 ) -> Usage:
+    prompt, output = _completed(prompt, output, total)
     rest = prompt - cache_read - short - long
+    unsaid = max((total or 0) - prompt - output, 0) if rest >= 0 else 0  # Gemini's thoughts, in OpenAI's format
     return Usage(
         input=max(rest, 0),
         cache_read=cache_read,
         cache_write_5m=max(short, 0),
         cache_write_1h=long,
-        output=output,
+        output=output + unsaid,
         reasoning=reasoning,
         other=other,
         web_searches=searches,
-        source="reported" if rest >= 0 and short >= 0 else "estimated",  # a gateway whose total leaves out its caches
+        source="reported" if rest >= 0 and short >= 0 and not unsaid else "estimated",  # a gateway whose total leaves out its caches
         service_tier=None if tier == "batch" else tier,
         batch=tier == "batch",
     )
+
+
+def _completed(prompt: int | None, output: int | None, total: int | None) -> tuple[int, int]:
+    """Both sides of a report, of which the total tells the one that is missing."""
+    if prompt is not None and output is not None:
+        return prompt, output
+    known = prompt if prompt is not None else output
+    if known is None or total is None:
+        raise _NoCount("a side of the call")
+    rest = max(total - known, 0)
+    return (known, rest) if output is None else (rest, known)
 
 
 def _known(usage: Usage) -> Usage | None:
@@ -1090,9 +1109,13 @@ class _NoCount(ValueError):
 
 
 def _count(thing: object, name: str) -> int:
+    return _told(thing, name) or 0
+
+
+def _told(thing: object, name: str) -> int | None:
     value = field_of(thing, name)
     if value is None:
-        return 0
+        return None
     if isinstance(value, float) and value.is_integer():  # as some write whole numbers in JSON
         value = int(value)
     if isinstance(value, int) and value >= 0 and not isinstance(value, bool):

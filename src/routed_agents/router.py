@@ -33,7 +33,7 @@ from routed_agents.policy import MODES, TRUSTED, Mode, Policy
 from routed_agents.pricing import Cost, Prices, Usage, seller_of, served_model_of, usage_of
 from routed_agents.questions import Opinion
 from routed_agents.state import EMPTY, MemoryStateStore, StateStore, ThreadState, lineage_key, release_of
-from routed_agents.steps import Resumed, Step, carried_stamp, check_step, field_of, new_id, text_of
+from routed_agents.steps import Resumed, Step, carried_stamp, check_step, field_of, new_id
 from routed_agents.telemetry import LeafSpan, MadeBy, RouteSpan, Telemetry
 from routed_agents.tiers import Deployment, Tier, card, same_model
 
@@ -1084,7 +1084,7 @@ class Attempt:
         sent = self.outcome in ("abandoned", "accepted", "rejected") or self.error in ("timeout", "connection")
         if not sent or not decision:
             return Usage(source="missing")
-        text = text_of(self._reply) if self._reply is not None else ""
+        text = _words_in(self._reply) if self._reply is not None else ""
         return Usage(input=decision.features.tokens, output=upper_tokens(len(text), text[:400]), source="estimated")
 
 
@@ -1133,6 +1133,15 @@ def _usage_in(reply: object) -> Usage | None:
     except Exception as trouble:
         complain("the usage a reply reports cannot be read; it is estimated", trouble)
         return None
+
+
+def _words_in(reply: object) -> str:
+    """Everything a reply says, the tools it calls among it; nothing where it cannot be read, which was told when it was judged."""
+    try:
+        read = reply_of(reply)
+    except Exception:
+        return ""
+    return "".join([read.text, *[f"{call.name}{call.arguments}" for call in read.tool_calls]])
 
 
 def _failure_of(error: BaseException) -> Failure | None:
