@@ -613,6 +613,21 @@ def test_audio_tokens_make_a_call_unpriced() -> None:
     assert usd("gpt-6-sol", usage) is None
 
 
+@pytest.mark.parametrize("kind", ["file_search_call", "code_interpreter_call", "image_generation_call"])
+def test_a_hosted_tool_with_a_fee_makes_a_call_unpriced(kind: str) -> None:
+    counted = {"input_tokens": 100, "output_tokens": 50, "total_tokens": 150}
+    told = {"model_name": "gpt-6-sol", "model_provider": "openai"}
+    raw = {"object": "response", "output": [{"type": kind}], "usage": {**counted, "input_tokens_details": {}, "output_tokens_details": {}}}
+    message = AIMessage([{"type": kind}], usage_metadata=counted, response_metadata=told)  # type: ignore[arg-type]
+    v1 = AIMessage([{"type": "server_tool_call", "name": kind.removesuffix("_call"), "id": "1", "args": {}}], usage_metadata=counted)  # type: ignore[arg-type]
+    assert [usage and (usage.other, usd("gpt-6-sol", usage)) for usage in map(usage_of, (raw, message, v1))] == [(1, None)] * 3
+
+
+@pytest.mark.parametrize("name", ["gpt-4o-search-preview", "gpt-5-search-api", "openrouter:openai/gpt-4o-mini-search-preview"])
+def test_a_model_that_searches_in_every_call_for_a_fee_is_unpriced(name: str) -> None:
+    assert PRICES.card(name, at=NOW) is None
+
+
 def test_a_result_counts_each_prompt_once_however_many_choices_it_has() -> None:
     message = AIMessage("", usage_metadata={"input_tokens": 3, "output_tokens": 4, "total_tokens": 7})
     choices = [ChatGeneration(message=message), ChatGeneration(message=message)]

@@ -52,7 +52,8 @@ class Usage:
         cache_write_1h: prompt tokens written with its long retention (Anthropic 1 hour, OpenAI 12).
         output: reply tokens, reasoning included.
         reasoning: how many of `output` were reasoning; for information.
-        other: tokens no card here prices (audio, another model's share of the call); any make the call unpriced.
+        other: what no card here prices: tokens (audio, another model's share of the call) and calls of hosted tools with a fee of their
+            own (file search, code interpreter, image generation); any make the call unpriced.
         web_searches: searches the provider ran.
         source: whether the provider said so, somebody estimated it, or nothing is known.
         speed: "fast" and the like, as reported.
@@ -707,6 +708,10 @@ NOT_TEXT: Final = ("audio", "storage_searches")
 """Prices of things `Usage` either does not count or counts as `other`."""
 
 
+SEARCHING: Final = re.compile(r"-search-(preview|api)$")
+"""Models of OpenAI of which each call searches, for a fee that is not in the snapshot (0.2.3)."""
+
+
 class _Snapshot:
     """One model of genai-prices: its conditions on date and time of day are asked again for every moment."""
 
@@ -731,7 +736,7 @@ class _Snapshot:
 
     def _card(self, standard: Any, variants: Sequence[Any]) -> RateCard | None:
         listed = _price_keys(standard)
-        if any(not _understood(key) for key in listed):
+        if any(not _understood(key) for key in listed) or SEARCHING.search(self._model.id):
             return None
         modes = {STANDARD: self._rungs(listed)}
         for variant in variants:
@@ -947,7 +952,7 @@ def _from_langchain(message: object, counted: Mapping[str, object], metadata: ob
             output=_told(counted, "output_tokens"),
             total=_told(counted, "total_tokens"),
             reasoning=_count(taken, f"{mark}reasoning"),
-            other=_count(given, "audio") + _count(taken, "audio"),
+            other=_count(given, "audio") + _count(taken, "audio") + (0 if anthropic else _fees(field_of(message, "content"))),
             searches=_searches(field_of(message, "content")),
             tier=tier or prefix,
         )
@@ -981,6 +986,7 @@ def _from_raw(reply: object, raw: object) -> Usage:
             output=_told(raw, "output_tokens"),
             total=_told(raw, "total_tokens"),
             reasoning=_count(taken, "reasoning_tokens"),
+            other=_fees(field_of(reply, "output")),
             searches=_searches(field_of(reply, "output")),
             tier=tier,
         )
@@ -1098,6 +1104,18 @@ def _searches(blocks: object) -> int:
         elif kind == "server_tool_result" and field_of(block, "status") == "error":
             called.discard(field_of(block, "tool_call_id"))
     return count + len(called)
+
+
+FEES: Final = frozenset({"file_search_call", "code_interpreter_call", "image_generation_call"})
+"""Items of a reply for which OpenAI takes more than their tokens."""
+
+
+def _fees(blocks: object) -> int:
+    """Calls of OpenAI's hosted tools with a fee of their own among a reply's blocks; LangChain's v1 form leaves out "call"."""
+    if not isinstance(blocks, Sequence) or isinstance(blocks, str):
+        return 0
+    found = [(field_of(block, "type"), field_of(block, "name")) for block in cast("Sequence[object]", blocks)]
+    return sum(kind in FEES or (kind == "server_tool_call" and f"{name}_call" in FEES) for kind, name in found)
 
 
 def _has(thing: object, name: str) -> bool:

@@ -334,7 +334,6 @@ def test_no_handler_is_added_where_none_raises(books: Books) -> None:
     [
         ([{"type": "server_tool_call", "name": "web_search", "id": "1", "args": {"query": "boots"}}], 1),
         ([{"type": "server_tool_call", "name": "web_search", "id": "1", "args": {"type": "open_page"}}], 0),
-        ([{"type": "server_tool_call", "name": "code_interpreter", "id": "1", "args": {}}], 0),
         (
             [
                 {"type": "server_tool_call", "name": "web_search", "id": "1", "args": {"query": "boots"}},
