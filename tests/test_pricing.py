@@ -408,6 +408,39 @@ def test_a_wrong_row_fails_when_it_is_loaded(row: dict[str, Any], said: str) -> 
         Prices({"mine": row})
 
 
+ROW = '[[price]]\nmodel = "mine"\ninput = 1\noutput = 2\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (f'{ROW}{ROW}from = "2026-01-01"\n', "\"from\" is '2026-01-01'; wanted a day"),
+        (f"{ROW}{ROW}from = 2026-01-01T00:00:00Z\n", '"from" is datetime'),
+        (f"{ROW}{ROW}", "two rows hold from the same day on"),
+        (f'{ROW}also = "mine-latest"\n', "\"also\" is 'mine-latest'; wanted a list of names"),
+        (f'{ROW}any_date = "no"\n', "\"any_date\" is 'no'; wanted true or false"),
+        ('price = ["mine"]\n', r"has no \[\[price\]\] row"),
+        ("[[price]]\ninput = 1\noutput = 2\n", 'a .* row has no "model"'),
+    ],
+)
+def test_a_wrong_file_fails_when_it_is_loaded(text: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "prices.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigurationError, match=said):
+        Prices(path)
+
+
+@pytest.mark.parametrize(("prices", "said"), [({"mine": 5}, '"mine" is int; wanted a table'), (5, "prices are int; wanted a mapping")])
+def test_what_are_no_prices_is_refused(prices: Any, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        Prices(prices)
+
+
+def test_own_prices_may_have_other_names() -> None:
+    prices = Prices({"mine": {"input": 1, "output": 2, "also": ["ours"]}}, snapshot=False)
+    assert usd("ours", Usage(input=10**6), prices=prices) == Decimal(1)
+
+
 def test_a_missing_file_fails_when_it_is_loaded() -> None:
     with pytest.raises(ConfigurationError, match="cannot be read"):
         Prices("/nowhere/prices.toml")

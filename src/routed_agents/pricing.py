@@ -530,6 +530,8 @@ class _Book:
             return done
         rows = sorted(self.rows[name], key=lambda row: row.get("from") or date.min)
         cards = tuple([(row.get("from") or date.min, self._card(name, row)) for row in rows])
+        if len({start for start, _ in cards}) < len(cards):
+            raise ConfigurationError(f'{self.where}, {name}: two rows hold from the same day on; give each a "from" of its own')
         schedule = _Schedule(str(rows[0].get("provider") or ""), bool(rows[0].get("any_date")), cards)
         self.compiled[name] = schedule
         return schedule
@@ -587,8 +589,12 @@ def _own_prices(override: Mapping[str, Mapping[str, object]] | str | Path | None
     if override is None:
         return _Book("", "", None, "", {})
     if isinstance(override, Mapping):
-        book = _Book("own prices", "", None, "", {name: (row,) for name, row in override.items()})
+        book = _Book("own prices", "", None, "", _by_name(override.items(), "own prices"))
     else:
+        if not isinstance(cast("object", override), (str, Path)):
+            raise ConfigurationError(
+                f"prices are {type(override).__name__}; wanted a mapping of models to rows, or the path of a TOML file"
+            )
         try:
             text = Path(override).read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
@@ -609,17 +615,34 @@ def _book(text: str, where: str) -> _Book:
         data = tomllib.loads(text, parse_float=Decimal)
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{where} is not TOML: {error}") from error
-    rows: dict[str, tuple[Mapping[str, Any], ...]] = {}
     listed = data.get("price")
-    if not isinstance(listed, list):
+    if not isinstance(listed, list) or not all(isinstance(row, dict) for row in cast("list[object]", listed)):
         raise ConfigurationError(f"{where} has no [[price]] row; wanted one for each model")
-    for row in cast("list[Mapping[str, Any]]", listed):
-        name = row.get("model")
-        if not isinstance(name, str):
-            raise ConfigurationError(f'{where}: a [[price]] row has no "model"; name the model it prices')
-        for alias in (name, *cast("Sequence[str]", row.get("also", ()))):
-            rows[alias] = (*rows.get(alias, ()), row)
+    rows = _by_name([(row.get("model"), row) for row in cast("list[dict[str, Any]]", listed)], where)
     return _Book(where, str(data.get("version", "")), data.get("as_of"), str(data.get("source", "")), rows)
+
+
+def _by_name(listed: Iterable[tuple[object, object]], where: str) -> dict[str, tuple[Mapping[str, Any], ...]]:
+    """Rows by each name of their model.
+
+    Raises:
+        ConfigurationError: a row is none, has no name, or says of itself what cannot be.
+    """
+    rows: dict[str, tuple[Mapping[str, Any], ...]] = {}
+    for name, given in listed:
+        if not isinstance(name, str) or not name:
+            raise ConfigurationError(f'{where}: a [[price]] row has no "model"; name the model it prices')
+        row = _table(given, where, name)
+        also, start, any_date = row.get("also", ()), row.get("from"), row.get("any_date", False)
+        if not isinstance(also, (list, tuple)) or not all(isinstance(each, str) for each in cast("Sequence[object]", also)):
+            raise ConfigurationError(f'{where}, {name}: "also" is {also!r}; wanted a list of names')
+        if start is not None and type(start) is not date:
+            raise ConfigurationError(f'{where}, {name}: "from" is {start!r}; wanted a day, like 2026-11-23, without quotes')
+        if not isinstance(any_date, bool):
+            raise ConfigurationError(f'{where}, {name}: "any_date" is {any_date!r}; wanted true or false')
+        for alias in dict.fromkeys((name, *cast("Sequence[str]", also))):
+            rows[alias] = (*rows.get(alias, ()), row)
+    return rows
 
 
 def _table(value: object, where: str, key: str) -> Mapping[str, object]:
