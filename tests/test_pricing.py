@@ -213,7 +213,15 @@ def test_a_way_of_being_served_without_a_price_is_unpriced(usage: Usage) -> None
     assert usd("claude-opus-4-7", usage) is None
 
 
-@pytest.mark.parametrize("usage", [Usage(input=1, speed="standard"), Usage(input=1, service_tier="standard"), Usage(input=1, geo="global")])
+@pytest.mark.parametrize(
+    "usage",
+    [
+        Usage(input=1, speed="standard"),
+        Usage(input=1, service_tier="standard"),
+        Usage(input=1, service_tier="on_demand"),
+        Usage(input=1, geo="global"),
+    ],
+)
 def test_the_standard_way_spelled_out_costs_the_standard_price(usage: Usage) -> None:
     assert usd("claude-opus-4-7", usage) == Decimal("0.000005")
 

@@ -191,7 +191,8 @@ Ladder = tuple[Rates, ...]
 """Rates by prompt size, smallest threshold first; the last one the prompt is over prices all its tokens."""
 
 STANDARD_SPEEDS: Final = frozenset({None, STANDARD})
-STANDARD_TIERS: Final = frozenset({None, STANDARD, "default"})
+STANDARD_TIERS: Final = frozenset({None, STANDARD, "default", "on_demand"})
+"""What Anthropic, OpenAI and Groq call it."""
 STANDARD_GEOS: Final = frozenset({None, "global", "not_available"})
 
 
