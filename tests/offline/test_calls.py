@@ -15,6 +15,7 @@ from tests.offline.test_report import entry
 from routed_agents import Ledger, Policy, Router, Step, Telemetry
 from routed_agents.errors import ConfigurationError
 from routed_agents.offline.calls import DIMENSIONS, OTHERS, Calls
+from routed_agents.offline.page import page
 from routed_agents.pricing import Cost
 
 
@@ -54,6 +55,18 @@ def test_totals_are_the_ledgers(many: Path, calls: Calls) -> None:
         total.saving_pico,
         total.tokens,
     )
+
+
+def test_sums_beyond_64_bits_are_exact(tmp_path: Path, calls: Calls) -> None:
+    dear = [entry(f"s{n // 3}", attempt=n % 3 + 1, thread="t", cost=4 * 10**18 + 1, baseline=8 * 10**18) for n in range(6)]
+    calls.add_ledger(file_of(tmp_path / "l.db", *dear, entry("s9", thread="u", cost=2, baseline=3)))
+    [first, second] = calls.dearest_chains(2)
+    [step, *_] = calls.dearest_steps(3)
+    threads, totals = calls.thread_costs(), calls.totals()
+    assert (first["cost"], first["saving"], second["cost"], step["cost"]) == (24 * 10**18 + 6, 24 * 10**18 - 6, 2, 12 * 10**18 + 3)
+    assert (totals["cost"], totals["saving"]) == (24 * 10**18 + 8, 24 * 10**18 - 5)
+    assert threads == {"threads": 2, "mean": 12 * 10**18 + 4, "median": 2, "high": 2}
+    assert page(calls)
 
 
 def test_cells_add_up_to_the_totals_and_to_each_group(many: Path, calls: Calls) -> None:

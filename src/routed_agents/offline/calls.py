@@ -61,18 +61,33 @@ INSERT INTO calls SELECT
     :input, :output, :cached, :simulated, :started, :ended
 WHERE NOT EXISTS (SELECT 1 FROM calls WHERE step = :step AND attempt = :attempt AND ended = :ended)
 """
-STEPS: Final = """
+
+
+def _halves(name: str, high: str, low: str) -> str:
+    """A sum in two halves, which may be sorted by and added up again; NULL where nothing is added up."""
+    return f"SUM({high}) + SUM({low}) / {HALF} AS {name}_high, SUM({low}) % {HALF} AS {name}_low"
+
+
+COST: Final = _halves("cost", "cost_high", "cost_low")
+BASELINE: Final = _halves("baseline", "baseline_high", "baseline_low")
+SAVING: Final = _halves(
+    "saving", "CASE WHEN comparable THEN baseline_high - cost_high END", "CASE WHEN comparable THEN baseline_low - cost_low END"
+)
+"""Sums over steps or chains, whose own sums are in halves."""
+DEAREST: Final = "COALESCE(cost_high, 0) DESC, COALESCE(cost_low, 0) DESC"
+STEPS: Final = f"""
 CREATE TABLE steps AS SELECT
     step, COALESCE(MAX(CASE kind WHEN 'attempt' THEN seq END), MAX(seq)) AS answered, COALESCE(MAX(thread), MAX(run), step) AS chain,
     CASE WHEN MAX(thread) IS NOT NULL THEN 'thread' WHEN MAX(run) IS NOT NULL THEN 'run' ELSE 'step' END AS chain_kind,
-    COUNT(*) AS calls, COUNT(*) - COUNT(cost) AS unpriced, SUM(cost) AS cost, SUM(baseline) AS baseline,
+    COUNT(*) AS calls, COUNT(*) - COUNT(cost) AS unpriced,
+    {_halves("cost", f"cost / {HALF}", f"cost % {HALF}")}, {_halves("baseline", f"baseline / {HALF}", f"baseline % {HALF}")},
     COUNT(*) = COUNT(cost) AND COUNT(baseline) > 0 AS comparable, SUM(kind = 'attempt') AS attempts, MIN(started) AS started,
     MAX(ended) AS ended, SUM(input) AS input, SUM(output) AS output, SUM(cached) AS cached, MAX(simulated) AS simulated
 FROM calls GROUP BY step;
 CREATE INDEX steps_by_step ON steps (step);
 CREATE TABLE chains AS SELECT
-    chain, MAX(chain_kind) AS kind, COUNT(*) AS steps, SUM(cost) AS cost, SUM(unpriced) AS unpriced, SUM(calls) AS calls,
-    SUM(baseline) AS baseline, SUM(CASE WHEN comparable THEN baseline - cost END) AS saving, SUM(attempts > 1) AS again,
+    chain, MAX(chain_kind) AS kind, COUNT(*) AS steps, {COST}, {BASELINE}, {SAVING}, SUM(unpriced) AS unpriced, SUM(calls) AS calls,
+    SUM(attempts > 1) AS again,
     MIN(started) AS started, MAX(ended) AS ended, MAX(simulated) AS simulated
 FROM steps GROUP BY chain;
 CREATE INDEX steps_by_chain ON steps (chain);
@@ -200,10 +215,7 @@ class Calls:
             f" SUM(input + output) AS tokens, MIN(started) AS started, MAX(ended) AS ended, COUNT(cache_aware) AS cache_aware_known,"
             f" {_sum('cost')}, {_sum('baseline')}, {_sum('cache_aware')} FROM calls"
         )
-        steps = self._one(
-            f"SELECT COUNT(*) AS steps, SUM(comparable) AS compared, {_sum('CASE WHEN comparable THEN baseline - cost END', 'saving')}"
-            " FROM steps"
-        )
+        steps = self._one(f"SELECT COUNT(*) AS steps, SUM(comparable) AS compared, {SAVING} FROM steps")
         chains = self._one("SELECT COUNT(*) AS chains, SUM(kind = 'thread') AS threads FROM chains")
         models = [name for (name,) in self._db.execute("SELECT DISTINCT baseline_model FROM calls WHERE baseline_model <> '' ORDER BY 1")]
         whole = _joined(row, "cost", "baseline", "cache_aware") | _joined(steps, "saving") | dict(chains)
@@ -213,13 +225,16 @@ class Calls:
         """What threads cost, in pico-dollars: how many are fully priced, their mean, median, and what a tenth cost more than."""
         self._count()
         where = "FROM chains WHERE kind = 'thread' AND unpriced = 0"
-        row = self._one(f"SELECT COUNT(*) AS threads, {_sum('cost')} {where}")
+        row = self._one(f"SELECT COUNT(*) AS threads, {COST} {where}")
         found = _joined(row, "cost")
         if not found["threads"]:
             return None
         ranks = {"median": (found["threads"] - 1) // 2, "high": (found["threads"] - 1) * 9 // 10}
         picked = {
-            name: self._db.execute(f"SELECT cost {where} ORDER BY cost LIMIT 1 OFFSET ?", (rank,)).fetchone()[0]
+            name: _joined(
+                self._db.execute(f"SELECT cost_high, cost_low {where} ORDER BY cost_high, cost_low LIMIT 1 OFFSET ?", (rank,)).fetchone(),
+                "cost",
+            )["cost"]
             for name, rank in ranks.items()
         }
         return {"threads": found["threads"], "mean": found["cost"] // found["threads"], **picked}
@@ -228,7 +243,7 @@ class Calls:
         """Threads whose outcome is known: how many, how many solved their task, and what all of them cost."""
         self._count()
         row = self._one(
-            f"SELECT COUNT(*) AS known, SUM(solved) AS solved, SUM(unpriced) AS unpriced, {_sum('cost')}"
+            f"SELECT COUNT(*) AS known, SUM(solved) AS solved, SUM(unpriced) AS unpriced, {COST}"
             " FROM chains JOIN outcomes ON outcomes.thread = chains.chain WHERE kind = 'thread'"
         )
         return _joined(row, "cost") if row["known"] else None
@@ -269,7 +284,7 @@ class Calls:
         self._count()
         where = "" if chain is None else "WHERE chain = ?"
         rows = self._db.execute(
-            f"SELECT * FROM steps {where} ORDER BY COALESCE(cost, 0) DESC, started, step LIMIT ?",
+            f"SELECT * FROM steps {where} ORDER BY {DEAREST}, started, step LIMIT ?",
             (*([chain] if chain is not None else []), limit),
         ).fetchall()
         return [self._with_calls(row) for row in rows]
@@ -277,8 +292,8 @@ class Calls:
     def dearest_chains(self, limit: int) -> list[dict[str, Any]]:
         """The threads that cost most, dearest first; what has no thread counts by its run, or alone."""
         self._count()
-        rows = self._db.execute("SELECT * FROM chains ORDER BY COALESCE(cost, 0) DESC, steps DESC, chain LIMIT ?", (limit,))
-        return [dict(row) for row in rows.fetchall()]
+        rows = self._db.execute(f"SELECT * FROM chains ORDER BY {DEAREST}, steps DESC, chain LIMIT ?", (limit,))
+        return [_joined(row, "cost", "baseline", "saving") for row in rows.fetchall()]
 
     def escalations(self, limit: int) -> list[dict[str, Any]]:
         """Attempts that were followed by another one, by where they went and why; with what the lost ones cost."""
@@ -303,7 +318,7 @@ class Calls:
         # a step id that its author uses again and again has no end of calls
         calls = self._db.execute("SELECT * FROM calls WHERE step = ? ORDER BY seq LIMIT 12", (row["step"],)).fetchall()
         answered = self._db.execute("SELECT * FROM calls WHERE seq = ?", (row["answered"],)).fetchone()
-        return dict(row) | {
+        return _joined(row, "cost", "baseline") | {
             "node": answered["node"],
             "class": answered["class"],
             "tier": answered["tier"],
@@ -361,7 +376,8 @@ def _sum(what: str, name: str | None = None) -> str:
 def _joined(row: sqlite3.Row, *sums: str) -> dict[str, Any]:
     found = dict(row)
     for name in sums:
-        found[name] = found.pop(f"{name}_high") * HALF + found.pop(f"{name}_low")
+        high, low = found.pop(f"{name}_high"), found.pop(f"{name}_low")
+        found[name] = None if high is None else high * HALF + low
     return found
 
 
