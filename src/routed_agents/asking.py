@@ -74,6 +74,11 @@ class Asking:
         """Who makes the calls, for telling which other instrumentation sees them: the asker itself, unless it says so."""
         return "langchain" if getattr(self._asker, "made_by", "") == "langchain" else "judge"
 
+    def simulated(self, deployment: Deployment) -> bool:
+        """Whether the asker knows that nobody real answers there."""
+        told = getattr(self._asker, "simulated", None)
+        return told is not None and bool(told(deployment))
+
     def prepare(self, deployments: Iterable[Deployment]) -> None:
         """Have the asker build its clients now, so that no question waits for an import.
 

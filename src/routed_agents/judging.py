@@ -5,6 +5,7 @@ Whatever goes wrong in here is counted and told, and never breaks the call it is
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -237,7 +238,7 @@ class Consultation:
             codes=() if value is None else (f"{JUDGE}:{_told(value)}",),
             outcome="accepted" if error is None else "abandoned" if abandoned else "failed",
             error=trouble or None,
-            simulated=deployment.simulated or simulated(heard.reply),
+            simulated=deployment.simulated or simulated(heard.reply) or router.asking.simulated(deployment),
             mode=about.mode,
             decided_tier=decision.tier or "stop",
             policy_hash=decision.policy_hash,
@@ -260,7 +261,7 @@ class Consultation:
         trouble = _named(error) if error is not None else ""
         if heard.reply is None and trouble not in ("timeout", "connection") and isinstance(error, Exception):
             return Usage(source="missing")
-        text = f"{self._asked.system}\n{self._asked.text}"
+        text = f"{self._asked.system}\n{self._asked.text}\n{json.dumps(self._asked.schema)}"
         return Usage(input=upper_tokens(len(text), text[:400]), output=0, source="estimated")
 
     def _view(self, question: Question) -> _View:

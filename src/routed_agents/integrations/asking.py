@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from typing import Any, Final, cast
 
 from routed_agents.errors import ConfigurationError
+from routed_agents.integrations.models import is_simulated
 from routed_agents.questions import Question
-from routed_agents.tiers import Deployment, card
+from routed_agents.tiers import SIMULATED_URLS, Deployment, card
 
 THOUGHTS: Final = 2_000
 """Output tokens added for models that think before they answer."""
@@ -55,6 +56,11 @@ class SdkAsker:
             raise ConfigurationError(f'judge "{deployment.name}" is of provider {deployment.provider!r}, which has no SDK here; {wanted}')
         self._client(deployment.provider)
 
+    def simulated(self, deployment: Deployment, /) -> bool:
+        """Whether the client talks to an embedded provider of this process."""
+        client = self._clients.get(str(deployment.provider))
+        return client is not None and str(client.base_url).rstrip("/") in SIMULATED_URLS
+
     def _client(self, family: str) -> Any:
         with self._lock:
             found = self._clients.get(family)
@@ -95,6 +101,10 @@ class ModelAsker:
         if deployment.name not in self._models:
             known = ", ".join(self._models) or "none"
             raise ConfigurationError(f'no chat model is given for judge "{deployment.name}"; known: {known}; name it in ModelAsker')
+
+    def simulated(self, deployment: Deployment, /) -> bool:
+        """Whether the model talks to an embedded provider of this process."""
+        return is_simulated(self._models.get(deployment.name))
 
     def ask(self, question: Question, deployment: Deployment, /, *, timeout_s: float) -> object:
         """Have the model answer in the question's schema; how long it waits is its own setting."""
