@@ -322,6 +322,22 @@ def test_a_deployments_price_is_its_sellers_and_a_gateways_is_the_makers(deploym
     assert (card and card.prompt_rate) == pico_per_token
 
 
+@pytest.mark.parametrize(
+    ("asked", "served", "pico_per_token"),
+    [
+        ("bedrock:anthropic.claude-haiku-4-5-20251001-v1:0", "claude-haiku-4-5", 1_100_000),
+        ("openrouter:anthropic/claude-opus-4.7", "claude-opus-4-7", 5_000_000),
+        ("openrouter:anthropic/claude-opus-4.7", "claude-haiku-4-5", None),
+        ("openai:gpt-4o", "gpt-4o-2024-05-13", 5_000_000),
+    ],
+)
+def test_a_name_that_its_seller_does_not_list_is_priced_as_the_form_of_it_that_was_asked_for(
+    asked: str, served: str, pico_per_token: int | None
+) -> None:
+    card = PRICES.sold(Deployment.parse(asked), served, at=NOW)
+    assert (card and card.prompt_rate) == pico_per_token
+
+
 def test_a_borrowed_price_does_not_bring_its_owners_discounts() -> None:
     assert PRICES.price("azure/gpt-4.1", Usage(input=1), at=NOW) is not None
     assert PRICES.price("azure/gpt-4.1", Usage(input=1, batch=True), at=NOW) is None

@@ -433,25 +433,21 @@ class Prices:
         """
         if deployment.priced_as:
             return self.card(deployment.priced_as, at=at)
-        seller, model = deployment.provider, self._name_of(deployment, served)
-        found = self.card(model, provider=seller, at=at)
-        passed_on = found is None and seller_of(seller) in (None, "anthropic", "openai")  # many speak in the format of those two
-        return self.card(model, at=at) if passed_on else found
+        seller, names = deployment.provider, self._names(deployment, served)
+        for name in names:
+            if (found := self.card(name, provider=seller, at=at)) is not None:
+                return found
+        if seller_of(seller) in (None, "anthropic", "openai"):  # gateways, and those who speak in the format of these two
+            return self.card(names[0], at=at)
+        return None
 
-    def _name_of(self, deployment: Deployment, served: str | None) -> str:
-        """The model to price: the one served, unless it is a release of the one asked for and the user has a price for that alone."""
+    def _names(self, deployment: Deployment, served: str | None) -> list[str]:
+        """The names to price a reply by: the one it gives, and, where that is a form of it, the one asked for."""
         asked, seller = deployment.model, deployment.provider
-        if served is None:
-            return asked
-        if (
-            self._own.rows
-            and served != asked
-            and same_model(served, asked)
-            and not self._mine(served, seller)
-            and self._mine(asked, seller)
-        ):
-            return asked
-        return served
+        if served is None or served == asked or not same_model(served, asked):
+            return [served or asked]
+        own_alone = self._mine(asked, seller) is not None and self._mine(served, seller) is None
+        return [asked, served] if own_alone else [served, asked]
 
     def prepare(self, deployments: Iterable[Deployment]) -> tuple[str, ...]:
         """Look the deployments' models up now, so that no call waits for it; returns those without a price."""

@@ -305,6 +305,18 @@ def test_a_judge_that_fails_counts_as_unsure(fault: str, asynchronous: bool, pro
     assert (took_s < 1.4, books.counted("routed_agents.judgements"), len(books.leaves), len(books.routes)) == (True, 1, 1, 1)
 
 
+def test_a_judge_that_took_too_long_is_booked_as_simulated_where_it_is_and_with_all_that_was_sent(provider: embedded.Provider) -> None:
+    answered, slow = Books(judged()), Books(judged(timeout_s=0.3))
+    decided(answered.router, HARDER)
+    provider.faults.add(Fault("timeout", model=HAIKU, after_s=0.6))
+
+    decided(slow.router, HARDER)
+
+    (reported,), (entry,) = answered.entries, slow.entries
+    assert (entry.error, entry.usage.source, entry.simulated) == ("timeout", "estimated", True)
+    assert entry.usage.input >= reported.usage.input
+
+
 def test_a_judge_that_is_down_is_not_waited_for_again(provider: embedded.Provider) -> None:
     books = Books(judged(timeout_s=0.3))
     provider.faults.add(Fault("timeout", model=HAIKU, after_s=0.6, times=5))
@@ -399,7 +411,7 @@ def test_entered_without_async_in_an_event_loop_it_asks_nobody_and_goes_up(
 
 
 def test_a_chat_model_may_be_asked(provider: embedded.Provider) -> None:
-    name = "bedrock:anthropic.claude-haiku-4-5-v1:0"
+    name = "bedrock:anthropic.claude-haiku-4-5-20251001-v1:0"
     asker = ModelAsker({name: ChatAnthropic(model="claude-haiku-4-5", max_tokens=200, max_retries=0)})
     router = Router(judged(name), ledger=Ledger.memory(), asker=asker)
 
