@@ -482,6 +482,21 @@ def test_a_known_model_never_imports_genai_prices() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ, timeout=20)
 
 
+def test_the_price_of_an_expected_model_is_loaded_in_the_background() -> None:
+    code = (
+        "import sys, threading\nfrom routed_agents.pricing import Prices\n"
+        "prices = Prices()\n"
+        "prices.expect('claude-opus-5-5', 'anthropic')\n"
+        "Prices(snapshot=False).expect('nobody-1')\n"
+        "assert threading.active_count() == 1\n"
+        "prices.expect('gpt-4.1', 'openai'), prices.expect('gpt-4.1', 'openai')\n"
+        "[loading] = [each for each in threading.enumerate() if each is not threading.main_thread()]\n"
+        "loading.join()\n"
+        "assert 'genai_prices.data_snapshot' in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ, timeout=20)
+
+
 def test_pricing_a_call_takes_microseconds_and_loading_milliseconds() -> None:
     card, usage = PROJECT.card("claude-haiku-5-5", at=NOW), Usage(input=1_000, cache_read=90_000, output=300)
     assert card is not None

@@ -7,6 +7,7 @@ import threading
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
@@ -20,6 +21,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, cast
 
 from routed_agents.errors import ConfigurationError
+from routed_agents.forking import Undivided
 from routed_agents.steps import field_of
 from routed_agents.tiers import same_model
 
@@ -374,7 +376,7 @@ class Prices:
     """Knows what calls cost: the user's own prices first, then the project's table, then the snapshot of genai-prices.
 
     genai-prices costs a second or two and 100 MB to import, so it is asked only about models the first two do not have;
-    `prepare` does that ahead of time. A model, or a way of serving it, without a certain price is unpriced: None, and
+    `prepare` does that ahead of time, and `expect` in the background. A model, or a way of serving it, without a certain price is unpriced: None, and
     counted in `misses`.
 
     Args:
@@ -453,6 +455,11 @@ class Prices:
         """Look the deployments' models up now, so that no call waits for it; returns those without a price."""
         return tuple([each.price_key for each in deployments if self.sold(each) is None])
 
+    def expect(self, model: str, provider: str | None = None) -> None:
+        """Say that a model is about to be called: if its price takes loading genai-prices, that is done while the provider answers."""
+        if self._snapshot and (model, provider) not in self._found and self._listed(model, provider) is None:
+            _load_aside()
+
     def swapped(self, tiers: Iterable[Tier]) -> list[tuple[Tier, Tier]]:
         """Neighbouring tiers of which the lower is the dearer one, by their price per prompt token."""
         found: list[tuple[Tier, Tier]] = []
@@ -463,11 +470,18 @@ class Prices:
         return found
 
     def _find(self, model: str, provider: str | None) -> _Dated | None:
+        if (found := self._listed(model, provider)) is not None:
+            return found
+        seller, name = provider_of(model, provider)
+        if not self._snapshot or not name.isprintable() or name.startswith("arn:"):  # an ARN names a profile, not a model
+            return None
+        return _snapshot_prices(seller, name)
+
+    def _listed(self, model: str, provider: str | None) -> _Schedule | None:
+        """A model's row among the user's own prices, or in the project's table."""
         if own := self._mine(model, provider):
             return own
         seller, name = provider_of(model, provider)
-        if not name.isprintable() or name.startswith("arn:"):  # an ARN names a profile, not a model
-            return None
         listed = _project_prices()
         if seller in (None, "anthropic", "openai"):
             found = listed.get(name)
@@ -476,7 +490,7 @@ class Prices:
                 found = found if found is not None and found.any_date else None
             if found is not None and seller in (None, found.provider):
                 return found
-        return _snapshot_prices(seller, name) if self._snapshot else None
+        return None
 
     def _mine(self, model: str, provider: str | None) -> _Schedule | None:
         """The user's own row of a model, by any of its names, or one for all releases of it."""
@@ -819,6 +833,23 @@ def _snapshot_prices(provider: str | None, name: str) -> _Snapshot | None:
     if not _certain(model.match, ref):
         return None
     return _Snapshot(model, seller.id, own=any(model is each for each in seller.models))
+
+
+_LOADING: Final = Undivided()
+_begun: Final = threading.Event()
+
+
+def _load_aside() -> None:
+    """Load genai-prices in a thread of its own, once."""
+    if not _begun.is_set():
+        _begun.set()
+        with suppress(RuntimeError):  # no thread can be started
+            threading.Thread(target=_load, name="routed-agents-prices", daemon=True).start()
+
+
+def _load() -> None:
+    with _LOADING, suppress(Exception):  # whoever needs it finds out as well
+        _snapshot_prices(None, "any")
 
 
 TAIL: Final = re.compile(r"(-latest|[-@]\d{8}|-20\d\d-\d\d-\d\d)?(-v\d+)?(:\d+)?")

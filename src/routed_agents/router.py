@@ -284,6 +284,13 @@ class Router:
             parent=parent,
         )
 
+    def expect(self, model: str, provider: str | None = None) -> None:
+        """Say that a call is about to be made that will be watched, so that its record waits for no price."""
+        try:
+            self.prices.expect(model, provider)
+        except Exception:
+            log.exception('the price of "%s" cannot be looked up', model)
+
     def warn_once(self, message: str) -> None:
         """Say once what will go wrong at every step; a mistake in the set-up must not hide behind failover."""
         if message not in self._warned:

@@ -162,6 +162,7 @@ class CostObserver(BaseCallbackHandler):
             return
         parameters = cast("Mapping[str, Any]", kwargs.get("invocation_params") or {})
         model = known.get("ls_model_name") or parameters.get("model") or parameters.get("model_name") or "unknown"
+        self.router.expect(str(model), known.get("ls_provider"))
         self._open[run_id] = _Watched(
             model=str(model),
             messages=messages[0] if messages else (),

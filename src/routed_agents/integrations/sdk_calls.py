@@ -182,6 +182,7 @@ class Watching:
         self._first_ns: int | None = None
         self._parent = otel_context.get_current()
         self._step: Step | None = None
+        request.router.expect(request.model, request.provider)
         try:
             self._step = step_of(request.api, request.body, request.about)
         except StepError:
