@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
+from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from routed_agents.router import RoutedCall, Router, decision_of, labels_from_co
 from routed_agents.state import EMPTY, ThreadState
 from routed_agents.steps import Step
 from routed_agents.telemetry import Telemetry
+from routed_agents.testing import check_price_source
 from routed_agents.tiers import Tiers
 
 PRICES = Prices()
@@ -470,6 +473,26 @@ def test_tiers_that_another_seller_serves_have_a_price_and_a_baseline(caplog: py
     assert (entry.cost, entry.baseline_pico, caplog.records) == (Cost(input=10**8, output=5 * 10**7), 975_000_000, [])
 
 
+class OneCent:
+    """Knows one model's price: a cent per token sent, two per token received."""
+
+    def cost(self, model: str, usage: Usage, /, *, at: datetime) -> Decimal | None:
+        return Decimal("0.01") * (usage.prompt + 2 * usage.output) if model == "mine" else None
+
+
+def test_a_price_source_of_ones_own_prices_the_calls(caplog: pytest.LogCaptureFixture) -> None:
+    check_price_source(OneCent(), known="mine")
+    call = router(Policy(tiers=Tiers.of({"cheap": "mine", "strong": "nobody-1"})), prices=OneCent()).step(step())
+
+    run(call, reply("mine"))
+
+    [entry] = call.entries
+    assert (entry.cost, entry.baseline_pico, entry.price_source) == (Cost(input=10**12, output=2 * 10**11), None, "OneCent")
+    assert [record.getMessage() for record in caplog.records] == [
+        'no price is known for model "nobody-1": its calls are recorded as unpriced; give one in a price file'
+    ]
+
+
 # ---- our own trouble
 
 
@@ -543,6 +566,13 @@ def test_broken_prices_make_an_unpriced_record_and_not_a_lost_one() -> None:
     run(seen.step(step()))
 
     assert (seen.ledger.total().attempts, seen.ledger.total().unpriced) == (1, 1)
+
+
+def test_broken_prices_leave_a_reply_of_a_foreign_model_judged(caplog: pytest.LogCaptureFixture) -> None:
+    call = router(prices=BrokenPrices()).step(step())
+
+    assert run(call, reply("gpt-4o-mini", stop="refusal")) == [HAIKU, SONNET]
+    assert "nobody knows whether it is a lower model" in caplog.text
 
 
 def test_a_call_that_reports_no_usage_is_estimated_and_says_so() -> None:

@@ -225,7 +225,7 @@ class RateCard:
     )
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "label", f"{self.source} {self.version}")
+        object.__setattr__(self, "label", f"{self.source} {self.version}".strip())
 
     def cost(self, usage: Usage, /) -> Cost | None:
         """What these tokens cost; None when the card has no price for the way they were served."""
@@ -283,7 +283,7 @@ def _speed_mode(speed: str) -> str:
 
 
 class PriceSource(Protocol):
-    """Anything that can say what a call costs."""
+    """Anything that can say what a call costs: `Router(prices=…)` asks it in place of `Prices`."""
 
     def cost(self, model: str, usage: Usage, /, *, at: datetime) -> Decimal | None:
         """The cost in dollars, or None when it is not known."""
@@ -376,8 +376,8 @@ class Prices:
     """Knows what calls cost: the user's own prices first, then the project's table, then the snapshot of genai-prices.
 
     genai-prices costs a second or two and 100 MB to import, so it is asked only about models the first two do not have;
-    `prepare` does that ahead of time, and `expect` in the background. A model, or a way of serving it, without a certain price is unpriced: None, and
-    counted in `misses`.
+    `prepare` does that ahead of time, and `expect` in the background. A model, or a way of serving it, without a certain price
+    is unpriced: None, and counted in `misses`.
 
     Args:
         override: own prices, as a mapping from model name to a row, or the path of a TOML file of `[[price]]` rows like
@@ -398,6 +398,13 @@ class Prices:
         self._own = _own_prices(override)
         self._found: dict[tuple[str, str | None], _Dated | None] = {}
         self._counting = threading.Lock()
+
+    @classmethod
+    def of(cls, given: Prices | PriceSource | None) -> Prices:
+        """The prices themselves, those that a source of one's own knows, or the usual ones."""
+        if given is None:
+            return cls()
+        return given if isinstance(given, Prices) else _Asked(given)
 
     def cost(self, model: str, usage: Usage, /, *, at: datetime) -> Decimal | None:
         """What a call cost in dollars; None when it is unpriced."""
@@ -501,6 +508,56 @@ class Prices:
             return own
         name = RELEASE.sub("", name)
         return next((own for each in (f"{seller}:{name}", name) if (own := self._own.get(each)) and own.any_date), None)
+
+
+class _Asked(Prices):
+    """Prices that a source of the user's own knows."""
+
+    def __init__(self, source: PriceSource) -> None:
+        super().__init__(snapshot=False)
+        self._source = source
+
+    def _find(self, model: str, provider: str | None) -> _Dated:
+        return _Quotes(self._source, model)
+
+
+@dataclass(frozen=True, slots=True)
+class _Quotes:
+    """What a source says of one model, asked for every call."""
+
+    source: PriceSource
+    model: str
+
+    def at(self, moment: datetime | None) -> RateCard | None:
+        moment = moment or datetime.now(UTC)
+        per_million = self.source.cost(self.model, Usage(input=10**6), at=moment)
+        if per_million is None:
+            return None
+        name = type(self.source).__name__
+        return _Quote(model=self.model, provider="", modes={}, source=name, version="", quotes=self, moment=moment, per_million=per_million)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Quote(RateCard):
+    """The price of one model at one time, which a source is asked for."""
+
+    quotes: _Quotes
+    moment: datetime
+    per_million: Decimal
+
+    @property
+    def prompt_rate(self) -> int:
+        return round(self.per_million * PICO_PER_USD_MTOK)
+
+    def cost(self, usage: Usage, /) -> Cost | None:
+        whole, prompt = self._pico(usage), self._pico(replace(usage, output=0, reasoning=0))
+        if whole is None:
+            return None
+        return Cost(fees=whole) if prompt is None or prompt > whole else Cost(input=prompt, output=whole - prompt)
+
+    def _pico(self, usage: Usage) -> int | None:
+        usd = self.quotes.source.cost(self.model, usage, at=self.moment)
+        return None if usd is None else round(Fraction(usd) * 10**12)
 
 
 # ---- rows and cards ---------------------------------------------------------------------------------------------------

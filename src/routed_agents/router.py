@@ -30,7 +30,7 @@ from routed_agents.judged_replies import Judge
 from routed_agents.judging import Consultation, deployment_of, simulated
 from routed_agents.ledger import Entry, Ledger
 from routed_agents.policy import MODES, TRUSTED, Mode, Policy
-from routed_agents.pricing import Cost, Prices, Usage, seller_of, served_model_of, usage_of
+from routed_agents.pricing import Cost, Prices, PriceSource, Usage, seller_of, served_model_of, usage_of
 from routed_agents.questions import Opinion
 from routed_agents.state import EMPTY, MemoryStateStore, StateStore, ThreadState, lineage_key, release_of
 from routed_agents.steps import Resumed, Step, carried_stamp, check_step, field_of, new_id
@@ -48,7 +48,7 @@ class Router:
     Args:
         policy: the rules; the default policy when not given.
         ledger: where entries go; kept in memory when not given.
-        prices: what tokens cost; the project's table and genai-prices when not given.
+        prices: what tokens cost, `Prices` or a `PriceSource` of your own; the project's table and genai-prices when not given.
         telemetry: spans and metrics, through whatever OpenTelemetry providers are set; `Telemetry.off()` for none.
         store: where pins and facts live for threads without a graph channel; this process's memory when not given.
         health: which deployments are in trouble; a breaker of its own when not given.
@@ -63,7 +63,7 @@ class Router:
         policy: Policy | None = None,
         *,
         ledger: Ledger | None = None,
-        prices: Prices | None = None,
+        prices: Prices | PriceSource | None = None,
         telemetry: Telemetry | None = None,
         store: StateStore | None = None,
         health: Health | None = None,
@@ -77,7 +77,7 @@ class Router:
             _check_part("asker", asker)
         self.policy = policy if policy is not None else Policy.default()
         self.ledger = ledger if ledger is not None else Ledger.memory()
-        self.prices = prices if prices is not None else Prices()
+        self.prices = Prices.of(prices)
         self.telemetry = telemetry if telemetry is not None else Telemetry()
         self.store = store if store is not None else MemoryStateStore()
         self.health = health if health is not None else Health()
@@ -974,8 +974,12 @@ class Attempt:
         own = tiers.rank_of_model(self.model)
         if rank is None and not same_model(served, self.model):
             # a name of no tier: a model that costs less than the one asked for counts as a lower one
-            lower = prices.card(served, provider=self.deployment.provider) or prices.card(served)
-            asked = prices.sold(self.deployment) or prices.card(self.deployment.price_key)
+            try:
+                lower = prices.card(served, provider=self.deployment.provider) or prices.card(served)
+                asked = prices.sold(self.deployment) or prices.card(self.deployment.price_key)
+            except Exception as trouble:
+                self._complain(f'the price of "{served}" cannot be read; nobody knows whether it is a lower model', trouble)
+                return None
             if lower is not None and asked is not None and lower.prompt_rate < asked.prompt_rate:
                 return max(self.row.rank - 1, 0)
         # a model may serve several tiers; the one asked for counts
@@ -1098,7 +1102,7 @@ class Attempt:
 PARTS: Final[Mapping[str, tuple[tuple[str, ...], str]]] = MappingProxyType(
     {
         "ledger": (("append",), 'a ledger, like Ledger.sqlite("costs.db")'),
-        "prices": (("card", "prepare"), 'prices, like Prices("prices.toml") or Prices({"my-model": {…}})'),
+        "prices": (("cost",), 'prices, like Prices("prices.toml") or Prices({"my-model": {…}})'),
         "telemetry": (("open_route", "open_attempt"), "Telemetry(), or Telemetry.off() for none"),
         "store": (("load", "add"), "a state store with load and add, like MemoryStateStore()"),
         "health": (("resting", "begin", "answered", "failed"), "Health()"),
