@@ -187,7 +187,8 @@ class Going:
         kwargs = fit.kwargs
         along = read_along(self._config.get("callbacks"), self._config.get("tags"))
         hidden = along and (self._buffer or (self.structured and not streaming)) and attempt.may_rise
-        self._telling = Telling((kwargs, getattr(fit.model, "model_kwargs", None) or {}, vars(fit.model)))
+        fields = cast("dict[str, Any]", vars(fit.model))
+        self._telling = Telling((kwargs, fields.get("model_kwargs") or {}, fields))
         tiered = self._telling.heard_by(kept_quiet(fit.model) if hidden else fit.model)
         runnable: Any = tiered if late is None else getattr(tiered, late.method)(subject_of(late, fit.options), **fit.options)
         if fit.messages is not None or attempt.number > 1:

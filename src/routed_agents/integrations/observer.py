@@ -166,9 +166,7 @@ class CostObserver(BaseCallbackHandler):
         self._open[run_id] = _Watched(
             model=str(model),
             messages=messages[0] if messages else (),
-            asked=[
-                each for each in (parameters, parameters.get("model_kwargs"), field_of(serialized, "kwargs")) if isinstance(each, Mapping)
-            ],
+            asked=_mappings(parameters, parameters.get("model_kwargs"), field_of(serialized, "kwargs")),
             metadata=known,
             tags=tags or (),
             started_ns=time.time_ns(),
@@ -256,6 +254,10 @@ class CostObserver(BaseCallbackHandler):
         if waiting is None:
             return None
         return next((each for each in waiting if not each.calls), waiting[-1])
+
+
+def _mappings(*given: object) -> list[Mapping[str, Any]]:
+    return [cast("Mapping[str, Any]", each) for each in given if isinstance(each, Mapping)]
 
 
 def message_of(response: LLMResult) -> BaseMessage | None:
