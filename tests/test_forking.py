@@ -154,3 +154,33 @@ print(ended[0] == child and os.waitstatus_to_exitcode(ended[1]))
 
 def test_a_child_can_use_the_health_and_the_states_that_a_thread_was_busy_with() -> None:
     assert run(LOCKS) == "0"
+
+
+QUESTIONS = """
+import os, threading, time
+from contextlib import nullcontext
+from routed_agents.asking import Asking
+from routed_agents.questions import Question
+from routed_agents.tiers import Deployment
+asked = threading.Semaphore(0)
+class Slow:
+    def ask(self, question, deployment, /, *, timeout_s):
+        asked.release()
+        time.sleep(0.3)
+        return {"content": [{"type": "tool_use", "id": "x", "name": question.name, "input": {}}]}
+asking, judge = Asking(Slow(), at_once=2), Deployment.parse("anthropic:claude-haiku-5-5")
+def start(text):
+    return asking.start(Question(name="answer", system="", text=text, schema={}), judge, 5, opened=nullcontext, read=dict)
+for text in ("first", "second"):
+    start(text)
+    asked.acquire()
+child = os.fork()
+if not child:
+    started = [start(text) for text in ("first", "third")]
+    os._exit(0 if all(each and each[1] and each[0].result(5).answer == {} for each in started) else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_child_asks_its_own_questions_whatever_its_parent_was_asking() -> None:
+    assert run(QUESTIONS) == "0"

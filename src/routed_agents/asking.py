@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol, runtime_checkable
 
 from routed_agents.errors import ConfigurationError
+from routed_agents.forking import renew_in_children
 from routed_agents.questions import Question, answer_in
 from routed_agents.tiers import Deployment
 
@@ -62,9 +63,15 @@ class Asking:
     def __init__(self, asker: Asker | None = None, *, at_once: int = AT_ONCE, kept: int = KEPT, sdk_spans: bool = False) -> None:
         self._asker = asker
         self._sdk_spans = sdk_spans
-        self._free = threading.BoundedSemaphore(at_once)
+        self._at_once = at_once
         self._kept = kept
         self._answers: OrderedDict[tuple[str, str], Mapping[str, Any]] = OrderedDict()
+        self.renew()
+        renew_in_children(self)
+
+    def renew(self) -> None:
+        """Begin afresh: the questions under way in a parent process never end in its child."""
+        self._free = threading.BoundedSemaphore(self._at_once)
         self._under_way: dict[tuple[str, str], Future[Heard]] = {}
         self._lock = threading.Lock()
 

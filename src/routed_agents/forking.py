@@ -10,7 +10,7 @@ import os
 import threading
 import weakref
 from types import TracebackType
-from typing import Final
+from typing import Final, Protocol
 
 WAIT_S: Final = 1.0
 """Seconds a fork waits for one thread's work at most: a store that hangs must not hold up the process as well."""
@@ -47,6 +47,19 @@ class Undivided:
         self._lock = threading.RLock()
 
 
+class Renewable(Protocol):
+    """What holds something that a forked child cannot share with its parent: a lock, a thread, a connection."""
+
+    def renew(self) -> None:
+        """Begin afresh, in the child."""
+        ...
+
+
+def renew_in_children(one: Renewable) -> None:
+    """Have it begin afresh in every forked child, for as long as it lives."""
+    _RENEWED.add(one)
+
+
 class _Fork:
     """The fork under way, if any; others wait for their turn."""
 
@@ -68,11 +81,12 @@ class _Fork:
 
     def in_child(self) -> None:
         self.__init__()
-        for work in list(_ALL):
-            work.renew()
+        for one in [*_ALL, *_RENEWED]:
+            one.renew()
 
 
 _ALL: Final[weakref.WeakSet[Undivided]] = weakref.WeakSet()
+_RENEWED: Final[weakref.WeakSet[Renewable]] = weakref.WeakSet()
 _FORK: Final = _Fork()
 if hasattr(os, "register_at_fork"):  # not on Windows
     os.register_at_fork(before=_FORK.before, after_in_parent=_FORK.in_parent, after_in_child=_FORK.in_child)

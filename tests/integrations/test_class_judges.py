@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from typing import Annotated, Any
 
@@ -380,6 +381,23 @@ def test_too_many_questions_at_once_are_not_asked(provider: embedded.Provider) -
 
     assert sorted(decision.codes for decision in decisions) == [(), (), *[("judge_failed",)] * 4]
     assert len(questions(provider)) == 2
+
+
+def test_a_thread_that_cannot_start_costs_no_later_question(provider: embedded.Provider, monkeypatch: pytest.MonkeyPatch) -> None:
+    from routed_agents.asking import Asking
+
+    books = Books(judged())
+    router = books.router.replace(asker=Asking(at_once=1))
+    with monkeypatch.context() as full:
+        full.setattr("threading.Thread.start", no_thread)
+        assert decided(router, EASIER).codes == ("judge_failed",)
+
+    assert decided(router, EASIER).tier == "cheap"
+    assert (len(books.named("attempt, no call made")), len(books.leaves), len(books.entries)) == (1, 1, 1)
+
+
+def no_thread(thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
 
 
 def test_a_cancelled_step_closes_its_span_and_books_the_judge(provider: embedded.Provider) -> None:
