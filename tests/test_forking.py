@@ -184,3 +184,36 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 def test_a_child_asks_its_own_questions_whatever_its_parent_was_asking() -> None:
     assert run(QUESTIONS) == "0"
+
+
+CLIENTS = """
+import os
+from routed_agents import embedded
+from routed_agents.integrations.asking import SdkAsker
+from routed_agents.questions import Question, answer_in
+from routed_agents.tiers import Deployment
+judge = Deployment.parse("{model}")
+schema = {{"type": "object", "properties": {{"number": {{"type": "integer"}}}}, "required": ["number"], "additionalProperties": False}}
+def ask(text):
+    question = Question(name="answer", system="", text=text, schema=schema)
+    return answer_in(asker.ask(question, judge, timeout_s=5), "answer")
+with embedded.serve(time_scale=0.0) as provider:
+    os.environ.update(provider.environ)
+    provider.faults.add(embedded.Fault("slow_loris", after_s=0.05, times=100))
+    asker = SdkAsker()
+    ask("parent")
+    children = []
+    for child in ("one", "other"):
+        children.append(os.fork())
+        if not children[-1]:
+            for number in range(5):
+                ask(f"{{child}} {{number}}")
+            os._exit(0)
+    print([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children])
+    ask("parent again")
+"""
+
+
+@pytest.mark.parametrize("model", ["anthropic:claude-haiku-5-5", "openai:gpt-4o-mini"])
+def test_children_ask_over_connections_of_their_own(model: str) -> None:
+    assert run(CLIENTS.format(model=model)) == "[0, 0]"
