@@ -332,6 +332,75 @@ def test_entries_wait_while_the_file_cannot_be_written(tmp_path: Path, caplog: p
         ]
 
 
+MOVES = {
+    "moved": lambda path: path.rename(path.with_name("old.db")),
+    "moved with all its parts": lambda path: [each.rename(str(each).replace("costs", "old")) for each in path.parent.glob("costs.*")],
+    "removed": Path.unlink,
+    "replaced by a new ledger": lambda path: (path.rename(path.with_name("old.db")), Ledger.sqlite(path).close()),
+}
+
+
+@pytest.mark.parametrize("how", MOVES)
+def test_a_file_that_is_moved_keeps_its_entries_and_the_next_ones_begin_a_new_file(
+    how: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "costs.db"
+    ledger = Ledger.sqlite(path)
+    ledger.append(entry("before"))
+    assert ledger.flush()
+    MOVES[how](path)
+    ledger.append(entry("after"))
+    assert (ledger.steps, ledger.lost, ledger.flush()) == (1, 0, True)
+    ledger.close()
+
+    written = {each.name: [found.step_id for found in Ledger.sqlite(each).entries()] for each in sorted(tmp_path.glob("*.db"))}
+    assert written == {"costs.db": ["after"]} | ({} if how == "removed" else {"old.db": ["before"]})
+    assert [record.getMessage() for record in caplog.records] == [
+        f"ledger: {path} was moved or removed; what comes next is written to a new file there"
+    ]
+
+
+def test_a_file_that_is_moved_before_the_end_keeps_its_entries_and_leaves_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "costs.db"
+    with Ledger.sqlite(path) as ledger:
+        ledger.append(entry())
+        assert ledger.flush()
+        path.rename(tmp_path / "old.db")
+        with pytest.raises(LedgerError, match="cannot be read"):
+            ledger.total()
+    assert (Ledger.sqlite(tmp_path / "old.db").steps, path.exists()) == (1, False)
+
+
+def test_two_processes_begin_one_new_file_where_theirs_was_moved(tmp_path: Path) -> None:
+    path = tmp_path / "costs.db"
+    code = """
+        import sys
+        sys.path.insert(0, {tests!r})
+        from test_ledger import entry
+        from routed_agents.ledger import Ledger
+        ledger = Ledger.sqlite({path!r})
+        for number in range(40):
+            ledger.append(entry(f"{{sys.argv[1]}} {{number}}"))
+            ledger.flush()
+            print(number, flush=True)
+            sys.stdin.readline()
+        ledger.close()
+    """
+    code = textwrap.dedent(code.format(tests=str(Path(__file__).parent), path=str(path)))
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    writers = [subprocess.Popen([sys.executable, "-c", code, name], **pipes) for name in "ab"]
+    for number in range(40):
+        assert [writer.stdout.readline() for writer in writers] == [f"{number}\n"] * 2
+        if number % 10 == 5:
+            path.rename(tmp_path / f"old {number}.db")
+        for writer in writers:
+            print(file=writer.stdin, flush=True)
+    assert [(writer.communicate(timeout=20)[1].count("\n"), writer.returncode) for writer in writers] == [(4, 0)] * 2
+
+    steps = {each.name: Ledger.sqlite(each).steps for each in tmp_path.glob("*.db")}
+    assert steps == {"old 5.db": 12, "old 15.db": 20, "old 25.db": 20, "old 35.db": 20, "costs.db": 8}
+
+
 def test_beyond_the_backlog_entries_are_dropped_and_counted(tmp_path: Path) -> None:
     path = tmp_path / "costs.db"
     ledger = Ledger(path, backlog=10, busy_s=0.05)

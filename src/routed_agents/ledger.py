@@ -215,7 +215,8 @@ class Ledger:
     Appending only puts the entry in a queue: it never touches a disk, waits or raises, from any thread or event loop. A
     ledger in a file is written by a thread of its own, so that a record is on disk soon after, and at the latest when the
     ledger is flushed, closed, or the program ends. Several processes may share one file; a worker that ends by `os._exit`,
-    as those of multiprocessing do, has to flush first. A forked process writes its own entries and not what its parent had
+    as those of multiprocessing do, has to flush first. A file that is moved keeps what was written to it, and the next entry
+    begins a new one in its place. A forked process writes its own entries and not what its parent had
     queued; its ledger in memory starts empty.
 
     Args:
@@ -636,9 +637,13 @@ class _ReadOnly(_Store):
             raise LedgerError(f"{self.path} is not a ledger: {error}; name another file") from error
 
 
+def _address(path: Path) -> str:
+    return f"file:{quote(str(path.absolute()))}"
+
+
 def to_read(path: Path) -> str:
     """The address by which SQLite opens a file to read it; also one on a file system that cannot be written."""
-    address = f"file:{quote(str(path.absolute()))}"
+    address = _address(path)
     if os.access(path, os.W_OK) and os.access(path.absolute().parent, os.W_OK):
         return f"{address}?mode=rw"  # which tidies up after itself, where another process died
     waiting = path.with_name(f"{path.name}-wal")
@@ -656,6 +661,7 @@ class _File(_Store):
         self.path = path
         self.backlog = backlog
         self.busy_s = busy_s
+        self.file = _identity(path)
         self.waiting: deque[tuple[object, ...]] = deque()
         self.failing = False
         self.give_up_at = float("inf")
@@ -727,16 +733,19 @@ class _File(_Store):
             flushes += [item for item in items if isinstance(item, threading.Event)]
             self.waiting.extend(self.rows([item for item in items if item is not None and not isinstance(item, threading.Event)]))
             try:
+                if connection is not None and self._moved():
+                    self._leave(connection)
+                    connection = None
                 while self.waiting:
                     with self._writing:
-                        connection = connection or _connect(self.path, self.busy_s)
+                        connection = connection or self._opened()
                         rows = list(islice(self.waiting, self.BATCH))
                         self.insert(connection, rows)
                     for _ in rows:
                         self.waiting.popleft()
             except Exception as error:  # a thread that dies here would take every later entry with it
                 if connection is not None:
-                    connection.close()
+                    self._leave(connection)
                     connection = None
                 pause = min(2 * pause, 2.0) or 0.05
                 self._keep(error)
@@ -745,11 +754,36 @@ class _File(_Store):
             while flushes:
                 flushes.pop().set()
         if connection is not None:
-            connection.close()
+            self._leave(connection)
         left = len(self.waiting) + sum(isinstance(item, Entry) for item in _drain(self.queue))
         if left:
             self.lose(left, f"{self.path} could not be written before the end")
         _OPEN.discard(self)
+
+    def _moved(self) -> bool:
+        """Whether the file that was opened is no longer where it was."""
+        return _identity(self.path) != self.file
+
+    def _opened(self) -> sqlite3.Connection:
+        """A connection to the file; to a new one where it was moved or removed."""
+        if self._moved():
+            _prepare(self.path, self.busy_s)
+            self.file = _identity(self.path)
+        return _connect(self.path, self.busy_s)
+
+    def _leave(self, connection: sqlite3.Connection) -> None:
+        """Close a connection. SQLite itself would leave what was written last to a file beside the old place, if the file was moved."""
+        try:
+            with self._writing, closing(connection):
+                if self._moved():
+                    log.warning("ledger: %s was moved or removed; what comes next is written to a new file there", self.path)
+                    end = time.monotonic() + self.busy_s
+                    while connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:  # another process is in it
+                        if time.monotonic() > end:
+                            raise sqlite3.OperationalError("somebody reads it")
+                        time.sleep(0.02)
+        except (sqlite3.Error, OSError) as error:
+            log.warning("ledger: what was written last to %s before it was moved may be missing there: %s", self.path, error)
 
     def _take(self, pause: float) -> list[object]:
         """What is in the queue. Waits for something to come or, after a failed write, for the pause to pass."""
@@ -779,8 +813,17 @@ def _drain(source: queue.SimpleQueue[object], most: int | None = None) -> list[o
     return items
 
 
-def _connect(path: Path, busy_s: float) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=busy_s, isolation_level=None)
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Tells one file from another at the same path; None where there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _connect(path: Path, busy_s: float, mode: Literal["rw", "rwc"] = "rw") -> sqlite3.Connection:
+    connection = sqlite3.connect(f"{_address(path)}?mode={mode}", uri=True, timeout=busy_s, isolation_level=None)
     try:
         connection.execute("PRAGMA synchronous = NORMAL")
     except sqlite3.Error:
@@ -791,10 +834,11 @@ def _connect(path: Path, busy_s: float) -> sqlite3.Connection:
 
 def _prepare(path: Path, busy_s: float) -> None:
     """Make the file a ledger, or find out that it cannot be one."""
+    _clear_remains(path)
     end = time.monotonic() + busy_s
     while True:
         try:
-            with closing(_connect(path, busy_s)) as connection:
+            with closing(_connect(path, busy_s, "rwc")) as connection:
                 _check(connection, path)
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute("BEGIN IMMEDIATE")
@@ -811,6 +855,16 @@ def _prepare(path: Path, busy_s: float) -> None:
             time.sleep(0.02)
         except sqlite3.DatabaseError as error:
             raise LedgerError(f"{path} is not a ledger: {error}; name another file") from error
+
+
+def _clear_remains(path: Path) -> None:
+    """Remove what a file that was moved or removed left beside its place: whoever still writes to it must not share that with a new one."""
+    try:
+        if not path.exists():
+            for part in ("-wal", "-shm"):
+                Path(f"{path}{part}").unlink(missing_ok=True)
+    except OSError as error:
+        raise LedgerError(f"ledger {path} cannot be opened: {error}; wanted a path that can be written") from error
 
 
 def _check(connection: sqlite3.Connection, path: Path, *, empty: bool = True) -> None:
