@@ -182,6 +182,12 @@ def test_groups_add_up_to_the_total(ledger: Ledger) -> None:
     assert {tenant: each.steps for tenant, each in by_tenant.items()} == {NONE: 1, "acme": 1}
 
 
+def test_a_label_that_reads_like_none_is_in_a_group_too(ledger: Ledger) -> None:
+    for step, labels in {"s1": {"tenant": NONE}, "s2": {}, "s3": {"tenant": "acme"}}.items():
+        ledger.append(entry(step, cost=1, labels=labels))
+    assert {tenant: each.cost_pico for tenant, each in ledger.totals("label:tenant").items()} == {NONE: 2, "acme": 1}
+
+
 def test_a_sum_may_pass_what_sqlite_can_hold(ledger: Ledger) -> None:
     million = 10**6 * DOLLAR
     for number in range(20):

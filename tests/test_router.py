@@ -12,7 +12,7 @@ import pytest
 from langchain_core.messages import AIMessage
 from opentelemetry import metrics, trace
 
-from routed_agents.errors import ConfigurationError, PolicyError, StepError, StepStopped
+from routed_agents.errors import ConfigurationError, LedgerError, PolicyError, StepError, StepStopped
 from routed_agents.guards import Conditions, PolicyFloor, Verdict, named
 from routed_agents.ledger import Ledger, cost_of
 from routed_agents.policy import Policy
@@ -405,10 +405,12 @@ def test_a_router_of_a_router_is_itself() -> None:
     assert Router.of(seen) is seen
 
 
-def test_a_router_from_the_environment(tmp_path: Path) -> None:
+@pytest.mark.parametrize("named", ["{}", "sqlite:///{}"])
+def test_a_router_from_the_environment(named: str, tmp_path: Path) -> None:
     place = tmp_path / "costs.db"
 
-    made = Router.from_env({"ROUTED_AGENTS_POLICY": "gpt-4o", "ROUTED_AGENTS_MODE": "shadow", "ROUTED_AGENTS_LEDGER": str(place)})
+    environ = {"ROUTED_AGENTS_POLICY": "gpt-4o", "ROUTED_AGENTS_MODE": "shadow", "ROUTED_AGENTS_LEDGER": named.format(place)}
+    made = Router.from_env(environ)
     made.ledger.close()
 
     assert (made.policy.tiers.preset, made.policy.mode, place.exists()) == ("gpt-4o", "shadow", True)
@@ -420,11 +422,17 @@ def test_a_router_from_the_environment(tmp_path: Path) -> None:
         ({"ROUTED_AGENTS_MODE": "on"}, ConfigurationError, "ROUTED_AGENTS_MODE is 'on'; known modes: enforce, shadow, off"),
         ({"ROUTED_AGENTS_POLICY": "nobody"}, PolicyError, "known presets"),
         ({"ROUTED_AGENTS_POLICY": "/nowhere/policy.toml"}, PolicyError, "policy.toml"),
+        ({"ROUTED_AGENTS_LEDGER": "postgres://here/costs"}, LedgerError, "known places: a path, sqlite:///costs.db, memory:"),
     ],
 )
 def test_a_wrong_environment_fails_at_once(environ: dict[str, str], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         Router.from_env(environ)
+
+
+def test_the_environment_may_keep_the_ledger_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert (Router.from_env({"ROUTED_AGENTS_LEDGER": "memory:"}).ledger.steps, list(tmp_path.iterdir())) == (0, [])
 
 
 def test_replacing_a_part_keeps_the_rest() -> None:

@@ -34,7 +34,7 @@ Mode = Literal["enforce", "shadow", "off", "watch"]
 RECORD_VERSION: Final = 1
 SCHEMA_VERSION: Final = 1
 NONE: Final = "(none)"
-"""Stands for an absent value among the keys of `Ledger.totals`."""
+"""Stands for an absent value among the keys of `Ledger.totals`; who is called so is counted among them."""
 
 log = logging.getLogger(__name__)
 
@@ -343,15 +343,15 @@ class Ledger:
                 SELECT step_id, COUNT(*) = COUNT(cost_pico) AND COUNT(baseline_pico) > 0 AS comparable FROM picked GROUP BY step_id
             ),
             compared AS (
-                SELECT picked.*, {group} AS grouped,
+                SELECT picked.*, COALESCE({group}, '{NONE}') AS grouped,
                     CASE WHEN comparable THEN COALESCE(baseline_pico, 0) - cost_pico END AS saving_pico
                 FROM picked JOIN step USING (step_id)
             )
             SELECT grouped, COUNT(DISTINCT step_id), SUM(kind = 'attempt'), COUNT(*) - COUNT(cost_pico), SUM(simulated), {sums}
-            FROM compared GROUP BY grouped ORDER BY grouped"""
+            FROM compared GROUP BY grouped ORDER BY grouped != '{NONE}', grouped"""
         with self._store.reading() as connection:
             rows = connection.execute(query, (*values, *arguments)).fetchall()
-        return {NONE if row[0] is None else str(row[0]): _totals(row[1:]) for row in rows}
+        return {str(row[0]): _totals(row[1:]) for row in rows}
 
 
 # ---- columns ----------------------------------------------------------------------------------------------------------

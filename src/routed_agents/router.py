@@ -106,11 +106,12 @@ class Router:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Router:
-        """A router from `ROUTED_AGENTS_POLICY` (a policy file or a tier preset), `_MODE` and `_LEDGER` (a path).
+        """A router from `ROUTED_AGENTS_POLICY` (a policy file or a tier preset), `_MODE` and `_LEDGER` (a path or URL, as for `Ledger.open`).
 
         Raises:
             ConfigurationError: a variable names a mode that doesn't exist.
             PolicyError: the policy file or preset cannot be used.
+            LedgerError: there can be no ledger at that place.
         """
         env = os.environ if environ is None else environ
         named = env.get("ROUTED_AGENTS_POLICY", "")
@@ -120,7 +121,7 @@ class Router:
                 raise ConfigurationError(f"ROUTED_AGENTS_MODE is {mode!r}; known modes: {', '.join(MODES)}")
             policy = policy.replace(mode=mode)
         ledger = env.get("ROUTED_AGENTS_LEDGER")
-        return cls(policy, ledger=Ledger.sqlite(ledger) if ledger else None)
+        return cls(policy, ledger=Ledger.open(ledger) if ledger else None)
 
     def replace(self, **changes: Any) -> Router:
         """A router with another policy, ledger, prices, telemetry, store, health or asker; the rest is shared."""
