@@ -338,6 +338,27 @@ def test_entries_wait_while_the_file_cannot_be_written(tmp_path: Path, caplog: p
         ]
 
 
+def test_nothing_is_added_up_while_entries_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("routed_agents.ledger.WAIT_S", 0.2)
+    path = tmp_path / "costs.db"
+    with Ledger(path, busy_s=0.05) as ledger, closing(sqlite3.connect(path, isolation_level=None)) as other:
+        ledger.append(entry(thread="t"))
+        assert ledger.flush(5)
+        other.execute("BEGIN IMMEDIATE")
+        ledger.append(entry("s2", thread="t"))
+        for read in (
+            ledger.total,
+            lambda: ledger.totals("tier"),
+            lambda: list(ledger.entries()),
+            lambda: cost_of(ledger=ledger, thread="t"),
+        ):
+            with pytest.raises(LedgerError, match="entries that could not be written"):
+                read()
+        other.execute("ROLLBACK")
+        assert ledger.flush(5)
+        assert (ledger.steps, cost_of(ledger=ledger, thread="t").steps) == (2, 2)
+
+
 MOVES = {
     "moved": lambda path: path.rename(path.with_name("old.db")),
     "moved with all its parts": lambda path: [each.rename(str(each).replace("costs", "old")) for each in path.parent.glob("costs.*")],

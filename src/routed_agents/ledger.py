@@ -33,6 +33,8 @@ Mode = Literal["enforce", "shadow", "off", "watch"]
 
 RECORD_VERSION: Final = 1
 SCHEMA_VERSION: Final = 1
+WAIT_S: Final = 10.0
+"""Seconds that a flush and a reader wait for entries to be written."""
 NONE: Final = "(none)"
 """Stands for an absent value among the keys of `Ledger.totals`; who is called so is counted among them."""
 
@@ -281,11 +283,11 @@ class Ledger:
         """Record a call; returns at once and never raises."""
         self._store.put(entry)
 
-    def flush(self, timeout_s: float = 10.0) -> bool:
+    def flush(self, timeout_s: float = WAIT_S) -> bool:
         """Wait until everything appended so far is written; False when it is not within the time."""
         return self._store.flush(timeout_s)
 
-    def close(self, timeout_s: float = 10.0) -> None:
+    def close(self, timeout_s: float = WAIT_S) -> None:
         """Write what is left and let go of the file; entries appended later count as lost."""
         self._dropped.detach()
         self._store.close(timeout_s)
@@ -297,8 +299,12 @@ class Ledger:
         self.close()
 
     def entries(self, **where: Unpack[Where]) -> Iterator[Entry]:
-        """The recorded entries in the order they were written, streamed."""
-        self.flush()
+        """The recorded entries in the order they were written, streamed.
+
+        Raises:
+            LedgerError: the file cannot be read, or what was appended cannot be written to it.
+        """
+        self._catch_up()
         clause, values = _conditions(where)
         names = ", ".join(COLUMNS)
         with self._store.reading() as connection:
@@ -318,13 +324,20 @@ class Ledger:
             seen = page[-1][0]
 
     def total(self, **where: Unpack[Where]) -> Totals:
-        """All entries that fit, added up."""
+        """All entries that fit, added up.
+
+        Raises:
+            LedgerError: the file cannot be read, or what was appended cannot be written to it.
+        """
         return self._sums("NULL", (), where).get(NONE, Totals())
 
     def totals(self, by: str, **where: Unpack[Where]) -> dict[str, Totals]:
         """Entries added up by task_class, tier, model, node, thread, outcome, ..., or "label:tenant" for a label.
 
         Costs and baselines of the groups add up to the total; a step with attempts in several groups counts in each.
+
+        Raises:
+            LedgerError: the file cannot be read, or what was appended cannot be written to it.
         """
         name, found, label = by.partition(":")
         if found and name == "label":
@@ -333,8 +346,13 @@ class Ledger:
             raise ConfigurationError(f'totals by "{by}"; known: {", ".join(GROUPS)}, label:NAME; use one of these')
         return self._sums(by, (), where)
 
+    def _catch_up(self) -> None:
+        """Have everything written that was appended; a sum without it would be too small."""
+        if not self.flush(WAIT_S) and not self._store.closed:
+            raise LedgerError(f"the ledger has entries that could not be written within {WAIT_S:g} s; read it when its file can be written")
+
     def _sums(self, group: str, arguments: tuple[object, ...], where: Where) -> dict[str, Totals]:
-        self.flush()
+        self._catch_up()
         clause, values = _conditions(where)
         sums = ", ".join([_exact_sum(name) for name in SUMMED])
         query = f"""
@@ -973,6 +991,7 @@ def cost_of(result: object = None, *, ledger: Ledger | None = None, thread: str 
 
     Raises:
         ConfigurationError: a ledger without a thread or run, or the other way round.
+        LedgerError: the ledger cannot be read, or does not have all entries yet.
     """
     if ledger is None:
         if thread is not None or run is not None:
