@@ -441,6 +441,23 @@ def test_beyond_the_backlog_entries_are_dropped_and_counted(tmp_path: Path) -> N
     assert ledger.lost == 25
 
 
+def test_no_more_entries_are_held_than_the_backlog_and_one_batch(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "costs.db"
+    with Ledger(path, backlog=100, busy_s=0.05) as ledger, closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        ledger.append(entry())
+        assert not ledger.flush(0.3)
+        for number in range(5_000):
+            ledger.append(entry(f"s{number}"))
+        other.execute("ROLLBACK")
+        assert ledger.flush(5)
+        kept = [each.step_id for each in ledger.entries()]
+        assert (len(kept) <= 200, kept[-100:]) == (True, [f"s{number}" for number in range(4_900, 5_000)])
+        assert len(kept) + ledger.lost == 5_001
+    assert f"({ledger.lost} in all)" in caplog.messages[-1]
+    assert len(caplog.messages) < 5
+
+
 def test_a_full_disk_is_survived_counted_and_said_on_stderr(tmp_path: Path) -> None:
     pytest.importorskip("resource")
     code = f"""

@@ -16,7 +16,6 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, fields
 from decimal import ROUND_HALF_UP, Decimal
-from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypedDict, Unpack, cast
@@ -223,7 +222,8 @@ class Ledger:
 
     Args:
         path: where the file is; None keeps the entries in memory.
-        backlog: how many entries to hold while the file cannot be written; beyond it the oldest are dropped and counted.
+        backlog: how many entries to hold while the file cannot be written, beside up to 2,000 that it is being tried with; beyond it
+            the oldest are dropped and counted.
         busy_s: how long one attempt to write or read waits for another process.
         read_only: nothing is written, so the file may be where nothing can be; what is appended counts as lost.
     """
@@ -498,9 +498,9 @@ class _Store:
 
     def __init__(self) -> None:
         self.queue: queue.SimpleQueue[object] = queue.SimpleQueue()
-        self.lost = 0
+        self.lost: int = 0
         self.closed = False
-        self.counting = threading.Lock()
+        self.counting = threading.RLock()  # what is collected in the midst of it may count too
         _OPEN.add(self)
 
     def put(self, entry: Entry) -> None:
@@ -519,7 +519,7 @@ class _Store:
         rows: list[tuple[object, ...]] = []
         for entry in entries:
             try:
-                rows.append(_row(cast("Entry", entry)))
+                rows.append(cast("tuple[object, ...]", entry) if isinstance(entry, tuple) else _row(cast("Entry", entry)))
             except Exception as error:  # whatever is in it, one bad entry must not take the others with it
                 self.lose(1, f"an entry cannot be stored: {error}")
         return rows
@@ -555,7 +555,7 @@ class _Store:
         raise NotImplementedError
 
     def after_fork(self) -> None:
-        self.counting = threading.Lock()
+        self.counting = threading.RLock()  # what is collected in the midst of it may count too
 
     @contextmanager
     def reading(self) -> Generator[sqlite3.Connection]:
@@ -680,7 +680,9 @@ class _File(_Store):
         self.backlog = backlog
         self.busy_s = busy_s
         self.file = _identity(path)
-        self.waiting: deque[tuple[object, ...]] = deque()
+        self.waiting: deque[object] = deque()
+        """Entries, oldest first; as rows, once it was tried to write them."""
+        self.dropped = 0
         self.failing = False
         self.give_up_at = float("inf")
         self._writing = Undivided()
@@ -695,8 +697,15 @@ class _File(_Store):
                 self._thread.start()
 
     def put(self, entry: Entry) -> None:
-        super().put(entry)
-        if self._thread is None and not self.closed:  # a forked child has the queue but not the thread
+        if self.closed:
+            super().put(entry)
+            return
+        self.waiting.append(entry)
+        if self.queue.empty():
+            self.queue.put(WAKE)
+        if self.failing:
+            self._shed()
+        if self._thread is None:  # a forked child has the queue but not the thread
             try:
                 self._start()
             except RuntimeError as error:
@@ -729,6 +738,7 @@ class _File(_Store):
         super().after_fork()
         self.queue = queue.SimpleQueue()
         self.waiting = deque()
+        self.dropped = 0
         self.failing = False
         self._starting = threading.Lock()
         self._thread = None
@@ -749,18 +759,15 @@ class _File(_Store):
             items = self._take(pause)
             stopping = stopping or None in items
             flushes += [item for item in items if isinstance(item, threading.Event)]
-            self.waiting.extend(self.rows([item for item in items if item is not None and not isinstance(item, threading.Event)]))
+            due = len(self.waiting)
             try:
                 if connection is not None and self._moved():
                     self._leave(connection)
                     connection = None
-                while self.waiting:
+                while due > 0 and self.waiting:
                     with self._writing:
                         connection = connection or self._opened()
-                        rows = list(islice(self.waiting, self.BATCH))
-                        self.insert(connection, rows)
-                    for _ in rows:
-                        self.waiting.popleft()
+                        due -= self._write_some(connection)
             except Exception as error:  # a thread that dies here would take every later entry with it
                 if connection is not None:
                     self._leave(connection)
@@ -769,13 +776,14 @@ class _File(_Store):
                 self._keep(error)
                 continue
             pause, self.failing = 0.0, False
+            self._tell()
             while flushes:
                 flushes.pop().set()
         if connection is not None:
             self._leave(connection)
-        left = len(self.waiting) + sum(isinstance(item, Entry) for item in _drain(self.queue))
-        if left:
-            self.lose(left, f"{self.path} could not be written before the end")
+        self._tell()
+        if self.waiting:
+            self.lose(len(self.waiting), f"{self.path} could not be written before the end")
         _OPEN.discard(self)
 
     def _moved(self) -> bool:
@@ -803,30 +811,66 @@ class _File(_Store):
         except (sqlite3.Error, OSError) as error:
             log.warning("ledger: what was written last to %s before it was moved may be missing there: %s", self.path, error)
 
+    def _write_some(self, connection: sqlite3.Connection) -> int:
+        """Write the oldest entries; what cannot be written goes back to where it waited. Gives how many are done with."""
+        taken = _popped(self.waiting, min(self.BATCH, max(self.backlog, 1)))
+        rows = self.rows(taken)
+        try:
+            self.insert(connection, rows)
+        except BaseException:
+            self.waiting.extendleft(reversed(rows))
+            raise
+        return len(taken)
+
     def _take(self, pause: float) -> list[object]:
         """What is in the queue. Waits for something to come or, after a failed write, for the pause to pass."""
         if pause:
             time.sleep(min(pause, max(self.give_up_at - time.monotonic(), 0)))
-            return _drain(self.queue, self.BATCH)
-        return [self.queue.get(), *_drain(self.queue, self.BATCH)]
+            return _drain(self.queue)
+        return [self.queue.get(), *_drain(self.queue)]
+
+    def _shed(self) -> None:
+        """Drop the oldest entries that are too many, without a word for each: this may be an event loop's thread."""
+        with self.counting:
+            excess = len(_popped(self.waiting, len(self.waiting) - self.backlog))
+            self.lost += excess
+            self.dropped += excess
 
     def _keep(self, error: Exception) -> None:
         if not self.failing:
             self.failing = True
             log.warning("ledger: %s cannot be written, entries are kept and retried: %s", self.path, error)
-        excess = len(self.waiting) - self.backlog
-        if excess > 0:
-            for _ in range(excess):
-                self.waiting.popleft()
-            self.lose(excess, f"more than {self.backlog} entries wait for {self.path}: {error}")
+        self._shed()
+        self._tell()
+
+    def _tell(self) -> None:
+        """Say how many entries were dropped since it was last said."""
+        with self.counting:
+            dropped, self.dropped = self.dropped, 0
+        if dropped:
+            log.warning("ledger: %d entries lost (%d in all): more than %d waited for %s", dropped, self.lost, self.backlog, self.path)
 
 
-def _drain(source: queue.SimpleQueue[object], most: int | None = None) -> list[object]:
+WAKE: Final = "entries wait"
+"""Goes into the queue of a file's ledger where its thread would not look for entries."""
+
+
+def _drain(source: queue.SimpleQueue[object]) -> list[object]:
     items: list[object] = []
-    while most is None or len(items) < most:
+    while True:
         try:
             items.append(source.get_nowait())
         except queue.Empty:
+            return items
+
+
+def _popped(source: deque[object], most: int) -> list[object]:
+    """The first of them, no longer among them; other threads may pop too."""
+    items: list[object] = []
+    while len(items) < most:
+        try:
+            items.append(source.popleft())
+        except IndexError:
             break
     return items
 

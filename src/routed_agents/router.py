@@ -106,7 +106,7 @@ class Router:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Router:
-        """A router from `ROUTED_AGENTS_POLICY` (a policy file or a tier preset), `_MODE` and `_LEDGER` (a path or URL, as for `Ledger.open`).
+        """A router from `ROUTED_AGENTS_POLICY` (a policy file or a tier preset), `_MODE` and `_LEDGER` (as for `Ledger.open`).
 
         Raises:
             ConfigurationError: a variable names a mode that doesn't exist.
