@@ -7,8 +7,11 @@ from typing import Any
 
 import anthropic
 import httpx
+import langchain_openai
 import openai
 import pytest
+import redis
+import requests
 from langchain_core import exceptions as langchain
 
 from routed_agents.failures import failure_of, refused
@@ -48,6 +51,22 @@ def test_each_status_of_the_sdks(sdk: Any, status: int, trouble: str | None) -> 
     assert (failure.trouble if failure else None) == trouble
 
 
+def hiding(error: Exception, cause: BaseException) -> Exception:
+    """An error as it is when it was raised in place of another."""
+    error.__context__ = cause
+    return error
+
+
+OWN = [
+    BrokenPipeError("the browser went away"),
+    ConnectionResetError("the browser went away"),
+    TimeoutError("my own deadline"),
+    hiding(TimeoutError(), asyncio.CancelledError()),
+    hiding(redis.ConnectionError("my own Redis"), ConnectionRefusedError()),
+    redis.TimeoutError("my own Redis"),
+]
+
+
 @pytest.mark.parametrize(
     ("error", "trouble"),
     [
@@ -57,7 +76,9 @@ def test_each_status_of_the_sdks(sdk: Any, status: int, trouble: str | None) -> 
         (openai.APIConnectionError(request=REQUEST), "connection"),
         (httpx.ReadTimeout("late"), "timeout"),
         (httpx.ConnectError("refused"), "connection"),
-        (TimeoutError(), "timeout"),
+        (hiding(ConnectionError("is it running?"), httpx.ConnectError("refused")), "connection"),
+        (langchain_openai.StreamChunkTimeoutError(120.0), "timeout"),
+        (requests.ConnectionError("reset"), "connection"),
         (langchain.ModelRateLimitError("x"), "rate_limit"),
         (langchain.ModelTimeoutError("x"), "timeout"),
         (langchain.ModelConnectionError("x"), "connection"),
@@ -81,6 +102,7 @@ def test_each_typed_error(error: Exception, trouble: str) -> None:
     [
         ValueError("bug"),
         KeyError("k"),
+        *OWN,
         langchain.OutputParserException("no JSON"),
         langchain.ModelInvalidRequestError("bad request"),
         RuntimeError("prompt is too long, says my own code"),
@@ -123,8 +145,10 @@ def test_how_long_the_provider_asks_to_wait(header: dict[str, str], seconds: flo
         (sdk_error(openai, 429), True),
         (sdk_error(openai, 504), False),
         (anthropic.APITimeoutError(request=REQUEST), False),
+        (hiding(anthropic.APIConnectionError(request=REQUEST), httpx.ConnectError("refused")), True),
+        *[(error, False) for error in OWN],
     ],
-    ids=["overloaded", "rate limit", "gateway timeout", "no answer"],
+    ids=["overloaded", "rate limit", "gateway timeout", "no answer", "never reached", *map(repr, OWN)],
 )
 def test_only_a_refused_call_is_known_to_cost_nothing(error: Exception, unbilled: bool) -> None:
     assert refused(error) is unbilled

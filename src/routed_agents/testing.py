@@ -15,6 +15,7 @@ from decimal import Decimal
 from typing import Any, Final, TypeVar, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.exceptions import ModelConnectionError
 from langchain_core.language_models import BaseChatModel, LangSmithParams, LanguageModelInput
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
@@ -62,7 +63,8 @@ class ScriptedChatModel(BaseChatModel):
         break_after: raise `broken_by` after so many chunks of a stream.
         delay_s: how long each call takes.
 
-    >>> model = ScriptedChatModel(replies=[TimeoutError("busy"), "Hello."], model_name="claude-haiku-5-5")
+    >>> from langchain_core.exceptions import ModelTimeoutError
+    >>> model = ScriptedChatModel(replies=[ModelTimeoutError("busy"), "Hello."], model_name="claude-haiku-5-5")
     >>> model.with_retry(stop_after_attempt=2, wait_exponential_jitter=False).invoke("Hi").content
     'Hello.'
     """
@@ -185,7 +187,7 @@ class ScriptedChatModel(BaseChatModel):
         )
         for number, piece in enumerate([*pieces, last]):
             if self.break_after is not None and number >= self.break_after:
-                raise self.broken_by if self.broken_by is not None else ConnectionError("the stream broke off")
+                raise self.broken_by if self.broken_by is not None else ModelConnectionError("the stream broke off")
             yield ChatGenerationChunk(message=piece)
 
 
