@@ -22,7 +22,7 @@ from routed_agents.embedded import Fault, models
 from routed_agents.errors import ConfigurationError
 from routed_agents.failures import Failure, Trouble
 from routed_agents.health import Health
-from routed_agents.health_sharing import GRACE_S, LINGER_S, SharedRests
+from routed_agents.health_sharing import FIRST_LOOK_S, GRACE_S, LINGER_S, SharedRests
 from routed_agents.health_store import SqliteHealthStore
 from routed_agents.testing import check_health_store
 
@@ -166,6 +166,19 @@ def test_a_new_process_knows_at_once(table: Table) -> None:
     table.rows["opus"] = time.time() + 30
 
     assert Health(store=table).resting() == {"opus"}
+
+
+def test_a_new_process_does_not_wait_for_a_store_that_hangs_and_knows_when_it_answers(table: Table) -> None:
+    table.rows["opus"] = time.time() + 30
+    table.hold.clear()
+    began = time.monotonic()
+
+    health = Health(store=table)
+
+    took_s, knew = time.monotonic() - began, health.resting()
+    table.hold.set()
+    assert (took_s < FIRST_LOOK_S + 0.5, knew) == (True, frozenset())
+    assert soon(lambda: health.resting() == {"opus"})
 
 
 def test_without_a_store_no_thread_is_started() -> None:

@@ -44,8 +44,8 @@ class Health:
 
     Shared by the threads and tasks of one process. With a store, other processes are told of the rests a provider asked for (429, 529,
     5xx) and rest that deployment too, a little longer: whoever found out probes first, and tells the others when it was answered. What
-    may be one process's own trouble (a connection, a key) is not passed on. No call waits for the store; where it fails, processes find
-    out by themselves.
+    may be one process's own trouble (a connection, a key) is not passed on. No call waits for the store, and making this half
+    a second at most; where the store fails, processes find out by themselves.
 
     Args:
         failures: failures in a row before a rest.

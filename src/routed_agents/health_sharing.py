@@ -18,6 +18,8 @@ from routed_agents.forking import Undivided
 log: Final = logging.getLogger("routed_agents")
 POLL_S: Final = 0.25
 """Seconds between two looks into the store: how long another process's rest may stay unknown."""
+FIRST_LOOK_S: Final = 0.5
+"""Seconds a new process waits at most for what the others say, so that it knows at once; where that takes longer, it hears of it later."""
 BACKLOG: Final = 1_000
 """Rests to tell at most while the store cannot be written; the oldest are forgotten first, as they are over first."""
 STALE_S: Final = 300.0
@@ -49,7 +51,7 @@ class HealthStore(Protocol):
 class SharedRests:
     """What other processes say, read and written by a thread of its own.
 
-    Reading it never waits: it is what the thread last saw. Where the store cannot be reached that is said once, what was seen stays until
+    Only making it waits, and `FIRST_LOOK_S` at most. Reading it never does: it is what the thread last saw. Where the store cannot be reached that is said once, what was seen stays until
     its time is over, and each process goes by what it finds out itself.
 
     Args:
@@ -63,12 +65,11 @@ class SharedRests:
         self._told: Mapping[str, float] = NOTHING
         self._changes: deque[tuple[str, float | None, float]] = deque(maxlen=BACKLOG)
         self.grace_s = GRACE_S[1]
-        self._wake = threading.Event()
         self._troubled = False
         self._exchanging = Undivided()
-        self._exchange()
         self._begin()
         _SHARING.add(self)
+        self._looked.wait(FIRST_LOOK_S)
 
     def told(self) -> Mapping[str, float]:
         """Until when each deployment rests, in seconds since 1970, as last seen."""
@@ -88,9 +89,9 @@ class SharedRests:
         self._wake.set()
 
     def _begin(self) -> None:
-        """Start this process's thread, with a waiting time of its own; a forked child inherits neither."""
+        """Start this process's thread, with events and a waiting time of its own; a forked child inherits none of them."""
         self.grace_s = random.Random().uniform(*GRACE_S)
-        self._wake = threading.Event()
+        self._wake, self._looked = threading.Event(), threading.Event()
         threading.Thread(target=_keep_in_step, args=(weakref.ref(self), self._wake), name="routed-agents-health", daemon=True).start()
 
     def _exchange(self) -> None:
@@ -107,6 +108,7 @@ class SharedRests:
             self._troubled = True
         else:
             self._troubled = False
+        self._looked.set()
 
     def _write(self) -> None:
         while self._changes:

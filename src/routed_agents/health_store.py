@@ -72,7 +72,8 @@ class RedisHealthStore:
     """Rests in a sorted set of Redis (6.2 or later), for processes on several machines whose clocks agree to a second or so.
 
     Args:
-        client: a `redis.Redis` client. Give it short time-outs (`socket_timeout=2`): no call waits for it, but news does.
+        client: a `redis.Redis` client. Give it short time-outs and few retries (`socket_timeout=2, retry=Retry(NoBackoff(), 1)`, which is
+            ten of them by default): no call waits for it, but news does.
         key: the set; processes that share it should call the same accounts.
     """
 
