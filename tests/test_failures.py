@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from email.utils import formatdate
 from typing import Any
 
 import anthropic
@@ -127,15 +129,32 @@ def test_a_prompt_that_is_too_long_is_told_from_other_bad_requests(sdk: Any, mes
     assert failure.trouble == "context_overflow"
 
 
-ODD_PAUSES = [({"retry_after": text}, None) for text in ("nan", "inf", "1e400", "-5", "Wed, 21 Oct 2026 07:28:00 GMT")]
+ODD_PAUSES = [({"retry_after": text}, None) for text in ("nan", "inf", "1e400", "-5", "Wed, 21 Oct 2015 07:28:00 GMT", "Wed, 99 Oct 2026", "Wed, 21 Oct 99999999999 07:28:00 GMT")]
 
 
-@pytest.mark.parametrize(("header", "seconds"), [({"retry_after": "7"}, 7.0), ({"retry_after": "soon"}, None), ({}, None), *ODD_PAUSES])
+PAUSES = [
+    ({"retry_after": "7"}, 7.0),
+    ({"retry_after_ms": "7500"}, 7.5),
+    ({"retry_after_ms": "7500", "retry_after": "60"}, 7.5),
+    ({"retry_after_ms": "soon", "retry_after": "60"}, 60.0),
+    ({"retry_after": "soon"}, None),
+    ({}, None),
+]
+
+
+@pytest.mark.parametrize(("header", "seconds"), [*PAUSES, *ODD_PAUSES])
 def test_how_long_the_provider_asks_to_wait(header: dict[str, str], seconds: float | None) -> None:
     failure = failure_of(sdk_error(anthropic, 429, **header))
 
     assert failure is not None
     assert failure.retry_after_s == seconds
+
+
+def test_the_provider_may_ask_to_wait_until_a_date() -> None:
+    failure = failure_of(sdk_error(anthropic, 429, retry_after=formatdate(time.time() + 60, usegmt=True)))
+
+    assert failure is not None
+    assert failure.retry_after_s == pytest.approx(60, abs=5)
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from email.utils import mktime_tz, parsedate_tz
 from typing import Final, Literal
 
 from routed_agents.steps import field_of
@@ -143,11 +145,28 @@ def _overflow(status: int | None) -> Trouble | None:
 
 
 def _retry_after(error: Exception) -> float | None:
-    headers = field_of(field_of(error, "response"), "headers")
-    get = getattr(headers, "get", None)
-    value = get("retry-after") if get is not None else None
-    try:
-        seconds = float(value) if value is not None else -1.0
-    except (TypeError, ValueError, OverflowError):
+    """How long the provider asks to wait, in the forms that the SDKs read, by the same precedence: milliseconds, seconds, a date."""
+    get = getattr(field_of(field_of(error, "response"), "headers"), "get", None)
+    if get is None:
         return None
-    return seconds if 0 <= seconds < math.inf else None
+    milliseconds, text = _number(get("retry-after-ms")), get("retry-after")
+    asked = milliseconds / 1000 if milliseconds is not None else _number(text)
+    if asked is None:
+        asked = _seconds_until(text)
+    return asked if asked is not None and 0 <= asked < math.inf else None
+
+
+def _number(text: object) -> float | None:
+    try:
+        return float(text) if isinstance(text, (str, int, float)) else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def _seconds_until(text: object) -> float | None:
+    """The seconds from now to an HTTP date."""
+    try:
+        date = parsedate_tz(text) if isinstance(text, str) else None
+        return mktime_tz(date) - time.time() if date is not None else None
+    except (ValueError, OverflowError):
+        return None
