@@ -129,7 +129,8 @@ def test_a_prompt_that_is_too_long_is_told_from_other_bad_requests(sdk: Any, mes
     assert failure.trouble == "context_overflow"
 
 
-ODD_PAUSES = [({"retry_after": text}, None) for text in ("nan", "inf", "1e400", "-5", "Wed, 21 Oct 2015 07:28:00 GMT", "Wed, 99 Oct 2026", "Wed, 21 Oct 99999999999 07:28:00 GMT")]
+DATES = ("Wed, 21 Oct 2015 07:28:00 GMT", "Wed, 99 Oct 2026", "Wed, 21 Oct 99999999999 07:28:00 GMT")
+ODD_PAUSES = [({"retry_after": text}, None) for text in ("nan", "inf", "1e400", "-5", *DATES)]
 
 
 PAUSES = [

@@ -156,6 +156,53 @@ def test_without_a_word_from_who_found_out_the_others_go_on_a_little_later(table
     assert GRACE_S[0] - 0.2 < time.monotonic() - began < GRACE_S[1] + 1.5
 
 
+def test_without_a_word_from_who_found_out_one_call_of_those_who_were_told_probes(table: Table) -> None:
+    clock = Clock()
+    two = Health(clock=clock, store=table)
+    table.rows["opus"] = time.time() + 30
+    assert soon(lambda: two.resting() == {"opus"})
+
+    clock.now += 30 + GRACE_S[1]
+    begun = [two.begin("opus") for _ in range(20) if "opus" not in two.resting()]
+    two.answered("opus", begun=begun[0])
+
+    assert len(begun) == 1
+    assert two.resting() == frozenset()
+    assert soon(lambda: table.rows == {})
+
+
+def test_a_process_that_hears_of_a_rest_when_it_is_over_probes_with_one_call(table: Table) -> None:
+    table.rows["opus"] = time.time() - GRACE_S[1] - 1
+    two = Health(store=table)
+
+    assert len([two.begin("opus") for _ in range(20) if "opus" not in two.resting()]) == 1
+
+
+def test_a_probe_of_those_who_were_told_that_fails_rests_it_again(table: Table) -> None:
+    clock = Clock()
+    two = Health(clock=clock, store=table)
+    table.rows["opus"] = time.time() + 5
+    assert soon(lambda: two.resting() == {"opus"})
+
+    clock.now += 5 + GRACE_S[1]
+    two.failed("opus", LIMITED, begun=two.begin("opus"))
+    clock.now += 29
+
+    assert two.resting() == {"opus"}
+    assert soon(lambda: table.rows["opus"] > time.time() + 25)
+
+
+def test_a_call_begun_before_a_rest_was_told_does_not_end_it(table: Table) -> None:
+    two = Health(store=table)
+    begun = two.begin("opus")
+    table.rows["opus"] = time.time() + 30
+    assert soon(lambda: two.resting() == {"opus"})
+
+    two.answered("opus", begun=begun)
+
+    assert two.resting() == {"opus"}
+
+
 def test_a_clock_that_is_far_off_makes_nobody_rest_for_ever(table: Table) -> None:
     table.rows["opus"] = time.time() + 100_000
 

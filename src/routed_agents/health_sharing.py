@@ -51,8 +51,8 @@ class HealthStore(Protocol):
 class SharedRests:
     """What other processes say, read and written by a thread of its own.
 
-    Only making it waits, and `FIRST_LOOK_S` at most. Reading it never does: it is what the thread last saw. Where the store cannot be reached that is said once, what was seen stays until
-    its time is over, and each process goes by what it finds out itself.
+    Only making it waits, and `FIRST_LOOK_S` at most. Reading it never does: it is what the thread last saw. Where the store cannot be
+    reached that is said once, what was seen stays until its time is over, and each process goes by what it finds out itself.
 
     Args:
         store: where it is told.
