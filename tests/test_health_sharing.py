@@ -49,9 +49,10 @@ class Table:
         self._trouble()
         self.rows[deployment] = max(until_s, self.rows.get(deployment, 0.0))
 
-    def clear(self, deployment: str, /) -> None:
+    def clear(self, deployment: str, until_s: float, /) -> None:
         self._trouble()
-        self.rows.pop(deployment, None)
+        if self.rows.get(deployment, 0.0) <= until_s:
+            self.rows.pop(deployment, None)
 
     def _trouble(self) -> None:
         self.hold.wait(20)
@@ -189,7 +190,7 @@ def test_a_probe_of_those_who_were_told_that_fails_rests_it_again(table: Table) 
     clock.now += 29
 
     assert two.resting() == {"opus"}
-    assert soon(lambda: table.rows["opus"] > time.time() + 25)
+    assert soon(lambda: table.rows.get("opus", 0.0) > time.time() + 25)
 
 
 def test_a_call_begun_before_a_rest_was_told_does_not_end_it(table: Table) -> None:
@@ -201,6 +202,22 @@ def test_a_call_begun_before_a_rest_was_told_does_not_end_it(table: Table) -> No
     two.answered("opus", begun=begun)
 
     assert two.resting() == {"opus"}
+
+
+def test_an_answer_ends_no_longer_rest_that_another_process_found_out_meanwhile(table: Table) -> None:
+    clock = Clock()
+    one, two, three = Health(clock=clock, store=table), Health(store=table), Health(store=table)
+    one.failed("opus", Failure(trouble="rate_limit", retry_after_s=1))
+    clock.now += 1
+    probe = one.begin("opus")
+    two.failed("opus", LIMITED, begun=two.begin("opus"))
+    assert soon(lambda: table.rows.get("opus", 0.0) > time.time() + 20)
+
+    one.answered("opus", begun=probe)
+    read = table.reads
+    assert soon(lambda: table.reads > read + 6)
+
+    assert [health.resting() for health in (one, two, three)] == [{"opus"}] * 3
 
 
 def test_a_clock_that_is_far_off_makes_nobody_rest_for_ever(table: Table) -> None:

@@ -32,7 +32,8 @@ class _State:
     since: int = 0  # which of all rests its present one is
     until_s: float = 0.0
     probed_until_s: float = 0.0
-    told_s: float | None = None  # until when another process said that it rests, in seconds since 1970
+    ends_s: float = 0.0  # when its present rest ends for everybody, in seconds since 1970
+    told: bool = False  # another process found that out
 
 
 class Health:
@@ -125,9 +126,9 @@ class Health:
             state.rests += 1
             state.since = self._begun
             state.until_s = self._clock() + pause
-            state.told_s = None
+            state.ends_s, state.told = time.time() + pause, False
         if self._shared is not None and failure.trouble in SHARED:
-            self._shared.rest(deployment, time.time() + pause)
+            self._shared.rest(deployment, state.ends_s)
         return True
 
     def answered(self, deployment: str, *, begun: int | None = None) -> None:
@@ -145,7 +146,7 @@ class Health:
                 return
             del self._states[deployment]
         if self._shared is not None and state.rests:
-            self._shared.clear(deployment)
+            self._shared.clear(deployment, state.ends_s)
 
     def _is_older(self, state: _State, begun: int | None) -> bool:
         """Whether a call was begun before the rest, and so has nothing to say about it."""
@@ -170,13 +171,11 @@ class Health:
         state, left_s = self._states.get(deployment), until_s + grace_s - time.time()
         if not -LINGER_S < left_s <= LONGEST_S + 2 * grace_s:
             return
-        if state is not None and state.rests and state.told_s in (None, until_s):
+        if state is not None and state.rests and (not state.told or state.ends_s == until_s):
             return  # where this process found out itself, it goes by that: it is the one that probes
         self._begun += 1
-        self._states[deployment] = _State(rests=1, since=self._begun, until_s=self._clock() + left_s, told_s=until_s)
+        self._states[deployment] = _State(rests=1, since=self._begun, until_s=self._clock() + left_s, ends_s=until_s, told=True)
 
     def _is_taken_back(self, state: _State) -> bool:
         """Whether a rest that nobody tells of any more was ended by an answer, or is over for so long that no probe is needed."""
-        if state.told_s is None:
-            return False
-        return time.time() < state.told_s + LINGER_S or self._clock() > state.until_s + LONGEST_S
+        return state.told and (time.time() < state.ends_s + LINGER_S or self._clock() > state.until_s + LONGEST_S)

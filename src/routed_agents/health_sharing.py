@@ -11,7 +11,7 @@ import weakref
 from collections import deque
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final, Protocol, runtime_checkable
+from typing import Final, Literal, Protocol, runtime_checkable
 
 from routed_agents.forking import Undivided
 
@@ -43,8 +43,8 @@ class HealthStore(Protocol):
         """Note a rest; of several for one deployment the longest holds."""
         ...
 
-    def clear(self, deployment: str, /) -> None:
-        """Forget a deployment's rest: it answered again."""
+    def clear(self, deployment: str, until_s: float, /) -> None:
+        """Forget a deployment's rest until then: it answered again. A longer one, which another process found out, stays."""
         ...
 
 
@@ -63,7 +63,7 @@ class SharedRests:
         self._store = store
         self._poll_s = poll_s
         self._told: Mapping[str, float] = NOTHING
-        self._changes: deque[tuple[str, float | None, float]] = deque(maxlen=BACKLOG)
+        self._changes: deque[tuple[Literal["rest", "clear"], str, float, float]] = deque(maxlen=BACKLOG)
         self.grace_s = GRACE_S[1]
         self._troubled = False
         self._exchanging = Undivided()
@@ -77,15 +77,15 @@ class SharedRests:
 
     def rest(self, deployment: str, until_s: float) -> None:
         """Tell the others that a deployment rests."""
-        self._tell(deployment, until_s)
+        self._tell("rest", deployment, until_s)
 
-    def clear(self, deployment: str) -> None:
-        """Tell the others that a deployment answered again."""
-        self._told = MappingProxyType({name: until for name, until in self._told.items() if name != deployment})
-        self._tell(deployment, None)
+    def clear(self, deployment: str, until_s: float) -> None:
+        """Tell the others that a deployment which rested until then answered again."""
+        self._told = MappingProxyType({name: until for name, until in self._told.items() if name != deployment or until > until_s})
+        self._tell("clear", deployment, until_s)
 
-    def _tell(self, deployment: str, until_s: float | None) -> None:
-        self._changes.append((deployment, until_s, time.monotonic()))
+    def _tell(self, what: Literal["rest", "clear"], deployment: str, until_s: float) -> None:
+        self._changes.append((what, deployment, until_s, time.monotonic()))
         self._wake.set()
 
     def _begin(self) -> None:
@@ -112,14 +112,11 @@ class SharedRests:
 
     def _write(self) -> None:
         while self._changes:
-            deployment, until_s, noted_s = change = self._changes.popleft()
+            what, deployment, until_s, noted_s = change = self._changes.popleft()
             if time.monotonic() - noted_s > STALE_S:
                 continue  # also where the store refuses just this one, which must not hold up the others for good
             try:
-                if until_s is None:
-                    self._store.clear(deployment)
-                else:
-                    self._store.rest(deployment, until_s)
+                (self._store.rest if what == "rest" else self._store.clear)(deployment, until_s)
             except BaseException:
                 self._changes.appendleft(change)
                 raise

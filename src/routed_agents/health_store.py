@@ -19,6 +19,10 @@ LONGER: Final = """\
 INSERT INTO rests (deployment, until_s) VALUES (?, ?)
 ON CONFLICT (deployment) DO UPDATE SET until_s = max(until_s, excluded.until_s)"""
 
+UNLESS_LONGER: Final = """\
+local until_s = redis.call('ZSCORE', KEYS[1], ARGV[1])
+if until_s and tonumber(until_s) <= tonumber(ARGV[2]) then redis.call('ZREM', KEYS[1], ARGV[1]) end"""
+
 
 class SqliteHealthStore:
     """Rests in a SQLite file, for the processes of one machine.
@@ -55,10 +59,10 @@ class SqliteHealthStore:
             connection.execute(LONGER, (deployment, until_s))
             connection.execute("DELETE FROM rests WHERE until_s <= ?", (time.time() - LINGER_S,))
 
-    def clear(self, deployment: str, /) -> None:
-        """Forget a deployment's rest."""
+    def clear(self, deployment: str, until_s: float, /) -> None:
+        """Forget a deployment's rest; a longer one stays."""
         with self._open() as connection:
-            connection.execute("DELETE FROM rests WHERE deployment = ?", (deployment,))
+            connection.execute("DELETE FROM rests WHERE deployment = ? AND until_s <= ?", (deployment, until_s))
 
     @contextmanager
     def _open(self) -> Generator[sqlite3.Connection]:
@@ -93,6 +97,6 @@ class RedisHealthStore:
             pipeline.zremrangebyscore(self._key, "-inf", time.time() - LINGER_S)
             pipeline.execute()
 
-    def clear(self, deployment: str, /) -> None:
-        """Forget a deployment's rest."""
-        self._client.zrem(self._key, deployment)
+    def clear(self, deployment: str, until_s: float, /) -> None:
+        """Forget a deployment's rest; a longer one stays."""
+        self._client.eval(UNLESS_LONGER, 1, self._key, deployment, until_s)

@@ -380,7 +380,7 @@ def check_state_store(factory: Callable[[], StateStore]) -> None:
 
 
 def check_health_store(factory: Callable[[], HealthStore]) -> None:
-    """Assert that a store of rests tells them to everybody who has it, keeps the longest, and loses none to concurrency.
+    """Assert that a store of rests tells them to all who have it, keeps the longest, ends no longer one, and loses none to concurrency.
 
     Args:
         factory: opens the store; what one of them is told, the others must tell.
@@ -406,8 +406,10 @@ def check_health_store(factory: Callable[[], HealthStore]) -> None:
     told(other, {"one": now + 60}, "two rests of one deployment, of which the longer holds")
     _asked(f"health store {name}", other.rest, f"{mark}-over", now - 1)
     told(store, {"one": now + 60, "over": now - 1}, "one whose time was just over, which it keeps a while")
+    _asked(f"health store {name}", store.clear, f"{mark}-one", now + 30)
+    told(other, {"one": now + 60, "over": now - 1}, "a shorter rest was cleared, which leaves the longer one")
     for deployment in ("one", "over", "never"):
-        _asked(f"health store {name}", other.clear, f"{mark}-{deployment}")
+        _asked(f"health store {name}", other.clear, f"{mark}-{deployment}", now + 60)
     told(store, {}, "all were cleared")
     many = [f"{mark}-many-{number}" for number in range(32)]
     with ThreadPoolExecutor(8) as pool:
@@ -415,7 +417,7 @@ def check_health_store(factory: Callable[[], HealthStore]) -> None:
             done.result()
     _hold(len(rests(store)) == len(many), f"health store {name} lost {len(many) - len(rests(store))} of {len(many)} rests noted at once")
     for deployment in many:
-        store.clear(deployment)
+        store.clear(deployment, now + 5)
 
 
 def _check_verdict(name: str, verdict: object) -> None:
