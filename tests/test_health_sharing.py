@@ -60,6 +60,18 @@ class Table:
             raise ConnectionError("the store is gone")
 
 
+class ReadOnly:
+    """A store as somebody sees it who may not write into it."""
+
+    def __init__(self, table: Table) -> None:
+        self.rests = table.rests
+
+    def rest(self, deployment: str, until_s: float, /) -> None:
+        raise PermissionError("READONLY You can't write against a read only replica.")
+
+    clear = rest
+
+
 class Clock:
     def __init__(self) -> None:
         self.now = 100.0
@@ -305,6 +317,16 @@ def test_news_that_the_store_refuses_holds_up_the_others_for_a_while_only(table:
     one.failed("opus", LIMITED)
 
     assert soon(lambda: two.resting() == {"opus"})
+
+
+def test_who_may_only_read_hears_of_the_others_all_the_same(table: Table) -> None:
+    reader = Health(store=ReadOnly(table))
+    reader.failed("own", LIMITED)
+    time.sleep(0.4)
+
+    table.rows["opus"] = time.time() + 30
+
+    assert soon(lambda: reader.resting() == {"own", "opus"})
 
 
 def test_no_call_waits_for_a_store_that_hangs(table: Table) -> None:

@@ -98,8 +98,10 @@ class SharedRests:
         """Write what is new here and read what is new there."""
         try:
             with self._exchanging:
-                self._write()
-                self._told = MappingProxyType({name: float(until) for name, until in self._store.rests().items()})
+                try:
+                    self._write()
+                finally:  # who may only read hears of the others all the same
+                    self._told = MappingProxyType({name: float(until) for name, until in self._store.rests().items()})
         except Exception as trouble:
             if not self._troubled:
                 log.warning(
