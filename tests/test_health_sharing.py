@@ -398,6 +398,16 @@ def test_rests_long_over_are_forgotten(tmp_path: Path) -> None:
     assert (kept, list(store.rests())) == (["new"], ["new"])
 
 
+def test_a_clock_that_was_far_ahead_once_hides_no_rest(tmp_path: Path) -> None:
+    store = SqliteHealthStore(tmp_path / "rests.db")
+    store.rest("opus", time.time() + 3_600)
+    one, two = Health(store=store), Health(store=store)
+
+    one.failed("opus", LIMITED)
+
+    assert soon(lambda: two.resting() == {"opus"})
+
+
 @pytest.mark.parametrize("content", [None, b"this is no database, and long enough to be taken for none" * 40])
 def test_a_file_that_cannot_be_used_is_told_when_it_is_named(content: bytes | None, tmp_path: Path) -> None:
     path = tmp_path / "missing" / "rests.db" if content is None else tmp_path / "rests.db"

@@ -9,13 +9,12 @@ from typing import Final
 
 from routed_agents.failures import Failure, Trouble
 from routed_agents.forking import Undivided
-from routed_agents.health_sharing import LINGER_S, NOTHING, HealthStore, SharedRests
+from routed_agents.health_sharing import FARTHEST_S, LINGER_S, LONGEST_S, NOTHING, HealthStore, SharedRests
 
 FAILURES: Final = 3
 """Failures in a row from which a deployment rests; a rate limit or a denied key makes it rest at once."""
 REST_S: Final = 15.0
 """Seconds it rests the first time; each further rest is twice as long."""
-LONGEST_S: Final = 240.0
 DOUBLINGS: Final = 32
 """Rests in a row after which the next is no longer anyway."""
 AT_ONCE: Final[frozenset[Trouble]] = frozenset({"rate_limit", "denied", "model_not_found"})
@@ -169,7 +168,7 @@ class Health:
         One whose rest was over lately only waits for its probe.
         """
         state, left_s = self._states.get(deployment), until_s + grace_s - time.time()
-        if not -LINGER_S < left_s <= LONGEST_S + 2 * grace_s:
+        if not -LINGER_S < left_s <= FARTHEST_S + grace_s:
             return
         if state is not None and state.rests and (not state.told or state.ends_s == until_s):
             return  # where this process found out itself, it goes by that: it is the one that probes

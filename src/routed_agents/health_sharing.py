@@ -28,6 +28,10 @@ LINGER_S: Final = 10.0
 """Seconds a rest stays in a store when its time is over: for so long those who were told may wait for the first to probe."""
 GRACE_S: Final = (0.5, 2.0)
 """Seconds, drawn between these, that a process rests longer than the one that found out, so that not all of them probe at once."""
+LONGEST_S: Final = 240.0
+"""Seconds a rest lasts at most."""
+FARTHEST_S: Final = LONGEST_S + GRACE_S[1]
+"""Seconds from now beyond which no rest can end: a clock was wrong."""
 NOTHING: Final[Mapping[str, float]] = MappingProxyType({})
 
 
@@ -40,7 +44,7 @@ class HealthStore(Protocol):
         ...
 
     def rest(self, deployment: str, until_s: float, /) -> None:
-        """Note a rest; of several for one deployment the longest holds."""
+        """Note a rest; of several for one deployment the longest holds, except one that ends more than `FARTHEST_S` from now."""
         ...
 
     def clear(self, deployment: str, until_s: float, /) -> None:

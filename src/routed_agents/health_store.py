@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from routed_agents.errors import ConfigurationError
-from routed_agents.health_sharing import LINGER_S
+from routed_agents.health_sharing import FARTHEST_S, LINGER_S
 
 BUSY_S: Final = 2.0
 """Seconds to wait for another process that writes."""
@@ -54,10 +54,11 @@ class SqliteHealthStore:
             return dict(connection.execute("SELECT deployment, until_s FROM rests WHERE until_s > ?", (time.time() - LINGER_S,)))
 
     def rest(self, deployment: str, until_s: float, /) -> None:
-        """Note a rest; the longest holds."""
+        """Note a rest; the longest holds, unless it ends farther from now than any can."""
+        now = time.time()
         with self._open() as connection:
+            connection.execute("DELETE FROM rests WHERE until_s <= ? OR until_s > ?", (now - LINGER_S, now + FARTHEST_S))
             connection.execute(LONGER, (deployment, until_s))
-            connection.execute("DELETE FROM rests WHERE until_s <= ?", (time.time() - LINGER_S,))
 
     def clear(self, deployment: str, until_s: float, /) -> None:
         """Forget a deployment's rest; a longer one stays."""
@@ -91,10 +92,12 @@ class RedisHealthStore:
         return {name.decode() if isinstance(name, bytes) else str(name): float(until) for name, until in found}
 
     def rest(self, deployment: str, until_s: float, /) -> None:
-        """Note a rest; the longest holds."""
+        """Note a rest; the longest holds, unless it ends farther from now than any can."""
+        now = time.time()
         with self._client.pipeline() as pipeline:
+            pipeline.zremrangebyscore(self._key, "-inf", now - LINGER_S)
+            pipeline.zremrangebyscore(self._key, f"({now + FARTHEST_S}", "+inf")
             pipeline.zadd(self._key, {deployment: until_s}, gt=True)
-            pipeline.zremrangebyscore(self._key, "-inf", time.time() - LINGER_S)
             pipeline.execute()
 
     def clear(self, deployment: str, until_s: float, /) -> None:

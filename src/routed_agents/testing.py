@@ -404,6 +404,10 @@ def check_health_store(factory: Callable[[], HealthStore]) -> None:
     for until in (now + 60, now + 30):
         _asked(f"health store {name}", store.rest, f"{mark}-one", until)
     told(other, {"one": now + 60}, "two rests of one deployment, of which the longer holds")
+    for until in (now + 3_600, now + 60):
+        _asked(f"health store {name}", other.rest, f"{mark}-far", until)
+    told(store, {"one": now + 60, "far": now + 60}, "a rest that ends farther from now than any can, and one that doesn't")
+    _asked(f"health store {name}", other.clear, f"{mark}-far", now + 60)
     _asked(f"health store {name}", other.rest, f"{mark}-over", now - 1)
     told(store, {"one": now + 60, "over": now - 1}, "one whose time was just over, which it keeps a while")
     _asked(f"health store {name}", store.clear, f"{mark}-one", now + 30)
