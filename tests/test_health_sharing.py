@@ -398,6 +398,16 @@ def test_rests_long_over_are_forgotten(tmp_path: Path) -> None:
     assert (kept, list(store.rests())) == (["new"], ["new"])
 
 
+def test_a_file_that_is_removed_is_made_again(tmp_path: Path) -> None:
+    path = tmp_path / "rests.db"
+    one, two = (Health(store=SqliteHealthStore(path)) for _ in range(2))
+    path.unlink()
+
+    one.failed("opus", LIMITED)
+
+    assert soon(lambda: two.resting() == {"opus"})
+
+
 def test_a_clock_that_was_far_ahead_once_hides_no_rest(tmp_path: Path) -> None:
     store = SqliteHealthStore(tmp_path / "rests.db")
     store.rest("opus", time.time() + 3_600)

@@ -40,8 +40,6 @@ class SqliteHealthStore:
         self._path = str(Path(path).absolute())
         try:
             with self._open() as connection:
-                connection.execute("PRAGMA journal_mode = WAL")
-                connection.execute(TABLE)
                 connection.execute("SELECT deployment, until_s FROM rests LIMIT 1")
         except sqlite3.Error as error:
             raise ConfigurationError(
@@ -67,9 +65,11 @@ class SqliteHealthStore:
 
     @contextmanager
     def _open(self) -> Generator[sqlite3.Connection]:
-        """A connection for one statement or two: none is kept that a forked child would inherit."""
+        """A connection for one statement or two: none is kept that a forked child would inherit. A file that was removed is made again."""
         with closing(sqlite3.connect(self._path, timeout=BUSY_S)) as connection, connection:
             connection.execute("PRAGMA synchronous = OFF")  # a rest that is lost to a power cut is found out again
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute(TABLE)
             yield connection
 
 
