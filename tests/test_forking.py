@@ -57,6 +57,25 @@ before = len(done)
 time.sleep(0.7)
 print(max(waits) < WAIT_S, len(done) > before)
 """
+HANGING = """
+import os, threading, time
+from routed_agents.forking import WAIT_S, Undivided
+hanging, busy, begun, done = [Undivided() for _ in range(8)], Undivided(), threading.Barrier(10), []
+def thread(work, busy_s):
+    with work:
+        begun.wait()
+        time.sleep(busy_s)
+        done.append("done")
+for each in hanging:
+    threading.Thread(target=thread, args=(each, 8), daemon=True).start()
+threading.Thread(target=thread, args=(busy, 0.3), daemon=True).start()
+begun.wait()
+began = time.monotonic()
+child = os.fork()
+if not child:
+    os._exit(len(done))
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), time.monotonic() - began < 2 * WAIT_S)
+"""
 STORES = """
 import os, sys
 from routed_agents import Ledger
@@ -111,6 +130,10 @@ def test_a_fork_waits_for_the_work_to_be_whole() -> None:
 
 def test_a_fork_does_not_wait_for_a_thread_that_hangs_and_the_child_does_not_either() -> None:
     assert run(BETWEEN.format(busy_s=8)) == "1 0 True"
+
+
+def test_a_fork_waits_no_longer_for_many_threads_that_hang_and_still_for_the_one_that_does_not() -> None:
+    assert run(HANGING) == "1 True"
 
 
 def test_a_fork_goes_before_others_who_wait_for_the_work() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from langchain_core.exceptions import ModelTimeoutError
 from langchain_core.messages import AIMessage
 from opentelemetry import metrics, trace
 
@@ -642,7 +643,7 @@ def test_parts_of_ones_own_need_the_methods_only() -> None:
 # ---- what goes wrong once the reply is there
 
 
-class Unsaved(TimeoutError):
+class Unsaved(ModelTimeoutError):
     """The caller's own trouble, of a kind that providers have too."""
 
 
@@ -672,6 +673,28 @@ def test_an_error_after_a_rejected_reply_is_the_callers() -> None:
         unsaved(call, "max_tokens")
 
     assert outcomes(call) == ["rejected"]
+
+
+def passed_on(call: RoutedCall, error: Exception, *, committed: bool) -> None:
+    """Make the attempts; the caller has trouble while the first stream is read."""
+    with call:
+        for attempt in call.attempts():
+            with attempt:
+                if committed:
+                    attempt.commit()
+                raise error
+
+
+@pytest.mark.parametrize("committed", [False, True])
+@pytest.mark.parametrize("error", [BrokenPipeError("the browser went away"), TimeoutError("my own deadline")], ids=["hang-up", "deadline"])
+def test_the_callers_own_trouble_while_a_stream_is_read_is_no_failover_and_no_rest(error: Exception, committed: bool) -> None:
+    seen = router()
+    for _ in range(3):
+        with pytest.raises(type(error)):
+            passed_on(seen.step(step()), error, committed=committed)
+
+    assert [(entry.tier, entry.outcome, entry.usage.source) for entry in seen.ledger.entries()] == [("cheap", "failed", "estimated")] * 3
+    assert seen.health.resting() == frozenset()
 
 
 def test_an_attempt_that_is_recorded_without_with_is_an_error() -> None:
