@@ -33,7 +33,7 @@ from routed_agents.telemetry import names
 from routed_agents.tiers import Deployment, Tiers
 
 from .conftest import EASY, Books
-from .sdk_clients import ASK, CLASSES, HAIKU, LUNA, OPUS, ROUTED, SOL, WAYS, Refund, Way
+from .sdk_clients import ASK, CLASSES, HAIKU, LUNA, OLD_HAIKU, OPUS, ROUTED, SOL, WAYS, Refund, Way
 
 KINDS = ("sync", "async")
 STRONG = {"routed_agents": {"task_class": "agentic_chain"}}
@@ -601,6 +601,42 @@ def test_parameters_are_fitted_to_the_tier(claude, provider):
     assert request.body["tool_choice"] == {"type": "auto"}
     assert "temperature" not in request.body
     assert {"tool_choice", "temperature"} <= set(claude.books.leaves[0].attributes[names.REPAIRS])
+
+
+GRIEF = [{"role": "user", "content": "My mother passed away and I can't cope."}]
+
+
+def test_a_step_is_read_as_extra_body_makes_it(claude, gpt, provider):
+    claude.client.messages.create(model="auto", **SENT, extra_body={"messages": GRIEF})
+    gpt.client.chat.completions.create(model="auto", messages=ASK, extra_body={"messages": iter(GRIEF)})
+    gpt.client.responses.create(model="auto", input=ASK, extra_body={"input": GRIEF})
+    assert [request.model for request in provider.requests] == [OPUS, SOL, SOL]
+    assert [request.body.get("messages", request.body.get("input")) for request in provider.requests] == [GRIEF] * 3
+    assert all("empathy" in entry.codes for entry in (*claude.books.entries, *gpt.books.entries))
+
+
+def test_a_reply_is_held_against_the_schema_in_extra_body():
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        said = "no json" if json.loads(request.content)["model"] == OLD_HAIKU else '{"order_id": "A-1", "amount": 1.5}'
+        return httpx2.Response(200, json=message(json.loads(request.content)["model"], content=[{"type": "text", "text": said}]))
+
+    desk = Desk("anthropic", "sync", WAYS["messages.parse"].policy, sdk=answering(answer))
+    schema = {"type": "json_schema", "schema": Refund.model_json_schema()}
+    desk.client.messages.create(model="auto", **SENT, extra_body={"output_config": {"format": schema}})
+    assert desk.story == [("cheap", "rejected"), ("strong", "accepted")]
+
+
+def test_a_model_in_extra_body_is_the_one_that_is_written_down(gpt, provider):
+    gpt.client.chat.completions.create(model=LUNA, messages=ASK, extra_body={"model": SOL})
+    [entry] = gpt.books.entries
+    assert (provider.requests[0].model, entry.model, entry.tier) == (SOL, SOL, "strong")
+
+
+@pytest.mark.parametrize(("model", "other"), [(LUNA, "auto"), ("auto", LUNA), ("auto", "auto")])
+def test_extra_body_cannot_route(model, other, gpt, provider):
+    with pytest.raises(ConfigurationError, match=r'model="auto" is not routed through extra_body\.model: it would replace'):
+        gpt.client.chat.completions.create(model=model, messages=ASK, extra_body={"model": other})
+    assert provider.requests == []
 
 
 def test_a_named_model_gets_what_the_caller_sent(claude, provider):

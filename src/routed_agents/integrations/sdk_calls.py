@@ -121,9 +121,6 @@ class Going:
         body, changed = fitted(request.api, request.body, attempt.deployment)
         changed = (*changed, *request.writers.fitted(request.api, body, attempt.model))
         options = request.plain_options()
-        if (extra := options.get("extra_json")) is not None:
-            options["extra_json"], more = parameters_for(request.api, extra, attempt.deployment)
-            changed = (*changed, *more)
         if attempt.number > 1:
             options.pop("idempotency_key", None)
         if changed:
@@ -297,24 +294,21 @@ def _conditions(request: Request, step: Step) -> Conditions | None:
 
 
 def fitted(api: Api, body: Mapping[str, Any], deployment: Deployment) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """A request's body for one deployment: its model, and parameters it takes; with the names of those that were changed."""
-    sent, changed = parameters_for(api, body, deployment)
-    sent["model"] = deployment.model
-    return sent, changed
+    """A request's body for one deployment: its model, and parameters it takes; with the names of those that were changed.
 
-
-def parameters_for(api: Api, given: Mapping[str, Any], deployment: Deployment) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Parameters a deployment takes, in the format of its API; repairs speak LangChain's names, which differ for Anthropic."""
+    Repairs speak LangChain's names, which differ for Anthropic.
+    """
     family = "anthropic" if api == "messages" else "openai"
     foreign = dialect_of(deployment.provider) in dialects()  # a gateway takes the words of its client, whoever answers behind it
     sent, changed = repaired(
-        given, card(deployment.price_key), provider=family if foreign else deployment.provider, responses=api == "responses"
+        body, card(deployment.price_key), provider=family if foreign else deployment.provider, responses=api == "responses"
     )
     if api == "messages":
         if isinstance(sent.get("tool_choice"), str):
             sent["tool_choice"] = {"type": sent["tool_choice"]}
         if "stop" in sent:
             sent["stop_sequences"] = sent.pop("stop")
+    sent["model"] = deployment.model
     return sent, changed
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, cast
 from routed_agents.errors import ConfigurationError
 from routed_agents.integrations.sdk_calls import BatchResults, Going, Request, WatchedPassing, Watching, current, fitted, readable
 from routed_agents.integrations.sdk_histories import Writers
-from routed_agents.integrations.sdk_requests import About, Api, given_only, with_caching
+from routed_agents.integrations.sdk_requests import About, Api, as_sent, other_model, with_caching
 from routed_agents.integrations.sdk_stand_ins import OPENED, AsyncStream, Now, SyncStream, stand_in
 from routed_agents.integrations.sdk_streams import Passing, gathering
 from routed_agents.integrations.sdk_surface import COUNTING, NOT_ROUTED, WATCHED, Family, asked_in, is_auto, is_beta, raw_mode, refusal_in
@@ -133,20 +133,21 @@ class Proxy:
         sent = given.get("body")
         if not isinstance(sent, Mapping):
             return None
-        body = given_only(cast("Mapping[str, Any]", sent))
-        given["body"] = body
-        desk, options = self._desk, cast("Mapping[str, Any]", given.get("options") or {})
+        body, options = as_sent(cast("Mapping[str, Any]", sent), cast("Mapping[str, Any]", given.get("options") or {}))
+        given |= {"body": body, "options": options}
+        desk, other = self._desk, other_model(options)
+        model = body.get("model") if other is None else other
         place, beta = path.partition("?")[0], is_beta(given.get("cast_to"))
         api = WATCHED[desk.family].get(place)
-        asked = asked_in(body)
+        asked = asked_in(body) or asked_in({"model": other})
         if asked is not None:
-            if place == COUNTING and not beta:
+            if place == COUNTING and not beta and other is None:
                 tiers = desk.router_for(asked).policy.tiers
                 given["body"], _ = fitted("messages", body, tiers[tiers.top].deployments[0])
                 return None
             if why := refusal_in(place, body, options, api=api, beta=beta):
                 raise ConfigurationError(f'model="{asked}" is not routed through {why}: {NOT_ROUTED[why]}; name a model there')
-        elif api is None or not isinstance(body.get("model"), str):
+        elif api is None or not isinstance(model, str):
             return None
         if not desk.sdk_span:
             options = {name: value for name, value in options.items() if name not in OF_SPANS}
@@ -160,7 +161,7 @@ class Proxy:
         return Request(
             path=path,
             api=cast("Api", api),
-            model=body["model"],
+            model=cast("str", model),
             body=body,
             options=options,
             rest={name: value for name, value in given.items() if name not in ("body", "options")},

@@ -78,6 +78,25 @@ def given_only(body: Body) -> dict[str, Any]:
     return kept
 
 
+def as_sent(body: Body, options: Mapping[str, Any]) -> tuple[dict[str, Any], Mapping[str, Any]]:
+    """A request's arguments with `extra_body` over them, as the SDK sends them, and the options without it.
+
+    A model in there stays apart (`other_model`): Azure's client makes its path of the one among the arguments.
+    """
+    extra = options.get("extra_json")
+    if not isinstance(extra, Mapping):
+        return given_only(body), options
+    over = dict(cast("Mapping[str, Any]", extra))
+    apart = {"extra_json": {"model": over.pop("model")}} if "model" in over else {}
+    rest = {name: value for name, value in options.items() if name != "extra_json"}
+    return given_only({**body, **over}), {**rest, **apart}
+
+
+def other_model(options: Mapping[str, Any]) -> object:
+    """The model `extra_body` puts over the one among the arguments; None where it doesn't."""
+    return field_of(options.get("extra_json"), "model")
+
+
 def step_of(api: Api, body: Body, about: About) -> Step:
     """The step behind a request.
 
