@@ -43,6 +43,8 @@ class Desk:
     sdk_span: bool = True
     ask_usage: bool = False
     prompt_cache: Literal["5m", "1h"] | None = None
+    marks_blocks: bool = False
+    """Marks for the prompt cache stand on blocks."""
     writers: Writers = field(default_factory=Writers)
     batches: dict[str, int] = field(default_factory=dict[str, int])
     """How many results of each batch are written down already."""
@@ -156,7 +158,7 @@ class Proxy:
         if quiet:
             body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
         if asked is not None and api == "messages":
-            with_caching(body, desk.prompt_cache)
+            with_caching(body, desk.prompt_cache, on_block=desk.marks_blocks)
         given["options"] = options
         return Request(
             path=path,

@@ -121,15 +121,33 @@ def step_of(api: Api, body: Body, about: About) -> Step:
     )
 
 
-def with_caching(body: dict[str, Any], ttl: Literal["5m", "1h"] | None) -> None:
-    """Ask Anthropic to cache the prompt of a call in a tool loop, which repeats it whole; where the caller set marks nothing is added."""
+def with_caching(body: dict[str, Any], ttl: Literal["5m", "1h"] | None, *, on_block: bool = False) -> None:
+    """Ask Anthropic to cache the prompt of a call in a tool loop, which repeats it whole; where the caller set marks nothing is added.
+
+    Args:
+        body: the arguments of the request.
+        ttl: how long to keep it; nothing is asked where None.
+        on_block: mark the last block in place of the request, which Bedrock and Vertex refuse.
+    """
     messages = cast("Sequence[Any]", body.get("messages") or ())
     if ttl is None or CACHE in body or not messages or _role(messages[-1]) != "tool":
         return
     parts: list[Any] = [*messages, *(body.get("tools") or ())]
     parts += [{"content": body.get("system")}]
-    if not any(field_of(block, CACHE) for part in parts for block in (part, *_blocks(part))):
-        body[CACHE] = {"type": "ephemeral", **({"ttl": ttl} if ttl != "5m" else {})}
+    if any(field_of(block, CACHE) for part in parts for block in (part, *_blocks(part))):
+        return
+    mark = {"type": "ephemeral", **({"ttl": ttl} if ttl != "5m" else {})}
+    body |= {"messages": _marked(messages, mark)} if on_block else {CACHE: mark}
+
+
+def _marked(messages: Sequence[Any], mark: Mapping[str, str]) -> Sequence[Any]:
+    """The messages with a mark on their last block, or as they are: results of calls that code made, not the model, take none."""
+    last, blocks = messages[-1], _blocks(messages[-1])
+    callers = {field_of(field_of(block, "caller"), "type") for message in messages for block in _blocks(message)}
+    if not callers <= {None, "direct"} or not isinstance(last, Mapping) or not blocks or not isinstance(blocks[-1], Mapping):
+        return messages
+    block = {**cast("Mapping[str, Any]", blocks[-1]), CACHE: mark}
+    return [*messages[:-1], {**cast("Mapping[str, Any]", last), "content": [*blocks[:-1], block]}]
 
 
 def _blocks(part: object) -> Sequence[object]:
