@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import copy
 import gc
+import inspect
 import json
+import operator
 import weakref
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
@@ -962,6 +964,26 @@ async def test_many_calls_at_once_are_each_booked_once(provider):
 def test_ways_cover_both_sdks() -> None:
     assert {way.family for way in WAYS.values()} == {"anthropic", "openai"}
     assert all(isinstance(way, Way) for way in WAYS.values())
+
+
+METHODS = {
+    "anthropic": ("messages.create", "messages.parse", "messages.stream", "messages.count_tokens", "messages.batches.create"),
+    "openai": ("chat.completions.create", "chat.completions.parse", "chat.completions.stream", "responses.create", "responses.parse",
+               "embeddings.create", "completions.create"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("family", ["anthropic", "openai"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_tools_take_a_method_for_what_it_is_in_the_sdk(family: str, kind: str, provider: embedded.Provider) -> None:
+    desk = Desk(family, kind)
+
+    def told(method: Any) -> Any:
+        awaited = inspect.iscoroutinefunction(method)
+        return awaited, awaited or inspect.iscoroutinefunction(getattr(method, "__wrapped__", None)), inspect.signature(method)
+
+    for name in METHODS[family]:
+        assert told(operator.attrgetter(name)(desk.client)) == told(operator.attrgetter(name)(desk.sdk)), name
 
 
 @pytest.mark.parametrize("family", ["anthropic", "openai"])

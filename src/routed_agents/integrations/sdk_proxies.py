@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MethodType
 from typing import Any, Final, Literal, cast
 
 from routed_agents.errors import ConfigurationError
@@ -414,13 +416,23 @@ class _Resource:
         return f"routed {self._inner!r}"
 
     def _asking(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        def about(said: object) -> Callable[..., Any]:
+            return method if said is None else getattr(type(self._inner)(self._proxy.saying(said)), name)
+
+        if inspect.iscoroutinefunction(method):
+
+            @functools.wraps(method)
+            async def awaited(*args: Any, routed_agents: object = None, **kwargs: Any) -> Any:
+                return await about(routed_agents)(*args, **kwargs)
+
+            return awaited
+
         @functools.wraps(method)
         def asked(*args: Any, routed_agents: object = None, **kwargs: Any) -> Any:
-            if routed_agents is None:
-                return method(*args, **kwargs)
-            said = type(self._inner)(self._proxy.saying(routed_agents))
-            return getattr(said, name)(*args, **kwargs)
+            return about(routed_agents)(*args, **kwargs)
 
+        if inspect.ismethod(method) and (within := getattr(method, "__wrapped__", None)) is not None:
+            asked.__wrapped__ = MethodType(within, method.__self__)  # where tracers look for a coroutine function
         return asked
 
 

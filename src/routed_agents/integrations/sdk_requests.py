@@ -143,8 +143,9 @@ def with_caching(body: dict[str, Any], ttl: Literal["5m", "1h"] | None, *, on_bl
 def _marked(messages: Sequence[Any], mark: Mapping[str, str]) -> Sequence[Any]:
     """The messages with a mark on their last block, or as they are: results of calls that code made, not the model, take none."""
     last, blocks = messages[-1], _blocks(messages[-1])
-    callers = {field_of(field_of(block, "caller"), "type") for message in messages for block in _blocks(message)}
-    if not callers <= {None, "direct"} or not isinstance(last, Mapping) or not blocks or not isinstance(blocks[-1], Mapping):
+    callers = [field_of(field_of(block, "caller"), "type") for message in messages for block in _blocks(message)]
+    by_model = all(caller in (None, "direct") for caller in callers)
+    if not by_model or not isinstance(last, Mapping) or not blocks or not isinstance(blocks[-1], Mapping):
         return messages
     block = {**cast("Mapping[str, Any]", blocks[-1]), CACHE: mark}
     return [*messages[:-1], {**cast("Mapping[str, Any]", last), "content": [*blocks[:-1], block]}]
