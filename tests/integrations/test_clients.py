@@ -8,6 +8,7 @@ import gc
 import inspect
 import json
 import operator
+import pickle
 import weakref
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
@@ -388,6 +389,14 @@ def test_a_lower_model_behind_a_pinned_step_is_refused():
         desk.client.messages.create(model="auto", **SENT, **STRONG)
     assert "check:served_model_below_floor" in desk.books.entries[0].codes
     assert desk.books.counted("routed_agents.alarms") == 1
+
+
+def test_a_stop_keeps_its_decision_on_its_way_out_of_a_process():
+    desk = Desk("anthropic", "sync", sdk=answering(message(HAIKU)))
+    with pytest.raises(StepStopped) as caught:
+        desk.client.messages.create(model="auto", **SENT, **STRONG)
+    stop = pickle.loads(pickle.dumps(caught.value))
+    assert (str(stop), stop.decision, stop.attempts) == (str(caught.value), caught.value.decision, caught.value.attempts)
 
 
 def test_a_lower_model_behind_a_pinned_stream_is_refused_before_a_word_is_shown():

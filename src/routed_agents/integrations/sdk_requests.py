@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, Final, Literal, cast
 
 from routed_agents.errors import ConfigurationError, StepError
-from routed_agents.steps import STAMP, Step, content_of, field_of, role_of, tool_calls_of
+from routed_agents.steps import NOTHING, STAMP, Step, content_of, field_of, role_of, tool_calls_of
 
 Api = Literal["messages", "chat", "responses", "completions"]
 Body = Mapping[str, Any]
@@ -19,7 +19,6 @@ CALLS: Final = ("function_call", "custom_tool_call")
 UNSET: Final = frozenset({"Omit", "NotGiven"})
 """What the SDKs call an argument nobody gave."""
 NO_LABELS: Final[Mapping[str, str]] = MappingProxyType({})
-NO_METADATA: Final[Mapping[str, object]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +45,7 @@ class About:
     run: str | None = None
     downstream: int | None = None
     deadline_s: float | None = None
-    metadata: Mapping[str, object] = field(default_factory=lambda: NO_METADATA)
+    metadata: Mapping[str, object] = field(default_factory=lambda: NOTHING)
 
     def with_(self, given: object) -> About:
         """The same with some of it said anew; labels and metadata are added to.
