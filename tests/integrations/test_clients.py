@@ -697,6 +697,25 @@ def test_arguments_that_do_not_fit_the_tools_schema_go_one_tier_up():
     assert "check:arguments_mismatch" in desk.books.entries[0].codes
 
 
+@pytest.mark.parametrize("given", ["with the call", "to the client"])
+@pytest.mark.parametrize("family", ["anthropic", "openai"])
+def test_a_further_attempt_has_an_idempotency_key_of_its_own(family, given, provider):
+    sent = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        sent.append(request.headers.get_list("idempotency-key"))
+        return httpx2.Response(529, json={"error": {"type": "overloaded_error", "message": "busy"}})
+
+    key = {"Idempotency-Key": "order-7"}
+    http = httpx2.Client(transport=httpx2.MockTransport(answer))
+    sdk = CLASSES[family, "sync"](max_retries=0, http_client=http, default_headers=key if given == "to the client" else None)
+    client = Desk(family, "sync", sdk=sdk).client
+    call = client.messages.create if family == "anthropic" else client.chat.completions.create
+    with pytest.raises((anthropic.APIStatusError, openai.APIStatusError)):
+        call(model="auto", max_tokens=64, messages=ASK, extra_headers=key if given == "with the call" else None)
+    assert sent == [["order-7"], ["order-7-2"]]
+
+
 def test_tokens_are_counted_as_the_strong_tier_does(claude, provider):
     counted = claude.client.messages.count_tokens(model="auto", messages=ASK, tools=[WEATHER], tool_choice={"type": "any"})
     assert counted == claude.sdk.messages.count_tokens(model=OPUS, messages=ASK, tools=[WEATHER])

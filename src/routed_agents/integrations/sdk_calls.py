@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from opentelemetry import context as otel_context
 
@@ -36,6 +36,7 @@ from routed_agents.telemetry.around import within
 from routed_agents.tiers import Deployment, card, dialects
 
 log: Final = logging.getLogger("routed_agents")
+KEY: Final = "idempotency-key"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +49,8 @@ class Request:
     body: Mapping[str, Any]
     options: Mapping[str, Any]
     rest: Mapping[str, Any]
+    default_headers: Callable[[], Mapping[str, object]]
+    """What the client sends with every request."""
     about: About
     router: Router
     writers: Writers
@@ -122,7 +125,7 @@ class Going:
         changed = (*changed, *request.writers.fitted(request.api, body, attempt.model))
         options = request.plain_options()
         if attempt.number > 1:
-            options.pop("idempotency_key", None)
+            options |= headers_of(attempt.number, options, request.default_headers())
         if changed:
             attempt.repaired(changed)
         return {**request.rest, "body": body, "options": options}
@@ -310,6 +313,16 @@ def fitted(api: Api, body: Mapping[str, Any], deployment: Deployment) -> tuple[d
             sent["stop_sequences"] = sent.pop("stop")
     sent["model"] = deployment.model
     return sent, changed
+
+
+def headers_of(number: int, options: Mapping[str, Any], defaults: Mapping[str, object]) -> dict[str, Any]:
+    """The headers of a further attempt, whose body is another, so that the caller's `Idempotency-Key` would make it a false repetition."""
+    given = cast("Mapping[str, object]", options.get("headers") or {})
+    keys = [value for headers in (given, defaults) for name, value in headers.items() if name.lower() == KEY]
+    if not keys or not isinstance(keys[0], str):
+        return {}
+    others = {name: value for name, value in given.items() if name.lower() != KEY}
+    return {"headers": {**others, KEY: f"{keys[0]}-{number}"}}
 
 
 def stamped(reply: Any, stamp: dict[str, Any]) -> Any:

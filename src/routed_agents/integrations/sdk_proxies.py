@@ -169,6 +169,7 @@ class Proxy:
             body=body,
             options=options,
             rest={name: value for name, value in given.items() if name not in ("body", "options")},
+            default_headers=lambda: self._sdk.default_headers,
             about=self._said,
             router=desk.router if asked is None else desk.router_for(asked),
             writers=desk.writers,
