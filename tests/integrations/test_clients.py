@@ -373,6 +373,14 @@ def test_without_a_buffer_words_that_were_shown_stand(claude, provider):
     assert "check:truncated" in claude.books.entries[0].codes
 
 
+@pytest.mark.parametrize("model", ["auto", HAIKU])
+def test_a_stream_can_be_copied_and_has_the_sdks_response(model, claude):
+    stream = claude.client.messages.create(model=model, stream=True, **SENT)
+    assert isinstance(stream.response, httpx2.Response)
+    assert [event.type for event in copy.copy(stream)][-1] == "message_stop"
+    assert stream.response.is_closed
+
+
 def test_the_decision_of_a_stream_is_there_once_it_is_read(claude):
     stream = claude.client.messages.create(model="auto", stream=True, **SENT)
     assert decision_of(stream) is None
@@ -514,6 +522,25 @@ async def test_what_is_said_about_a_call_is_booked_and_not_sent(name, kind, prov
     assert all("routed_agents" not in request.body and "acme" not in json.dumps(request.body) for request in provider.requests)
 
 
+@pytest.mark.parametrize("family", ["anthropic", "openai"])
+@pytest.mark.parametrize("kind", KINDS)
+async def test_it_is_said_about_raw_responses_too(family, kind, provider):
+    desk = Desk(family, kind)
+    resource = desk.client.messages if family == "anthropic" else desk.client.chat.completions
+    sent = {"model": HAIKU if family == "anthropic" else LUNA, **SENT, "routed_agents": {"thread": "t1"}}
+    raw = resource.with_raw_response.create(**sent)
+    assert (raw if kind == "sync" else await raw).status_code == 200
+    opened = resource.with_streaming_response.create(**sent)
+    if kind == "sync":
+        with opened as streaming:
+            streaming.read()
+    else:
+        async with opened as streaming:
+            await streaming.read()
+    assert [entry.thread for entry in desk.books.entries] == ["t1", "t1"]
+    assert all("routed_agents" not in request.body for request in provider.requests)
+
+
 def test_a_tier_can_be_asked_for(claude):
     reply = claude.client.messages.create(model="auto", **SENT, routed_agents={"tier": "strong"})
     assert decision_of(reply)["tier"] == "strong"
@@ -528,6 +555,9 @@ def test_labels_add_up(claude):
 def test_what_nobody_knows_is_one_clear_line(claude):
     with pytest.raises(ConfigurationError, match="routed_agents has no tread; known keys: thread, labels, task_class"):
         claude.client.messages.create(model="auto", **SENT, routed_agents={"tread": "t1"})
+    for model in ("auto", HAIKU):
+        with pytest.raises(ConfigurationError, match=r"routed_agents\['node'\] is int; wanted its name as text"):
+            claude.client.messages.create(model=model, **SENT, routed_agents={"node": 3})
     with pytest.raises(ConfigurationError, match="routed_agents is str; wanted a mapping"):
         claude.client.messages.create(model="auto", **SENT, routed_agents="t1")
     with pytest.raises(ConfigurationError, match="wanted a client made by routed_anthropic"):

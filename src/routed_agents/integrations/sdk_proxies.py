@@ -30,6 +30,10 @@ TAKES_ABOUT: Final = frozenset({"create", "stream", "parse", "count_tokens"})
 COPIES: Final = frozenset({"copy", "with_options", "with_middleware"})
 
 
+RAW: Final = frozenset({"with_raw_response", "with_streaming_response"})
+"""Ways to the methods of a resource; made over the routed one, they take `routed_agents={…}` too."""
+
+
 OWN: Final = ("__weakref__", "_desk", "_known", "_said", "_sdk")
 """What a proxy has itself; everything else is the client's."""
 
@@ -403,6 +407,8 @@ class _Resource:
         if name in ("_inner", "_proxy"):
             raise AttributeError(name)
         found = getattr(self._inner, name)
+        if name in RAW:
+            return type(found)(self)
         if getattr(found, "_client", None) is self._proxy and hasattr(found, "_post"):
             self.__dict__[name] = found = _Resource(found, self._proxy)
             return found

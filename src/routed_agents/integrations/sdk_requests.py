@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from types import MappingProxyType
+from types import MappingProxyType, NoneType
 from typing import Any, Final, Literal, cast
 
 from routed_agents.errors import ConfigurationError, StepError
@@ -51,7 +51,7 @@ class About:
         """The same with some of it said anew; labels and metadata are added to.
 
         Raises:
-            ConfigurationError: it isn't a mapping, or a key of it is unknown.
+            ConfigurationError: it isn't a mapping, a key of it is unknown, or what stands there is none.
         """
         known = [each.name for each in fields(About)]
         if not isinstance(given, Mapping):
@@ -64,6 +64,9 @@ class About:
                 if not isinstance(said[key], Mapping):
                     raise ConfigurationError(f"routed_agents[{key!r}] is {type(said[key]).__name__}; wanted a mapping")
                 said[key] = {**getattr(self, key), **said[key]}
+        for key in ("task_class", "node", "tier"):
+            if not isinstance(said.get(key), (str, NoneType)):
+                raise ConfigurationError(f"routed_agents[{key!r}] is {type(said[key]).__name__}; wanted its name as text")
         return replace(self, **said)
 
 

@@ -40,6 +40,7 @@ UNSEEN: Final[Mapping[str, str]] = MappingProxyType(
     {
         "responses.connect, realtime.connect, live.connect": "what is said over a WebSocket doesn't pass here",
         "batches (openai)": "requests and results are files",
+        "client.request": "a finished request goes out as it is; make it with a method of the client, or with client.post",
         "responses.retrieve": "fetches a reply that was paid for before",
         "embeddings, images, audio, videos, moderations, …": "no steps of a workflow",
     }
