@@ -29,6 +29,7 @@ from routed_agents import Policy, Prices, Router, StepStopped, Usage, Verdict, c
 from routed_agents.embedded import Fault
 from routed_agents.errors import ConfigurationError, StepError
 from routed_agents.guards import named
+from routed_agents.health import Health
 from routed_agents.integrations.clients import NOT_ROUTED, UNSEEN, about, routed_anthropic, routed_openai
 from routed_agents.integrations.sdk_requests import loop_named, loop_of
 from routed_agents.steps import Step
@@ -625,6 +626,29 @@ def test_another_deployment_of_the_rank_comes_before_a_higher_tier(provider):
     provider.faults.add(Fault("rate_limit", model=HAIKU))
     assert desk.client.messages.create(model="auto", **SENT).model == "claude-haiku-4-5"
     assert [(entry.deployment, entry.outcome) for entry in desk.books.entries] == [("one", "failed"), ("two", "accepted")]
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+def test_a_try_that_timed_out_is_booked_where_the_sdk_makes_no_retries_of_its_own(retries, provider):
+    desk = Desk("anthropic", "sync", sdk=anthropic.Anthropic(max_retries=retries, timeout=0.4))
+    provider.faults.add(Fault("timeout", after_s=0.8))
+    desk.client.messages.create(model="auto", **SENT)
+    found = [(entry.outcome, entry.usage.source) for entry in desk.books.entries]
+    assert found == [("failed", "estimated"), ("accepted", "reported")][retries:]
+
+
+def test_keys_with_a_router_each_have_a_health_each(provider):
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        if "acme" in request.headers["authorization"] and json.loads(request.content)["model"] == HAIKU:
+            return httpx2.Response(429, headers={"retry-after": "60"}, json={"error": {"type": "rate_limit_error", "message": "slow"}})
+        return httpx2.Response(200, json=message(json.loads(request.content)["model"]))
+
+    books = Books(Policy.default(tiers="claude"))
+    sdk = answering(answer)
+    acme, blue = (routed_anthropic(sdk.with_options(api_key=key), books.router.replace(health=Health())) for key in ("acme", "blue"))
+    replies = [client.messages.create(model="auto", **SENT) for client in (acme, blue, acme)]
+    assert [reply.model for reply in replies] == [OPUS, HAIKU, OPUS]
+    assert books.story == [("cheap", "failed"), ("strong", "accepted"), ("cheap", "accepted"), ("strong", "accepted")]
 
 
 def test_without_a_router_today_s_pair_is_routed(provider):
