@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from email.utils import formatdate
 from typing import Any
 
 import anthropic
 import httpx
+import langchain_openai
 import openai
 import pytest
+import redis
+import requests
 from langchain_core import exceptions as langchain
 
 from routed_agents.failures import failure_of, refused
@@ -48,6 +53,22 @@ def test_each_status_of_the_sdks(sdk: Any, status: int, trouble: str | None) -> 
     assert (failure.trouble if failure else None) == trouble
 
 
+def hiding(error: Exception, cause: BaseException) -> Exception:
+    """An error as it is when it was raised in place of another."""
+    error.__context__ = cause
+    return error
+
+
+OWN = [
+    BrokenPipeError("the browser went away"),
+    ConnectionResetError("the browser went away"),
+    TimeoutError("my own deadline"),
+    hiding(TimeoutError(), asyncio.CancelledError()),
+    hiding(redis.ConnectionError("my own Redis"), ConnectionRefusedError()),
+    redis.TimeoutError("my own Redis"),
+]
+
+
 @pytest.mark.parametrize(
     ("error", "trouble"),
     [
@@ -57,7 +78,9 @@ def test_each_status_of_the_sdks(sdk: Any, status: int, trouble: str | None) -> 
         (openai.APIConnectionError(request=REQUEST), "connection"),
         (httpx.ReadTimeout("late"), "timeout"),
         (httpx.ConnectError("refused"), "connection"),
-        (TimeoutError(), "timeout"),
+        (hiding(ConnectionError("is it running?"), httpx.ConnectError("refused")), "connection"),
+        (langchain_openai.StreamChunkTimeoutError(120.0), "timeout"),
+        (requests.ConnectionError("reset"), "connection"),
         (langchain.ModelRateLimitError("x"), "rate_limit"),
         (langchain.ModelTimeoutError("x"), "timeout"),
         (langchain.ModelConnectionError("x"), "connection"),
@@ -81,6 +104,7 @@ def test_each_typed_error(error: Exception, trouble: str) -> None:
     [
         ValueError("bug"),
         KeyError("k"),
+        *OWN,
         langchain.OutputParserException("no JSON"),
         langchain.ModelInvalidRequestError("bad request"),
         RuntimeError("prompt is too long, says my own code"),
@@ -105,15 +129,33 @@ def test_a_prompt_that_is_too_long_is_told_from_other_bad_requests(sdk: Any, mes
     assert failure.trouble == "context_overflow"
 
 
-ODD_PAUSES = [({"retry_after": text}, None) for text in ("nan", "inf", "1e400", "-5", "Wed, 21 Oct 2026 07:28:00 GMT")]
+DATES = ("Wed, 21 Oct 2015 07:28:00 GMT", "Wed, 99 Oct 2026", "Wed, 21 Oct 99999999999 07:28:00 GMT")
+ODD_PAUSES = [({"retry_after": text}, None) for text in ("nan", "inf", "1e400", "-5", *DATES)]
 
 
-@pytest.mark.parametrize(("header", "seconds"), [({"retry_after": "7"}, 7.0), ({"retry_after": "soon"}, None), ({}, None), *ODD_PAUSES])
+PAUSES = [
+    ({"retry_after": "7"}, 7.0),
+    ({"retry_after_ms": "7500"}, 7.5),
+    ({"retry_after_ms": "7500", "retry_after": "60"}, 7.5),
+    ({"retry_after_ms": "soon", "retry_after": "60"}, 60.0),
+    ({"retry_after": "soon"}, None),
+    ({}, None),
+]
+
+
+@pytest.mark.parametrize(("header", "seconds"), [*PAUSES, *ODD_PAUSES])
 def test_how_long_the_provider_asks_to_wait(header: dict[str, str], seconds: float | None) -> None:
     failure = failure_of(sdk_error(anthropic, 429, **header))
 
     assert failure is not None
     assert failure.retry_after_s == seconds
+
+
+def test_the_provider_may_ask_to_wait_until_a_date() -> None:
+    failure = failure_of(sdk_error(anthropic, 429, retry_after=formatdate(time.time() + 60, usegmt=True)))
+
+    assert failure is not None
+    assert failure.retry_after_s == pytest.approx(60, abs=5)
 
 
 @pytest.mark.parametrize(
@@ -123,8 +165,10 @@ def test_how_long_the_provider_asks_to_wait(header: dict[str, str], seconds: flo
         (sdk_error(openai, 429), True),
         (sdk_error(openai, 504), False),
         (anthropic.APITimeoutError(request=REQUEST), False),
+        (hiding(anthropic.APIConnectionError(request=REQUEST), httpx.ConnectError("refused")), True),
+        *[(error, False) for error in OWN],
     ],
-    ids=["overloaded", "rate limit", "gateway timeout", "no answer"],
+    ids=["overloaded", "rate limit", "gateway timeout", "no answer", "never reached", *map(repr, OWN)],
 )
 def test_only_a_refused_call_is_known_to_cost_nothing(error: Exception, unbilled: bool) -> None:
     assert refused(error) is unbilled

@@ -57,6 +57,25 @@ before = len(done)
 time.sleep(0.7)
 print(max(waits) < WAIT_S, len(done) > before)
 """
+HANGING = """
+import os, threading, time
+from routed_agents.forking import WAIT_S, Undivided
+hanging, busy, begun, done = [Undivided() for _ in range(8)], Undivided(), threading.Barrier(10), []
+def thread(work, busy_s):
+    with work:
+        begun.wait()
+        time.sleep(busy_s)
+        done.append("done")
+for each in hanging:
+    threading.Thread(target=thread, args=(each, 8), daemon=True).start()
+threading.Thread(target=thread, args=(busy, 0.3), daemon=True).start()
+begun.wait()
+began = time.monotonic()
+child = os.fork()
+if not child:
+    os._exit(len(done))
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), time.monotonic() - began < 2 * WAIT_S)
+"""
 STORES = """
 import os, sys
 from routed_agents import Ledger
@@ -113,6 +132,10 @@ def test_a_fork_does_not_wait_for_a_thread_that_hangs_and_the_child_does_not_eit
     assert run(BETWEEN.format(busy_s=8)) == "1 0 True"
 
 
+def test_a_fork_waits_no_longer_for_many_threads_that_hang_and_still_for_the_one_that_does_not() -> None:
+    assert run(HANGING) == "1 True"
+
+
 def test_a_fork_goes_before_others_who_wait_for_the_work() -> None:
     assert run(CROWD) == "True True"
 
@@ -154,3 +177,66 @@ print(ended[0] == child and os.waitstatus_to_exitcode(ended[1]))
 
 def test_a_child_can_use_the_health_and_the_states_that_a_thread_was_busy_with() -> None:
     assert run(LOCKS) == "0"
+
+
+QUESTIONS = """
+import os, threading, time
+from contextlib import nullcontext
+from routed_agents.asking import Asking
+from routed_agents.questions import Question
+from routed_agents.tiers import Deployment
+asked = threading.Semaphore(0)
+class Slow:
+    def ask(self, question, deployment, /, *, timeout_s):
+        asked.release()
+        time.sleep(0.3)
+        return {"content": [{"type": "tool_use", "id": "x", "name": question.name, "input": {}}]}
+asking, judge = Asking(Slow(), at_once=2), Deployment.parse("anthropic:claude-haiku-5-5")
+def start(text):
+    return asking.start(Question(name="answer", system="", text=text, schema={}), judge, 5, opened=nullcontext, read=dict)
+for text in ("first", "second"):
+    start(text)
+    asked.acquire()
+child = os.fork()
+if not child:
+    started = [start(text) for text in ("first", "third")]
+    os._exit(0 if all(each and each[1] and each[0].result(5).answer == {} for each in started) else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_child_asks_its_own_questions_whatever_its_parent_was_asking() -> None:
+    assert run(QUESTIONS) == "0"
+
+
+CLIENTS = """
+import os
+from routed_agents import embedded
+from routed_agents.integrations.asking import SdkAsker
+from routed_agents.questions import Question, answer_in
+from routed_agents.tiers import Deployment
+judge = Deployment.parse("{model}")
+schema = {{"type": "object", "properties": {{"number": {{"type": "integer"}}}}, "required": ["number"], "additionalProperties": False}}
+def ask(text):
+    question = Question(name="answer", system="", text=text, schema=schema)
+    return answer_in(asker.ask(question, judge, timeout_s=5), "answer")
+with embedded.serve(time_scale=0.0) as provider:
+    os.environ.update(provider.environ)
+    provider.faults.add(embedded.Fault("slow_loris", after_s=0.05, times=100))
+    asker = SdkAsker()
+    ask("parent")
+    children = []
+    for child in ("one", "other"):
+        children.append(os.fork())
+        if not children[-1]:
+            for number in range(5):
+                ask(f"{{child}} {{number}}")
+            os._exit(0)
+    print([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children])
+    ask("parent again")
+"""
+
+
+@pytest.mark.parametrize("model", ["anthropic:claude-haiku-5-5", "openai:gpt-4o-mini"])
+def test_children_ask_over_connections_of_their_own(model: str) -> None:
+    assert run(CLIENTS.format(model=model)) == "[0, 0]"

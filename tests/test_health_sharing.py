@@ -22,7 +22,7 @@ from routed_agents.embedded import Fault, models
 from routed_agents.errors import ConfigurationError
 from routed_agents.failures import Failure, Trouble
 from routed_agents.health import Health
-from routed_agents.health_sharing import GRACE_S, LINGER_S, SharedRests
+from routed_agents.health_sharing import FIRST_LOOK_S, GRACE_S, LINGER_S, SharedRests
 from routed_agents.health_store import SqliteHealthStore
 from routed_agents.testing import check_health_store
 
@@ -49,14 +49,27 @@ class Table:
         self._trouble()
         self.rows[deployment] = max(until_s, self.rows.get(deployment, 0.0))
 
-    def clear(self, deployment: str, /) -> None:
+    def clear(self, deployment: str, until_s: float, /) -> None:
         self._trouble()
-        self.rows.pop(deployment, None)
+        if self.rows.get(deployment, 0.0) <= until_s:
+            self.rows.pop(deployment, None)
 
     def _trouble(self) -> None:
         self.hold.wait(20)
         if self.broken:
             raise ConnectionError("the store is gone")
+
+
+class ReadOnly:
+    """A store as somebody sees it who may not write into it."""
+
+    def __init__(self, table: Table) -> None:
+        self.rests = table.rests
+
+    def rest(self, deployment: str, until_s: float, /) -> None:
+        raise PermissionError("READONLY You can't write against a read only replica.")
+
+    clear = rest
 
 
 class Clock:
@@ -156,6 +169,69 @@ def test_without_a_word_from_who_found_out_the_others_go_on_a_little_later(table
     assert GRACE_S[0] - 0.2 < time.monotonic() - began < GRACE_S[1] + 1.5
 
 
+def test_without_a_word_from_who_found_out_one_call_of_those_who_were_told_probes(table: Table) -> None:
+    clock = Clock()
+    two = Health(clock=clock, store=table)
+    table.rows["opus"] = time.time() + 30
+    assert soon(lambda: two.resting() == {"opus"})
+
+    clock.now += 30 + GRACE_S[1]
+    begun = [two.begin("opus") for _ in range(20) if "opus" not in two.resting()]
+    two.answered("opus", begun=begun[0])
+
+    assert len(begun) == 1
+    assert two.resting() == frozenset()
+    assert soon(lambda: table.rows == {})
+
+
+def test_a_process_that_hears_of_a_rest_when_it_is_over_probes_with_one_call(table: Table) -> None:
+    table.rows["opus"] = time.time() - GRACE_S[1] - 1
+    two = Health(store=table)
+
+    assert len([two.begin("opus") for _ in range(20) if "opus" not in two.resting()]) == 1
+
+
+def test_a_probe_of_those_who_were_told_that_fails_rests_it_again(table: Table) -> None:
+    clock = Clock()
+    two = Health(clock=clock, store=table)
+    table.rows["opus"] = time.time() + 5
+    assert soon(lambda: two.resting() == {"opus"})
+
+    clock.now += 5 + GRACE_S[1]
+    two.failed("opus", LIMITED, begun=two.begin("opus"))
+    clock.now += 29
+
+    assert two.resting() == {"opus"}
+    assert soon(lambda: table.rows.get("opus", 0.0) > time.time() + 25)
+
+
+def test_a_call_begun_before_a_rest_was_told_does_not_end_it(table: Table) -> None:
+    two = Health(store=table)
+    begun = two.begin("opus")
+    table.rows["opus"] = time.time() + 30
+    assert soon(lambda: two.resting() == {"opus"})
+
+    two.answered("opus", begun=begun)
+
+    assert two.resting() == {"opus"}
+
+
+def test_an_answer_ends_no_longer_rest_that_another_process_found_out_meanwhile(table: Table) -> None:
+    clock = Clock()
+    one, two, three = Health(clock=clock, store=table), Health(store=table), Health(store=table)
+    one.failed("opus", Failure(trouble="rate_limit", retry_after_s=1))
+    clock.now += 1
+    probe = one.begin("opus")
+    two.failed("opus", LIMITED, begun=two.begin("opus"))
+    assert soon(lambda: table.rows.get("opus", 0.0) > time.time() + 20)
+
+    one.answered("opus", begun=probe)
+    read = table.reads
+    assert soon(lambda: table.reads > read + 6)
+
+    assert [health.resting() for health in (one, two, three)] == [{"opus"}] * 3
+
+
 def test_a_clock_that_is_far_off_makes_nobody_rest_for_ever(table: Table) -> None:
     table.rows["opus"] = time.time() + 100_000
 
@@ -166,6 +242,19 @@ def test_a_new_process_knows_at_once(table: Table) -> None:
     table.rows["opus"] = time.time() + 30
 
     assert Health(store=table).resting() == {"opus"}
+
+
+def test_a_new_process_does_not_wait_for_a_store_that_hangs_and_knows_when_it_answers(table: Table) -> None:
+    table.rows["opus"] = time.time() + 30
+    table.hold.clear()
+    began = time.monotonic()
+
+    health = Health(store=table)
+
+    took_s, knew = time.monotonic() - began, health.resting()
+    table.hold.set()
+    assert (took_s < FIRST_LOOK_S + 0.5, knew) == (True, frozenset())
+    assert soon(lambda: health.resting() == {"opus"})
 
 
 def test_without_a_store_no_thread_is_started() -> None:
@@ -228,6 +317,16 @@ def test_news_that_the_store_refuses_holds_up_the_others_for_a_while_only(table:
     one.failed("opus", LIMITED)
 
     assert soon(lambda: two.resting() == {"opus"})
+
+
+def test_who_may_only_read_hears_of_the_others_all_the_same(table: Table) -> None:
+    reader = Health(store=ReadOnly(table))
+    reader.failed("own", LIMITED)
+    time.sleep(0.4)
+
+    table.rows["opus"] = time.time() + 30
+
+    assert soon(lambda: reader.resting() == {"own", "opus"})
 
 
 def test_no_call_waits_for_a_store_that_hangs(table: Table) -> None:
@@ -297,6 +396,26 @@ def test_rests_long_over_are_forgotten(tmp_path: Path) -> None:
         kept = [name for (name,) in connection.execute("SELECT deployment FROM rests")]
     connection.close()
     assert (kept, list(store.rests())) == (["new"], ["new"])
+
+
+def test_a_file_that_is_removed_is_made_again(tmp_path: Path) -> None:
+    path = tmp_path / "rests.db"
+    one, two = (Health(store=SqliteHealthStore(path)) for _ in range(2))
+    path.unlink()
+
+    one.failed("opus", LIMITED)
+
+    assert soon(lambda: two.resting() == {"opus"})
+
+
+def test_a_clock_that_was_far_ahead_once_hides_no_rest(tmp_path: Path) -> None:
+    store = SqliteHealthStore(tmp_path / "rests.db")
+    store.rest("opus", time.time() + 3_600)
+    one, two = Health(store=store), Health(store=store)
+
+    one.failed("opus", LIMITED)
+
+    assert soon(lambda: two.resting() == {"opus"})
 
 
 @pytest.mark.parametrize("content", [None, b"this is no database, and long enough to be taken for none" * 40])

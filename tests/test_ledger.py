@@ -182,6 +182,12 @@ def test_groups_add_up_to_the_total(ledger: Ledger) -> None:
     assert {tenant: each.steps for tenant, each in by_tenant.items()} == {NONE: 1, "acme": 1}
 
 
+def test_a_label_that_reads_like_none_is_in_a_group_too(ledger: Ledger) -> None:
+    for step, labels in {"s1": {"tenant": NONE}, "s2": {}, "s3": {"tenant": "acme"}}.items():
+        ledger.append(entry(step, cost=1, labels=labels))
+    assert {tenant: each.cost_pico for tenant, each in ledger.totals("label:tenant").items()} == {NONE: 2, "acme": 1}
+
+
 def test_a_sum_may_pass_what_sqlite_can_hold(ledger: Ledger) -> None:
     million = 10**6 * DOLLAR
     for number in range(20):
@@ -332,6 +338,96 @@ def test_entries_wait_while_the_file_cannot_be_written(tmp_path: Path, caplog: p
         ]
 
 
+def test_nothing_is_added_up_while_entries_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("routed_agents.ledger.WAIT_S", 0.2)
+    path = tmp_path / "costs.db"
+    with Ledger(path, busy_s=0.05) as ledger, closing(sqlite3.connect(path, isolation_level=None)) as other:
+        ledger.append(entry(thread="t"))
+        assert ledger.flush(5)
+        other.execute("BEGIN IMMEDIATE")
+        ledger.append(entry("s2", thread="t"))
+        for read in (
+            ledger.total,
+            lambda: ledger.totals("tier"),
+            lambda: list(ledger.entries()),
+            lambda: cost_of(ledger=ledger, thread="t"),
+        ):
+            with pytest.raises(LedgerError, match="entries that could not be written"):
+                read()
+        other.execute("ROLLBACK")
+        assert ledger.flush(5)
+        assert (ledger.steps, cost_of(ledger=ledger, thread="t").steps) == (2, 2)
+
+
+MOVES = {
+    "moved": lambda path: path.rename(path.with_name("old.db")),
+    "moved with all its parts": lambda path: [each.rename(str(each).replace("costs", "old")) for each in path.parent.glob("costs.*")],
+    "removed": Path.unlink,
+    "replaced by a new ledger": lambda path: (path.rename(path.with_name("old.db")), Ledger.sqlite(path).close()),
+}
+
+
+@pytest.mark.parametrize("how", MOVES)
+def test_a_file_that_is_moved_keeps_its_entries_and_the_next_ones_begin_a_new_file(
+    how: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "costs.db"
+    ledger = Ledger.sqlite(path)
+    ledger.append(entry("before"))
+    assert ledger.flush()
+    MOVES[how](path)
+    ledger.append(entry("after"))
+    assert (ledger.steps, ledger.lost, ledger.flush()) == (1, 0, True)
+    ledger.close()
+
+    written = {each.name: [found.step_id for found in Ledger.sqlite(each).entries()] for each in sorted(tmp_path.glob("*.db"))}
+    assert written == {"costs.db": ["after"]} | ({} if how == "removed" else {"old.db": ["before"]})
+    assert [record.getMessage() for record in caplog.records] == [
+        f"ledger: {path} was moved or removed; what comes next is written to a new file there"
+    ]
+
+
+def test_a_file_that_is_moved_before_the_end_keeps_its_entries_and_leaves_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "costs.db"
+    with Ledger.sqlite(path) as ledger:
+        ledger.append(entry())
+        assert ledger.flush()
+        path.rename(tmp_path / "old.db")
+        with pytest.raises(LedgerError, match="cannot be read"):
+            ledger.total()
+    assert (Ledger.sqlite(tmp_path / "old.db").steps, path.exists()) == (1, False)
+
+
+def test_two_processes_begin_one_new_file_where_theirs_was_moved(tmp_path: Path) -> None:
+    path = tmp_path / "costs.db"
+    code = """
+        import sys
+        sys.path.insert(0, {tests!r})
+        from test_ledger import entry
+        from routed_agents.ledger import Ledger
+        ledger = Ledger.sqlite({path!r})
+        for number in range(40):
+            ledger.append(entry(f"{{sys.argv[1]}} {{number}}"))
+            ledger.flush()
+            print(number, flush=True)
+            sys.stdin.readline()
+        ledger.close()
+    """
+    code = textwrap.dedent(code.format(tests=str(Path(__file__).parent), path=str(path)))
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    writers = [subprocess.Popen([sys.executable, "-c", code, name], **pipes) for name in "ab"]
+    for number in range(40):
+        assert [writer.stdout.readline() for writer in writers] == [f"{number}\n"] * 2
+        if number % 10 == 5:
+            path.rename(tmp_path / f"old {number}.db")
+        for writer in writers:
+            print(file=writer.stdin, flush=True)
+    assert [(writer.communicate(timeout=20)[1].count("\n"), writer.returncode) for writer in writers] == [(4, 0)] * 2
+
+    steps = {each.name: Ledger.sqlite(each).steps for each in tmp_path.glob("*.db")}
+    assert steps == {"old 5.db": 12, "old 15.db": 20, "old 25.db": 20, "old 35.db": 20, "costs.db": 8}
+
+
 def test_beyond_the_backlog_entries_are_dropped_and_counted(tmp_path: Path) -> None:
     path = tmp_path / "costs.db"
     ledger = Ledger(path, backlog=10, busy_s=0.05)
@@ -343,6 +439,23 @@ def test_beyond_the_backlog_entries_are_dropped_and_counted(tmp_path: Path) -> N
     assert ledger.lost == 15
     ledger.close(0.1)
     assert ledger.lost == 25
+
+
+def test_no_more_entries_are_held_than_the_backlog_and_one_batch(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "costs.db"
+    with Ledger(path, backlog=100, busy_s=0.05) as ledger, closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        ledger.append(entry())
+        assert not ledger.flush(0.3)
+        for number in range(5_000):
+            ledger.append(entry(f"s{number}"))
+        other.execute("ROLLBACK")
+        assert ledger.flush(5)
+        kept = [each.step_id for each in ledger.entries()]
+        assert (len(kept) <= 200, kept[-100:]) == (True, [f"s{number}" for number in range(4_900, 5_000)])
+        assert len(kept) + ledger.lost == 5_001
+    assert f"({ledger.lost} in all)" in caplog.messages[-1]
+    assert len(caplog.messages) < 5
 
 
 def test_a_full_disk_is_survived_counted_and_said_on_stderr(tmp_path: Path) -> None:

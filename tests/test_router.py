@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from langchain_core.exceptions import ModelTimeoutError
 from langchain_core.messages import AIMessage
 from opentelemetry import metrics, trace
 
-from routed_agents.errors import ConfigurationError, PolicyError, StepError, StepStopped
+from routed_agents.errors import ConfigurationError, LedgerError, PolicyError, StepError, StepStopped
 from routed_agents.guards import Conditions, PolicyFloor, Verdict, named
 from routed_agents.ledger import Ledger, cost_of
 from routed_agents.policy import Policy
@@ -419,10 +420,12 @@ def test_a_router_of_a_router_is_itself() -> None:
     assert Router.of(seen) is seen
 
 
-def test_a_router_from_the_environment(tmp_path: Path) -> None:
+@pytest.mark.parametrize("named", ["{}", "sqlite:///{}"])
+def test_a_router_from_the_environment(named: str, tmp_path: Path) -> None:
     place = tmp_path / "costs.db"
 
-    made = Router.from_env({"ROUTED_AGENTS_POLICY": "gpt-4o", "ROUTED_AGENTS_MODE": "shadow", "ROUTED_AGENTS_LEDGER": str(place)})
+    environ = {"ROUTED_AGENTS_POLICY": "gpt-4o", "ROUTED_AGENTS_MODE": "shadow", "ROUTED_AGENTS_LEDGER": named.format(place)}
+    made = Router.from_env(environ)
     made.ledger.close()
 
     assert (made.policy.tiers.preset, made.policy.mode, place.exists()) == ("gpt-4o", "shadow", True)
@@ -434,11 +437,17 @@ def test_a_router_from_the_environment(tmp_path: Path) -> None:
         ({"ROUTED_AGENTS_MODE": "on"}, ConfigurationError, "ROUTED_AGENTS_MODE is 'on'; known modes: enforce, shadow, off"),
         ({"ROUTED_AGENTS_POLICY": "nobody"}, PolicyError, "known presets"),
         ({"ROUTED_AGENTS_POLICY": "/nowhere/policy.toml"}, PolicyError, "policy.toml"),
+        ({"ROUTED_AGENTS_LEDGER": "postgres://here/costs"}, LedgerError, "known places: a path, sqlite:///costs.db, memory:"),
     ],
 )
 def test_a_wrong_environment_fails_at_once(environ: dict[str, str], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         Router.from_env(environ)
+
+
+def test_the_environment_may_keep_the_ledger_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert (Router.from_env({"ROUTED_AGENTS_LEDGER": "memory:"}).ledger.steps, list(tmp_path.iterdir())) == (0, [])
 
 
 def test_replacing_a_part_keeps_the_rest() -> None:
@@ -706,7 +715,7 @@ def test_parts_of_ones_own_need_the_methods_only() -> None:
 # ---- what goes wrong once the reply is there
 
 
-class Unsaved(TimeoutError):
+class Unsaved(ModelTimeoutError):
     """The caller's own trouble, of a kind that providers have too."""
 
 
@@ -736,6 +745,28 @@ def test_an_error_after_a_rejected_reply_is_the_callers() -> None:
         unsaved(call, "max_tokens")
 
     assert outcomes(call) == ["rejected"]
+
+
+def passed_on(call: RoutedCall, error: Exception, *, committed: bool) -> None:
+    """Make the attempts; the caller has trouble while the first stream is read."""
+    with call:
+        for attempt in call.attempts():
+            with attempt:
+                if committed:
+                    attempt.commit()
+                raise error
+
+
+@pytest.mark.parametrize("committed", [False, True])
+@pytest.mark.parametrize("error", [BrokenPipeError("the browser went away"), TimeoutError("my own deadline")], ids=["hang-up", "deadline"])
+def test_the_callers_own_trouble_while_a_stream_is_read_is_no_failover_and_no_rest(error: Exception, committed: bool) -> None:
+    seen = router()
+    for _ in range(3):
+        with pytest.raises(type(error)):
+            passed_on(seen.step(step()), error, committed=committed)
+
+    assert [(entry.tier, entry.outcome, entry.usage.source) for entry in seen.ledger.entries()] == [("cheap", "failed", "estimated")] * 3
+    assert seen.health.resting() == frozenset()
 
 
 def test_an_attempt_that_is_recorded_without_with_is_an_error() -> None:

@@ -8,6 +8,7 @@ from datetime import datetime
 from decimal import Decimal
 
 import pytest
+from langchain_core.exceptions import ModelConnectionError
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 
 from routed_agents import checks, guards
@@ -78,7 +79,7 @@ async def test_tool_calls_come_whole_through_every_door() -> None:
 def test_a_stream_breaks_off_where_it_is_told_to() -> None:
     stream = ScriptedChatModel(replies="a b c d", break_after=2).stream("?")
     assert [next(stream).text, next(stream).text] == ["a", " b"]
-    with pytest.raises(ConnectionError):
+    with pytest.raises(ModelConnectionError):
         next(stream)
 
 

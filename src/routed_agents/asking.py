@@ -8,10 +8,12 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol, runtime_checkable
 
 from routed_agents.errors import ConfigurationError
+from routed_agents.forking import renew_in_children
 from routed_agents.questions import Question, answer_in
 from routed_agents.tiers import Deployment
 
@@ -49,6 +51,8 @@ class Heard:
 class Asking:
     """Asks models through an asker, each question within its time, and keeps the latest answers. Shared by all calls of a router.
 
+    Equal questions are asked once, also where they come at the same time.
+
     Args:
         asker: makes the calls; through the providers' own SDKs when not given.
         at_once: questions under way at a time, those that nobody waits for any more included.
@@ -59,9 +63,16 @@ class Asking:
     def __init__(self, asker: Asker | None = None, *, at_once: int = AT_ONCE, kept: int = KEPT, sdk_spans: bool = False) -> None:
         self._asker = asker
         self._sdk_spans = sdk_spans
-        self._free = threading.BoundedSemaphore(at_once)
+        self._at_once = at_once
         self._kept = kept
         self._answers: OrderedDict[tuple[str, str], Mapping[str, Any]] = OrderedDict()
+        self.renew()
+        renew_in_children(self)
+
+    def renew(self) -> None:
+        """Begin afresh: the questions under way in a parent process never end in its child."""
+        self._free = threading.BoundedSemaphore(self._at_once)
+        self._under_way: dict[tuple[str, str], Future[Heard]] = {}
         self._lock = threading.Lock()
 
     @classmethod
@@ -105,59 +116,96 @@ class Asking:
                 self._answers.move_to_end(place)
         return found
 
-    def keep(self, question: Question, model: str, answer: Mapping[str, Any]) -> None:
-        """Remember an answer that made sense."""
-        place = (model, question.key)
-        with self._lock:
-            self._answers[place] = answer
-            self._answers.move_to_end(place)
-            while len(self._answers) > self._kept:
-                self._answers.popitem(last=False)
-
-    def start(self, question: Question, deployment: Deployment, timeout_s: float, within: Callable[[], Any]) -> Future[object] | None:
-        """Begin to ask; None where too many questions are under way.
+    def start(
+        self,
+        question: Question,
+        deployment: Deployment,
+        timeout_s: float,
+        *,
+        opened: Callable[[], AbstractContextManager[object]],
+        read: Callable[[Mapping[str, Any]], object],
+    ) -> tuple[Future[Heard], bool] | None:
+        """Begin to ask, or join those who wait for an equal question; None where too many questions are under way.
 
         Args:
             question: what to ask.
             deployment: whom.
             timeout_s: how long the asker should wait.
-            within: makes the context manager in which the call is made.
+            opened: called where a call is made; what it gives is entered in the thread that makes it.
+            read: raises what makes no sense as an answer, which is then not remembered.
+
+        Returns:
+            What will be heard, and whether the call is the caller's own, to be written down.
         """
-        if not self._free.acquire(blocking=False):
-            return None
-        future: Future[object] = Future()
-        future.set_running_or_notify_cancel()
+        place = (deployment.name, question.key)
+        free = self._free
+        with self._lock:
+            if (joined := self._under_way.get(place)) is not None:
+                return joined, False
+            if (known := self._answers.get(place)) is not None:  # since the caller looked
+                return _done(Heard(answer=known)), False
+            if not free.acquire(blocking=False):
+                return None
+            future = self._under_way[place] = Future[Heard]()
+        future.set_running_or_notify_cancel()  # whoever stops waiting must not stop it for the others
 
-        def run() -> None:
-            try:
-                with within():
-                    reply = self._through().ask(question, deployment, timeout_s=timeout_s)
-            except BaseException as error:
-                future.set_exception(error)
-            else:
-                future.set_result(reply)
-            finally:
-                self._free.release()
+        def end(heard: Heard) -> None:
+            self._remember(place, heard, read)
+            free.release()
+            future.set_result(heard)
 
-        # a daemon, unlike a pool's threads: a provider that never ends its reply must not keep the program from ending
-        threading.Thread(target=run, name="routed-agents-judge", daemon=True).start()
-        return future
+        try:
+            within = opened()
+            # a daemon, unlike a pool's threads: a provider that never ends its reply must not keep the program from ending
+            threading.Thread(
+                target=lambda: end(self._heard(question, deployment, timeout_s, within)), name="routed-agents-judge", daemon=True
+            ).start()
+        except BaseException as error:
+            end(Heard(error=error))
+            raise
+        return future, True
 
     @staticmethod
-    def wait(future: Future[object], question: Question, timeout_s: float) -> Heard:
-        """Wait for the reply, no longer than the time there is."""
+    def wait(future: Future[Heard], timeout_s: float) -> Heard:
+        """Wait for what comes of a question, no longer than the time there is."""
         try:
-            return _heard(future.result(timeout_s), question)
+            return future.result(timeout_s)
         except Exception as error:
             return Heard(error=error)
 
     @staticmethod
-    async def await_(future: Future[object], question: Question, timeout_s: float) -> Heard:
+    async def await_(future: Future[Heard], timeout_s: float) -> Heard:
         """`wait` without holding up the event loop."""
         try:
-            return _heard(await asyncio.wait_for(asyncio.wrap_future(future), timeout_s), question)
+            return await asyncio.wait_for(asyncio.wrap_future(future), timeout_s)
         except Exception as error:
             return Heard(error=error)
+
+    def _heard(self, question: Question, deployment: Deployment, timeout_s: float, within: AbstractContextManager[object]) -> Heard:
+        try:
+            with within:
+                reply = self._through().ask(question, deployment, timeout_s=timeout_s)
+        except BaseException as error:
+            return Heard(error=error)
+        try:
+            return Heard(reply=reply, answer=answer_in(reply, question.name))
+        except Exception as error:
+            return Heard(reply=reply, error=Nonsense(f"{type(error).__name__}: {error}"))
+
+    def _remember(self, place: tuple[str, str], heard: Heard, read: Callable[[Mapping[str, Any]], object]) -> None:
+        """Let the next equal question find the answer, if it makes sense, and else be asked."""
+        answer = heard.answer
+        try:
+            if answer is not None:
+                read(answer)
+        except Exception:
+            answer = None
+        with self._lock:
+            self._under_way.pop(place, None)
+            if answer is not None:
+                self._answers[place] = answer
+                if len(self._answers) > self._kept:
+                    self._answers.popitem(last=False)
 
     def _through(self) -> Asker:
         asker = self._asker
@@ -169,11 +217,10 @@ class Asking:
         return asker
 
 
-def _heard(reply: object, question: Question) -> Heard:
-    try:
-        return Heard(reply=reply, answer=answer_in(reply, question.name))
-    except Exception as error:
-        return Heard(reply=reply, error=Nonsense(f"{type(error).__name__}: {error}"))
+def _done(heard: Heard) -> Future[Heard]:
+    future = Future[Heard]()
+    future.set_result(heard)
+    return future
 
 
 class Nonsense(ValueError):

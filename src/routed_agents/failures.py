@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
+from email.utils import mktime_tz, parsedate_tz
 from typing import Final, Literal
 
 from routed_agents.steps import field_of
@@ -24,11 +27,10 @@ BY_STATUS: Final[dict[int, Trouble]] = {
 BY_NAME: Final[dict[str, Trouble]] = {
     "APITimeoutError": "timeout",
     "ModelTimeoutError": "timeout",
-    "TimeoutError": "timeout",
+    "StreamChunkTimeoutError": "timeout",
     "ReadTimeout": "timeout",
     "ConnectTimeout": "timeout",
     "APIConnectionError": "connection",
-    "ConnectionError": "connection",
     "ModelConnectionError": "connection",
     "ConnectError": "connection",
     "RemoteProtocolError": "connection",
@@ -40,6 +42,10 @@ BY_NAME: Final[dict[str, Trouble]] = {
     "ModelNotFoundError": "model_not_found",
     "ContextOverflowError": "context_overflow",
 }
+BY_COMMON_NAME: Final[dict[str, Trouble]] = {"TimeoutError": "timeout", "ConnectionError": "connection"}
+"""Names that a user's own errors have too: a browser that hangs up, a deadline, a Redis that is gone."""
+HTTP_CLIENTS: Final = frozenset({"aiohttp", "botocore", "requests", "urllib3"})
+"""Packages whose errors of a common name are about the provider."""
 BY_TYPE: Final[dict[str, Trouble]] = {
     "overloaded_error": "overloaded",
     "overloaded": "overloaded",
@@ -74,12 +80,8 @@ def refused(error: BaseException) -> bool:
     status = field_of(error, "status_code")
     if isinstance(status, int):
         return status >= 400 and BY_STATUS.get(status) != "timeout"
-    cause: BaseException | None = error
-    while cause is not None:
-        if type(cause).__name__ in UNCONNECTED:
-            return True
-        cause = cause.__cause__ or cause.__context__
-    return False
+    behind = [error, *_behind(error)]
+    return any(type(each).__name__ in UNCONNECTED for each in behind) and any(_typed(each) is not None for each in behind)
 
 
 def failure_of(error: BaseException) -> Failure | None:
@@ -94,7 +96,7 @@ def failure_of(error: BaseException) -> Failure | None:
     if code is not None and code >= 500 and trouble is None:
         trouble = "server_error"
     if trouble is None:
-        trouble = next((BY_NAME[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in BY_NAME), None)
+        trouble = _named(error)
     if trouble is None and (code is None or code < 400):
         trouble = _midstream(error)
     if (code == 400 or code is None) and any(phrase in str(error).lower() for phrase in TOO_LONG):
@@ -102,6 +104,29 @@ def failure_of(error: BaseException) -> Failure | None:
     if trouble is None:
         return None
     return Failure(trouble=trouble, status=code, retry_after_s=_retry_after(error))
+
+
+def _named(error: BaseException) -> Trouble | None:
+    """The trouble an error's type tells of; Python's own connection and time-out errors tell of it where a client's is behind them."""
+    if isinstance(error, (ConnectionError, TimeoutError)):
+        return next((found for each in (error, *_behind(error)) if (found := _typed(each)) is not None), None)
+    return _typed(error)
+
+
+def _typed(error: BaseException) -> Trouble | None:
+    """The trouble that the type of an error of a provider's client stands for."""
+    known = BY_NAME | BY_COMMON_NAME if type(error).__module__.partition(".")[0] in HTTP_CLIENTS else BY_NAME
+    return next((known[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in known), None)
+
+
+def _behind(error: BaseException) -> Iterator[BaseException]:
+    """The errors that led to this one, latest first."""
+    seen = {id(error)}
+    cause = error.__cause__ or error.__context__
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        yield cause
+        cause = cause.__cause__ or cause.__context__
 
 
 def _midstream(error: Exception) -> Trouble | None:
@@ -120,11 +145,28 @@ def _overflow(status: int | None) -> Trouble | None:
 
 
 def _retry_after(error: Exception) -> float | None:
-    headers = field_of(field_of(error, "response"), "headers")
-    get = getattr(headers, "get", None)
-    value = get("retry-after") if get is not None else None
-    try:
-        seconds = float(value) if value is not None else -1.0
-    except (TypeError, ValueError, OverflowError):
+    """How long the provider asks to wait, in the forms that the SDKs read, by the same precedence: milliseconds, seconds, a date."""
+    get = getattr(field_of(field_of(error, "response"), "headers"), "get", None)
+    if get is None:
         return None
-    return seconds if 0 <= seconds < math.inf else None
+    milliseconds, text = _number(get("retry-after-ms")), get("retry-after")
+    asked = milliseconds / 1000 if milliseconds is not None else _number(text)
+    if asked is None:
+        asked = _seconds_until(text)
+    return asked if asked is not None and 0 <= asked < math.inf else None
+
+
+def _number(text: object) -> float | None:
+    try:
+        return float(text) if isinstance(text, (str, int, float)) else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def _seconds_until(text: object) -> float | None:
+    """The seconds from now to an HTTP date."""
+    try:
+        date = parsedate_tz(text) if isinstance(text, str) else None
+        return mktime_tz(date) - time.time() if date is not None else None
+    except (ValueError, OverflowError):
+        return None

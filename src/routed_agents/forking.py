@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import weakref
 from types import TracebackType
-from typing import Final
+from typing import Final, Protocol
 
 WAIT_S: Final = 1.0
-"""Seconds a fork waits for one thread's work at most: a store that hangs must not hold up the process as well."""
+"""Seconds a fork waits at most for all work under way: stores that hang must not hold up the process as well."""
+TURN_S: Final = 0.01
+"""Seconds it waits for one thread's work before it looks at the next, so that one that hangs takes no time from the others."""
 
 
 class Undivided:
@@ -34,9 +37,9 @@ class Undivided:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._lock.release()
 
-    def pause(self) -> bool:
+    def pause(self, wait_s: float) -> bool:
         """Wait until the work is whole, and keep it from beginning; false where it took too long."""
-        return self._lock.acquire(timeout=WAIT_S)
+        return self._lock.acquire(timeout=wait_s)
 
     def go_on(self) -> None:
         """Let the work begin again, in the process that forked."""
@@ -45,6 +48,19 @@ class Undivided:
     def renew(self) -> None:
         """Begin afresh, in the child."""
         self._lock = threading.RLock()
+
+
+class Renewable(Protocol):
+    """What holds something that a forked child cannot share with its parent: a lock, a thread, a connection."""
+
+    def renew(self) -> None:
+        """Begin afresh, in the child."""
+        ...
+
+
+def renew_in_children(one: Renewable) -> None:
+    """Have it begin afresh in every forked child, for as long as it lives."""
+    _RENEWED.add(one)
 
 
 class _Fork:
@@ -58,7 +74,18 @@ class _Fork:
     def before(self) -> None:
         self.turn.acquire()
         self.by = threading.get_ident()
-        self.paused.extend(work for work in list(_ALL) if work.pause())
+        until = time.monotonic() + WAIT_S
+        busy = self._pause(list(_ALL), until, turn_s=0.0)
+        while busy and time.monotonic() < until:
+            busy = self._pause(busy, until, turn_s=TURN_S)
+
+    def _pause(self, busy: list[Undivided], until: float, *, turn_s: float) -> list[Undivided]:
+        """Pause what can be paused; gives the rest."""
+        rest: list[Undivided] = []
+        for work in busy:
+            wait_s = max(min(turn_s, until - time.monotonic()), 0.0)
+            (self.paused if work.pause(wait_s) else rest).append(work)
+        return rest
 
     def in_parent(self) -> None:
         while self.paused:
@@ -68,11 +95,12 @@ class _Fork:
 
     def in_child(self) -> None:
         self.__init__()
-        for work in list(_ALL):
-            work.renew()
+        for one in [*_ALL, *_RENEWED]:
+            one.renew()
 
 
 _ALL: Final[weakref.WeakSet[Undivided]] = weakref.WeakSet()
+_RENEWED: Final[weakref.WeakSet[Renewable]] = weakref.WeakSet()
 _FORK: Final = _Fork()
 if hasattr(os, "register_at_fork"):  # not on Windows
     os.register_at_fork(before=_FORK.before, after_in_parent=_FORK.in_parent, after_in_child=_FORK.in_child)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from routed_agents.failures import Failure, Trouble
 from routed_agents.forking import Undivided
-from routed_agents.health_sharing import HealthStore, SharedRests
+from routed_agents.health_sharing import FARTHEST_S, LINGER_S, LONGEST_S, NOTHING, HealthStore, SharedRests
 
 FAILURES: Final = 3
 """Failures in a row from which a deployment rests; a rate limit or a denied key makes it rest at once."""
 REST_S: Final = 15.0
 """Seconds it rests the first time; each further rest is twice as long."""
-LONGEST_S: Final = 240.0
 DOUBLINGS: Final = 32
 """Rests in a row after which the next is no longer anyway."""
 AT_ONCE: Final[frozenset[Trouble]] = frozenset({"rate_limit", "denied", "model_not_found"})
@@ -32,6 +31,8 @@ class _State:
     since: int = 0  # which of all rests its present one is
     until_s: float = 0.0
     probed_until_s: float = 0.0
+    ends_s: float = 0.0  # when its present rest ends for everybody, in seconds since 1970
+    told: bool = False  # another process found that out
 
 
 class Health:
@@ -43,9 +44,9 @@ class Health:
     before the rest neither ends nor lengthens it.
 
     Shared by the threads and tasks of one process. With a store, other processes are told of the rests a provider asked for (429, 529,
-    5xx) and rest that deployment too, a little longer: whoever found out probes first, and tells the others when it was answered. What
-    may be one process's own trouble (a connection, a key) is not passed on. No call waits for the store; where it fails, processes find
-    out by themselves.
+    5xx) and rest that deployment too, a little longer: whoever found out probes first, and tells the others when it was answered; where
+    it doesn't, the first call of each of them is a probe. What may be one process's own trouble (a connection, a key) is not passed on.
+    No call waits for the store, and making this half a second at most; where the store fails, processes find out by themselves.
 
     Args:
         failures: failures in a row before a rest.
@@ -69,24 +70,22 @@ class Health:
         self._states: dict[str, _State] = {}
         self._begun = 0
         self._shared = SharedRests(store) if store is not None else None
+        self._heard: Mapping[str, float] = NOTHING
 
     def resting(self) -> frozenset[str]:
         """The deployments to leave alone now, by name: those that rest, and those that another call is probing."""
-        told = NOBODY if self._shared is None else self._told()
+        self._hear()
         if not self._states:
-            return told
+            return NOBODY
         now = self._clock()
         with self._lock:
-            found = [name for name, state in self._states.items() if now < state.until_s or now < state.probed_until_s]
-        if told:  # where this process found out itself, it goes by that: it is the one that probes
-            found += [name for name in told if (own := self._states.get(name)) is None or not own.rests]
-        return frozenset(found)
+            return frozenset([name for name, state in self._states.items() if now < state.until_s or now < state.probed_until_s])
 
     def rests(self, *names: str) -> bool:
         """Whether one of these rests now; nobody becomes a probe by asking."""
+        self._hear()
         now, states = self._clock(), self._states
-        own = any(state.rests and now < state.until_s for name in names if (state := states.get(name)) is not None)
-        return own or not self._told().isdisjoint(names)
+        return any(state.rests and now < state.until_s for name in names if (state := states.get(name)) is not None)
 
     def begin(self, deployment: str) -> int:
         """Note that a call is made to a deployment now; the first after its rest is the probe.
@@ -126,8 +125,9 @@ class Health:
             state.rests += 1
             state.since = self._begun
             state.until_s = self._clock() + pause
+            state.ends_s, state.told = time.time() + pause, False
         if self._shared is not None and failure.trouble in SHARED:
-            self._shared.rest(deployment, time.time() + pause)
+            self._shared.rest(deployment, state.ends_s)
         return True
 
     def answered(self, deployment: str, *, begun: int | None = None) -> None:
@@ -145,15 +145,36 @@ class Health:
                 return
             del self._states[deployment]
         if self._shared is not None and state.rests:
-            self._shared.clear(deployment)
+            self._shared.clear(deployment, state.ends_s)
 
     def _is_older(self, state: _State, begun: int | None) -> bool:
         """Whether a call was begun before the rest, and so has nothing to say about it."""
         return begun < state.since if begun is not None else self._clock() < state.until_s
 
-    def _told(self) -> frozenset[str]:
-        """What other processes say rests; no longer than any rest may last, whatever their clocks say."""
-        if self._shared is None or not (told := self._shared.told()):
-            return NOBODY
-        now, grace = time.time(), self._shared.grace_s
-        return frozenset([name for name, until in told.items() if now < until + grace and until - now <= LONGEST_S + grace])
+    def _hear(self) -> None:
+        """Take in what other processes say, where it is new."""
+        if self._shared is None or (told := self._shared.told()) is self._heard:
+            return
+        with self._lock:
+            self._heard = told
+            for name in [name for name, state in self._states.items() if name not in told and self._is_taken_back(state)]:
+                del self._states[name]
+            for name, until_s in told.items():
+                self._rest_as_told(name, until_s, self._shared.grace_s)
+
+    def _rest_as_told(self, deployment: str, until_s: float, grace_s: float) -> None:
+        """Rest a deployment as another process says, but no longer than any rest may last, whatever their clocks say.
+
+        One whose rest was over lately only waits for its probe.
+        """
+        state, left_s = self._states.get(deployment), until_s + grace_s - time.time()
+        if not -LINGER_S < left_s <= FARTHEST_S + grace_s:
+            return
+        if state is not None and state.rests and (not state.told or state.ends_s == until_s):
+            return  # where this process found out itself, it goes by that: it is the one that probes
+        self._begun += 1
+        self._states[deployment] = _State(rests=1, since=self._begun, until_s=self._clock() + left_s, ends_s=until_s, told=True)
+
+    def _is_taken_back(self, state: _State) -> bool:
+        """Whether a rest that nobody tells of any more was ended by an answer, or is over for so long that no probe is needed."""
+        return state.told and (time.time() < state.ends_s + LINGER_S or self._clock() > state.until_s + LONGEST_S)

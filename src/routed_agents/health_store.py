@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from routed_agents.errors import ConfigurationError
-from routed_agents.health_sharing import LINGER_S
+from routed_agents.health_sharing import FARTHEST_S, LINGER_S
 
 BUSY_S: Final = 2.0
 """Seconds to wait for another process that writes."""
@@ -18,6 +18,10 @@ TABLE: Final = "CREATE TABLE IF NOT EXISTS rests (deployment TEXT PRIMARY KEY, u
 LONGER: Final = """\
 INSERT INTO rests (deployment, until_s) VALUES (?, ?)
 ON CONFLICT (deployment) DO UPDATE SET until_s = max(until_s, excluded.until_s)"""
+
+UNLESS_LONGER: Final = """\
+local until_s = redis.call('ZSCORE', KEYS[1], ARGV[1])
+if until_s and tonumber(until_s) <= tonumber(ARGV[2]) then redis.call('ZREM', KEYS[1], ARGV[1]) end"""
 
 
 class SqliteHealthStore:
@@ -36,8 +40,6 @@ class SqliteHealthStore:
         self._path = str(Path(path).absolute())
         try:
             with self._open() as connection:
-                connection.execute("PRAGMA journal_mode = WAL")
-                connection.execute(TABLE)
                 connection.execute("SELECT deployment, until_s FROM rests LIMIT 1")
         except sqlite3.Error as error:
             raise ConfigurationError(
@@ -50,21 +52,24 @@ class SqliteHealthStore:
             return dict(connection.execute("SELECT deployment, until_s FROM rests WHERE until_s > ?", (time.time() - LINGER_S,)))
 
     def rest(self, deployment: str, until_s: float, /) -> None:
-        """Note a rest; the longest holds."""
+        """Note a rest; the longest holds, unless it ends farther from now than any can."""
+        now = time.time()
         with self._open() as connection:
+            connection.execute("DELETE FROM rests WHERE until_s <= ? OR until_s > ?", (now - LINGER_S, now + FARTHEST_S))
             connection.execute(LONGER, (deployment, until_s))
-            connection.execute("DELETE FROM rests WHERE until_s <= ?", (time.time() - LINGER_S,))
 
-    def clear(self, deployment: str, /) -> None:
-        """Forget a deployment's rest."""
+    def clear(self, deployment: str, until_s: float, /) -> None:
+        """Forget a deployment's rest; a longer one stays."""
         with self._open() as connection:
-            connection.execute("DELETE FROM rests WHERE deployment = ?", (deployment,))
+            connection.execute("DELETE FROM rests WHERE deployment = ? AND until_s <= ?", (deployment, until_s))
 
     @contextmanager
     def _open(self) -> Generator[sqlite3.Connection]:
-        """A connection for one statement or two: none is kept that a forked child would inherit."""
+        """A connection for one statement or two: none is kept that a forked child would inherit. A file that was removed is made again."""
         with closing(sqlite3.connect(self._path, timeout=BUSY_S)) as connection, connection:
             connection.execute("PRAGMA synchronous = OFF")  # a rest that is lost to a power cut is found out again
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute(TABLE)
             yield connection
 
 
@@ -72,7 +77,8 @@ class RedisHealthStore:
     """Rests in a sorted set of Redis (6.2 or later), for processes on several machines whose clocks agree to a second or so.
 
     Args:
-        client: a `redis.Redis` client. Give it short time-outs (`socket_timeout=2`): no call waits for it, but news does.
+        client: a `redis.Redis` client. Give it short time-outs and few retries (`socket_timeout=2, retry=Retry(NoBackoff(), 1)`, which is
+            ten of them by default): no call waits for it, but news does.
         key: the set; processes that share it should call the same accounts.
     """
 
@@ -86,12 +92,14 @@ class RedisHealthStore:
         return {name.decode() if isinstance(name, bytes) else str(name): float(until) for name, until in found}
 
     def rest(self, deployment: str, until_s: float, /) -> None:
-        """Note a rest; the longest holds."""
+        """Note a rest; the longest holds, unless it ends farther from now than any can."""
+        now = time.time()
         with self._client.pipeline() as pipeline:
+            pipeline.zremrangebyscore(self._key, "-inf", now - LINGER_S)
+            pipeline.zremrangebyscore(self._key, f"({now + FARTHEST_S}", "+inf")
             pipeline.zadd(self._key, {deployment: until_s}, gt=True)
-            pipeline.zremrangebyscore(self._key, "-inf", time.time() - LINGER_S)
             pipeline.execute()
 
-    def clear(self, deployment: str, /) -> None:
-        """Forget a deployment's rest."""
-        self._client.zrem(self._key, deployment)
+    def clear(self, deployment: str, until_s: float, /) -> None:
+        """Forget a deployment's rest; a longer one stays."""
+        self._client.eval(UNLESS_LONGER, 1, self._key, deployment, until_s)

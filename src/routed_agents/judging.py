@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, Protocol, TypeVar, cast
@@ -20,7 +21,7 @@ from routed_agents.decisions import Decision
 from routed_agents.failures import failure_of, refused
 from routed_agents.features import upper_tokens
 from routed_agents.health import Health
-from routed_agents.ledger import Entry, Ledger
+from routed_agents.ledger import Entry, Ledger, Outcome
 from routed_agents.policy import Mode, Policy
 from routed_agents.pricing import Cost, Usage, served_model_of, usage_of
 from routed_agents.questions import Question
@@ -90,7 +91,19 @@ class Consultation:
         attempt: the number of the attempt whose reply is judged; 0 before the first.
     """
 
-    __slots__ = ("_about", "_attempt", "_decision", "_deployment", "_future", "_question", "_read", "_span", "_started_ns", "_timeout_s")
+    __slots__ = (
+        "_about",
+        "_attempt",
+        "_decision",
+        "_deployment",
+        "_future",
+        "_own",
+        "_question",
+        "_read",
+        "_span",
+        "_started_ns",
+        "_timeout_s",
+    )
 
     def __init__(
         self,
@@ -110,7 +123,8 @@ class Consultation:
         self._question: Callable[[], Question] | Question = question
         self._read: Callable[[Mapping[str, Any]], Any] = read
         self._attempt = attempt
-        self._future: Future[object] | None = None
+        self._future: Future[Heard] | None = None
+        self._own = False
         self._span: LeafSpan | None = None
         self._started_ns = 0
 
@@ -126,7 +140,7 @@ class Consultation:
         if self._future is None:
             return said
         try:
-            heard = Asking.wait(self._future, self._asked, self._timeout_s)
+            heard = Asking.wait(self._future, self._timeout_s)
         except BaseException as error:
             self._finish(Heard(error=error))
             raise
@@ -138,7 +152,7 @@ class Consultation:
         if self._future is None:
             return said
         try:
-            heard = await Asking.await_(self._future, self._asked, self._timeout_s)
+            heard = await Asking.await_(self._future, self._timeout_s)
         except BaseException as error:
             self._finish(Heard(error=error))
             raise
@@ -150,7 +164,7 @@ class Consultation:
         return self._question
 
     def _begin(self) -> tuple[Any, str]:
-        """Start the call; what is known already, or why nobody is asked, where none is started."""
+        """Start the call or join one; what is known already, or why nobody is asked, where there is none."""
         about, deployment = self._about, self._deployment
         router = about.router
         try:
@@ -161,26 +175,31 @@ class Consultation:
                 return self._read(known), ""
             if router.health.rests(deployment.name, f"{JUDGE}:{deployment.name}"):
                 return self._without("resting")
-            self._started_ns = time.time_ns()
-            context = about.span.context if about.span is not None else None
-            place = _Place(number=self._attempt, row=Tier(name=JUDGE, rank=0, deployments=(deployment,)), deployment=deployment)
-            span = self._span = router.telemetry.open_attempt(None, place, self._view(question), parent=context)
-            current = span.context if span is not None else None
-            self._future = router.asking.start(question, deployment, self._timeout_s, lambda: within(current))
-            if self._future is None:
-                router.telemetry.end(span)
+            started = router.asking.start(question, deployment, self._timeout_s, opened=self._opened, read=self._read)
+            if started is None:
                 return self._without("busy")
+            self._future, self._own = started
         except Exception:
             log.exception("judge %s cannot be asked about step %s", deployment.name, about.step.id)
+            router.telemetry.unmade(self._span)
             return self._without("failed")
         return None, ""
+
+    def _opened(self) -> AbstractContextManager[None]:
+        """Open the call's span; what the call is made in."""
+        about, deployment = self._about, self._deployment
+        self._started_ns = time.time_ns()
+        context = about.span.context if about.span is not None else None
+        place = _Place(number=self._attempt, row=Tier(name=JUDGE, rank=0, deployments=(deployment,)), deployment=deployment)
+        span = self._span = about.router.telemetry.open_attempt(None, place, self._view(self._asked), parent=context)
+        return within(span.context if span is not None else None)
 
     def _without(self, trouble: str) -> tuple[None, str]:
         self._about.router.telemetry.judged(self._deployment.model, "failed", trouble)
         return None, trouble
 
     def _finish(self, heard: Heard) -> tuple[Any, str]:
-        """Read the answer and write the call down."""
+        """Read the answer and write the call down, unless it is another step's."""
         value, error = None, heard.error
         if heard.answer is not None:
             try:
@@ -188,6 +207,9 @@ class Consultation:
             except Exception as wrong:
                 error = Nonsense(str(wrong))
         trouble = "" if error is None else _named(error)
+        if not self._own:
+            self._about.router.telemetry.judged(self._deployment.model, _outcome(error) if trouble else "remembered", trouble)
+            return value, trouble
         try:
             self._learn(heard, error)
             self._write(heard, value, error, trouble)
@@ -200,8 +222,6 @@ class Consultation:
     def _learn(self, heard: Heard, error: BaseException | None) -> None:
         """What this call says about the next ones."""
         router, name = self._about.router, self._deployment.name
-        if error is None and heard.answer is not None:
-            router.asking.keep(self._asked, name, heard.answer)
         if isinstance(error, Exception) and (failure := failure_of(error)) is not None:
             # under a name of its own: a judge has seconds only, and that it took longer is nothing against the tier's deployment
             router.care.failed(f"{JUDGE}:{name}", failure, None)
@@ -215,7 +235,6 @@ class Consultation:
         usage = self._usage(heard, error)
         served = served_model_of(heard.reply) if heard.reply is not None else None
         cost, source = (None, None) if usage.source == "missing" else router.price(deployment, served or deployment.model, usage)
-        abandoned = error is not None and not isinstance(error, Exception)
         entry = Entry(
             step_id=about.step.id,
             attempt=self._attempt,
@@ -236,7 +255,7 @@ class Consultation:
             usage=usage,
             cost=cost,
             codes=() if value is None else (f"{JUDGE}:{_told(value)}",),
-            outcome="accepted" if error is None else "abandoned" if abandoned else "failed",
+            outcome=_outcome(error),
             error=trouble or None,
             simulated=deployment.simulated or simulated(heard.reply) or router.asking.simulated(deployment),
             mode=about.mode,
@@ -316,6 +335,13 @@ def simulated(reply: object) -> bool:
 def deployment_of(model: str) -> Deployment:
     """The deployment a judge's model names."""
     return Deployment.parse(model)
+
+
+def _outcome(error: BaseException | None) -> Outcome:
+    """What became of a call: whoever stops waiting without an error of the call's own has abandoned it."""
+    if error is None:
+        return "accepted"
+    return "failed" if isinstance(error, Exception) else "abandoned"
 
 
 def _named(error: BaseException) -> str:

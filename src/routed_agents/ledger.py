@@ -16,7 +16,6 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, fields
 from decimal import ROUND_HALF_UP, Decimal
-from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypedDict, Unpack, cast
@@ -33,8 +32,10 @@ Mode = Literal["enforce", "shadow", "off", "watch"]
 
 RECORD_VERSION: Final = 1
 SCHEMA_VERSION: Final = 1
+WAIT_S: Final = 10.0
+"""Seconds that a flush and a reader wait for entries to be written."""
 NONE: Final = "(none)"
-"""Stands for an absent value among the keys of `Ledger.totals`."""
+"""Stands for an absent value among the keys of `Ledger.totals`; who is called so is counted among them."""
 
 log = logging.getLogger(__name__)
 
@@ -215,12 +216,14 @@ class Ledger:
     Appending only puts the entry in a queue: it never touches a disk, waits or raises, from any thread or event loop. A
     ledger in a file is written by a thread of its own, so that a record is on disk soon after, and at the latest when the
     ledger is flushed, closed, or the program ends. Several processes may share one file; a worker that ends by `os._exit`,
-    as those of multiprocessing do, has to flush first. A forked process writes its own entries and not what its parent had
+    as those of multiprocessing do, has to flush first. A file that is moved keeps what was written to it, and the next entry
+    begins a new one in its place. A forked process writes its own entries and not what its parent had
     queued; its ledger in memory starts empty.
 
     Args:
         path: where the file is; None keeps the entries in memory.
-        backlog: how many entries to hold while the file cannot be written; beyond it the oldest are dropped and counted.
+        backlog: how many entries to hold while the file cannot be written, beside up to 2,000 that it is being tried with; beyond it
+            the oldest are dropped and counted.
         busy_s: how long one attempt to write or read waits for another process.
         read_only: nothing is written, so the file may be where nothing can be; what is appended counts as lost.
     """
@@ -280,11 +283,11 @@ class Ledger:
         """Record a call; returns at once and never raises."""
         self._store.put(entry)
 
-    def flush(self, timeout_s: float = 10.0) -> bool:
+    def flush(self, timeout_s: float = WAIT_S) -> bool:
         """Wait until everything appended so far is written; False when it is not within the time."""
         return self._store.flush(timeout_s)
 
-    def close(self, timeout_s: float = 10.0) -> None:
+    def close(self, timeout_s: float = WAIT_S) -> None:
         """Write what is left and let go of the file; entries appended later count as lost."""
         self._dropped.detach()
         self._store.close(timeout_s)
@@ -296,8 +299,12 @@ class Ledger:
         self.close()
 
     def entries(self, **where: Unpack[Where]) -> Iterator[Entry]:
-        """The recorded entries in the order they were written, streamed."""
-        self.flush()
+        """The recorded entries in the order they were written, streamed.
+
+        Raises:
+            LedgerError: the file cannot be read, or what was appended cannot be written to it.
+        """
+        self._catch_up()
         clause, values = _conditions(where)
         names = ", ".join(COLUMNS)
         with self._store.reading() as connection:
@@ -317,13 +324,20 @@ class Ledger:
             seen = page[-1][0]
 
     def total(self, **where: Unpack[Where]) -> Totals:
-        """All entries that fit, added up."""
+        """All entries that fit, added up.
+
+        Raises:
+            LedgerError: the file cannot be read, or what was appended cannot be written to it.
+        """
         return self._sums("NULL", (), where).get(NONE, Totals())
 
     def totals(self, by: str, **where: Unpack[Where]) -> dict[str, Totals]:
         """Entries added up by task_class, tier, model, node, thread, outcome, ..., or "label:tenant" for a label.
 
         Costs and baselines of the groups add up to the total; a step with attempts in several groups counts in each.
+
+        Raises:
+            LedgerError: the file cannot be read, or what was appended cannot be written to it.
         """
         name, found, label = by.partition(":")
         if found and name == "label":
@@ -332,8 +346,13 @@ class Ledger:
             raise ConfigurationError(f'totals by "{by}"; known: {", ".join(GROUPS)}, label:NAME; use one of these')
         return self._sums(by, (), where)
 
+    def _catch_up(self) -> None:
+        """Have everything written that was appended; a sum without it would be too small."""
+        if not self.flush(WAIT_S) and not self._store.closed:
+            raise LedgerError(f"the ledger has entries that could not be written within {WAIT_S:g} s; read it when its file can be written")
+
     def _sums(self, group: str, arguments: tuple[object, ...], where: Where) -> dict[str, Totals]:
-        self.flush()
+        self._catch_up()
         clause, values = _conditions(where)
         sums = ", ".join([_exact_sum(name) for name in SUMMED])
         query = f"""
@@ -342,15 +361,15 @@ class Ledger:
                 SELECT step_id, COUNT(*) = COUNT(cost_pico) AND COUNT(baseline_pico) > 0 AS comparable FROM picked GROUP BY step_id
             ),
             compared AS (
-                SELECT picked.*, {group} AS grouped,
+                SELECT picked.*, COALESCE({group}, '{NONE}') AS grouped,
                     CASE WHEN comparable THEN COALESCE(baseline_pico, 0) - cost_pico END AS saving_pico
                 FROM picked JOIN step USING (step_id)
             )
             SELECT grouped, COUNT(DISTINCT step_id), SUM(kind = 'attempt'), COUNT(*) - COUNT(cost_pico), SUM(simulated), {sums}
-            FROM compared GROUP BY grouped ORDER BY grouped"""
+            FROM compared GROUP BY grouped ORDER BY grouped != '{NONE}', grouped"""
         with self._store.reading() as connection:
             rows = connection.execute(query, (*values, *arguments)).fetchall()
-        return {NONE if row[0] is None else str(row[0]): _totals(row[1:]) for row in rows}
+        return {str(row[0]): _totals(row[1:]) for row in rows}
 
 
 # ---- columns ----------------------------------------------------------------------------------------------------------
@@ -479,9 +498,9 @@ class _Store:
 
     def __init__(self) -> None:
         self.queue: queue.SimpleQueue[object] = queue.SimpleQueue()
-        self.lost = 0
+        self.lost: int = 0
         self.closed = False
-        self.counting = threading.Lock()
+        self.counting = threading.RLock()  # what is collected in the midst of it may count too
         _OPEN.add(self)
 
     def put(self, entry: Entry) -> None:
@@ -500,7 +519,7 @@ class _Store:
         rows: list[tuple[object, ...]] = []
         for entry in entries:
             try:
-                rows.append(_row(cast("Entry", entry)))
+                rows.append(cast("tuple[object, ...]", entry) if isinstance(entry, tuple) else _row(cast("Entry", entry)))
             except Exception as error:  # whatever is in it, one bad entry must not take the others with it
                 self.lose(1, f"an entry cannot be stored: {error}")
         return rows
@@ -536,7 +555,7 @@ class _Store:
         raise NotImplementedError
 
     def after_fork(self) -> None:
-        self.counting = threading.Lock()
+        self.counting = threading.RLock()  # what is collected in the midst of it may count too
 
     @contextmanager
     def reading(self) -> Generator[sqlite3.Connection]:
@@ -636,9 +655,13 @@ class _ReadOnly(_Store):
             raise LedgerError(f"{self.path} is not a ledger: {error}; name another file") from error
 
 
+def _address(path: Path) -> str:
+    return f"file:{quote(str(path.absolute()))}"
+
+
 def to_read(path: Path) -> str:
     """The address by which SQLite opens a file to read it; also one on a file system that cannot be written."""
-    address = f"file:{quote(str(path.absolute()))}"
+    address = _address(path)
     if os.access(path, os.W_OK) and os.access(path.absolute().parent, os.W_OK):
         return f"{address}?mode=rw"  # which tidies up after itself, where another process died
     waiting = path.with_name(f"{path.name}-wal")
@@ -656,7 +679,10 @@ class _File(_Store):
         self.path = path
         self.backlog = backlog
         self.busy_s = busy_s
-        self.waiting: deque[tuple[object, ...]] = deque()
+        self.file = _identity(path)
+        self.waiting: deque[object] = deque()
+        """Entries, oldest first; as rows, once it was tried to write them."""
+        self.dropped = 0
         self.failing = False
         self.give_up_at = float("inf")
         self._writing = Undivided()
@@ -671,8 +697,15 @@ class _File(_Store):
                 self._thread.start()
 
     def put(self, entry: Entry) -> None:
-        super().put(entry)
-        if self._thread is None and not self.closed:  # a forked child has the queue but not the thread
+        if self.closed:
+            super().put(entry)
+            return
+        self.waiting.append(entry)
+        if self.queue.empty():
+            self.queue.put(WAKE)
+        if self.failing:
+            self._shed()
+        if self._thread is None:  # a forked child has the queue but not the thread
             try:
                 self._start()
             except RuntimeError as error:
@@ -705,6 +738,7 @@ class _File(_Store):
         super().after_fork()
         self.queue = queue.SimpleQueue()
         self.waiting = deque()
+        self.dropped = 0
         self.failing = False
         self._starting = threading.Lock()
         self._thread = None
@@ -725,62 +759,133 @@ class _File(_Store):
             items = self._take(pause)
             stopping = stopping or None in items
             flushes += [item for item in items if isinstance(item, threading.Event)]
-            self.waiting.extend(self.rows([item for item in items if item is not None and not isinstance(item, threading.Event)]))
+            due = len(self.waiting)
             try:
-                while self.waiting:
+                if connection is not None and self._moved():
+                    self._leave(connection)
+                    connection = None
+                while due > 0 and self.waiting:
                     with self._writing:
-                        connection = connection or _connect(self.path, self.busy_s)
-                        rows = list(islice(self.waiting, self.BATCH))
-                        self.insert(connection, rows)
-                    for _ in rows:
-                        self.waiting.popleft()
+                        connection = connection or self._opened()
+                        due -= self._write_some(connection)
             except Exception as error:  # a thread that dies here would take every later entry with it
                 if connection is not None:
-                    connection.close()
+                    self._leave(connection)
                     connection = None
                 pause = min(2 * pause, 2.0) or 0.05
                 self._keep(error)
                 continue
             pause, self.failing = 0.0, False
+            self._tell()
             while flushes:
                 flushes.pop().set()
         if connection is not None:
-            connection.close()
-        left = len(self.waiting) + sum(isinstance(item, Entry) for item in _drain(self.queue))
-        if left:
-            self.lose(left, f"{self.path} could not be written before the end")
+            self._leave(connection)
+        self._tell()
+        if self.waiting:
+            self.lose(len(self.waiting), f"{self.path} could not be written before the end")
         _OPEN.discard(self)
+
+    def _moved(self) -> bool:
+        """Whether the file that was opened is no longer where it was."""
+        return _identity(self.path) != self.file
+
+    def _opened(self) -> sqlite3.Connection:
+        """A connection to the file; to a new one where it was moved or removed."""
+        if self._moved():
+            _prepare(self.path, self.busy_s)
+            self.file = _identity(self.path)
+        return _connect(self.path, self.busy_s)
+
+    def _leave(self, connection: sqlite3.Connection) -> None:
+        """Close a connection. SQLite itself would leave what was written last to a file beside the old place, if the file was moved."""
+        try:
+            with self._writing, closing(connection):
+                if self._moved():
+                    log.warning("ledger: %s was moved or removed; what comes next is written to a new file there", self.path)
+                    end = time.monotonic() + self.busy_s
+                    while connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:  # another process is in it
+                        if time.monotonic() > end:
+                            raise sqlite3.OperationalError("somebody reads it")
+                        time.sleep(0.02)
+        except (sqlite3.Error, OSError) as error:
+            log.warning("ledger: what was written last to %s before it was moved may be missing there: %s", self.path, error)
+
+    def _write_some(self, connection: sqlite3.Connection) -> int:
+        """Write the oldest entries; what cannot be written goes back to where it waited. Gives how many are done with."""
+        taken = _popped(self.waiting, min(self.BATCH, max(self.backlog, 1)))
+        rows = self.rows(taken)
+        try:
+            self.insert(connection, rows)
+        except BaseException:
+            self.waiting.extendleft(reversed(rows))
+            raise
+        return len(taken)
 
     def _take(self, pause: float) -> list[object]:
         """What is in the queue. Waits for something to come or, after a failed write, for the pause to pass."""
         if pause:
             time.sleep(min(pause, max(self.give_up_at - time.monotonic(), 0)))
-            return _drain(self.queue, self.BATCH)
-        return [self.queue.get(), *_drain(self.queue, self.BATCH)]
+            return _drain(self.queue)
+        return [self.queue.get(), *_drain(self.queue)]
+
+    def _shed(self) -> None:
+        """Drop the oldest entries that are too many, without a word for each: this may be an event loop's thread."""
+        with self.counting:
+            excess = len(_popped(self.waiting, len(self.waiting) - self.backlog))
+            self.lost += excess
+            self.dropped += excess
 
     def _keep(self, error: Exception) -> None:
         if not self.failing:
             self.failing = True
             log.warning("ledger: %s cannot be written, entries are kept and retried: %s", self.path, error)
-        excess = len(self.waiting) - self.backlog
-        if excess > 0:
-            for _ in range(excess):
-                self.waiting.popleft()
-            self.lose(excess, f"more than {self.backlog} entries wait for {self.path}: {error}")
+        self._shed()
+        self._tell()
+
+    def _tell(self) -> None:
+        """Say how many entries were dropped since it was last said."""
+        with self.counting:
+            dropped, self.dropped = self.dropped, 0
+        if dropped:
+            log.warning("ledger: %d entries lost (%d in all): more than %d waited for %s", dropped, self.lost, self.backlog, self.path)
 
 
-def _drain(source: queue.SimpleQueue[object], most: int | None = None) -> list[object]:
+WAKE: Final = "entries wait"
+"""Goes into the queue of a file's ledger where its thread would not look for entries."""
+
+
+def _drain(source: queue.SimpleQueue[object]) -> list[object]:
     items: list[object] = []
-    while most is None or len(items) < most:
+    while True:
         try:
             items.append(source.get_nowait())
         except queue.Empty:
+            return items
+
+
+def _popped(source: deque[object], most: int) -> list[object]:
+    """The first of them, no longer among them; other threads may pop too."""
+    items: list[object] = []
+    while len(items) < most:
+        try:
+            items.append(source.popleft())
+        except IndexError:
             break
     return items
 
 
-def _connect(path: Path, busy_s: float) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=busy_s, isolation_level=None)
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Tells one file from another at the same path; None where there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _connect(path: Path, busy_s: float, mode: Literal["rw", "rwc"] = "rw") -> sqlite3.Connection:
+    connection = sqlite3.connect(f"{_address(path)}?mode={mode}", uri=True, timeout=busy_s, isolation_level=None)
     try:
         connection.execute("PRAGMA synchronous = NORMAL")
     except sqlite3.Error:
@@ -791,10 +896,11 @@ def _connect(path: Path, busy_s: float) -> sqlite3.Connection:
 
 def _prepare(path: Path, busy_s: float) -> None:
     """Make the file a ledger, or find out that it cannot be one."""
+    _clear_remains(path)
     end = time.monotonic() + busy_s
     while True:
         try:
-            with closing(_connect(path, busy_s)) as connection:
+            with closing(_connect(path, busy_s, "rwc")) as connection:
                 _check(connection, path)
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute("BEGIN IMMEDIATE")
@@ -811,6 +917,16 @@ def _prepare(path: Path, busy_s: float) -> None:
             time.sleep(0.02)
         except sqlite3.DatabaseError as error:
             raise LedgerError(f"{path} is not a ledger: {error}; name another file") from error
+
+
+def _clear_remains(path: Path) -> None:
+    """Remove what a file that was moved or removed left beside its place: whoever still writes to it must not share that with a new one."""
+    try:
+        if not path.exists():
+            for part in ("-wal", "-shm"):
+                Path(f"{path}{part}").unlink(missing_ok=True)
+    except OSError as error:
+        raise LedgerError(f"ledger {path} cannot be opened: {error}; wanted a path that can be written") from error
 
 
 def _check(connection: sqlite3.Connection, path: Path, *, empty: bool = True) -> None:
@@ -919,6 +1035,7 @@ def cost_of(result: object = None, *, ledger: Ledger | None = None, thread: str 
 
     Raises:
         ConfigurationError: a ledger without a thread or run, or the other way round.
+        LedgerError: the ledger cannot be read, or does not have all entries yet.
     """
     if ledger is None:
         if thread is not None or run is not None:

@@ -106,11 +106,12 @@ class Router:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Router:
-        """A router from `ROUTED_AGENTS_POLICY` (a policy file or a tier preset), `_MODE` and `_LEDGER` (a path).
+        """A router from `ROUTED_AGENTS_POLICY` (a policy file or a tier preset), `_MODE` and `_LEDGER` (as for `Ledger.open`).
 
         Raises:
             ConfigurationError: a variable names a mode that doesn't exist.
             PolicyError: the policy file or preset cannot be used.
+            LedgerError: there can be no ledger at that place.
         """
         env = os.environ if environ is None else environ
         named = env.get("ROUTED_AGENTS_POLICY", "")
@@ -120,7 +121,7 @@ class Router:
                 raise ConfigurationError(f"ROUTED_AGENTS_MODE is {mode!r}; known modes: {', '.join(MODES)}")
             policy = policy.replace(mode=mode)
         ledger = env.get("ROUTED_AGENTS_LEDGER")
-        return cls(policy, ledger=Ledger.sqlite(ledger) if ledger else None)
+        return cls(policy, ledger=Ledger.open(ledger) if ledger else None)
 
     def replace(self, **changes: Any) -> Router:
         """A router with another policy, ledger, prices, telemetry, store, health or asker; the rest is shared."""
@@ -886,9 +887,9 @@ class Attempt:
         self.outcome = "failed" if isinstance(error, Exception) else "abandoned"
         if error is not None:
             self.error = failure.trouble if failure is not None else type(error).__name__
-        if failure is None:
+        if error is None:
             call.router.care.answered(self.key, self._begun)
-        elif call.router.care.failed(self.key, failure, self._begun):
+        elif failure is not None and call.router.care.failed(self.key, failure, self._begun):
             call.rests(self.deployment.name, failure.trouble)
         context = call.span.context if call.span is not None else None
         self._span = call.router.telemetry.open_attempt(None, self, call, started_ns=started_ns, parent=context)
@@ -1092,13 +1093,17 @@ class Attempt:
     def _estimate(self) -> Usage:
         """What a call that reported nothing used: prompt and reply by our upper bound when they were sent, else unknown."""
         decision = self._decision
-        sent = self.outcome in ("abandoned", "accepted", "rejected") or self.error in ("timeout", "connection")
+        sent = self.outcome in ("abandoned", "accepted", "rejected") or self.error in CUT_OFF or self._committed
         if not sent or not decision:
             return Usage(source="missing")
         text = _words_in(self._reply) if self._reply is not None else ""
         return Usage(input=decision.features.tokens, output=upper_tokens(len(text), text[:400]), source="estimated")
 
 
+CUT_OFF: Final = frozenset(
+    {"timeout", "connection", "TimeoutError", "BrokenPipeError", "ConnectionAbortedError", "ConnectionResetError", "ConnectionError"}
+)
+"""What ends a call that was sent: the provider's trouble, the caller's own deadline, or whoever its words are passed on to and hangs up."""
 PARTS: Final[Mapping[str, tuple[tuple[str, ...], str]]] = MappingProxyType(
     {
         "ledger": (("append",), 'a ledger, like Ledger.sqlite("costs.db")'),

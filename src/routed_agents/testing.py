@@ -15,6 +15,7 @@ from decimal import Decimal
 from typing import Any, Final, TypeVar, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.exceptions import ModelConnectionError
 from langchain_core.language_models import BaseChatModel, LangSmithParams, LanguageModelInput
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
@@ -62,7 +63,8 @@ class ScriptedChatModel(BaseChatModel):
         break_after: raise `broken_by` after so many chunks of a stream.
         delay_s: how long each call takes.
 
-    >>> model = ScriptedChatModel(replies=[TimeoutError("busy"), "Hello."], model_name="claude-haiku-5-5")
+    >>> from langchain_core.exceptions import ModelTimeoutError
+    >>> model = ScriptedChatModel(replies=[ModelTimeoutError("busy"), "Hello."], model_name="claude-haiku-5-5")
     >>> model.with_retry(stop_after_attempt=2, wait_exponential_jitter=False).invoke("Hi").content
     'Hello.'
     """
@@ -185,7 +187,7 @@ class ScriptedChatModel(BaseChatModel):
         )
         for number, piece in enumerate([*pieces, last]):
             if self.break_after is not None and number >= self.break_after:
-                raise self.broken_by if self.broken_by is not None else ConnectionError("the stream broke off")
+                raise self.broken_by if self.broken_by is not None else ModelConnectionError("the stream broke off")
             yield ChatGenerationChunk(message=piece)
 
 
@@ -378,7 +380,7 @@ def check_state_store(factory: Callable[[], StateStore]) -> None:
 
 
 def check_health_store(factory: Callable[[], HealthStore]) -> None:
-    """Assert that a store of rests tells them to everybody who has it, keeps the longest, and loses none to concurrency.
+    """Assert that a store of rests tells them to all who have it, keeps the longest, ends no longer one, and loses none to concurrency.
 
     Args:
         factory: opens the store; what one of them is told, the others must tell.
@@ -402,10 +404,16 @@ def check_health_store(factory: Callable[[], HealthStore]) -> None:
     for until in (now + 60, now + 30):
         _asked(f"health store {name}", store.rest, f"{mark}-one", until)
     told(other, {"one": now + 60}, "two rests of one deployment, of which the longer holds")
+    for until in (now + 3_600, now + 60):
+        _asked(f"health store {name}", other.rest, f"{mark}-far", until)
+    told(store, {"one": now + 60, "far": now + 60}, "a rest that ends farther from now than any can, and one that doesn't")
+    _asked(f"health store {name}", other.clear, f"{mark}-far", now + 60)
     _asked(f"health store {name}", other.rest, f"{mark}-over", now - 1)
     told(store, {"one": now + 60, "over": now - 1}, "one whose time was just over, which it keeps a while")
+    _asked(f"health store {name}", store.clear, f"{mark}-one", now + 30)
+    told(other, {"one": now + 60, "over": now - 1}, "a shorter rest was cleared, which leaves the longer one")
     for deployment in ("one", "over", "never"):
-        _asked(f"health store {name}", other.clear, f"{mark}-{deployment}")
+        _asked(f"health store {name}", other.clear, f"{mark}-{deployment}", now + 60)
     told(store, {}, "all were cleared")
     many = [f"{mark}-many-{number}" for number in range(32)]
     with ThreadPoolExecutor(8) as pool:
@@ -413,7 +421,7 @@ def check_health_store(factory: Callable[[], HealthStore]) -> None:
             done.result()
     _hold(len(rests(store)) == len(many), f"health store {name} lost {len(many) - len(rests(store))} of {len(many)} rests noted at once")
     for deployment in many:
-        store.clear(deployment)
+        store.clear(deployment, now + 5)
 
 
 def _check_verdict(name: str, verdict: object) -> None:

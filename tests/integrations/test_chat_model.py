@@ -16,7 +16,8 @@ from uuid import uuid4
 import anthropic
 import pytest
 from langchain_core.caches import InMemoryCache
-from langchain_core.exceptions import OutputParserException
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.exceptions import ModelTimeoutError, OutputParserException
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, ToolMessage
 from langchain_core.outputs import ChatGeneration, ChatResult, LLMResult
 from langchain_core.tools import tool
@@ -526,11 +527,29 @@ def test_a_bug_in_a_model_is_not_failed_over(books):
     assert books.story == [("cheap", "failed")]
 
 
+class ToBrowser(BaseCallbackHandler):
+    """Passes words on to somebody who is gone."""
+
+    raise_error = True
+
+    def on_llm_new_token(self, token: str, **kwargs: Any) -> None:
+        raise BrokenPipeError("the browser went away")
+
+
+def test_a_reader_who_hangs_up_is_not_failed_over_and_blamed_on_nobody(books):
+    model = books.model("one two three", "fine")
+    for _ in range(3):
+        with pytest.raises(BrokenPipeError):
+            list(model.stream(EASY, {"callbacks": [ToBrowser()]}))
+    assert (books.story, books.router.health.resting()) == ([("cheap", "failed")] * 3, frozenset())
+    assert [entry.usage.source for entry in books.entries] == ["estimated"] * 3
+
+
 # ---- streams ------------------------------------------------------------------------------------------------------------
 
 
 def breaking(after: int, **more: Any) -> ScriptedChatModel:
-    return ScriptedChatModel(model_name=HAIKU, replies="one two three", break_after=after, broken_by=TimeoutError("gone"), **more)
+    return ScriptedChatModel(model_name=HAIKU, replies="one two three", break_after=after, broken_by=ModelTimeoutError("gone"), **more)
 
 
 def test_a_stream_that_fails_before_its_first_word_goes_up(books):
@@ -540,7 +559,7 @@ def test_a_stream_that_fails_before_its_first_word_goes_up(books):
 
 def test_a_stream_that_fails_after_its_first_word_fails(books):
     stream = books.model(breaking(2), "fine").stream(EASY)
-    with pytest.raises(TimeoutError):
+    with pytest.raises(ModelTimeoutError):
         list(stream)
     [entry] = books.entries
     assert (entry.outcome, entry.error, entry.usage.source, entry.usage.output > 0) == ("failed", "timeout", "estimated", True)
@@ -548,7 +567,7 @@ def test_a_stream_that_fails_after_its_first_word_fails(books):
 
 async def test_an_async_stream_fails_over_by_the_same_rule(books):
     assert whole(await gathered(books.model(breaking(0), "fine").astream(EASY))).text == "fine"
-    with pytest.raises(TimeoutError):
+    with pytest.raises(ModelTimeoutError):
         await gathered(books.model(breaking(1), "fine").astream(EASY))
     assert books.story == [("cheap", "failed"), ("strong", "accepted"), ("cheap", "failed")]
 
@@ -732,7 +751,7 @@ def test_with_retry_tries_again_what_is_no_provider_trouble(books):
 
 
 def test_with_fallbacks_takes_over_when_routing_has_nothing_left(books):
-    model = books.model(TimeoutError(), TimeoutError()).with_fallbacks([ScriptedChatModel(replies="from elsewhere")])
+    model = books.model(ModelTimeoutError(), ModelTimeoutError()).with_fallbacks([ScriptedChatModel(replies="from elsewhere")])
     assert model.invoke(EASY).text == "from elsewhere"
     assert books.story == [("cheap", "failed"), ("strong", "failed")]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from typing import Annotated, Any
 
@@ -74,6 +75,18 @@ def judged(model: str = f"anthropic:{HAIKU}", tiers: str | Tiers = "claude", **s
 def decided(router: Router, asked: str) -> Any:
     with router.step(Step.from_messages(asked)) as call:
         return call.decision
+
+
+async def entered(router: Router, asked: str) -> Any:
+    async with router.step(Step.from_messages(asked)) as call:
+        return call.decision
+
+
+def at_once(router: Router, asked: list[str]) -> list[Any]:
+    async def run() -> list[Any]:
+        return await asyncio.gather(*(entered(router, each) for each in asked))
+
+    return LOOP.run_until_complete(run())
 
 
 def questions(provider: embedded.Provider) -> list[Any]:
@@ -264,6 +277,44 @@ def test_only_so_many_answers_are_remembered(provider: embedded.Provider) -> Non
     assert len(questions(provider)) == 4
 
 
+def test_equal_questions_at_the_same_time_are_asked_once(provider: embedded.Provider) -> None:
+    books = Books(judged())
+    provider.faults.add(Fault("timeout", model=HAIKU, after_s=0.4))
+
+    decisions = at_once(books.router, [f"{EASIER}\n<mail>\nOrder {number} was late.\n</mail>" for number in range(100)])
+
+    assert {(decision.tier, decision.codes) for decision in decisions} == {("cheap", ())}
+    assert (len(questions(provider)), len(books.entries), len(books.leaves)) == (1, 1, 1)
+    assert books.counted("routed_agents.judgements") == 100
+
+
+def test_a_question_that_fails_fails_for_all_who_wait_and_is_asked_again_by_the_next(provider: embedded.Provider) -> None:
+    books = Books(judged())
+    provider.faults.add(Fault("overloaded", model=HAIKU, after_s=0.3))
+
+    waited = {(decision.tier, decision.codes) for decision in at_once(books.router, [EASIER] * 5)}
+
+    assert (waited, decided(books.router, EASIER).tier) == ({("strong", ("judge_failed",))}, "cheap")
+    assert [entry.outcome for entry in books.entries] == ["failed", "accepted"]
+
+
+def test_who_asked_may_leave_and_the_others_hear_the_answer(provider: embedded.Provider) -> None:
+    books = Books(judged())
+    provider.faults.add(Fault("timeout", model=HAIKU, after_s=0.4))
+
+    async def run() -> Any:
+        first = asyncio.ensure_future(entered(books.router, EASIER))
+        while not questions(provider):
+            await asyncio.sleep(0.01)
+        second = asyncio.ensure_future(entered(books.router, EASIER))
+        await asyncio.sleep(0.05)
+        first.cancel()
+        return await second
+
+    assert LOOP.run_until_complete(run()).tier == "cheap"
+    assert ([entry.outcome for entry in books.entries], len(questions(provider))) == (["abandoned"], 1)
+
+
 def test_shadow_asks_and_off_does_not(provider: embedded.Provider) -> None:
     told = {}
     for mode in ("shadow", "off"):
@@ -338,17 +389,27 @@ def test_too_many_questions_at_once_are_not_asked(provider: embedded.Provider) -
     router = books.router.replace(asker=Asking(at_once=2))
     provider.faults.add(Fault("timeout", model=HAIKU, after_s=0.4, times=2))
 
-    async def one(number: int) -> Any:
-        async with router.step(Step.from_messages(f"{EASIER}, in chapter {number}")) as call:
-            return call.decision
-
-    async def run() -> Any:
-        return await asyncio.gather(*(one(number) for number in range(6)))
-
-    decisions = LOOP.run_until_complete(run())
+    decisions = at_once(router, [f"{EASIER}, in chapter {number}" for number in range(6)])
 
     assert sorted(decision.codes for decision in decisions) == [(), (), *[("judge_failed",)] * 4]
     assert len(questions(provider)) == 2
+
+
+def test_a_thread_that_cannot_start_costs_no_later_question(provider: embedded.Provider, monkeypatch: pytest.MonkeyPatch) -> None:
+    from routed_agents.asking import Asking
+
+    books = Books(judged())
+    router = books.router.replace(asker=Asking(at_once=1))
+    with monkeypatch.context() as full:
+        full.setattr("threading.Thread.start", no_thread)
+        assert decided(router, EASIER).codes == ("judge_failed",)
+
+    assert decided(router, EASIER).tier == "cheap"
+    assert (len(books.named("attempt, no call made")), len(books.leaves), len(books.entries)) == (1, 1, 1)
+
+
+def no_thread(thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
 
 
 def test_a_cancelled_step_closes_its_span_and_books_the_judge(provider: embedded.Provider) -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import anthropic
+import httpx2
 import openai
 import pytest
 
 from routed_agents import Policy, decision_of, embedded
 from routed_agents.integrations.clients import routed_anthropic, routed_openai
 from routed_agents.integrations.sdk_histories import Writers
-from routed_agents.integrations.sdk_requests import tool_schemas
+from routed_agents.integrations.sdk_requests import tool_schemas, with_caching
 from routed_agents.telemetry import names
+from routed_agents.tiers import Tiers
 
 from .conftest import FLAWLESS, Books
 from .sdk_clients import ASK, HAIKU, OPUS
@@ -188,6 +191,51 @@ def test_the_prompt_of_a_tool_loop_is_cached_unless_the_caller_says_how(claude, 
         answered(client, [KIEL], "strong", **more)
     found = [request.body.get("cache_control") for request in provider.requests]
     assert found == [None, {"type": "ephemeral"}, None, None, None, None]
+
+
+LOOP = [
+    KIEL,
+    {"role": "assistant", "content": [{"type": "tool_use", "id": "t1", "name": "get_weather", "input": {"city": "Kiel"}}]},
+    {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t1", "content": "12"}]},
+]
+CLOUDS: dict[str, tuple[Callable[[httpx2.Client], Any], dict[str, str]]] = {
+    "bedrock": (
+        lambda http: anthropic.AnthropicBedrock(api_key="k", aws_region="us-east-1", http_client=http, max_retries=0),
+        {"cheap": f"bedrock:anthropic.{HAIKU}", "strong": f"bedrock:anthropic.{OPUS}"},
+    ),
+    "vertex": (
+        lambda http: anthropic.AnthropicVertex(access_token="k", project_id="p", region="us-east5", http_client=http, max_retries=0),
+        {"cheap": f"google_vertexai:{HAIKU}", "strong": f"google_vertexai:{OPUS}"},
+    ),
+}
+
+
+@pytest.mark.parametrize("cloud", CLOUDS)
+def test_on_bedrock_and_vertex_a_tool_loops_last_block_is_marked_and_not_the_request(cloud):
+    sent: list[Any] = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        sent.append(json.loads(request.content))
+        said = {"id": "msg_1", "type": "message", "role": "assistant", "model": HAIKU, "content": [{"type": "text", "text": "12 degrees"}]}
+        return httpx2.Response(200, json={**said, "stop_reason": "end_turn", "usage": {"input_tokens": 10, "output_tokens": 2}})
+
+    make, tiers = CLOUDS[cloud]
+    with make(httpx2.Client(transport=httpx2.MockTransport(answer))) as sdk:
+        client = routed_anthropic(sdk, Books(Policy.default(tiers=Tiers.of(tiers))).router)
+        client.messages.create(model="auto", max_tokens=64, messages=LOOP, tools=[WEATHER])
+    assert "cache_control" not in sent[0]
+    assert sent[0]["messages"] == [
+        *LOOP[:2],
+        {"role": "user", "content": [{**LOOP[2]["content"][0], "cache_control": {"type": "ephemeral"}}]},
+    ]
+    assert "cache_control" not in LOOP[2]["content"][0]
+
+
+def test_results_of_calls_that_code_made_are_not_marked():
+    call = {**LOOP[1]["content"][0], "caller": {"type": "code_execution_20260120", "tool_id": "srvtoolu_1"}}
+    body: dict[str, Any] = {"messages": [KIEL, {"role": "assistant", "content": [call]}, LOOP[2]]}
+    with_caching(body, "5m", on_block=True)
+    assert "cache_control" not in json.dumps(body)
 
 
 def _thoughts(body: Any) -> int:

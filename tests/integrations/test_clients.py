@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import copy
 import gc
+import inspect
 import json
+import operator
+import pickle
 import weakref
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
@@ -26,6 +29,7 @@ from routed_agents import Policy, Prices, Router, StepStopped, Usage, Verdict, c
 from routed_agents.embedded import Fault
 from routed_agents.errors import ConfigurationError, StepError
 from routed_agents.guards import named
+from routed_agents.health import Health
 from routed_agents.integrations.clients import NOT_ROUTED, UNSEEN, about, routed_anthropic, routed_openai
 from routed_agents.integrations.sdk_requests import loop_named, loop_of
 from routed_agents.steps import Step
@@ -33,7 +37,7 @@ from routed_agents.telemetry import names
 from routed_agents.tiers import Deployment, Tiers
 
 from .conftest import EASY, Books
-from .sdk_clients import ASK, CLASSES, HAIKU, LUNA, OPUS, ROUTED, SOL, WAYS, Refund, Way
+from .sdk_clients import ASK, CLASSES, HAIKU, LUNA, OLD_HAIKU, OPUS, ROUTED, SOL, WAYS, Refund, Way
 
 KINDS = ("sync", "async")
 STRONG = {"routed_agents": {"task_class": "agentic_chain"}}
@@ -370,6 +374,14 @@ def test_without_a_buffer_words_that_were_shown_stand(claude, provider):
     assert "check:truncated" in claude.books.entries[0].codes
 
 
+@pytest.mark.parametrize("model", ["auto", HAIKU])
+def test_a_stream_can_be_copied_and_has_the_sdks_response(model, claude):
+    stream = claude.client.messages.create(model=model, stream=True, **SENT)
+    assert isinstance(stream.response, httpx2.Response)
+    assert [event.type for event in copy.copy(stream)][-1] == "message_stop"
+    assert stream.response.is_closed
+
+
 def test_the_decision_of_a_stream_is_there_once_it_is_read(claude):
     stream = claude.client.messages.create(model="auto", stream=True, **SENT)
     assert decision_of(stream) is None
@@ -386,6 +398,14 @@ def test_a_lower_model_behind_a_pinned_step_is_refused():
         desk.client.messages.create(model="auto", **SENT, **STRONG)
     assert "check:served_model_below_floor" in desk.books.entries[0].codes
     assert desk.books.counted("routed_agents.alarms") == 1
+
+
+def test_a_stop_keeps_its_decision_on_its_way_out_of_a_process():
+    desk = Desk("anthropic", "sync", sdk=answering(message(HAIKU)))
+    with pytest.raises(StepStopped) as caught:
+        desk.client.messages.create(model="auto", **SENT, **STRONG)
+    stop = pickle.loads(pickle.dumps(caught.value))
+    assert (str(stop), stop.decision, stop.attempts) == (str(caught.value), caught.value.decision, caught.value.attempts)
 
 
 def test_a_lower_model_behind_a_pinned_stream_is_refused_before_a_word_is_shown():
@@ -503,6 +523,25 @@ async def test_what_is_said_about_a_call_is_booked_and_not_sent(name, kind, prov
     assert all("routed_agents" not in request.body and "acme" not in json.dumps(request.body) for request in provider.requests)
 
 
+@pytest.mark.parametrize("family", ["anthropic", "openai"])
+@pytest.mark.parametrize("kind", KINDS)
+async def test_it_is_said_about_raw_responses_too(family, kind, provider):
+    desk = Desk(family, kind)
+    resource = desk.client.messages if family == "anthropic" else desk.client.chat.completions
+    sent = {"model": HAIKU if family == "anthropic" else LUNA, **SENT, "routed_agents": {"thread": "t1"}}
+    raw = resource.with_raw_response.create(**sent)
+    assert (raw if kind == "sync" else await raw).status_code == 200
+    opened = resource.with_streaming_response.create(**sent)
+    if kind == "sync":
+        with opened as streaming:
+            streaming.read()
+    else:
+        async with opened as streaming:
+            await streaming.read()
+    assert [entry.thread for entry in desk.books.entries] == ["t1", "t1"]
+    assert all("routed_agents" not in request.body for request in provider.requests)
+
+
 def test_a_tier_can_be_asked_for(claude):
     reply = claude.client.messages.create(model="auto", **SENT, routed_agents={"tier": "strong"})
     assert decision_of(reply)["tier"] == "strong"
@@ -517,6 +556,9 @@ def test_labels_add_up(claude):
 def test_what_nobody_knows_is_one_clear_line(claude):
     with pytest.raises(ConfigurationError, match="routed_agents has no tread; known keys: thread, labels, task_class"):
         claude.client.messages.create(model="auto", **SENT, routed_agents={"tread": "t1"})
+    for model in ("auto", HAIKU):
+        with pytest.raises(ConfigurationError, match=r"routed_agents\['node'\] is int; wanted its name as text"):
+            claude.client.messages.create(model=model, **SENT, routed_agents={"node": 3})
     with pytest.raises(ConfigurationError, match="routed_agents is str; wanted a mapping"):
         claude.client.messages.create(model="auto", **SENT, routed_agents="t1")
     with pytest.raises(ConfigurationError, match="wanted a client made by routed_anthropic"):
@@ -586,6 +628,29 @@ def test_another_deployment_of_the_rank_comes_before_a_higher_tier(provider):
     assert [(entry.deployment, entry.outcome) for entry in desk.books.entries] == [("one", "failed"), ("two", "accepted")]
 
 
+@pytest.mark.parametrize("retries", [0, 1])
+def test_a_try_that_timed_out_is_booked_where_the_sdk_makes_no_retries_of_its_own(retries, provider):
+    desk = Desk("anthropic", "sync", sdk=anthropic.Anthropic(max_retries=retries, timeout=0.4))
+    provider.faults.add(Fault("timeout", after_s=0.8))
+    desk.client.messages.create(model="auto", **SENT)
+    found = [(entry.outcome, entry.usage.source) for entry in desk.books.entries]
+    assert found == [("failed", "estimated"), ("accepted", "reported")][retries:]
+
+
+def test_keys_with_a_router_each_have_a_health_each(provider):
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        if "acme" in request.headers["authorization"] and json.loads(request.content)["model"] == HAIKU:
+            return httpx2.Response(429, headers={"retry-after": "60"}, json={"error": {"type": "rate_limit_error", "message": "slow"}})
+        return httpx2.Response(200, json=message(json.loads(request.content)["model"]))
+
+    books = Books(Policy.default(tiers="claude"))
+    sdk = answering(answer)
+    acme, blue = (routed_anthropic(sdk.with_options(api_key=key), books.router.replace(health=Health())) for key in ("acme", "blue"))
+    replies = [client.messages.create(model="auto", **SENT) for client in (acme, blue, acme)]
+    assert [reply.model for reply in replies] == [OPUS, HAIKU, OPUS]
+    assert books.story == [("cheap", "failed"), ("strong", "accepted"), ("cheap", "accepted"), ("strong", "accepted")]
+
+
 def test_without_a_router_today_s_pair_is_routed(provider):
     assert decision_of(routed_anthropic(anthropic.Anthropic()).messages.create(model="auto", **SENT))["model"] == HAIKU
     assert decision_of(routed_openai(openai.OpenAI()).chat.completions.create(model="auto", messages=ASK))["model"] == LUNA
@@ -601,6 +666,42 @@ def test_parameters_are_fitted_to_the_tier(claude, provider):
     assert request.body["tool_choice"] == {"type": "auto"}
     assert "temperature" not in request.body
     assert {"tool_choice", "temperature"} <= set(claude.books.leaves[0].attributes[names.REPAIRS])
+
+
+GRIEF = [{"role": "user", "content": "My mother passed away and I can't cope."}]
+
+
+def test_a_step_is_read_as_extra_body_makes_it(claude, gpt, provider):
+    claude.client.messages.create(model="auto", **SENT, extra_body={"messages": GRIEF})
+    gpt.client.chat.completions.create(model="auto", messages=ASK, extra_body={"messages": iter(GRIEF)})
+    gpt.client.responses.create(model="auto", input=ASK, extra_body={"input": GRIEF})
+    assert [request.model for request in provider.requests] == [OPUS, SOL, SOL]
+    assert [request.body.get("messages", request.body.get("input")) for request in provider.requests] == [GRIEF] * 3
+    assert all("empathy" in entry.codes for entry in (*claude.books.entries, *gpt.books.entries))
+
+
+def test_a_reply_is_held_against_the_schema_in_extra_body():
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        said = "no json" if json.loads(request.content)["model"] == OLD_HAIKU else '{"order_id": "A-1", "amount": 1.5}'
+        return httpx2.Response(200, json=message(json.loads(request.content)["model"], content=[{"type": "text", "text": said}]))
+
+    desk = Desk("anthropic", "sync", WAYS["messages.parse"].policy, sdk=answering(answer))
+    schema = {"type": "json_schema", "schema": Refund.model_json_schema()}
+    desk.client.messages.create(model="auto", **SENT, extra_body={"output_config": {"format": schema}})
+    assert desk.story == [("cheap", "rejected"), ("strong", "accepted")]
+
+
+def test_a_model_in_extra_body_is_the_one_that_is_written_down(gpt, provider):
+    gpt.client.chat.completions.create(model=LUNA, messages=ASK, extra_body={"model": SOL})
+    [entry] = gpt.books.entries
+    assert (provider.requests[0].model, entry.model, entry.tier) == (SOL, SOL, "strong")
+
+
+@pytest.mark.parametrize(("model", "other"), [(LUNA, "auto"), ("auto", LUNA), ("auto", "auto")])
+def test_extra_body_cannot_route(model, other, gpt, provider):
+    with pytest.raises(ConfigurationError, match=r'model="auto" is not routed through extra_body\.model: it would replace'):
+        gpt.client.chat.completions.create(model=model, messages=ASK, extra_body={"model": other})
+    assert provider.requests == []
 
 
 def test_a_named_model_gets_what_the_caller_sent(claude, provider):
@@ -648,6 +749,25 @@ def test_arguments_that_do_not_fit_the_tools_schema_go_one_tier_up():
     reply = desk.client.messages.create(model="auto", **SENT, tools=[WEATHER], routed_agents={"task_class": "classification"})
     assert (reply.content[0].input, desk.story) == ({"city": "Kiel"}, [("cheap", "rejected"), ("strong", "accepted")])
     assert "check:arguments_mismatch" in desk.books.entries[0].codes
+
+
+@pytest.mark.parametrize("given", ["with the call", "to the client"])
+@pytest.mark.parametrize("family", ["anthropic", "openai"])
+def test_a_further_attempt_has_an_idempotency_key_of_its_own(family, given, provider):
+    sent = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        sent.append(request.headers.get_list("idempotency-key"))
+        return httpx2.Response(529, json={"error": {"type": "overloaded_error", "message": "busy"}})
+
+    key = {"Idempotency-Key": "order-7"}
+    http = httpx2.Client(transport=httpx2.MockTransport(answer))
+    sdk = CLASSES[family, "sync"](max_retries=0, http_client=http, default_headers=key if given == "to the client" else None)
+    client = Desk(family, "sync", sdk=sdk).client
+    call = client.messages.create if family == "anthropic" else client.chat.completions.create
+    with pytest.raises((anthropic.APIStatusError, openai.APIStatusError)):
+        call(model="auto", max_tokens=64, messages=ASK, extra_headers=key if given == "with the call" else None)
+    assert sent == [["order-7"], ["order-7-2"]]
 
 
 def test_tokens_are_counted_as_the_strong_tier_does(claude, provider):
@@ -935,6 +1055,26 @@ async def test_many_calls_at_once_are_each_booked_once(provider):
 def test_ways_cover_both_sdks() -> None:
     assert {way.family for way in WAYS.values()} == {"anthropic", "openai"}
     assert all(isinstance(way, Way) for way in WAYS.values())
+
+
+METHODS = {
+    "anthropic": ("messages.create", "messages.parse", "messages.stream", "messages.count_tokens", "messages.batches.create"),
+    "openai": ("chat.completions.create", "chat.completions.parse", "chat.completions.stream", "responses.create", "responses.parse",
+               "embeddings.create", "completions.create"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("family", ["anthropic", "openai"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_tools_take_a_method_for_what_it_is_in_the_sdk(family: str, kind: str, provider: embedded.Provider) -> None:
+    desk = Desk(family, kind)
+
+    def told(method: Any) -> Any:
+        awaited = inspect.iscoroutinefunction(method)
+        return awaited, awaited or inspect.iscoroutinefunction(getattr(method, "__wrapped__", None)), inspect.signature(method)
+
+    for name in METHODS[family]:
+        assert told(operator.attrgetter(name)(desk.client)) == told(operator.attrgetter(name)(desk.sdk)), name
 
 
 @pytest.mark.parametrize("family", ["anthropic", "openai"])

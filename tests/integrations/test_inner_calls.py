@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from langchain.agents import create_agent
 from langchain.agents.middleware import ModelFallbackMiddleware, ModelRetryMiddleware, wrap_model_call
+from langchain_core.exceptions import ModelConnectionError
 from langchain_core.messages import AIMessage, HumanMessage
 
 from routed_agents import RouterMiddleware, StepStopped, cost_of, decision_of, watch
@@ -43,7 +44,7 @@ def unasked(request: Any, handler: Any) -> Any:
 def swallowed(request: Any, handler: Any) -> Any:
     try:
         return handler(request)
-    except ConnectionError:
+    except ModelConnectionError:
         return AIMessage("sorry")
 
 
@@ -59,7 +60,7 @@ def asked(inner: Any, strong: Any, *, watched: bool = False, invoke: bool = True
     return books, agent.invoke(GO, HARD)["messages"][-1] if invoke else agent
 
 
-DOWN = ConnectionError("down")
+DOWN = ModelConnectionError("down")
 CASES: dict[str, tuple[Any, Any, list[str], str]] = {
     "a reply asked for twice": (twice, ["first " * 50, "second"], ["abandoned", "accepted"], "second"),
     "retries": (retried(), [DOWN, DOWN, "ok"], ["failed", "failed", "accepted"], "ok"),
@@ -97,7 +98,7 @@ def test_a_reworded_reply_has_the_usage_of_the_call_it_is_from():
 
 def test_a_retry_that_gives_up_raises_and_books_every_call():
     books, agent = asked(retried(on_failure="error"), [DOWN], invoke=False)
-    with pytest.raises(ConnectionError):
+    with pytest.raises(ModelConnectionError):
         agent.invoke(GO, HARD)
     assert [entry.outcome for entry in books.entries] == ["failed"] * 4
 

@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Annotated, Any
 
 import pytest
+from langchain_core.exceptions import ModelConnectionError
 from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.graph import END, START, MessagesState, StateGraph
 
@@ -135,9 +136,9 @@ def test_a_failed_call_is_recorded_with_its_error(books):
 
 def test_a_stream_that_breaks_off_is_recorded(books):
     broken = ScriptedChatModel(model_name=HAIKU, replies="one two three", break_after=2)
-    with pytest.raises(ConnectionError):
+    with pytest.raises(ModelConnectionError):
         observed(plain_graph(broken, how="stream"), books.router).invoke(ASKED)
-    assert [(entry.outcome, entry.error) for entry in books.entries] == [("failed", "ConnectionError")]
+    assert [(entry.outcome, entry.error) for entry in books.entries] == [("failed", "ModelConnectionError")]
 
 
 def test_a_stream_its_reader_gives_up_is_recorded_as_abandoned(books):

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import pytest
 from langchain.agents import create_agent
 from langchain.agents.middleware import SummarizationMiddleware
+from langchain_core.exceptions import ModelConnectionError
 from langchain_core.messages import AIMessage, HumanMessage, RemoveMessage, ToolMessage
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
@@ -380,13 +381,13 @@ class Wrong(Exception):
 
 def test_9_provider_trouble_is_failover_and_no_evidence():
     books = Books()
-    model = books.model(cheap=[ConnectionError("gone"), "yes"], strong="no")
+    model = books.model(cheap=[ModelConnectionError("gone"), "yes"], strong="no")
 
     def ask(state: Any) -> dict[str, Any]:
         return {"messages": [model.invoke(state["messages"])]}
 
     builder: StateGraph[Any] = StateGraph(Desk)
-    builder.add_node("ask", ask, retry_policy=RetryPolicy(initial_interval=0, jitter=False, retry_on=ConnectionError))
+    builder.add_node("ask", ask, retry_policy=RetryPolicy(initial_interval=0, jitter=False, retry_on=ModelConnectionError))
     builder.add_edge(START, "ask")
     result = builder.compile().invoke(asked(EASY))
     assert books.story == [("cheap", "failed"), ("strong", "accepted")]

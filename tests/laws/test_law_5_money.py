@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+import httpx
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -80,7 +81,7 @@ def perform(router: Router, plan: Plan, till: Till, step_id: str) -> dict[str, A
     step = Step.from_messages("Is it so?", task_class=plan.task_class, id=step_id, tokens=40)
     outcomes = iter(plan.outcomes)
     with router.step(step, thread=plan.thread, labels={"tenant": plan.tenant}, lineage=plan.thread) as call:
-        with suppress(StepStopped, Overloaded, TimeoutError, asyncio.CancelledError, KeyError):
+        with suppress(StepStopped, Overloaded, httpx.ReadTimeout, asyncio.CancelledError, KeyError):
             for attempt in call.attempts():
                 what, sent, received, cached = next(outcomes, ("accepted", 1, 1, 0))
                 spent = Usage(input=sent, output=received, cache_read=cached)
@@ -94,7 +95,7 @@ def perform(router: Router, plan: Plan, till: Till, step_id: str) -> dict[str, A
                         raise asyncio.CancelledError
                     if what == "timeout":  # billed or not, nobody told: the prompt counts, at its declared size
                         till.ring(step_id, plan, attempt.model, Usage(input=40, source="estimated"))
-                        raise TimeoutError
+                        raise httpx.ReadTimeout("late")
                     if what == "bug":
                         raise KeyError("the caller's own")
                     if what == "failed":

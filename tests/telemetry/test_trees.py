@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+from langchain_core.exceptions import ModelTimeoutError
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -135,7 +136,7 @@ def test_shadow_says_where_the_step_would_have_gone() -> None:
 
 def test_a_failed_attempt_is_marked_with_its_trouble() -> None:
     desk = Desk()
-    desk.step("triage", says=(TimeoutError("slow"), "ok"))
+    desk.step("triage", says=(ModelTimeoutError("slow"), "ok"))
     first = row(desk.tree(), "triage").below[0]
     assert (first.mark, first.why) == ("failed", "timeout")
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final, cast
 
 from routed_agents.errors import ConfigurationError
+from routed_agents.forking import renew_in_children
 from routed_agents.integrations.models import is_simulated
 from routed_agents.questions import Question
 from routed_agents.tiers import SIMULATED_URLS, Deployment, card
@@ -20,10 +21,10 @@ LEAST_EFFORTS: Final = ("none", "minimal", "low")
 
 
 class SdkAsker:
-    """Asks through the `anthropic` and `openai` SDKs, each client built when it is first needed.
+    """Asks through the `anthropic` and `openai` SDKs, each client built when it is first needed, and anew in a forked child.
 
     Args:
-        anthropic: an `anthropic.Anthropic` client; one that goes by the environment when not given.
+        anthropic: an `anthropic.Anthropic` client, which a forked child keeps; one that goes by the environment when not given.
         openai: an `openai.OpenAI` client, likewise.
         sdk_spans: leave the anthropic SDK's own spans on, for a router whose leaf spans carry no tokens.
     """
@@ -31,11 +32,18 @@ class SdkAsker:
     def __init__(self, *, anthropic: Any = None, openai: Any = None, sdk_spans: bool = False) -> None:
         self._sdk_spans = sdk_spans
         self._given = {"anthropic": anthropic, "openai": openai}
-        self._clients: dict[str, Any] = {}
-        self._lock = threading.Lock()
         self._built: list[Any] = []
+        self.renew()
+        renew_in_children(self)
         # a client and its resources hold each other, so its connections would be left to the collector, which complains of them
         weakref.finalize(self, _close, self._built).atexit = False
+
+    def renew(self) -> None:
+        """Begin afresh, in a forked child: two processes that read from one connection get each other's answers."""
+        _FORKED.extend(self._built)
+        self._built.clear()
+        self._clients: dict[str, Any] = {}
+        self._lock = threading.Lock()
 
     def ask(self, question: Question, deployment: Deployment, /, *, timeout_s: float) -> object:
         """Post the question once, without the SDK's own retries."""
@@ -73,6 +81,10 @@ class SdkAsker:
                     found = found.with_options(open_telemetry=False)  # its span would repeat our leaf's tokens
                 self._clients[family] = found
         return found
+
+
+_FORKED: Final[list[Any]] = []
+"""Clients that a child has of its parent; to close one would end its connections for the parent as well."""
 
 
 def _close(clients: list[Any]) -> None:

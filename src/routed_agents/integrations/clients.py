@@ -25,7 +25,16 @@ loop, by the ids of its tool calls.
 
 Parameters are fitted to the tier that gets a call, and so is the history: thinking and reasoning items another model signed are left out
 of what is sent, as far as this process knows who signed them. A tier that lacks what the request asks for (schemas, pictures) is passed
-over, upward. The prompt of a routed tool loop is marked for Anthropic's cache unless the caller set marks (`prompt_cache`).
+over, upward. The prompt of a routed tool loop is marked for Anthropic's cache unless the caller set marks (`prompt_cache`); on Bedrock and
+Vertex the mark stands on its last block.
+
+Every attempt is written down, whatever became of it. The SDK's own retries (`max_retries`) happen within one: the try that ended it is
+booked, the tries before it are not. Those that were refused (429, 5xx) cost nothing; one that timed out or lost its connection may have
+been billed, and stands in no book. With `max_retries=0` every try is an attempt: such a one is booked, its prompt estimated, and the next
+goes to another deployment of the rank, or upward.
+
+Copies share the health of their router, also those with a key of their own (`with_options(api_key=…)`): a rate limit of one key sends the
+steps of all elsewhere. Keys that are to be told apart get a router each, over the same books: `router.replace(health=Health())`.
 
 A reply carries its decision as `routed_agents`, plain JSON beside the provider's fields, on a copy; `decision_of` reads it from a reply and
 from a stream that has been read. It is never sent back, and a forged one in a history lowers nothing.
@@ -69,6 +78,10 @@ OTHER_HOSTS: Final = (
     ("Azure", ("azure_openai", "azure_ai")),
 )
 """Client classes by a part of their name, and the providers they talk to besides their family's own."""
+
+
+BLOCKS_ONLY: Final = frozenset({"bedrock", "bedrock_converse", "anthropic_bedrock", "google_vertexai", "google_anthropic_vertex"})
+"""Providers that take marks for Anthropic's prompt cache on blocks alone."""
 
 
 def routed_anthropic(
@@ -165,6 +178,7 @@ def _routed(
         router=_reachable(main, family, providers),
         named={name: _reachable(each, family, providers) for name, each in others.items()},
         provider=hosts[0] if len({seller_of(each) for each in hosts}) == 1 else None,
+        marks_blocks=not BLOCKS_ONLY.isdisjoint(providers),
         **options,
     )
     kind = AsyncProxy if inspect.iscoroutinefunction(cast("Any", type(sdk)).post) else SyncProxy

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from opentelemetry import context as otel_context
 
@@ -36,6 +36,7 @@ from routed_agents.telemetry.around import within
 from routed_agents.tiers import Deployment, card, dialects
 
 log: Final = logging.getLogger("routed_agents")
+KEY: Final = "idempotency-key"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +49,8 @@ class Request:
     body: Mapping[str, Any]
     options: Mapping[str, Any]
     rest: Mapping[str, Any]
+    default_headers: Callable[[], Mapping[str, object]]
+    """What the client sends with every request."""
     about: About
     router: Router
     writers: Writers
@@ -123,11 +126,8 @@ class Going:
         body, changed = fitted(request.api, request.body, attempt.deployment)
         changed = (*changed, *request.writers.fitted(request.api, body, attempt.model))
         options = request.plain_options()
-        if (extra := options.get("extra_json")) is not None:
-            options["extra_json"], more = parameters_for(request.api, extra, attempt.deployment)
-            changed = (*changed, *more)
         if attempt.number > 1:
-            options.pop("idempotency_key", None)
+            options |= headers_of(attempt.number, options, request.default_headers())
         if changed:
             attempt.repaired(changed)
         return {**request.rest, "body": body, "options": options}
@@ -303,25 +303,32 @@ def _conditions(request: Request, step: Step) -> Conditions | None:
 
 
 def fitted(api: Api, body: Mapping[str, Any], deployment: Deployment) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """A request's body for one deployment: its model, and parameters it takes; with the names of those that were changed."""
-    sent, changed = parameters_for(api, body, deployment)
-    sent["model"] = deployment.model
-    return sent, changed
+    """A request's body for one deployment: its model, and parameters it takes; with the names of those that were changed.
 
-
-def parameters_for(api: Api, given: Mapping[str, Any], deployment: Deployment) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Parameters a deployment takes, in the format of its API; repairs speak LangChain's names, which differ for Anthropic."""
+    Repairs speak LangChain's names, which differ for Anthropic.
+    """
     family = "anthropic" if api == "messages" else "openai"
     foreign = dialect_of(deployment.provider) in dialects()  # a gateway takes the words of its client, whoever answers behind it
     sent, changed = repaired(
-        given, card(deployment.price_key), provider=family if foreign else deployment.provider, responses=api == "responses"
+        body, card(deployment.price_key), provider=family if foreign else deployment.provider, responses=api == "responses"
     )
     if api == "messages":
         if isinstance(sent.get("tool_choice"), str):
             sent["tool_choice"] = {"type": sent["tool_choice"]}
         if "stop" in sent:
             sent["stop_sequences"] = sent.pop("stop")
+    sent["model"] = deployment.model
     return sent, changed
+
+
+def headers_of(number: int, options: Mapping[str, Any], defaults: Mapping[str, object]) -> dict[str, Any]:
+    """The headers of a further attempt, whose body is another, so that the caller's `Idempotency-Key` would make it a false repetition."""
+    given = cast("Mapping[str, object]", options.get("headers") or {})
+    keys = [value for headers in (given, defaults) for name, value in headers.items() if name.lower() == KEY]
+    if not keys or not isinstance(keys[0], str):
+        return {}
+    others = {name: value for name, value in given.items() if name.lower() != KEY}
+    return {"headers": {**others, KEY: f"{keys[0]}-{number}"}}
 
 
 def stamped(reply: Any, stamp: dict[str, Any]) -> Any:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MethodType
 from typing import Any, Final, Literal, cast
 
 from routed_agents.errors import ConfigurationError
 from routed_agents.integrations.sdk_calls import BatchResults, Going, Request, WatchedPassing, Watching, current, fitted, readable
 from routed_agents.integrations.sdk_histories import Writers
-from routed_agents.integrations.sdk_requests import About, Api, given_only, with_caching
+from routed_agents.integrations.sdk_requests import About, Api, as_sent, other_model, with_caching
 from routed_agents.integrations.sdk_stand_ins import OPENED, AsyncStream, Now, SyncStream, stand_in
 from routed_agents.integrations.sdk_streams import Passing, gathering
 from routed_agents.integrations.sdk_surface import COUNTING, NOT_ROUTED, WATCHED, Family, asked_in, is_auto, is_beta, raw_mode, refusal_in
@@ -26,6 +28,10 @@ TAKES_ABOUT: Final = frozenset({"create", "stream", "parse", "count_tokens"})
 
 
 COPIES: Final = frozenset({"copy", "with_options", "with_middleware"})
+
+
+RAW: Final = frozenset({"with_raw_response", "with_streaming_response"})
+"""Ways to the methods of a resource; made over the routed one, they take `routed_agents={…}` too."""
 
 
 OWN: Final = ("__weakref__", "_desk", "_known", "_said", "_sdk")
@@ -45,6 +51,8 @@ class Desk:
     sdk_span: bool = True
     ask_usage: bool = False
     prompt_cache: Literal["5m", "1h"] | None = None
+    marks_blocks: bool = False
+    """Marks for the prompt cache stand on blocks."""
     writers: Writers = field(default_factory=Writers)
     batches: dict[str, int] = field(default_factory=dict[str, int])
     """How many results of each batch are written down already."""
@@ -135,20 +143,21 @@ class Proxy:
         sent = given.get("body")
         if not isinstance(sent, Mapping):
             return None
-        body = given_only(cast("Mapping[str, Any]", sent))
-        given["body"] = body
-        desk, options = self._desk, cast("Mapping[str, Any]", given.get("options") or {})
+        body, options = as_sent(cast("Mapping[str, Any]", sent), cast("Mapping[str, Any]", given.get("options") or {}))
+        given |= {"body": body, "options": options}
+        desk, other = self._desk, other_model(options)
+        model = body.get("model") if other is None else other
         place, beta = path.partition("?")[0], is_beta(given.get("cast_to"))
         api = WATCHED[desk.family].get(place)
-        asked = asked_in(body)
+        asked = asked_in(body) or asked_in({"model": other})
         if asked is not None:
-            if place == COUNTING and not beta:
+            if place == COUNTING and not beta and other is None:
                 tiers = desk.router_for(asked).policy.tiers
                 given["body"], _ = fitted("messages", body, tiers[tiers.top].deployments[0])
                 return None
             if why := refusal_in(place, body, options, api=api, beta=beta):
                 raise ConfigurationError(f'model="{asked}" is not routed through {why}: {NOT_ROUTED[why]}; name a model there')
-        elif api is None or not isinstance(body.get("model"), str):
+        elif api is None or not isinstance(model, str):
             return None
         if not desk.sdk_span:
             options = {name: value for name, value in options.items() if name not in OF_SPANS}
@@ -157,15 +166,16 @@ class Proxy:
         if quiet:
             body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
         if asked is not None and api == "messages":
-            with_caching(body, desk.prompt_cache)
+            with_caching(body, desk.prompt_cache, on_block=desk.marks_blocks)
         given["options"] = options
         return Request(
             path=path,
             api=cast("Api", api),
-            model=body["model"],
+            model=cast("str", model),
             body=body,
             options=options,
             rest={name: value for name, value in given.items() if name not in ("body", "options")},
+            default_headers=lambda: self._sdk.default_headers,
             about=self._said,
             router=desk.router if asked is None else desk.router_for(asked),
             writers=desk.writers,
@@ -400,6 +410,8 @@ class _Resource:
         if name in ("_inner", "_proxy"):
             raise AttributeError(name)
         found = getattr(self._inner, name)
+        if name in RAW:
+            return type(found)(self)
         if getattr(found, "_client", None) is self._proxy and hasattr(found, "_post"):
             self.__dict__[name] = found = _Resource(found, self._proxy)
             return found
@@ -414,13 +426,23 @@ class _Resource:
         return f"routed {self._inner!r}"
 
     def _asking(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        def about(said: object) -> Callable[..., Any]:
+            return method if said is None else getattr(type(self._inner)(self._proxy.saying(said)), name)
+
+        if inspect.iscoroutinefunction(method):
+
+            @functools.wraps(method)
+            async def awaited(*args: Any, routed_agents: object = None, **kwargs: Any) -> Any:
+                return await about(routed_agents)(*args, **kwargs)
+
+            return awaited
+
         @functools.wraps(method)
         def asked(*args: Any, routed_agents: object = None, **kwargs: Any) -> Any:
-            if routed_agents is None:
-                return method(*args, **kwargs)
-            said = type(self._inner)(self._proxy.saying(routed_agents))
-            return getattr(said, name)(*args, **kwargs)
+            return about(routed_agents)(*args, **kwargs)
 
+        if inspect.ismethod(method) and (within := getattr(method, "__wrapped__", None)) is not None:
+            asked.__wrapped__ = MethodType(within, method.__self__)  # where tracers look for a coroutine function
         return asked
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from types import MappingProxyType
+from types import MappingProxyType, NoneType
 from typing import Any, Final, Literal, cast
 
 from routed_agents.errors import ConfigurationError, StepError
-from routed_agents.steps import STAMP, Step, content_of, field_of, role_of, tool_calls_of
+from routed_agents.steps import NOTHING, STAMP, Step, content_of, field_of, role_of, tool_calls_of
 
 Api = Literal["messages", "chat", "responses", "completions"]
 Body = Mapping[str, Any]
@@ -19,7 +19,6 @@ CALLS: Final = ("function_call", "custom_tool_call")
 UNSET: Final = frozenset({"Omit", "NotGiven"})
 """What the SDKs call an argument nobody gave."""
 NO_LABELS: Final[Mapping[str, str]] = MappingProxyType({})
-NO_METADATA: Final[Mapping[str, object]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,13 +45,13 @@ class About:
     run: str | None = None
     downstream: int | None = None
     deadline_s: float | None = None
-    metadata: Mapping[str, object] = field(default_factory=lambda: NO_METADATA)
+    metadata: Mapping[str, object] = field(default_factory=lambda: NOTHING)
 
     def with_(self, given: object) -> About:
         """The same with some of it said anew; labels and metadata are added to.
 
         Raises:
-            ConfigurationError: it isn't a mapping, or a key of it is unknown.
+            ConfigurationError: it isn't a mapping, a key of it is unknown, or what stands there is none.
         """
         known = [each.name for each in fields(About)]
         if not isinstance(given, Mapping):
@@ -65,6 +64,9 @@ class About:
                 if not isinstance(said[key], Mapping):
                     raise ConfigurationError(f"routed_agents[{key!r}] is {type(said[key]).__name__}; wanted a mapping")
                 said[key] = {**getattr(self, key), **said[key]}
+        for key in ("task_class", "node", "tier"):
+            if not isinstance(said.get(key), (str, NoneType)):
+                raise ConfigurationError(f"routed_agents[{key!r}] is {type(said[key]).__name__}; wanted its name as text")
         return replace(self, **said)
 
 
@@ -76,6 +78,25 @@ def given_only(body: Body) -> dict[str, Any]:
         if isinstance(value, Iterable) and not isinstance(value, (str, bytes, list, tuple, Mapping)):
             kept[name] = list(cast("Iterable[Any]", value))
     return kept
+
+
+def as_sent(body: Body, options: Mapping[str, Any]) -> tuple[dict[str, Any], Mapping[str, Any]]:
+    """A request's arguments with `extra_body` over them, as the SDK sends them, and the options without it.
+
+    A model in there stays apart (`other_model`): Azure's client makes its path of the one among the arguments.
+    """
+    extra = options.get("extra_json")
+    if not isinstance(extra, Mapping):
+        return given_only(body), options
+    over = dict(cast("Mapping[str, Any]", extra))
+    apart = {"extra_json": {"model": over.pop("model")}} if "model" in over else {}
+    rest = {name: value for name, value in options.items() if name != "extra_json"}
+    return given_only({**body, **over}), {**rest, **apart}
+
+
+def other_model(options: Mapping[str, Any]) -> object:
+    """The model `extra_body` puts over the one among the arguments; None where it doesn't."""
+    return field_of(options.get("extra_json"), "model")
 
 
 def step_of(api: Api, body: Body, about: About) -> Step:
@@ -102,15 +123,34 @@ def step_of(api: Api, body: Body, about: About) -> Step:
     )
 
 
-def with_caching(body: dict[str, Any], ttl: Literal["5m", "1h"] | None) -> None:
-    """Ask Anthropic to cache the prompt of a call in a tool loop, which repeats it whole; where the caller set marks nothing is added."""
+def with_caching(body: dict[str, Any], ttl: Literal["5m", "1h"] | None, *, on_block: bool = False) -> None:
+    """Ask Anthropic to cache the prompt of a call in a tool loop, which repeats it whole; where the caller set marks nothing is added.
+
+    Args:
+        body: the arguments of the request.
+        ttl: how long to keep it; nothing is asked where None.
+        on_block: mark the last block in place of the request, which Bedrock and Vertex refuse.
+    """
     messages = cast("Sequence[Any]", body.get("messages") or ())
     if ttl is None or CACHE in body or not messages or _role(messages[-1]) != "tool":
         return
     parts: list[Any] = [*messages, *(body.get("tools") or ())]
     parts += [{"content": body.get("system")}]
-    if not any(field_of(block, CACHE) for part in parts for block in (part, *_blocks(part))):
-        body[CACHE] = {"type": "ephemeral", **({"ttl": ttl} if ttl != "5m" else {})}
+    if any(field_of(block, CACHE) for part in parts for block in (part, *_blocks(part))):
+        return
+    mark = {"type": "ephemeral", **({"ttl": ttl} if ttl != "5m" else {})}
+    body |= {"messages": _marked(messages, mark)} if on_block else {CACHE: mark}
+
+
+def _marked(messages: Sequence[Any], mark: Mapping[str, str]) -> Sequence[Any]:
+    """The messages with a mark on their last block, or as they are: results of calls that code made, not the model, take none."""
+    last, blocks = messages[-1], _blocks(messages[-1])
+    callers = [field_of(field_of(block, "caller"), "type") for message in messages for block in _blocks(message)]
+    by_model = all(caller in (None, "direct") for caller in callers)
+    if not by_model or not isinstance(last, Mapping) or not blocks or not isinstance(blocks[-1], Mapping):
+        return messages
+    block = {**cast("Mapping[str, Any]", blocks[-1]), CACHE: mark}
+    return [*messages[:-1], {**cast("Mapping[str, Any]", last), "content": [*blocks[:-1], block]}]
 
 
 def _blocks(part: object) -> Sequence[object]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from routed_agents.integrations.sdk_calls import Going
 
@@ -36,6 +36,8 @@ class _Stream:
         self._now = now
 
     def __getattr__(self, name: str) -> Any:
+        if name == "_now":  # one made without `__init__`, by copy
+            raise AttributeError(name)
         return getattr(self._now.inner, name)
 
     @property
@@ -101,6 +103,10 @@ class _Response:
     def __init__(self, inner: Any, close: Callable[[], Any]) -> None:
         self._inner = inner
         self._close = close
+
+    @property
+    def __class__(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]  so that isinstance holds
+        return cast("Any", type(self._inner))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)

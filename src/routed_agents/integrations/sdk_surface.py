@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final, Literal, cast
 
-from routed_agents.integrations.sdk_requests import Api
+from routed_agents.integrations.sdk_requests import Api, other_model
 from routed_agents.steps import field_of
 
 Family = Literal["anthropic", "openai"]
@@ -40,6 +40,7 @@ UNSEEN: Final[Mapping[str, str]] = MappingProxyType(
     {
         "responses.connect, realtime.connect, live.connect": "what is said over a WebSocket doesn't pass here",
         "batches (openai)": "requests and results are files",
+        "client.request": "a finished request goes out as it is; make it with a method of the client, or with client.post",
         "responses.retrieve": "fetches a reply that was paid for before",
         "embeddings, images, audio, videos, moderations, …": "no steps of a workflow",
     }
@@ -93,20 +94,18 @@ def refusal_in(path: str, body: Mapping[str, Any], options: Mapping[str, Any], *
         return UNROUTED[path]
     if beta:
         return "beta.messages" if path in (*WATCHED["anthropic"], COUNTING) else "this endpoint"
+    if other_model(options) is not None:
+        return "extra_body.model"
     if api is None:
         return "this endpoint"
     if raw := raw_mode(options):
         return "with_streaming_response" if raw == "stream" else "with_raw_response"
-    extra = cast("Mapping[str, Any]", options.get("extra_json") or {})
-    if "model" in extra:
-        return "extra_body.model"
-    asked = {**body, **extra}
-    if "audio" in (asked.get("modalities") or ()):
+    if "audio" in (body.get("modalities") or ()):
         return "modalities"
     names = (
         ("functions",) if api == "chat" else ("previous_response_id", "conversation", "prompt", "background") if api == "responses" else ()
     )
-    return next((name for name in names if asked.get(name)), None)
+    return next((name for name in names if body.get(name)), None)
 
 
 def raw_mode(options: Mapping[str, Any]) -> str | None:
