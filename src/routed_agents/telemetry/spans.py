@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from inspect import iscoroutinefunction
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, cast, get_args
 
@@ -28,12 +30,14 @@ if TYPE_CHECKING:
     from routed_agents.steps import Step
     from routed_agents.tiers import Deployment, Tier
 
+log: Final = logging.getLogger("routed_agents")
 Emit = Literal["auto", "full", "decision_only", "off"]
 ALLOWED: Final = "ROUTED_AGENTS_SPAN_LABELS"
 THREAD: Final = "thread"
 """On the allow-list, it lets thread ids onto spans; never onto metrics, where every thread would be a series of its own."""
 
 
+HOOK: Final = "wanted a function that gives what of a text may be recorded, or None"
 TOOL_ERROR: Final = "tool_error"
 """The error type of a tool that answered with an error in place of raising it."""
 
@@ -132,7 +136,9 @@ class Telemetry:
         if emit not in get_args(Emit):
             raise ConfigurationError(f"emit is {emit!r}; known: {', '.join(get_args(Emit))}")
         if capture is not None and not callable(cast("object", capture)):
-            raise ConfigurationError(f"capture is {capture!r}; wanted a function that gives what of a text may be recorded, or None")
+            raise ConfigurationError(f"capture is {capture!r}; {HOOK}")
+        if iscoroutinefunction(capture) or iscoroutinefunction(getattr(capture, "__call__", None)):  # noqa: B004
+            raise ConfigurationError(f"capture is an async function, {capture!r}; {HOOK}")
         allowed = _keys(labels) if labels is not None else _listed(os.environ.get(ALLOWED, ""))
         self.emit: Emit = emit
         self.labels = tuple([key for key in allowed if key != THREAD])
@@ -273,15 +279,15 @@ class Telemetry:
         }
         if call_id:
             told[names.TOOL_CALL] = call_id
-        if self.capture is not None and arguments and (said := self.capture(json_text(arguments))):
-            told[names.TOOL_ARGUMENTS] = said
-        return self.open_group(f"{names.EXECUTE_TOOL} {name}", told, parent)
+        tool = self.open_group(f"{names.EXECUTE_TOOL} {name}", told, parent)
+        if tool is not None and arguments:
+            self._reveal(tool.span, names.TOOL_ARGUMENTS, lambda hook: hook(json_text(arguments)))
+        return tool
 
     def close_tool(self, tool: RouteSpan, result: object, error: BaseException | None = None) -> None:
         """End the span of a tool's execution, whose result is content."""
+        self._reveal(tool.span, names.TOOL_RESULT, lambda hook: hook(answer) if (answer := text_of(result)) else None)
         try:
-            if self.capture is not None and (answer := text_of(result)) and (said := self.capture(answer)):
-                tool.span.set_attribute(names.TOOL_RESULT, storable(said))
             if field_of(result, "status") == "error":  # the tool turned its error into an answer
                 tool.span.set_attribute(names.ERROR_TYPE, TOOL_ERROR)
                 tool.span.set_status(Status(StatusCode.ERROR, TOOL_ERROR))
@@ -310,19 +316,17 @@ class Telemetry:
                     attributes[names.PROVIDER] = deployment.provider
             else:
                 attributes = {names.OPERATION: "route", names.SPAN_KIND: "CHAIN", names.MODEL: deployment.model}
+            if call.thread is not None and self.threads:
+                attributes[names.CONVERSATION] = call.thread
             kind = SpanKind.CLIENT if emission.full else SpanKind.INTERNAL
             name = storable(f"{'chat' if emission.full else 'attempt'} {deployment.model}")
             span = self._tracer.start_span(name, context, kind, _storable(attributes), links, start_time=started_ns)
             if route is not None:
                 route.last = span.get_span_context()
-            if span.is_recording():
-                if call.thread is not None and self.threads:
-                    span.set_attribute(names.CONVERSATION, storable(call.thread))
-                if self.capture is not None and (said := messages_attribute(call.step.messages, self.capture)) is not None:
-                    span.set_attribute(names.INPUT_MESSAGES, storable(said))
         except Exception as trouble:
             complain("a leaf span could not be opened", trouble)
             return None
+        self._reveal(span, names.INPUT_MESSAGES, lambda hook: messages_attribute(call.step.messages, hook))
         return LeafSpan(span, emission, call.made_by)
 
     def close_attempt(
@@ -412,13 +416,23 @@ class Telemetry:
         route.span.add_event(names.ESCALATION if higher else names.FAILOVER, tiers)
         return (Link(cast("SpanContext", route.last), {names.WHY: why}),)
 
+    def _reveal(self, span: Span, name: str, words: Callable[[Redaction], str | None]) -> None:
+        """Put content on a span as far as the hook lets it; where it cannot be read, the span stays without."""
+        if self.capture is None or not span.is_recording():
+            return
+        try:
+            if said := words(self.capture):
+                span.set_attribute(name, storable(said))
+        except Exception as trouble:
+            complain("content could not be put on a span", trouble)
+
     def _write(
         self, span: Span, emission: Emission, entry: Entry, error: BaseException | None, repairs: Sequence[str], reply: object
     ) -> None:
         if repairs:
             span.set_attribute(names.REPAIRS, list(repairs))
-        if self.capture is not None and reply is not None and (said := messages_attribute([reply], self.capture)) is not None:
-            span.set_attribute(names.OUTPUT_MESSAGES, storable(said))
+        if reply is not None:
+            self._reveal(span, names.OUTPUT_MESSAGES, lambda hook: messages_attribute([reply], hook))
         if (reply_id := _id_of(reply)) is not None:
             span.set_attribute(names.RESPONSE_ID, storable(reply_id))
         attributes = self._leaf_attributes(entry)
@@ -638,14 +652,18 @@ def _id_of(reply: object) -> str | None:
 
 
 def _careful(redact: Redaction) -> Redaction:
-    """A hook that lets nothing through when it breaks."""
+    """A hook that lets nothing through when it breaks, or gives something else than text."""
 
     def told(text: str) -> str | None:
         try:
-            return redact(text)
+            said: object = redact(text)
         except Exception as trouble:
             complain("the redaction hook failed, so a text was left out", trouble)
             return None
+        if said is None or isinstance(said, str):
+            return said
+        log.error("the redaction hook gave %s where text or None is wanted, so a text was left out", type(said).__name__)
+        return None
 
     return told
 
