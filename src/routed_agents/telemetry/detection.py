@@ -10,6 +10,8 @@ from typing import Final, Literal
 
 from opentelemetry import trace
 
+from routed_agents.telemetry.providers import tracers
+
 MadeBy = Literal["caller", "langchain", "langchain_quiet", "client", "judge"]
 """Who makes a call: the caller's own code, LangChain (`quiet` when the model's SDK is known to make no span), a client we wrapped, or
 we ourselves, who ask a judge through an SDK whose span is off."""
@@ -215,7 +217,7 @@ def sdk_traces() -> bool:
     """Whether clients of the anthropic SDK make spans of their own: on by default, and kept once somebody has set a provider."""
     if "anthropic._tracing" not in sys.modules or os.environ.get("ANTHROPIC_OPEN_TELEMETRY", "").lower() == "false":
         return False
-    return not isinstance(trace.get_tracer_provider(), (trace.ProxyTracerProvider, trace.NoOpTracerProvider))
+    return not isinstance(tracers(), (trace.ProxyTracerProvider, trace.NoOpTracerProvider))
 
 
 def langsmith_exports() -> bool:

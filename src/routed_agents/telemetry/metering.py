@@ -19,6 +19,7 @@ from opentelemetry.sdk.resources import Resource
 
 from routed_agents.errors import ConfigurationError
 from routed_agents.telemetry.endpoints import public, whole
+from routed_agents.telemetry.providers import meters
 
 log: Final = logging.getLogger("routed_agents")
 _MADE: Final[weakref.WeakSet[MeterProvider]] = weakref.WeakSet()
@@ -75,7 +76,7 @@ class _Renewed(MetricExporter):
 
 def taken() -> str:
     """Who has set a meter provider already, by its type; empty while nobody but us has."""
-    current = metrics.get_meter_provider()
+    current = meters()
     ours = isinstance(current, _ProxyMeterProvider) or (isinstance(current, MeterProvider) and current in _MADE)
     return "" if ours else type(current).__name__
 
@@ -94,7 +95,7 @@ def set_up(file: str | Path | None, endpoint: str | None, resource: Callable[[],
     outputs = [MetricOutput(make) for make in makers]
     if not outputs:
         return []
-    provider = metrics.get_meter_provider()
+    provider = meters()
     if isinstance(provider, MeterProvider):
         for output in outputs:
             provider.add_metric_reader(output.reader)

@@ -16,7 +16,7 @@ from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Final, cast
 
 from opentelemetry import context as otel_context
-from opentelemetry import metrics, trace
+from opentelemetry import trace
 from opentelemetry.exporter.otlp.json.file import FileSpanExporter
 from opentelemetry.sdk.environment_variables import OTEL_SERVICE_NAME
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
@@ -29,6 +29,7 @@ from routed_agents.telemetry import metering, names
 from routed_agents.telemetry.dialects import Dialect, chosen, told
 from routed_agents.telemetry.endpoints import asked_by, check, metrics_asked_by, public, whole
 from routed_agents.telemetry.metering import MetricOutput
+from routed_agents.telemetry.providers import meters, tracers
 from routed_agents.telemetry.runs import Branch, Run, SpanRecord, Status, run_of
 from routed_agents.telemetry.trees import CostTree, cost_tree
 
@@ -93,23 +94,23 @@ def configure(
     for endpoint in (otlp_endpoint, metrics_endpoint):
         if endpoint is not None:
             check(endpoint)
-    current = trace.get_tracer_provider()
+    current = tracers()
     if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return Handle(provider=current, outputs=(), note="OTEL_SDK_DISABLED is true: nothing was set up")
     mine = current if isinstance(current, TracerProvider) and current in _MADE else None
     theirs = "" if mine is not None or isinstance(current, trace.ProxyTracerProvider) else type(current).__name__
-    meters = metering.taken()
+    counting = metering.taken()
     spans, counts = bool(trace_file or otlp_endpoint or console), bool(metrics_file or metrics_endpoint)
     by_environment = not spans and not counts
     if by_environment and not theirs:
         otlp_endpoint, console = asked_by(os.environ)
-    if by_environment and not meters:
+    if by_environment and not counting:
         metrics_endpoint = metrics_asked_by(os.environ)
     notes = list[str]()
     if theirs and (spans or by_environment):
         notes.append(f"a tracer provider is already set ({theirs}): spans go where it sends them, and configure added nothing")
-    if meters and counts:
-        notes.append(f"a meter provider is already set ({meters}): metrics go where it sends them, and configure added nothing")
+    if counting and counts:
+        notes.append(f"a meter provider is already set ({counting}): metrics go where it sends them, and configure added nothing")
     for note in notes:
         log.warning("%s", note)
 
@@ -118,7 +119,7 @@ def configure(
         return Resource.create({SERVICE_NAME: own or service_name})
 
     outputs = [] if theirs else _outputs(trace_file, console, otlp_endpoint, queue_size, speaks)
-    counted = [] if meters else metering.set_up(metrics_file, metrics_endpoint, resource)
+    counted = [] if counting else metering.set_up(metrics_file, metrics_endpoint, resource)
     if outputs:
         if mine is None:
             mine = TracerProvider(resource=resource(), sampler=sampler, shutdown_on_exit=False)
@@ -222,8 +223,8 @@ class Output(SpanProcessor):
         self._deliver = deliver
         self._finish = finish
         self._renew = renew
-        self._lost = metrics.get_meter(names.SCOPE, names.SCHEMA_VERSION).create_counter(
-            DROPPED.name, unit=DROPPED.unit, description=DROPPED.says
+        self._lost = (
+            meters().get_meter(names.SCOPE, names.SCHEMA_VERSION).create_counter(DROPPED.name, unit=DROPPED.unit, description=DROPPED.says)
         )
         self._size = size
         self._gather_s = gather_s

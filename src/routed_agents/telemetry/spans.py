@@ -23,6 +23,7 @@ from routed_agents.telemetry import names
 from routed_agents.telemetry.around import context_for
 from routed_agents.telemetry.content import Redaction, json_text, messages_attribute, redacted
 from routed_agents.telemetry.detection import FULL, SDK, Emission, MadeBy, emission_for, langchain_parent, tools_told
+from routed_agents.telemetry.providers import meters, tracers
 
 if TYPE_CHECKING:
     from routed_agents.decisions import Decision
@@ -147,8 +148,8 @@ class Telemetry:
         self.capture = _careful(capture) if capture is not None else None
         self.enabled = enabled
         spans = trace.NoOpTracerProvider() if emit == "off" else tracer_provider
-        self._tracer = trace.get_tracer(names.SCOPE, names.SCHEMA_VERSION, spans)
-        meter = metrics.get_meter(names.SCOPE, names.SCHEMA_VERSION, meter_provider)
+        self._tracer = (spans if spans is not None else tracers()).get_tracer(names.SCOPE, names.SCHEMA_VERSION)
+        meter = (meter_provider if meter_provider is not None else meters()).get_meter(names.SCOPE, names.SCHEMA_VERSION)
         self._counters = {each.name: meter.create_counter(each.name, each.unit, each.says) for each in names.COUNTERS.values()}
         self._histograms = {
             each.name: meter.create_histogram(each.name, each.unit, each.says, explicit_bucket_boundaries_advisory=each.buckets)
