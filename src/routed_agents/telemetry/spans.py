@@ -108,10 +108,12 @@ class Telemetry:
     """Writes spans and metrics for a router; whatever goes wrong in here never reaches the caller.
 
     Args:
-        tracer_provider: the global one when not given.
+        tracer_provider: the global one when not given. With another one, the anthropic SDK's own spans, which go to the global one, are
+            not counted, so ours are; instrumentations are taken to send where we do.
         meter_provider: the global one when not given.
         emit: `full` writes tokens and cost on our leaf spans; `decision_only` leaves them to somebody else's spans; `off` writes
-            no spans, only metrics; `auto` finds out for each call whether somebody else's span is counted.
+            no spans, only metrics; `auto` finds out for each call whether somebody else's span is counted. What a client of yours is
+            told cannot be seen from a step: use `full` where its own spans are off, or go to a provider of its own.
         labels: the allow-list: label keys that may appear in spans and metrics, and `thread` for the thread's id on spans. What is not
             on it stays in the ledger. `ROUTED_AGENTS_SPAN_LABELS` (comma-separated) when not given.
         threads: short for `thread` on the allow-list.
@@ -147,6 +149,7 @@ class Telemetry:
         self.evidence = evidence
         self.capture = _careful(capture) if capture is not None else None
         self.enabled = enabled
+        self._own = tracer_provider
         spans = trace.NoOpTracerProvider() if emit == "off" else tracer_provider
         self._tracer = (spans if spans is not None else tracers()).get_tracer(names.SCOPE, names.SCHEMA_VERSION)
         meter = (meter_provider if meter_provider is not None else meters()).get_meter(names.SCOPE, names.SCHEMA_VERSION)
@@ -405,7 +408,7 @@ class Telemetry:
 
     def _emission(self, provider: str | None, made_by: MadeBy, *, watched: bool) -> Emission:
         if self.emit == "auto":
-            return emission_for(provider, made_by=made_by, watched=watched)
+            return emission_for(provider, made_by=made_by, watched=watched, own=self._own)
         return Emission(counted_by="others") if self.emit == "decision_only" else FULL
 
     def _after(self, route: RouteSpan, attempt: AttemptView, call: CallView) -> tuple[Link, ...]:
