@@ -25,7 +25,7 @@ from rich.console import Console
 from routed_agents.errors import ConfigurationError
 from routed_agents.offline.traces import read_spans
 from routed_agents.telemetry import names
-from routed_agents.telemetry.setup import Handle, configure
+from routed_agents.telemetry.setup import SHUTDOWN_S, Handle, _at_exit, configure
 from routed_agents.telemetry.trees import CostTree
 
 
@@ -123,6 +123,19 @@ def test_a_dead_backend_holds_the_shutdown_up_for_as_long_as_allowed(dead_end: s
     done = handle.shutdown(0.5)
     assert (done, handle.dropped) == (False, 200)
     assert time.monotonic() - began < 1.5
+
+
+def test_dead_backends_hold_the_end_of_a_program_up_once_however_often_it_was_configured(dead_end: str, tmp_path: Path) -> None:
+    handles = [configure(otlp_endpoint=dead_end, metrics_endpoint=dead_end) for _ in range(3)]
+    alive = configure(trace_file=tmp_path / "trace.jsonl", metrics_file=tmp_path / "metrics.jsonl")
+    emit()
+    began = time.monotonic()
+    _at_exit()
+    took = time.monotonic() - began
+    assert SHUTDOWN_S / 2 < took < 2 * SHUTDOWN_S
+    assert ([handle.dropped for handle in handles], alive.dropped) == ([2, 2, 2], 0)
+    assert len(list(read_spans(tmp_path / "trace.jsonl"))) == 2
+    assert "routed_agents.dropped" in (tmp_path / "metrics.jsonl").read_text()
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

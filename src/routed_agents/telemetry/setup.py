@@ -166,7 +166,7 @@ class Handle:
         self._outputs = tuple(outputs)
         self._metrics = tuple(metrics)
         if outputs or metrics:
-            atexit.register(self.shutdown)
+            _OPEN.append(self)
 
     @property
     def dropped(self) -> int:
@@ -181,20 +181,36 @@ class Handle:
 
     def shutdown(self, timeout_s: float = SHUTDOWN_S) -> bool:
         """Flush and close the outputs, within the time whatever the backends do; False when spans or counts were left."""
-        atexit.unregister(self.shutdown)
-        end = time.monotonic() + timeout_s
-        for output in self._outputs:
-            output.stop()
-        kept = timeout_s / 4 if self._metrics else 0.0  # for the metrics, which come last, for they tell which spans were dropped
-        done = [output.close(max(end - kept - time.monotonic(), 0)) for output in self._outputs]
-        done += [output.close(max(end - time.monotonic(), 0)) for output in self._metrics]
-        return all(done)
+        return _shut_down([self], timeout_s)
 
     def __enter__(self) -> Handle:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.shutdown()
+
+
+_OPEN: Final[list[Handle]] = []
+"""What is shut down when the program ends: all at once, for each may have a backend that keeps it waiting."""
+
+
+def _shut_down(handles: Sequence[Handle], timeout_s: float) -> bool:
+    end = time.monotonic() + timeout_s
+    outputs = [output for handle in handles for output in handle._outputs]  # pyright: ignore[reportPrivateUsage]
+    counted = [output for handle in handles for output in handle._metrics]  # pyright: ignore[reportPrivateUsage]
+    _OPEN[:] = [handle for handle in _OPEN if handle not in handles]
+    for output in outputs:
+        output.stop()
+    kept = timeout_s / 4 if counted else 0.0  # for the metrics, which come last, for they tell which spans were dropped
+    done = [output.close(max(end - kept - time.monotonic(), 0)) for output in outputs]
+    return metering.closed(counted, max(end - time.monotonic(), 0)) and all(done)
+
+
+def _at_exit() -> None:
+    _shut_down(list(_OPEN), SHUTDOWN_S)
+
+
+atexit.register(_at_exit)
 
 
 class Output(SpanProcessor):
