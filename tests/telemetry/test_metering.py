@@ -166,7 +166,7 @@ def test_spans_dropped_at_the_end_are_in_the_last_metrics(tmp_path: Path) -> Non
 
 def test_a_missing_extra_is_named_without_the_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.metric_exporter", None)
-    with pytest.raises(ConfigurationError, match=r"metrics_endpoint http://h needs .* pip install 'routed-agents\[otlp\]'"):
+    with pytest.raises(ConfigurationError, match=r"metrics_endpoint http://h/v1/metrics needs .* pip install 'routed-agents\[otlp\]'"):
         configure(metrics_endpoint="http://me:secret@h")
 
 
@@ -199,6 +199,19 @@ def test_metrics_are_there_after_a_program_that_just_ends(tmp_path: Path) -> Non
     assert [int(point["asInt"]) for point in points(tmp_path / "m.jsonl", "routed_agents.decisions")] == [1]
 
 
-@pytest.mark.parametrize("given", ["http://h:1", "http://h:1/", "http://h:1/v1/metrics"])
-def test_a_path_is_added_once(given: str) -> None:
-    assert whole(given, "metrics") == "http://h:1/v1/metrics"
+@pytest.mark.parametrize("given", ["http://h:1", "http://h:1/", "http://h:1/v1/metrics", "http://h:1/v1/metrics/"])
+@pytest.mark.parametrize("query", ["", "?token=a/b"])
+def test_a_path_is_added_once_and_before_the_query(given: str, query: str) -> None:
+    assert whole(given + query, "metrics") == f"http://h:1/v1/metrics{query}"
+
+
+@pytest.mark.parametrize(
+    ("signal", "handed"), [("TRACES", "/ingest/otlp"), ("TRACES", "/v1/traces?token=abc"), ("METRICS", "/ingest/metrics")]
+)
+def test_the_address_of_one_signal_is_used_as_it_is(monkeypatch: pytest.MonkeyPatch, signal: str, handed: str) -> None:
+    with backends.backend() as up:
+        monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT", up.url + handed)
+        handle = configure()
+        work()
+        handle.shutdown()
+    assert set(up.paths) == {handed}

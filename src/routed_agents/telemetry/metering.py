@@ -20,7 +20,7 @@ from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult,
 from opentelemetry.sdk.resources import Resource
 
 from routed_agents.errors import ConfigurationError
-from routed_agents.telemetry.endpoints import public, whole
+from routed_agents.telemetry.endpoints import public
 from routed_agents.telemetry.providers import meters
 
 log: Final = logging.getLogger("routed_agents")
@@ -89,7 +89,7 @@ def taken() -> str:
 
 
 def set_up(file: str | Path | None, endpoint: str | None, resource: Callable[[], Resource]) -> list[MetricOutput]:
-    """Have metrics go to these; the provider is made and set by the first call, and later ones add to it.
+    """Have metrics go to this file and this address; the provider is made and set by the first call, and later ones add to it.
 
     Raises:
         ConfigurationError: the file cannot be opened, or the extra for the endpoint is missing.
@@ -133,7 +133,7 @@ def _otlp(endpoint: str) -> MetricExporter:
         raise ConfigurationError(
             f"metrics_endpoint {public(endpoint)} needs an exporter that isn't installed; add the extra: pip install 'routed-agents[otlp]'"
         ) from error
-    return OTLPMetricExporter(endpoint=whole(endpoint, "metrics"))
+    return OTLPMetricExporter(endpoint=endpoint)
 
 
 def _in_time(acts: Sequence[Callable[[], object]], timeout_s: float) -> bool:

@@ -27,7 +27,7 @@ from opentelemetry.sdk.trace.sampling import Sampler
 from routed_agents.errors import ConfigurationError
 from routed_agents.telemetry import metering, names
 from routed_agents.telemetry.dialects import Dialect, chosen, told
-from routed_agents.telemetry.endpoints import asked_by, check, metrics_asked_by, public, whole
+from routed_agents.telemetry.endpoints import asked_by, metrics_asked_by, public, whole
 from routed_agents.telemetry.metering import MetricOutput
 from routed_agents.telemetry.providers import meters, tracers
 from routed_agents.telemetry.runs import Branch, Run, SpanRecord, Status, run_of
@@ -68,9 +68,9 @@ def configure(
     """Set up tracing and metrics for this process. A provider that is already set stays as it is, and the handle says so.
 
     Asked for no output, it goes by the standard variables: OTEL_EXPORTER_OTLP_ENDPOINT, or OTEL_EXPORTER_OTLP_TRACES_ENDPOINT and
-    OTEL_EXPORTER_OTLP_METRICS_ENDPOINT, with OTEL_TRACES_EXPORTER to say `otlp`, `console` or `none`, and OTEL_METRICS_EXPORTER to say
-    `otlp` or `none`. OTEL_SDK_DISABLED turns all of it off; headers, sampler, service name, resource attributes and how often metrics
-    are sent (OTEL_METRIC_EXPORT_INTERVAL, in milliseconds; a minute) are the SDK's to read.
+    OTEL_EXPORTER_OTLP_METRICS_ENDPOINT, which are used as they are, with OTEL_TRACES_EXPORTER to say `otlp`, `console` or `none`, and
+    OTEL_METRICS_EXPORTER to say `otlp` or `none`. OTEL_SDK_DISABLED turns all of it off; headers, sampler, service name, resource
+    attributes and how often metrics are sent (OTEL_METRIC_EXPORT_INTERVAL, in milliseconds; a minute) are the SDK's to read.
 
     Calling it again adds outputs to the providers it made; service name and sampler stay the first call's. What is left to
     write when the program ends is written then, for two seconds at most.
@@ -91,9 +91,10 @@ def configure(
             environment asks for an exporter or a protocol that is not here.
     """
     speaks = chosen(dialects)
-    for endpoint in (otlp_endpoint, metrics_endpoint):
-        if endpoint is not None:
-            check(endpoint)
+    if otlp_endpoint is not None:
+        otlp_endpoint = whole(otlp_endpoint, "traces")
+    if metrics_endpoint is not None:
+        metrics_endpoint = whole(metrics_endpoint, "metrics")
     current = tracers()
     if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return Handle(provider=current, outputs=(), note="OTEL_SDK_DISABLED is true: nothing was set up")
@@ -136,7 +137,7 @@ _MADE: Final[weakref.WeakSet[TracerProvider]] = weakref.WeakSet()
 
 
 def sent(endpoint: str, spans: Sequence[ReadableSpan], *, timeout_s: float = SHUTDOWN_S) -> int:
-    """Send spans to an OTLP endpoint now; returns how many did not get there in time.
+    """Send spans to this OTLP address now; returns how many did not get there in time.
 
     Raises:
         ConfigurationError: the extra for the endpoint is missing.
@@ -423,7 +424,7 @@ def _otlp(endpoint: str) -> SpanExporter:
         raise ConfigurationError(
             f"otlp_endpoint {public(endpoint)} needs an exporter that isn't installed; add the extra: pip install 'routed-agents[otlp]'"
         ) from error
-    return OTLPSpanExporter(endpoint=whole(endpoint, "traces"))
+    return OTLPSpanExporter(endpoint=endpoint)
 
 
 def _printer(console: Callable[[CostTree], object] | Console | bool) -> Callable[[CostTree], object]:
