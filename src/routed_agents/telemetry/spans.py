@@ -310,16 +310,7 @@ class Telemetry:
             emission = self._emission(deployment.provider, call.made_by, watched=attempt.watched)
             context = route.context if route is not None else cast("Context | None", parent)
             links = self._after(route, attempt, call) if route is not None and route.last is not None else ()
-            if emission.full:
-                attributes: dict[str, AttributeValue] = {
-                    names.OPERATION: "chat",
-                    names.REQUEST_MODEL: deployment.model,
-                    names.SPAN_KIND: "LLM",
-                }
-                if deployment.provider:
-                    attributes[names.PROVIDER] = deployment.provider
-            else:
-                attributes = {names.OPERATION: "route", names.SPAN_KIND: "CHAIN", names.MODEL: deployment.model}
+            attributes = _known_by(deployment.model, deployment.provider, emission)
             if call.thread is not None and self.threads:
                 attributes[names.CONVERSATION] = call.thread
             kind = SpanKind.CLIENT if emission.full else SpanKind.INTERNAL
@@ -351,7 +342,8 @@ class Telemetry:
             emission = leaf.emission if leaf is not None else FULL
             plain = isinstance(reply, Mapping)
             if leaf is not None and leaf.made_by == "caller" and emission.counted_by == SDK.key and plain:
-                emission = _promoted(leaf.span, entry)  # the SDK gives objects, so it did not make this call
+                emission = FULL  # the SDK gives objects, so it did not make this call
+                leaf.span.update_name(storable(f"chat {entry.model}"))
             if leaf is not None and leaf.span.is_recording():
                 self._write(leaf.span, emission, entry, error, repairs, reply)
             self._count(entry, trace.set_span_in_context(leaf.span) if leaf is not None else None, emission, followed=followed)
@@ -439,7 +431,7 @@ class Telemetry:
             self._reveal(span, names.OUTPUT_MESSAGES, lambda hook: messages_attribute([reply], hook))
         if (reply_id := _id_of(reply)) is not None:
             span.set_attribute(names.RESPONSE_ID, storable(reply_id))
-        attributes = self._leaf_attributes(entry)
+        attributes = self._leaf_attributes(entry, emission)
         if not emission.full:
             attributes = _uncounted(attributes, entry, emission)
         span.set_attributes(_storable(attributes))
@@ -494,24 +486,23 @@ class Telemetry:
             if key in call.labels:
                 attributes[names.LABEL + key] = call.labels[key]
 
-    def _leaf_attributes(self, entry: Entry) -> dict[str, AttributeValue]:
+    def _leaf_attributes(self, entry: Entry, emission: Emission) -> dict[str, AttributeValue]:
+        """What a leaf says of its call: what may be missed least comes last, for the SDK drops the oldest when there are too many."""
         usage = entry.usage
-        model = entry.served_model or entry.model
         attributes: dict[str, AttributeValue] = {
             names.SCHEMA: names.SCHEMA_VERSION,
             names.STEP: entry.step_id,
-            names.LLM_MODEL: model,
+            names.POLICY: entry.policy_hash,
+            names.MODE: entry.mode,
+            names.PINNED: entry.pinned,
+            names.DECIDED_TIER: entry.decided_tier,
+            names.RANK: entry.rank,
+            names.USAGE_SOURCE: usage.source,
+            names.SIMULATED: entry.simulated,
+            names.TASK_CLASS: entry.task_class,
             names.ATTEMPT: entry.attempt,
             names.TIER: entry.tier,
-            names.RANK: entry.rank,
-            names.DECIDED_TIER: entry.decided_tier,
-            names.TASK_CLASS: entry.task_class,
-            names.PINNED: entry.pinned,
             names.OUTCOME: entry.outcome,
-            names.MODE: entry.mode,
-            names.POLICY: entry.policy_hash,
-            names.SIMULATED: entry.simulated,
-            names.USAGE_SOURCE: usage.source,
         }
         if entry.kind != "attempt":
             attributes[names.CALL_KIND] = entry.kind
@@ -530,6 +521,13 @@ class Telemetry:
             attributes[names.ERROR_TYPE] = entry.error
         if entry.first_chunk_ns is not None:
             attributes[names.FIRST_CHUNK_S] = (entry.first_chunk_ns - entry.started_ns) / 1e9
+        for key in self.labels:
+            if key in entry.labels:
+                attributes[names.LABEL + key] = entry.labels[key]
+        if entry.baseline_pico is not None:
+            attributes[names.BASELINE_COST] = _usd(entry.baseline_pico)
+            attributes[names.BASELINE_PICO] = entry.baseline_pico
+            attributes[names.BASELINE_MODEL] = entry.baseline_model or ""
         if usage.source != "missing":
             prompt = usage.prompt
             attributes |= {
@@ -545,14 +543,9 @@ class Telemetry:
                 attributes[names.CACHE_WRITE_TOKENS] = attributes[names.LLM_CACHE_WRITE] = written
             if usage.reasoning:
                 attributes[names.REASONING_TOKENS] = usage.reasoning
-        for key in self.labels:
-            if key in entry.labels:
-                attributes[names.LABEL + key] = entry.labels[key]
-        if entry.baseline_pico is not None:
-            attributes[names.BASELINE_COST] = _usd(entry.baseline_pico)
-            attributes[names.BASELINE_PICO] = entry.baseline_pico
-            attributes[names.BASELINE_MODEL] = entry.baseline_model or ""
-        if entry.cost is not None:  # last, for the SDK drops the oldest attributes when there are too many
+        attributes[names.LLM_MODEL] = entry.served_model or entry.model
+        attributes |= _known_by(entry.model, entry.provider, emission)
+        if entry.cost is not None:
             total = _usd(entry.cost.total_pico)
             attributes |= {
                 names.COST_CURRENCY: "USD",
@@ -677,13 +670,12 @@ def _why(entry: Entry) -> str:
     return storable(entry.error or next((code for code in reversed(entry.codes) if code.startswith("check:")), entry.outcome))
 
 
-def _promoted(span: Span, entry: Entry) -> Emission:
-    """Make a leaf that only told the decision the one that is counted."""
-    span.update_name(f"chat {entry.model}")
-    span.set_attributes({names.OPERATION: "chat", names.SPAN_KIND: "LLM", names.REQUEST_MODEL: entry.model})
-    if entry.provider:
-        span.set_attribute(names.PROVIDER, entry.provider)
-    return FULL
+def _known_by(model: str, provider: str | None, emission: Emission) -> dict[str, AttributeValue]:
+    """What tells a leaf from other spans, and names its model."""
+    if not emission.full:
+        return {names.OPERATION: "route", names.SPAN_KIND: "CHAIN", names.MODEL: model}
+    known: dict[str, AttributeValue] = {names.OPERATION: "chat", names.REQUEST_MODEL: model, names.SPAN_KIND: "LLM"}
+    return {**known, names.PROVIDER: provider} if provider else known
 
 
 def _uncounted(attributes: Mapping[str, AttributeValue], entry: Entry, emission: Emission) -> dict[str, AttributeValue]:
