@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from routed_agents.errors import ConfigurationError
 from routed_agents.failures import Failure, Trouble
 from routed_agents.forking import Undivided
 from routed_agents.health_sharing import HealthStore, SharedRests
@@ -52,6 +54,9 @@ class Health:
         rest_s: seconds of the first rest; a provider's own `retry-after` wins.
         clock: seconds, for tests.
         store: where processes tell each other; nobody is told when not given.
+
+    Raises:
+        ConfigurationError: a number or the store cannot be meant.
     """
 
     def __init__(
@@ -62,6 +67,7 @@ class Health:
         clock: Callable[[], float] = time.monotonic,
         store: HealthStore | None = None,
     ) -> None:
+        _check(failures, rest_s, store)
         self._failures = failures
         self._rest_s = rest_s
         self._clock = clock
@@ -157,3 +163,12 @@ class Health:
             return NOBODY
         now, grace = time.time(), self._shared.grace_s
         return frozenset([name for name, until in told.items() if now < until + grace and until - now <= LONGEST_S + grace])
+
+
+def _check(failures: object, rest_s: object, store: object) -> None:
+    if type(failures) is not int or failures < 1:
+        raise ConfigurationError(f"failures is {failures!r}; wanted a whole number above 0")
+    if isinstance(rest_s, bool) or not isinstance(rest_s, (int, float)) or not 0 < rest_s < math.inf:
+        raise ConfigurationError(f"rest_s is {rest_s!r}; wanted seconds above 0")
+    if store is not None and not all(callable(getattr(store, method, None)) for method in ("rests", "rest", "clear")):
+        raise ConfigurationError(f'store is of type {type(store).__name__}; wanted a health store, like SqliteHealthStore("rests.db")')
