@@ -358,6 +358,8 @@ def test_every_text_on_spans_and_metrics_can_be_encoded() -> None:
         ({"labels": [5]}, 'labels is [5]; wanted a list of label keys, like ["tenant"]'),
         ({"labels": 5}, 'labels is 5; wanted a list of label keys, like ["tenant"]'),
         ({"capture": True}, "capture is True; wanted a function that gives what of a text may be recorded, or None"),
+        ({"tracer_provider": "x"}, "tracer_provider is 'x'; wanted an OpenTelemetry provider with get_tracer, or None for the global one"),
+        ({"meter_provider": "x"}, "meter_provider is 'x'; wanted an OpenTelemetry provider with get_meter, or None for the global one"),
     ],
 )
 def test_settings_that_cannot_be_meant_are_refused(settings: dict[str, Any], told: str) -> None:

@@ -271,6 +271,26 @@ trace.get_tracer("routed_agents").start_span("route x").end()
     assert json.loads(trace_file.read_text())["resourceSpans"]
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"queue_size": "big"}, "queue_size is 'big'; wanted a whole number above 0"),
+        ({"queue_size": 0}, "queue_size is 0; wanted a whole number above 0"),
+        ({"queue_size": True}, "queue_size is True; wanted a whole number above 0"),
+        ({"sampler": "always_on"}, "sampler is 'always_on'; wanted a Sampler of the OpenTelemetry SDK, or None"),
+        ({"console": "stderr"}, "console is 'stderr'; wanted True, a rich Console or a function that gets the cost tree"),
+        ({"trace_file": 5}, "trace_file is 5; wanted a path"),
+        ({"metrics_file": 5}, "metrics_file is 5; wanted a path"),
+        ({"service_name": None}, "service_name is None; wanted a text"),
+    ],
+)
+def test_arguments_that_cannot_be_meant_are_refused_and_set_nothing_up(given: Any, told: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        configure(**{"trace_file": tmp_path / "trace.jsonl", **given})
+    assert str(caught.value) == told
+    assert (list(tmp_path.iterdir()), trace._TRACER_PROVIDER) == ([], None)
+
+
 @pytest.mark.parametrize("name", ["otlp_endpoint", "metrics_endpoint"])
 @pytest.mark.parametrize(("given", "seen"), [("localhost:6006", "localhost:6006"), ("me:secret@h", "h"), ("", "(empty)"), (5, "5")])
 def test_an_endpoint_that_is_no_http_address_is_refused(name: str, given: Any, seen: str) -> None:

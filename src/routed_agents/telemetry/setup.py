@@ -10,7 +10,7 @@ import threading
 import time
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Final, cast
@@ -87,10 +87,18 @@ def configure(
         queue_size: ended spans that may wait for each output; more are dropped and counted.
 
     Raises:
-        ConfigurationError: a file cannot be opened, an endpoint is no HTTP address or its extra is missing, a dialect is unknown, or the
-            environment asks for an exporter or a protocol that is not here.
+        ConfigurationError: an argument cannot be meant, a file cannot be opened, an endpoint is no HTTP address or its extra is missing, a
+            dialect is unknown, or the environment asks for an exporter or a protocol that is not here.
     """
     speaks = chosen(dialects)
+    _check(
+        trace_file=trace_file,
+        metrics_file=metrics_file,
+        console=console,
+        service_name=service_name,
+        sampler=sampler,
+        queue_size=queue_size,
+    )
     if otlp_endpoint is not None:
         otlp_endpoint = whole(otlp_endpoint, "traces")
     if metrics_endpoint is not None:
@@ -425,6 +433,34 @@ def _otlp(endpoint: str) -> SpanExporter:
             f"otlp_endpoint {public(endpoint)} needs an exporter that isn't installed; add the extra: pip install 'routed-agents[otlp]'"
         ) from error
     return OTLPSpanExporter(endpoint=endpoint)
+
+
+def _is_path(given: object) -> bool:
+    return given is None or isinstance(given, (str, os.PathLike))
+
+
+def _shows(given: object) -> bool:
+    return not given or given is True or callable(given) or callable(getattr(given, "print", None))
+
+
+FITS: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = MappingProxyType(
+    {
+        "trace_file": (_is_path, "a path"),
+        "metrics_file": (_is_path, "a path"),
+        "console": (_shows, "True, a rich Console or a function that gets the cost tree"),
+        "service_name": (lambda given: isinstance(given, str), "a text"),
+        "sampler": (lambda given: given is None or isinstance(given, Sampler), "a Sampler of the OpenTelemetry SDK, or None"),
+        "queue_size": (lambda given: type(given) is int and given > 0, "a whole number above 0"),
+    }
+)
+"""What each argument of `configure` must be."""
+
+
+def _check(**arguments: object) -> None:
+    for name, given in arguments.items():
+        fits, wanted = FITS[name]
+        if not fits(given):
+            raise ConfigurationError(f"{name} is {given!r}; wanted {wanted}")
 
 
 def _printer(console: Callable[[CostTree], object] | Console | bool) -> Callable[[CostTree], object]:

@@ -142,6 +142,10 @@ class Telemetry:
             raise ConfigurationError(f"capture is {capture!r}; {HOOK}")
         if iscoroutinefunction(capture) or iscoroutinefunction(getattr(capture, "__call__", None)):  # noqa: B004
             raise ConfigurationError(f"capture is an async function, {capture!r}; {HOOK}")
+        for name, given, method in (("tracer_provider", tracer_provider, "get_tracer"), ("meter_provider", meter_provider, "get_meter")):
+            if given is not None and not callable(getattr(given, method, None)):
+                wanted = f"an OpenTelemetry provider with {method}, or None for the global one"
+                raise ConfigurationError(f"{name} is {given!r}; wanted {wanted}")
         allowed = _keys(labels) if labels is not None else _listed(os.environ.get(ALLOWED, ""))
         self.emit: Emit = emit
         self.labels = tuple([key for key in allowed if key != THREAD])
