@@ -155,10 +155,26 @@ def test_the_sampler_decides_what_is_written(trace_file: Path) -> None:
     assert trace_file.read_text() == ""
 
 
-def test_the_service_is_named(trace_file: Path) -> None:
-    with configure(trace_file=trace_file, service_name="desk"):
+@pytest.mark.parametrize(
+    ("name", "attributes", "given", "called"),
+    [
+        ("", "", {}, "routed-agents"),
+        ("", "", {"service_name": "desk"}, "desk"),
+        ("", "service.name=checkout", {}, "checkout"),
+        ("", "service.name=checkout", {"service_name": "desk"}, "desk"),
+        ("", "deployment.environment=test", {}, "routed-agents"),
+        ("till", "service.name=checkout", {}, "till"),
+        ("till", "service.name=checkout", {"service_name": "desk"}, "till"),
+    ],
+)
+def test_the_service_is_named(
+    trace_file: Path, monkeypatch: pytest.MonkeyPatch, name: str, attributes: str, given: dict[str, str], called: str
+) -> None:
+    monkeypatch.setenv("OTEL_SERVICE_NAME", name)
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", attributes)
+    with configure(trace_file=trace_file, **given):  # type: ignore[arg-type]
         emit()
-    assert {span.resource["service.name"] for span in read_spans(trace_file)} == {"desk"}
+    assert {span.resource["service.name"] for span in read_spans(trace_file)} == {called}
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")

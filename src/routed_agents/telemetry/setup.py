@@ -11,6 +11,7 @@ import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Final, cast
@@ -46,6 +47,8 @@ SHUTDOWN_S: Final = 1.8
 LIVE_SPANS: Final = 20_000
 """Spans of unfinished runs that are held for the console; beyond it the oldest run is given up."""
 DEFAULT_SERVICE: Final = "routed-agents"
+UNNAMED: Final = "unknown_service"
+"""How the SDK begins the name of a service that nobody named."""
 DROPPED: Final = names.COUNTERS["routed_agents.dropped"]
 Deliver = Callable[[Sequence[ReadableSpan]], bool]
 """Takes a batch; False when it could not be delivered."""
@@ -82,7 +85,8 @@ def configure(
         metrics_file: where to append metrics as OTLP JSON lines.
         metrics_endpoint: one that takes metrics; backends for traces alone, such as Phoenix, do not.
         dialects: add the attributes these backends read cost from (see `telemetry.dialects`); the core set when not given.
-        service_name: what the process is called in traces and metrics, unless OTEL_SERVICE_NAME says otherwise.
+        service_name: what the process is called in traces and metrics, unless OTEL_SERVICE_NAME says otherwise; when not given,
+            `service.name` in OTEL_RESOURCE_ATTRIBUTES counts too.
         sampler: which traces are kept; all when not given.
         queue_size: ended spans that may wait for each output; more are dropped and counted.
 
@@ -123,10 +127,7 @@ def configure(
     for note in notes:
         log.warning("%s", note)
 
-    def resource() -> Resource:
-        own = os.environ.get(OTEL_SERVICE_NAME) if service_name == DEFAULT_SERVICE else None
-        return Resource.create({SERVICE_NAME: own or service_name})
-
+    resource = partial(_resource, service_name)
     outputs = [] if theirs else _outputs(trace_file, console, otlp_endpoint, queue_size, speaks)
     counted = [] if counting else metering.set_up(metrics_file, metrics_endpoint, resource)
     if outputs:
@@ -142,6 +143,16 @@ def configure(
 
 
 _MADE: Final[weakref.WeakSet[TracerProvider]] = weakref.WeakSet()
+
+
+def _resource(service_name: str) -> Resource:
+    """What the environment says of this process; and its name, unless OTEL_SERVICE_NAME or, where nobody chose one, its attributes do."""
+    said = Resource.create()
+    if os.environ.get(OTEL_SERVICE_NAME):
+        return said
+    if service_name == DEFAULT_SERVICE and not str(said.attributes[SERVICE_NAME]).startswith(UNNAMED):
+        return said
+    return said.merge(Resource({SERVICE_NAME: service_name}))
 
 
 def sent(endpoint: str, spans: Sequence[ReadableSpan], *, timeout_s: float = SHUTDOWN_S) -> int:
