@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from opentelemetry import metrics, trace
+from opentelemetry.metrics import _internal as metrics_internal
 from opentelemetry.sdk.metrics import MeterProvider
 
 from routed_agents import Policy, Router, Step
@@ -138,6 +139,16 @@ def test_configuring_twice_adds_an_output(tmp_path: Path) -> None:
     work(router)
     second.shutdown()
     assert [told_cost(one), told_cost(two)] == pytest.approx([before, spent(router)], abs=1e-12)
+
+
+def test_routers_without_a_meter_provider_leave_nothing_behind_and_count_once_there_is_one(tmp_path: Path) -> None:
+    routers = [Router(Policy.default(), ledger=Ledger.memory()) for _ in range(5)]
+    assert len(metrics_internal._PROXY_METER_PROVIDER._meters) == 1
+    with configure(metrics_file=tmp_path / "m.jsonl"):
+        routers.append(Router(Policy.default(), ledger=Ledger.memory()))
+        for router in routers:
+            work(router)
+    assert told_cost(tmp_path / "m.jsonl") == pytest.approx(sum(spent(router) for router in routers), abs=1e-12)
 
 
 def test_backends_that_never_answer_hold_an_exit_up_for_as_long_as_allowed() -> None:

@@ -26,11 +26,12 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import Sampler
 
 from routed_agents.errors import ConfigurationError
-from routed_agents.telemetry import metering, names
+from routed_agents.telemetry import metering
 from routed_agents.telemetry.dialects import Dialect, chosen, told
 from routed_agents.telemetry.endpoints import asked_by, metrics_asked_by, public, whole
+from routed_agents.telemetry.instruments import instruments_of
 from routed_agents.telemetry.metering import MetricOutput
-from routed_agents.telemetry.providers import meters, tracers
+from routed_agents.telemetry.providers import tracers
 from routed_agents.telemetry.runs import Branch, Run, SpanRecord, Status, run_of
 from routed_agents.telemetry.trees import CostTree, cost_tree
 
@@ -49,7 +50,7 @@ LIVE_SPANS: Final = 20_000
 DEFAULT_SERVICE: Final = "routed-agents"
 UNNAMED: Final = "unknown_service"
 """How the SDK begins the name of a service that nobody named."""
-DROPPED: Final = names.COUNTERS["routed_agents.dropped"]
+DROPPED: Final = "routed_agents.dropped"
 Deliver = Callable[[Sequence[ReadableSpan]], bool]
 """Takes a batch; False when it could not be delivered."""
 
@@ -259,9 +260,7 @@ class Output(SpanProcessor):
         self._deliver = deliver
         self._finish = finish
         self._renew = renew
-        self._lost = (
-            meters().get_meter(names.SCOPE, names.SCHEMA_VERSION).create_counter(DROPPED.name, unit=DROPPED.unit, description=DROPPED.says)
-        )
+        self._lost = instruments_of(None).counters[DROPPED]
         self._size = size
         self._gather_s = gather_s
         self._sampled_only = sampled_only

@@ -23,7 +23,8 @@ from routed_agents.telemetry import names
 from routed_agents.telemetry.around import context_for
 from routed_agents.telemetry.content import Redaction, json_text, messages_attribute, redacted
 from routed_agents.telemetry.detection import FULL, SDK, Emission, MadeBy, emission_for, langchain_parent, tools_told
-from routed_agents.telemetry.providers import meters, tracers
+from routed_agents.telemetry.instruments import instruments_of
+from routed_agents.telemetry.providers import tracers
 
 if TYPE_CHECKING:
     from routed_agents.decisions import Decision
@@ -156,12 +157,8 @@ class Telemetry:
         self._own = tracer_provider
         spans = trace.NoOpTracerProvider() if emit == "off" else tracer_provider
         self._tracer = (spans if spans is not None else tracers()).get_tracer(names.SCOPE, names.SCHEMA_VERSION)
-        meter = (meter_provider if meter_provider is not None else meters()).get_meter(names.SCOPE, names.SCHEMA_VERSION)
-        self._counters = {each.name: meter.create_counter(each.name, each.unit, each.says) for each in names.COUNTERS.values()}
-        self._histograms = {
-            each.name: meter.create_histogram(each.name, each.unit, each.says, explicit_bucket_boundaries_advisory=each.buckets)
-            for each in names.HISTOGRAMS.values()
-        }
+        instruments = instruments_of(meter_provider)
+        self._counters, self._histograms = instruments.counters, instruments.histograms
 
     @classmethod
     def off(cls) -> Telemetry:
@@ -657,11 +654,11 @@ def _careful(redact: Redaction) -> Redaction:
 
     def told(text: str) -> str | None:
         try:
-            said: object = redact(text)
+            said = redact(text)
         except Exception as trouble:
             complain("the redaction hook failed, so a text was left out", trouble)
             return None
-        if said is None or isinstance(said, str):
+        if said is None or isinstance(cast("object", said), str):
             return said
         log.error("the redaction hook gave %s where text or None is wanted, so a text was left out", type(said).__name__)
         return None
