@@ -100,6 +100,10 @@ def _lines() -> Iterator[str]:
         ("Who", "Package", "Calls made through our integrations"),
         [(each.title, f"`{each.package}`", CURES[each.cure]) for each in SOURCES],
     )
+    yield "The anthropic SDK's own span goes to the global tracer provider; with `Telemetry(tracer_provider=…)` of another one ours is"
+    yield "counted. What a client of yours is told cannot be seen inside `router.step` or `watch`: where it makes no span of its own"
+    yield '(`Anthropic(open_telemetry=False)`), or sends it to a provider of its own, `Telemetry(emit="full")` has ours counted. So it is'
+    yield "with instrumentations that send their spans elsewhere than your `Telemetry`."
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
