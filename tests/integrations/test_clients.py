@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import functools
 import gc
 import json
 import weakref
@@ -446,6 +447,69 @@ def test_an_openai_tool_loop_keeps_its_tier_without_a_thread(api, gpt):
         history += [*first.output, *({"type": "function_call_output", "call_id": call.call_id, "output": "12 degrees"} for call in calls)]
         second = gpt.client.responses.create(model="auto", input=history, tools=[tool])
     assert [decision_of(reply)["tier"] for reply in (first, second)] == ["strong", "strong"]
+
+
+@pytest.mark.parametrize("leave", ["closed", "open"])
+@pytest.mark.parametrize("api", ["messages", "chat", "responses"])
+def test_a_tool_loop_keeps_its_tier_where_a_stream_is_left_after_its_call(api, leave, provider):
+    desk = Desk("anthropic" if api == "messages" else "openai", "sync")
+    opened, answered = LEFT_LOOPS[api](desk.client)
+    stream = opened(stream=True, **STRONG)
+    call = CALLED[api](stream)
+    if leave == "closed":
+        stream.close()
+    answered(call)
+    stream.close()
+    assert {(entry.tier, entry.outcome) for entry in desk.books.entries} == {("strong", "abandoned"), ("strong", "accepted")}
+
+
+CITY = {"role": "user", "content": "What is the weather in Kiel?"}
+FUNCTION = {"name": "get_weather", "description": WEATHER["description"], "parameters": WEATHER["input_schema"]}
+
+
+def _message_loop(client: Any) -> tuple[Any, Any]:
+    create = functools.partial(client.messages.create, model="auto", max_tokens=256, tools=[WEATHER])
+
+    def answered(call: str) -> None:
+        asked = {"type": "tool_use", "id": call, "name": "get_weather", "input": {"city": "Kiel"}}
+        result = {"type": "tool_result", "tool_use_id": call, "content": "12 degrees"}
+        create(messages=[CITY, {"role": "assistant", "content": [asked]}, {"role": "user", "content": [result]}])
+
+    return functools.partial(create, messages=[CITY]), answered
+
+
+def _chat_loop(client: Any) -> tuple[Any, Any]:
+    create = functools.partial(client.chat.completions.create, model="auto", tools=[{"type": "function", "function": FUNCTION}])
+
+    def answered(call: str) -> None:
+        asked = {"id": call, "type": "function", "function": {"name": "get_weather", "arguments": '{"city": "Kiel"}'}}
+        result = {"role": "tool", "tool_call_id": call, "content": "12 degrees"}
+        create(messages=[CITY, {"role": "assistant", "content": None, "tool_calls": [asked]}, result])
+
+    return functools.partial(create, messages=[CITY]), answered
+
+
+def _response_loop(client: Any) -> tuple[Any, Any]:
+    create = functools.partial(client.responses.create, model="auto", tools=[{"type": "function", **FUNCTION}])
+
+    def answered(call: str) -> None:
+        asked = {"type": "function_call", "call_id": call, "name": "get_weather", "arguments": '{"city": "Kiel"}'}
+        create(input=[CITY, asked, {"type": "function_call_output", "call_id": call, "output": "12 degrees"}])
+
+    return functools.partial(create, input=[CITY]), answered
+
+
+LEFT_LOOPS = {"messages": _message_loop, "chat": _chat_loop, "responses": _response_loop}
+"""How a tool loop begins and goes on, once its call is known."""
+CALLED: dict[str, Callable[[Any], str]] = {
+    "messages": lambda stream: [
+        next(event for event in stream if event.type == "content_block_start").content_block.id,
+        next(event for event in stream if event.type == "content_block_stop"),
+    ][0],
+    "chat": lambda stream: next(calls[0].id for chunk in stream if (calls := chunk.choices[0].delta.tool_calls)),
+    "responses": lambda stream: next(event.item.call_id for event in stream if event.type == "response.output_item.done"),
+}
+"""Reads a stream to its tool call and no further; the call's id."""
 
 
 def test_a_thread_keeps_its_facts(claude):

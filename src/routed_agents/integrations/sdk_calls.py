@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -76,13 +76,14 @@ class Request:
 class Going:
     """One routed call while it goes on."""
 
-    __slots__ = ("_error", "_loop", "_reply", "call", "closed", "request")
+    __slots__ = ("_error", "_heard", "_loop", "_reply", "call", "closed", "request")
 
     def __init__(self, request: Request) -> None:
         self.request = request
         self.closed = False
         step = step_of(request.api, request.body, request.about)
         self._loop = loop_of(step) if request.about.thread is None else None
+        self._heard: tuple[Callable[[], Any], str] | None = None
         self._reply: Any = None
         self._error: Exception | None = None
         self.call: RoutedCall = request.router.step(
@@ -101,7 +102,7 @@ class Going:
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        self._remember()
+        self.remember()
         self.call.__exit__(*exception)
         self.closed = True
 
@@ -132,6 +133,7 @@ class Going:
 
     def take(self, attempt: Attempt, raw: Any) -> None:
         """Record a reply, parsed by the SDK where the caller asked for that; what the parser rejects was paid for all the same."""
+        self.hear(attempt, lambda: raw)
         attempt.record(raw, validated=self._parse(raw))
 
     async def consult(self, attempt: Attempt, raw: Any) -> None:
@@ -154,14 +156,23 @@ class Going:
             raise self._error
         return stamped(self._reply, self.call.stamp())
 
-    def _remember(self) -> None:
-        """Keep what the next steps have to know: who thought what, and, without a thread, the pins of a tool loop that begins here."""
+    def hear(self, attempt: Attempt, reply: Callable[[], Any]) -> None:
+        """Take note of where an attempt's reply can be had, as far as it has come."""
+        self._heard = (reply, attempt.model)
+
+    def remember(self) -> None:
+        """Keep what the next steps have to know: who thought what, and, without a thread, the pins of a tool loop that begins here.
+
+        A stream may be left, or stay open, once its tool call is there, so this is asked for at every part that such a step would send.
+        """
         call, request = self.call, self.request
-        if call.reply is None or not call.entries:
+        if self._heard is None:
             return
+        said, model = self._heard
         try:
-            request.writers.note(request.api, call.reply, call.entries[-1].model)
-            first = first_call_of(request.api, call.reply) if call.thread is None and self._loop is None else None
+            reply = said()
+            request.writers.note(request.api, reply, model)
+            first = first_call_of(request.api, reply) if call.thread is None and self._loop is None else None
         except Exception:
             log.exception("the reply of step %s cannot be read; its pins and thoughts end here", call.step.id)
             return
@@ -192,12 +203,18 @@ class Watching:
         if self._first_ns is None:
             self._first_ns = time.time_ns()
 
+    def remember(self, reply: Any) -> None:
+        """Keep who thought what is there of a reply."""
+        try:
+            self._request.writers.note(self._request.api, reply, self._request.model)
+        except Exception:
+            log.exception("a watched reply of %s cannot be read; its thoughts are of nobody known", self._request.model)
+
     def note(self, reply: Any, error: BaseException | None = None, *, gathered: Gathering | None = None) -> None:
         """Write the call down."""
         request = self._request
+        self.remember(reply)
         try:
-            if error is None:
-                request.writers.note(request.api, reply, request.model)
             usage = None
             if gathered is not None and error is not None:
                 usage = usage_so_far(gathered, request.router.decide(self._step).features.tokens if self._step is not None else 0)
@@ -236,6 +253,8 @@ class WatchedPassing:
         self._watching.first_chunk()
         try:
             self._gathered.add(event)
+            if self._gathered.tells(event):
+                self._watching.remember(self._gathered.reply())
         except Exception:
             log.exception("an event of a watched stream cannot be read; its usage may be missing")
         if self._request.quiet_usage and only_usage(event):

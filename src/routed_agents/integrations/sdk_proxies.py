@@ -171,8 +171,11 @@ class Proxy:
             quiet_usage=quiet,
         )
 
-    def _passing(self, request: Request, attempt: Attempt) -> Passing:
-        return Passing(attempt, gathering(request.api, request.body), hold=self._desk.buffer, quiet_usage=request.quiet_usage)
+    def _passing(self, going: Going, attempt: Attempt) -> Passing:
+        request = going.request
+        gathered = gathering(request.api, request.body)
+        going.hear(attempt, gathered.reply)
+        return Passing(attempt, gathered, hold=self._desk.buffer, quiet_usage=request.quiet_usage, remember=going.remember)
 
     def _is_simulated(self) -> bool:
         return bool(SIMULATED_URLS) and str(self._sdk.base_url).rstrip("/") in SIMULATED_URLS
@@ -233,7 +236,7 @@ class SyncProxy(Proxy):
                     attempt.simulated = self._is_simulated()
                     with current(attempt):
                         now.inner = raw = self._sdk.post(request.path, **going.sent(attempt))
-                    passing = self._passing(request, attempt)
+                    passing = self._passing(going, attempt)
                     try:
                         yield OPENED
                         for event in raw:
@@ -337,7 +340,7 @@ class AsyncProxy(Proxy):
                     attempt.simulated = self._is_simulated()
                     with current(attempt):
                         now.inner = raw = await self._sdk.post(request.path, **going.sent(attempt))
-                    passing = self._passing(request, attempt)
+                    passing = self._passing(going, attempt)
                     try:
                         yield OPENED
                         async for event in raw:

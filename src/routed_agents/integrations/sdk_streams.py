@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol, cast
 
 from routed_agents.features import upper_tokens
@@ -30,6 +30,10 @@ class Gathering(Protocol):
 
     def shows(self, event: Any) -> bool:
         """Whether an event holds anything a reader would see."""
+        ...
+
+    def tells(self, event: Any) -> bool:
+        """Whether an event brings something that the next step may send back and that has to be known by then: a tool call or a thought."""
         ...
 
     def reply(self) -> Any:
@@ -68,6 +72,9 @@ class MessagesGathering:
         if kind == "content_block_start":
             return field_of(event.content_block, "type") not in ("text", "thinking")
         return kind == "content_block_delta" and field_of(event.delta, "type") != "signature_delta"
+
+    def tells(self, event: Any) -> bool:
+        return field_of(event, "type") == "content_block_stop" and self._blocks.get(event.index, {}).get("type") != "text"
 
     def reply(self) -> Any:
         blocks = [self._blocks[index] for index in sorted(self._blocks)]
@@ -109,6 +116,10 @@ class ChatGathering:
     def shows(self, event: Any) -> bool:
         names = ("content", "refusal", "tool_calls", "reasoning_content", "reasoning", "audio")
         return any(field_of(field_of(choice, "delta"), name) for choice in event.choices or () for name in names)
+
+    def tells(self, event: Any) -> bool:
+        calls = [cast("Any", field_of(field_of(choice, "delta"), "tool_calls") or ()) for choice in event.choices or ()]
+        return any(field_of(part, "id") for parts in calls for part in parts)
 
     def reply(self) -> Any:
         message: dict[str, Any] = {"role": "assistant", "content": self._said["content"] or None, "refusal": self._said["refusal"] or None}
@@ -156,6 +167,7 @@ class ResponsesGathering:
         self.text = ""
         self._whole: Any = None
         self._head: dict[str, Any] = {}
+        self._items: dict[int, Any] = {}
 
     def add(self, event: Any) -> None:
         kind = str(field_of(event, "type"))
@@ -164,6 +176,8 @@ class ResponsesGathering:
             self.ended = True
         elif (response := field_of(event, "response")) is not None:
             self._head = {name: field_of(response, name) for name in ("id", "model")}
+        elif kind in ITEMS:
+            self._items[event.output_index] = event.item
         elif kind.endswith(".delta") and isinstance(piece := field_of(event, "delta"), str):
             self.text += piece
 
@@ -171,14 +185,19 @@ class ResponsesGathering:
         kind = str(field_of(event, "type"))
         return kind.endswith(".delta") or (kind == "response.output_item.added" and field_of(event.item, "type") not in QUIET_ITEMS)
 
+    def tells(self, event: Any) -> bool:
+        return field_of(event, "type") in ITEMS and field_of(event.item, "type") != "message"
+
     def reply(self) -> Any:
         if self._whole is not None:
             return self._whole
         said = {"type": "message", "content": [{"type": "output_text", "text": self.text}]}
-        return {**self._head, "object": "response", "output": [said] if self.text else []}
+        items = [self._items[index] for index in sorted(self._items) if field_of(self._items[index], "type") != "message"]
+        return {**self._head, "object": "response", "output": [*items, said] if self.text else items}
 
 
 LAST_RESPONSES: Final = ("response.completed", "response.incomplete", "response.failed")
+ITEMS: Final = ("response.output_item.added", "response.output_item.done")
 QUIET_ITEMS: Final = ("message", "reasoning")
 
 
@@ -213,15 +232,16 @@ class Passing:
     The events that close a reply are held until the stream is over, so that a caller who stops at one of them has read all of its usage.
     """
 
-    __slots__ = ("_attempt", "_gathered", "_held", "_hold", "_open", "_quiet_usage", "refused")
+    __slots__ = ("_attempt", "_gathered", "_held", "_hold", "_open", "_quiet_usage", "_remember", "refused")
 
-    def __init__(self, attempt: Attempt, gathered: Gathering, *, hold: bool, quiet_usage: bool) -> None:
+    def __init__(self, attempt: Attempt, gathered: Gathering, *, hold: bool, quiet_usage: bool, remember: Callable[[], None]) -> None:
         self._attempt = attempt
         self._gathered = gathered
         self._hold = hold
         self._quiet_usage = quiet_usage
         self._held: list[Any] = []
         self._open = False
+        self._remember = remember
         self.refused = False
 
     def take(self, event: Any) -> list[Any]:
@@ -229,6 +249,8 @@ class Passing:
         gathered = self._gathered
         self._attempt.first_chunk()
         gathered.add(event)
+        if gathered.tells(event):
+            self._remember()
         if self._quiet_usage and only_usage(event):
             return []
         if self._open and not gathered.ended:
