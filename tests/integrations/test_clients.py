@@ -18,6 +18,7 @@ import httpx2
 import openai
 import pytest
 import pytest_asyncio
+from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -943,9 +944,34 @@ def test_the_sdks_own_span_does_not_double_the_cost(streamed, kept, model, provi
     assert len(desk.books.leaves) == 1
 
 
-def test_the_leaf_span_hangs_below_the_route_and_is_not_left_current(claude):
-    from opentelemetry import trace
+@pytest.mark.parametrize("model", ["auto", HAIKU])
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_call_is_counted_on_one_span_once_a_global_provider_is_set(streamed, kept, model, provider, monkeypatch):
+    monkeypatch.delenv("ANTHROPIC_OPEN_TELEMETRY")
+    spans = InMemorySpanExporter()
+    traces = TracerProvider(shutdown_on_exit=False)
+    traces.add_span_processor(SimpleSpanProcessor(spans))
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", traces)
+    with routed_anthropic(anthropic.Anthropic(max_retries=0), Router(Policy.default(tiers="claude")), sdk_span=kept) as client:
+        reply = client.messages.create(model=model, stream=streamed, **SENT)
+        if streamed:
+            list(reply)
+    counted = [span for span in spans.get_finished_spans() if names.INPUT_TOKENS in span.attributes]
+    assert [span.name.partition(" ")[0] for span in counted] == ["anthropic.messages.create" if kept else "chat"]
+    assert kept or counted[0].attributes[names.USAGE_COST] > 0
 
+
+def test_the_results_of_a_batch_are_counted_on_our_spans(monkeypatch):
+    monkeypatch.delenv("ANTHROPIC_OPEN_TELEMETRY", raising=False)
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", TracerProvider(shutdown_on_exit=False))
+    desk = Desk("anthropic", "sync", sdk=answering(batch_results))
+    list(desk.client.messages.batches.results("msgbatch_1"))
+    [leaf] = desk.books.leaves
+    assert leaf.attributes[names.INPUT_TOKENS] == 1000
+
+
+def test_the_leaf_span_hangs_below_the_route_and_is_not_left_current(claude):
     before = trace.get_current_span()
     stream = claude.client.messages.create(model="auto", stream=True, **SENT)
     next(iter(stream))

@@ -32,6 +32,7 @@ from routed_agents.repairs import dialect_of, repaired, unusable
 from routed_agents.router import Attempt, RoutedCall, Router
 from routed_agents.state import lineage_key
 from routed_agents.steps import STAMP, Step, field_of
+from routed_agents.telemetry import MadeBy
 from routed_agents.telemetry.around import within
 from routed_agents.tiers import Deployment, card, dialects
 
@@ -54,6 +55,7 @@ class Request:
     streamed: bool
     quiet_usage: bool
     """The caller did not ask for a stream's usage; we did."""
+    made_by: MadeBy
 
     @property
     def raw(self) -> str | None:
@@ -94,7 +96,7 @@ class Going:
             conditions=_conditions(request, step),
             forced_tools=demands_tool(request.body),
             tool_schemas=lambda: tool_schemas(request.body),
-            made_by="client",
+            made_by=request.made_by,
         )
 
     def __enter__(self) -> Going:
@@ -230,7 +232,7 @@ class Watching:
                 first_chunk_ns=self._first_ns,
                 error=error,
                 parent=self._parent,
-                made_by="client",
+                made_by=request.made_by,
             )
         except Exception:
             log.exception("a watched call of %s could not be written down", request.model)
@@ -298,6 +300,7 @@ class BatchResults:
                 key=lineage_key(node=said.node),
                 started_ns=time.time_ns(),
                 parent=otel_context.get_current(),
+                made_by="client_quiet",  # the SDK's span of the results tells no tokens
             )
         except Exception:
             log.exception("a result of a batch could not be written down")

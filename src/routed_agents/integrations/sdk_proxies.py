@@ -169,6 +169,7 @@ class Proxy:
             writers=desk.writers,
             streamed=streamed,
             quiet_usage=quiet,
+            made_by="client" if desk.sdk_span and desk.family == "anthropic" else "client_quiet",
         )
 
     def _passing(self, going: Going, attempt: Attempt) -> Passing:
