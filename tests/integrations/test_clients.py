@@ -7,8 +7,10 @@ import copy
 import functools
 import gc
 import json
+import time
 import weakref
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 from unittest import mock
@@ -300,6 +302,80 @@ async def test_a_cancelled_reader_closes_its_call(model, provider):
         await task
     assert desk.story == [("cheap", "abandoned")]
     assert len(desk.books.leaves) == 1
+
+
+@pytest.mark.parametrize("asked", ["auto", "named"])
+@pytest.mark.parametrize("name", ["messages.create(stream)", "chat.completions.create(stream)", "responses.create(stream)"])
+async def test_a_stream_closed_by_another_task_ends_its_reader_as_the_sdks_own_does(name, asked, provider):
+    way = WAYS[name]
+    desk = Desk(way.family, "async", way.policy)
+    opened = OPENED_STREAMS[name]
+    ends = []
+    for client, model in ((desk.sdk, way.models[0]), (desk.client, "auto" if asked == "auto" else way.models[0])):
+        provider.faults.clear()
+        provider.faults.add(Fault("slow_loris", after_s=0.2))
+        stream = await opened(client, model)
+        reading = asyncio.create_task(_read_async(stream))
+        await asyncio.sleep(0.3)
+        await stream.close()
+        with pytest.raises(Exception) as ended:  # noqa: PT011  whatever the SDK raises
+            await asyncio.wait_for(reading, 2)
+        ends.append(type(ended.value))
+    assert ends[0] is ends[1]
+    assert desk.story == [("cheap", "abandoned")]
+    assert len(desk.books.leaves) == 1
+
+
+@pytest.mark.parametrize("asked", ["auto", "named"])
+@pytest.mark.parametrize("name", ["messages.create(stream)", "chat.completions.create(stream)", "responses.create(stream)"])
+def test_a_stream_closed_by_another_thread_ends_its_reader_as_the_sdks_own_does(name, asked, provider):
+    way = WAYS[name]
+    desk = Desk(way.family, "sync", way.policy)
+    opened = OPENED_STREAMS[name]
+    with ThreadPoolExecutor(1) as pool:
+        ends = []
+        for client, model in ((desk.sdk, way.models[0]), (desk.client, "auto" if asked == "auto" else way.models[0])):
+            provider.faults.clear()
+            provider.faults.add(Fault("slow_loris", after_s=0.2))
+            stream = opened(client, model)
+            reading = pool.submit(list, stream)
+            time.sleep(0.3)
+            stream.close()
+            ends.append(type(reading.exception(timeout=2)))
+    assert ends[0] is ends[1]
+    assert ends[0] is not type(None)
+    assert desk.story == [("cheap", "abandoned")]
+    assert len(desk.books.leaves) == 1
+
+
+async def _read_async(stream: Any) -> list[Any]:
+    return [event async for event in stream]
+
+
+OPENED_STREAMS: dict[str, Callable[[Any, str], Any]] = {
+    "messages.create(stream)": lambda client, model: client.messages.create(model=model, stream=True, max_tokens=900, messages=LONG),
+    "chat.completions.create(stream)": lambda client, model: client.chat.completions.create(model=model, stream=True, messages=LONG),
+    "responses.create(stream)": lambda client, model: client.responses.create(model=model, stream=True, input=LONG),
+}
+
+
+@pytest.mark.parametrize("model", ["auto", HAIKU])
+async def test_the_callers_own_error_leaves_a_stream_that_a_task_still_reads(model, provider):
+    desk = Desk("anthropic", "async")
+    provider.faults.add(Fault("slow_loris", after_s=0.2))
+    readers = []
+
+    async def body() -> None:
+        async with desk.client.messages.stream(model=model, max_tokens=900, messages=LONG) as stream:
+            readers.append(asyncio.create_task(_read_async(stream.text_stream)))
+            await asyncio.sleep(0.3)
+            raise KeyError("the caller's own")
+
+    with pytest.raises(KeyError, match="the caller's own"):
+        await body()
+    [ended] = await asyncio.gather(*readers, return_exceptions=True)
+    assert isinstance(ended, Exception)
+    assert desk.story == [("cheap", "abandoned")]
 
 
 @pytest.mark.parametrize("model", ["auto", HAIKU])

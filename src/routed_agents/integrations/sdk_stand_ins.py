@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,15 +16,40 @@ OPENED: Final = object()
 
 @dataclass(slots=True)
 class Now:
-    """What a stream's reader may ask of the attempt that is going on."""
+    """What a stream's reader may ask of the attempt that is going on.
+
+    Attributes:
+        left: the stream was closed; where somebody else was reading it just then, the flow has yet to end.
+    """
 
     inner: Any = None
     going: Going | None = None
+    left: bool = False
+    _broken: Exception | None = None
 
     @property
     def stamp(self) -> dict[str, Any] | None:
         going = self.going
         return going.call.stamp() if going is not None and going.closed else None
+
+    @contextmanager
+    def reading(self) -> Generator[None]:
+        """Round the reading of events: an error that comes of the closing is nobody's failure, and waits until the call is written down."""
+        try:
+            yield
+        except Exception as error:
+            if not self.left:
+                raise
+            self._broken = error
+
+    def ended_by(self, error: BaseException | None) -> BaseException | None:
+        """What ended the stream: its closing, whatever that did to who was reading it, or the error."""
+        return GeneratorExit() if self.left else error
+
+    def end(self) -> None:
+        """The call is written down: raise what its closing did to the reader."""
+        if self._broken is not None:
+            raise self._broken
 
 
 class _Stream:
@@ -58,6 +84,8 @@ class SyncStream(_Stream):
     def __next__(self) -> Any:
         while (event := next(self._events)) is OPENED:
             pass
+        if self._now.left:
+            self.close()
         return event
 
     def __enter__(self) -> SyncStream:
@@ -67,8 +95,12 @@ class SyncStream(_Stream):
         self.close()
 
     def close(self) -> None:
-        """Close the stream; what it has used is written down."""
-        self._events.close()
+        """Close the stream, also while another thread reads it; what it has used is written down."""
+        self._now.left = True
+        try:
+            self._events.close()
+        except ValueError:  # it is running: its reader ends with the response, as the SDK's own does
+            self._now.inner.close()
 
 
 class AsyncStream(_Stream):
@@ -80,6 +112,8 @@ class AsyncStream(_Stream):
     async def __anext__(self) -> Any:
         while (event := await anext(self._events)) is OPENED:
             pass
+        if self._now.left:
+            await self.close()
         return event
 
     async def __aenter__(self) -> AsyncStream:
@@ -89,8 +123,12 @@ class AsyncStream(_Stream):
         await self.close()
 
     async def close(self) -> None:
-        """Close the stream; what it has used is written down."""
-        await self._events.aclose()
+        """Close the stream, also while another task reads it; what it has used is written down."""
+        self._now.left = True
+        if self._events.ag_running:  # its reader ends with the response, as the SDK's own does
+            await self._now.inner.close()
+        else:
+            await self._events.aclose()
 
 
 class _Response:
