@@ -107,6 +107,12 @@ def answering(body: dict[str, Any] | Callable[[httpx2.Request], httpx2.Response]
     return anthropic.Anthropic(api_key="none", max_retries=0, http_client=httpx2.Client(transport=httpx2.MockTransport(handle)))
 
 
+def streaming(events: list[dict[str, Any]]) -> Callable[[httpx2.Request], httpx2.Response]:
+    """Answers with a stream of these events."""
+    wire = "".join(f"event: {event.get('type')}\ndata: {json.dumps(event)}\n\n" for event in events)
+    return lambda _: httpx2.Response(200, text=wire, headers={"content-type": "text/event-stream"})
+
+
 def message(model: str = HAIKU, **fields: Any) -> dict[str, Any]:
     usage = {"input_tokens": 10, "output_tokens": 2}
     said = [{"type": "text", "text": "positive"}]
@@ -246,6 +252,24 @@ STRAY = {
     "responses": [*ASK, {"type": "function_call_output", "call_id": "nobody", "output": "12"}],
 }
 """Histories with a tool result nobody asked for, which a provider refuses."""
+
+
+@pytest.mark.parametrize("missing", ["message_delta", "its usage"])
+@pytest.mark.parametrize("model", ["auto", HAIKU])
+def test_a_stream_that_ends_without_its_usage_is_booked_by_what_was_read(model, missing):
+    words = "because it is lovely and so on " * 60
+    events = [
+        {"type": "message_start", "message": message(content=[], stop_reason=None, usage={"input_tokens": 10, "output_tokens": 1})},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": words}},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn", "stop_sequence": None}, "usage": {}},
+    ]
+    desk = Desk("anthropic", "sync", sdk=answering(streaming(events if missing == "its usage" else events[:-1])))
+    read = [event.type for event in desk.client.messages.create(model=model, stream=True, **SENT)]
+    [entry] = desk.books.entries
+    assert len(read) == (4 if missing == "its usage" else 3)
+    assert (entry.usage.prompt, entry.usage.source) == (10, "estimated")
+    assert entry.usage.output > 300
 
 
 @pytest.mark.parametrize("leave", ["close", "drop", "with"])
@@ -432,11 +456,13 @@ def test_usage_that_was_asked_for_is_shown(model, gpt):
     assert chunks[-1].usage.prompt_tokens == entry.usage.prompt
 
 
-def test_a_gateway_that_refuses_stream_options_is_not_given_them(provider):
+@pytest.mark.parametrize("model", ["auto", LUNA])
+def test_a_gateway_that_refuses_stream_options_is_not_given_them(model, provider):
     desk = Desk("openai", "sync", ask_usage=False)
-    assert list(desk.client.chat.completions.create(model="auto", stream=True, messages=ASK))
+    assert list(desk.client.chat.completions.create(model=model, stream=True, messages=ASK))
+    [entry] = desk.books.entries
     assert "stream_options" not in provider.requests[0].body
-    assert desk.books.entries[0].usage.source != "reported"
+    assert (entry.usage.source, entry.usage.output > 0, entry.cost.total_pico > 0) == ("estimated", True, True)
 
 
 def test_without_a_buffer_words_that_were_shown_stand(claude, provider):
@@ -475,16 +501,14 @@ def test_a_lower_model_behind_a_pinned_stream_is_refused_before_a_word_is_shown(
         {"type": "message_delta", "delta": {"stop_reason": "end_turn", "stop_sequence": None}, "usage": {"output_tokens": 4}},
         {"type": "message_stop"},
     ]
-    wire = "".join(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n" for event in events)
-    desk = Desk(
-        "anthropic", "sync", sdk=answering(lambda _: httpx2.Response(200, text=wire, headers={"content-type": "text/event-stream"}))
-    )
+    desk = Desk("anthropic", "sync", sdk=answering(streaming(events)))
     seen = []
     stream = desk.client.messages.create(model="auto", stream=True, **SENT, **STRONG)
     with pytest.raises(StepStopped):
         seen.extend(stream)
     assert seen == []
     assert desk.story == [("strong", "rejected")]
+    assert (desk.books.entries[0].usage.output >= 4, desk.books.entries[0].usage.source) == (True, "estimated")
 
 
 # ---- pins ---------------------------------------------------------------------------------------------------------------

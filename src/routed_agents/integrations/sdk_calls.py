@@ -218,7 +218,7 @@ class Watching:
         self.remember(reply)
         try:
             usage = None
-            if gathered is not None and error is not None:
+            if gathered is not None and not gathered.counted:
                 usage = usage_so_far(gathered, request.router.decide(self._step).features.tokens if self._step is not None else 0)
             request.router.watch(
                 model=request.model,

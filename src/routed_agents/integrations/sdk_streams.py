@@ -19,10 +19,12 @@ class Gathering(Protocol):
     Attributes:
         ended: nothing that a reader sees comes any more, only what closes the reply.
         text: the words so far.
+        counted: the usage of the whole has come, not only what is known at its beginning.
     """
 
     ended: bool
     text: str
+    counted: bool
 
     def add(self, event: Any) -> None:
         """Take the next event."""
@@ -47,6 +49,7 @@ class MessagesGathering:
     def __init__(self) -> None:
         self.ended = False
         self.text = ""
+        self.counted = False
         self._head: dict[str, Any] = {}
         self._usage: dict[str, Any] = {}
         self._blocks: dict[int, dict[str, Any]] = {}
@@ -64,7 +67,9 @@ class MessagesGathering:
             self._add_delta(self._blocks.setdefault(event.index, {"type": "text"}), event.delta)
         elif kind == "message_delta":
             self._head["stop_reason"] = field_of(event.delta, "stop_reason")
-            self._usage.update({name: value for name, value in _plain(field_of(event, "usage")).items() if value is not None})
+            used = {name: value for name, value in _plain(field_of(event, "usage")).items() if value is not None}
+            self._usage.update(used)
+            self.counted = "output_tokens" in used
             self.ended = True
 
     def shows(self, event: Any) -> bool:
@@ -95,6 +100,7 @@ class ChatGathering:
     def __init__(self, choices: int = 1) -> None:
         self.ended = False
         self.text = ""
+        self.counted = False
         self._wanted = choices
         self._finished: dict[int, str] = {}
         self._head: dict[str, Any] = {}
@@ -106,12 +112,14 @@ class ChatGathering:
         for name in ("id", "model", "service_tier"):
             if (value := field_of(event, name)) is not None:
                 self._head[name] = value
-        self._usage = field_of(event, "usage") or self._usage
+        used = field_of(event, "usage")
+        self._usage = used or self._usage
         for choice in event.choices or ():
             if (reason := field_of(choice, "finish_reason")) is not None:
                 self._finished[choice.index] = str(reason)
             self._add_delta(choice.index, field_of(choice, "delta"))
         self.ended = len(self._finished) >= self._wanted
+        self.counted = self.counted or (bool(used) and (self.ended or not event.choices))
 
     def shows(self, event: Any) -> bool:
         names = ("content", "refusal", "tool_calls", "reasoning_content", "reasoning", "audio")
@@ -165,6 +173,7 @@ class ResponsesGathering:
     def __init__(self) -> None:
         self.ended = False
         self.text = ""
+        self.counted = False
         self._whole: Any = None
         self._head: dict[str, Any] = {}
         self._items: dict[int, Any] = {}
@@ -173,7 +182,7 @@ class ResponsesGathering:
         kind = str(field_of(event, "type"))
         if kind in LAST_RESPONSES:
             self._whole = event.response
-            self.ended = True
+            self.ended = self.counted = True
         elif (response := field_of(event, "response")) is not None:
             self._head = {name: field_of(response, name) for name in ("id", "model")}
         elif kind in ITEMS:
@@ -213,7 +222,7 @@ def gathering(api: Api, body: Body) -> Gathering:
 
 
 def usage_so_far(gathered: Gathering, prompt: int) -> Usage | None:
-    """What a stream that was broken off has used: its prompt as reported, its reply at least what was seen; None when nothing came.
+    """What a stream has used: as reported at its end, or its prompt as reported and its reply at least what was seen; None when nothing came.
 
     Args:
         gathered: what came.
@@ -222,7 +231,7 @@ def usage_so_far(gathered: Gathering, prompt: int) -> Usage | None:
     reported = usage_of(gathered.reply())
     bound = upper_tokens(len(gathered.text), gathered.text[:400])
     if reported is not None:
-        return reported.at_least(bound)
+        return reported if gathered.counted else reported.at_least(bound)
     return Usage(input=prompt, output=bound, source="estimated") if bound else None
 
 
@@ -232,7 +241,7 @@ class Passing:
     The events that close a reply are held until the stream is over, so that a caller who stops at one of them has read all of its usage.
     """
 
-    __slots__ = ("_attempt", "_gathered", "_held", "_hold", "_open", "_quiet_usage", "_remember", "refused")
+    __slots__ = ("_attempt", "_gathered", "_held", "_hold", "_open", "_quiet_usage", "_remember", "_used", "refused")
 
     def __init__(self, attempt: Attempt, gathered: Gathering, *, hold: bool, quiet_usage: bool, remember: Callable[[], None]) -> None:
         self._attempt = attempt
@@ -242,6 +251,7 @@ class Passing:
         self._held: list[Any] = []
         self._open = False
         self._remember = remember
+        self._used: Usage | None = None
         self.refused = False
 
     def take(self, event: Any) -> list[Any]:
@@ -268,17 +278,18 @@ class Passing:
 
     def ended(self, prompt: int) -> None:
         """The stream is over, or was broken off: keep what it has used."""
-        if self._attempt.outcome is None and (used := usage_so_far(self._gathered, prompt)) is not None:
-            self._attempt.partial(used)
+        self._used = usage_so_far(self._gathered, prompt)
+        if self._attempt.outcome is None and self._used is not None:
+            self._attempt.partial(self._used)
 
     async def consult(self) -> None:
         """Have judges asked about the whole before it is recorded."""
         if not self.refused:
-            await self._attempt.consult(self._gathered.reply())
+            await self._attempt.consult(self._gathered.reply(), usage=self._used)
 
     def finish(self) -> list[Any]:
         """Record the whole; give out what was held back, if it stands."""
-        self._attempt.record(self._gathered.reply())
+        self._attempt.record(self._gathered.reply(), usage=self._used)
         held, self._held = self._held, []
         return held if self._attempt.follow_up is None and not self._attempt.alarmed else []
 
