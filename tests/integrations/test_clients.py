@@ -1085,6 +1085,24 @@ def test_the_leaf_span_hangs_below_the_route_and_is_not_left_current(claude):
 # ---- the three promises -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("hold", [False, True])
+@pytest.mark.parametrize("model", ["auto", SOL])
+@pytest.mark.parametrize("odd", ["arguments", "indexes"])
+def test_a_chunk_we_cannot_read_reaches_the_caller_as_it_came(odd, model, hold, caplog):
+    call = {"index": 0, "id": "c1", "type": "function", "function": {"name": "f", "arguments": {"a": 1}}}
+    loose = [{**call, "index": None, "function": {"name": "f", "arguments": "{}"}}, {**call, "function": {"name": "f", "arguments": "{}"}}]
+    deltas = [{"role": "assistant", "tool_calls": [call] if odd == "arguments" else loose}, {"content": "and more"}]
+    start = {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": SOL}
+    chunks = [{**start, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
+    http = httpx2.Client(transport=httpx2.MockTransport(streaming(chunks)))
+    desk = Desk("openai", "sync", sdk=openai.OpenAI(api_key="none", max_retries=0, http_client=http), buffer=hold)
+    stream = desk.client.chat.completions.create(model=model, messages=ASK, stream=True, **(STRONG if model == "auto" else {}))
+    assert [chunk.choices[0].delta.content for chunk in stream] == [None, "and more"]
+    [entry] = desk.books.entries
+    assert (entry.outcome in ("accepted", "watched"), entry.usage.source) == (True, "estimated")
+    assert "cannot be read" in caplog.text
+
+
 def test_our_own_trouble_never_breaks_the_call(claude, monkeypatch, caplog):
     def broken(*args: Any, **kwargs: Any) -> Any:
         raise RuntimeError("no")

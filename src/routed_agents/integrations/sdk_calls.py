@@ -25,7 +25,7 @@ from routed_agents.integrations.sdk_requests import (
     step_of,
     tool_schemas,
 )
-from routed_agents.integrations.sdk_streams import Gathering, gathering, only_usage, usage_so_far
+from routed_agents.integrations.sdk_streams import Gathering, gathering, only_usage, reply_so_far, usage_so_far
 from routed_agents.integrations.sdk_surface import raw_mode
 from routed_agents.pricing import usage_of
 from routed_agents.repairs import dialect_of, repaired, unusable
@@ -268,7 +268,7 @@ class WatchedPassing:
 
     def note(self, error: BaseException | None = None) -> None:
         """Write the call down."""
-        self._watching.note(self._gathered.reply(), error, gathered=self._gathered)
+        self._watching.note(reply_so_far(self._gathered), error, gathered=self._gathered)
 
 
 class BatchResults:

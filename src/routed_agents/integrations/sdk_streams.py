@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol, cast
 
+from routed_agents.complaints import complain
 from routed_agents.features import upper_tokens
 from routed_agents.integrations.sdk_requests import Api, Body
 from routed_agents.pricing import Usage, usage_of
@@ -119,7 +120,8 @@ class ChatGathering:
                 self._finished[choice.index] = str(reason)
             self._add_delta(choice.index, field_of(choice, "delta"))
         self.ended = len(self._finished) >= self._wanted
-        self.counted = self.counted or (bool(used) and (self.ended or not event.choices))
+        whole = self.ended or not event.choices
+        self.counted = self.counted or (whole and field_of(used, "completion_tokens") is not None)
 
     def shows(self, event: Any) -> bool:
         names = ("content", "refusal", "tool_calls", "reasoning_content", "reasoning", "audio")
@@ -221,14 +223,27 @@ def gathering(api: Api, body: Body) -> Gathering:
     return kind(choices if isinstance(choices, int) else 1)
 
 
+def reply_so_far(gathered: Gathering) -> Any:
+    """The reply as far as it has come; None where that cannot be told, which is no reason to break the stream."""
+    try:
+        return gathered.reply()
+    except Exception as trouble:
+        complain("what a stream said cannot be read; its reply is not judged", trouble)
+        return None
+
+
 def usage_so_far(gathered: Gathering, prompt: int) -> Usage | None:
-    """What a stream has used: as reported at its end, or its prompt as reported and its reply at least what was seen; None when nothing came.
+    """What a stream has used: as it reports at its end, else its reply at least what was seen of it; None when nothing came.
 
     Args:
         gathered: what came.
         prompt: the upper bound of the prompt's tokens, for streams that report theirs at the end only.
     """
-    reported = usage_of(gathered.reply())
+    try:
+        reported = usage_of(reply_so_far(gathered))
+    except Exception as trouble:
+        complain("the usage a stream reports cannot be read; it is estimated", trouble)
+        reported = None
     bound = upper_tokens(len(gathered.text), gathered.text[:400])
     if reported is not None:
         return reported if gathered.counted else reported.at_least(bound)
@@ -255,20 +270,23 @@ class Passing:
         self.refused = False
 
     def take(self, event: Any) -> list[Any]:
-        """Take an event from the provider; give out what may be shown."""
+        """Take an event from the provider; give out what may be shown. One that cannot be read is shown as it came."""
         gathered = self._gathered
         self._attempt.first_chunk()
-        gathered.add(event)
-        if gathered.tells(event):
-            self._remember()
+        try:
+            gathered.add(event)
+            if gathered.tells(event):
+                self._remember()
+        except Exception as trouble:
+            complain("an event of a stream cannot be read; its reply is judged without it", trouble)
         if self._quiet_usage and only_usage(event):
             return []
         if self._open and not gathered.ended:
             return [event]
         self._held.append(event)
-        if self._hold or self._open or gathered.ended or not gathered.shows(event):
+        if self._hold or self._open or gathered.ended or not _shows(gathered, event):
             return []
-        if self._attempt.served_below_floor(gathered.reply()):
+        if self._attempt.served_below_floor(reply_so_far(gathered)):
             self.refused = True
             return []
         self._open = True
@@ -285,13 +303,20 @@ class Passing:
     async def consult(self) -> None:
         """Have judges asked about the whole before it is recorded."""
         if not self.refused:
-            await self._attempt.consult(self._gathered.reply(), usage=self._used)
+            await self._attempt.consult(reply_so_far(self._gathered), usage=self._used)
 
     def finish(self) -> list[Any]:
         """Record the whole; give out what was held back, if it stands."""
-        self._attempt.record(self._gathered.reply(), usage=self._used)
+        self._attempt.record(reply_so_far(self._gathered), usage=self._used)
         held, self._held = self._held, []
         return held if self._attempt.follow_up is None and not self._attempt.alarmed else []
+
+
+def _shows(gathered: Gathering, event: Any) -> bool:
+    try:
+        return gathered.shows(event)
+    except Exception:
+        return True  # it could not be read either, which was told
 
 
 def only_usage(event: Any) -> bool:
