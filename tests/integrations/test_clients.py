@@ -7,6 +7,9 @@ import copy
 import functools
 import gc
 import json
+import os
+import subprocess
+import sys
 import time
 import weakref
 from collections.abc import AsyncIterator, Callable
@@ -26,7 +29,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from pydantic import BaseModel
 
-from routed_agents import Policy, Prices, Router, StepStopped, Usage, Verdict, cost_of, decision_of, embedded
+from routed_agents import Ledger, Policy, Prices, Router, StepStopped, Usage, Verdict, cost_of, decision_of, embedded
 from routed_agents.embedded import Fault
 from routed_agents.errors import ConfigurationError, StepError
 from routed_agents.guards import named
@@ -425,6 +428,40 @@ async def test_a_cancelled_call_is_written_down(model, provider):
     [entry] = desk.books.entries
     assert (entry.outcome, entry.usage.source) == ("abandoned", "estimated")
     await asyncio.sleep(0.8)  # until the provider has noticed
+
+
+LEFT_OPEN = """
+import sys
+import anthropic
+from routed_agents import Ledger, Policy, Router
+from routed_agents.integrations.clients import routed_anthropic
+from routed_agents.telemetry import configure
+
+model, ledger, trace, words = sys.argv[1:]
+configure(trace_file=trace)
+client = routed_anthropic(anthropic.Anthropic(), Router(Policy.default(tiers="claude"), ledger=Ledger.sqlite(ledger)))
+stream = client.messages.create(model=model, stream=True, max_tokens=900, messages=[{"role": "user", "content": words}])
+for event in stream:
+    if event.type == "content_block_delta":
+        break
+"""
+
+
+@pytest.mark.parametrize("model", ["auto", HAIKU])
+def test_a_stream_still_open_when_the_program_ends_is_written_down(model, provider, tmp_path):
+    ledger, spans = tmp_path / "costs.db", tmp_path / "trace.jsonl"
+    given = [model, str(ledger), str(spans), LONG[0]["content"]]
+    done = subprocess.run(
+        [sys.executable, "-c", LEFT_OPEN, *given],
+        env={**os.environ, **provider.environ},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    [entry] = Ledger.sqlite(ledger).entries()
+    assert (entry.outcome, entry.cost.total_pico > 0, done.stderr) == ("abandoned", True, "")
+    assert spans.read_text(encoding="utf-8").count(names.COST_PICO) == 1
 
 
 def test_the_last_event_of_a_stream_finds_the_books_written(gpt):

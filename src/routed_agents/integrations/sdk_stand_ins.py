@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
+import os
+import weakref
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
+from routed_agents.complaints import complain
 from routed_agents.integrations.sdk_calls import Going
 
 OPENED: Final = object()
@@ -77,6 +81,10 @@ class _Stream:
 
 class SyncStream(_Stream):
     """Stands in for the SDK's stream: one stream to its reader, whichever attempts it takes."""
+
+    def __init__(self, events: Any, now: Now) -> None:
+        super().__init__(events, now)
+        _open().add(self)
 
     def __iter__(self) -> Iterator[Any]:
         return self
@@ -148,6 +156,27 @@ class _Response:
 
     async def aclose(self) -> None:
         await self._close()
+
+
+@functools.cache
+def _open() -> weakref.WeakSet[SyncStream]:
+    """The sync streams somebody holds, which the end of the program closes; async ones are closed by their loop.
+
+    Made with the first stream, so that they are closed while ledger and exporters, set up before, still write.
+    """
+    streams: weakref.WeakSet[SyncStream] = weakref.WeakSet()
+    atexit.register(_close, streams)
+    if hasattr(os, "register_at_fork"):  # not on Windows; a child leaves its parent's streams alone
+        os.register_at_fork(after_in_child=streams.clear)
+    return streams
+
+
+def _close(streams: weakref.WeakSet[SyncStream]) -> None:
+    for stream in list(streams):
+        try:
+            stream.close()
+        except Exception as trouble:
+            complain("a stream that was open at the end of the program could not be closed", trouble)
 
 
 def stand_in(found: object, part: type) -> type:
