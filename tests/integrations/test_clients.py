@@ -220,6 +220,75 @@ async def test_an_error_of_the_caller_passes_through_untouched(name, kind, provi
         assert desk.books.entries[0].usage.total == 0
 
 
+def response(model: str, status: str = "failed", code: str | None = "server_error") -> dict[str, Any]:
+    said = [
+        {"type": "message", "id": "m", "role": "assistant", "status": "completed", "content": [{"type": "output_text", "text": "positive"}]}
+    ]
+    start = {"id": "resp_1", "object": "response", "created_at": 1, "model": model, "parallel_tool_calls": True, "tools": []}
+    if status == "completed":
+        return {**start, "status": status, "output": said, "usage": {"input_tokens": 10, "output_tokens": 3, "total_tokens": 13}}
+    return {**start, "status": status, "output": [], "error": {"code": code, "message": "no"} if status == "failed" else None}
+
+
+def response_events(reply: dict[str, Any], how: str) -> list[dict[str, Any]]:
+    events = [{"type": "response.created", "response": response(reply["model"], "in_progress")}]
+    if reply["status"] == "completed":
+        events.append({"type": "response.output_text.delta", "delta": "positive", "item_id": "m", "output_index": 0, "content_index": 0})
+    if how == "error" and reply["status"] == "failed":
+        return [*events, {"type": "error", "code": reply["error"]["code"], "message": "no", "param": None}]
+    return [*events, {"type": f"response.{reply['status']}", "response": reply}]
+
+
+def responding(how: str, *down: str, code: str = "server_error") -> Any:
+    """An OpenAI client whose Responses fail under HTTP 200 for these models: in the reply, its event, or an event of their own."""
+
+    def handle(request: httpx2.Request) -> httpx2.Response:
+        model = json.loads(request.content)["model"]
+        reply = response(model, "failed" if model in down else "completed", code)
+        return httpx2.Response(200, json=reply) if how == "reply" else streaming(response_events(reply, how))(request)
+
+    return openai.OpenAI(api_key="none", max_retries=0, http_client=httpx2.Client(transport=httpx2.MockTransport(handle)))
+
+
+TWO_STRONG = {"cheap": f"openai:{LUNA}", "strong": [f"openai:{SOL}", "openai:gpt-6-sol"]}
+TOLD = pytest.mark.parametrize("how", ["reply", "response.failed", "error"])
+
+
+@TOLD
+@pytest.mark.parametrize(("code", "trouble"), [("server_error", "server_error"), ("rate_limit_exceeded", "rate_limit")])
+def test_an_outage_told_in_a_response_goes_on_with_another_deployment_of_the_rank(code, trouble, how):
+    desk = Desk("openai", "sync", Policy.default(tiers=Tiers.of(TWO_STRONG)), sdk=responding(how, SOL, code=code))
+    said = desk.client.responses.create(model="auto", input=EASY, stream=how != "reply", **STRONG)
+    seen = said.output_text if how == "reply" else [event.type for event in said]
+    assert seen == ("positive" if how == "reply" else ["response.created", "response.output_text.delta", "response.completed"])
+    assert [(entry.model, entry.outcome, entry.error) for entry in desk.books.entries] == [
+        (SOL, "failed", trouble),
+        ("gpt-6-sol", "accepted", None),
+    ]
+    assert [leaf.status.status_code.name for leaf in desk.books.leaves] == ["ERROR", "UNSET"]
+
+
+@TOLD
+def test_an_outage_told_in_a_response_is_no_answer_of_the_cheap_tier(how):
+    desk = Desk("openai", "sync", sdk=responding(how, LUNA))
+    said = desk.client.responses.create(model="auto", input=EASY, stream=how != "reply")
+    if how != "reply":
+        list(said)
+    assert desk.story == [("cheap", "failed"), ("strong", "accepted")]
+    assert decision_of(said)["rejected"] == []
+
+
+@TOLD
+@pytest.mark.parametrize("model", ["auto", SOL])
+def test_an_outage_told_in_a_response_that_nobody_else_can_take_reaches_the_caller_as_it_came(model, how):
+    desk = Desk("openai", "sync", sdk=responding(how, SOL))
+    said = desk.client.responses.create(model=model, input=EASY, stream=how != "reply", **(STRONG if model == "auto" else {}))
+    seen = said.status if how == "reply" else [event.type for event in said][-1]
+    assert seen == {"reply": "failed", "response.failed": "response.failed", "error": "error"}[how]
+    [entry] = desk.books.entries
+    assert (entry.outcome, entry.error, entry.usage.source, entry.cost) == ("failed", "server_error", "missing", None)
+
+
 # ---- streams ------------------------------------------------------------------------------------------------------------
 
 

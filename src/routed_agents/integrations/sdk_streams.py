@@ -179,6 +179,7 @@ class ResponsesGathering:
         self._whole: Any = None
         self._head: dict[str, Any] = {}
         self._items: dict[int, Any] = {}
+        self._error: Any = None
 
     def add(self, event: Any) -> None:
         kind = str(field_of(event, "type"))
@@ -187,6 +188,8 @@ class ResponsesGathering:
             self.ended = self.counted = True
         elif (response := field_of(event, "response")) is not None:
             self._head = {name: field_of(response, name) for name in ("id", "model")}
+        elif kind == "error":
+            self._error = event
         elif kind in ITEMS:
             self._items[event.output_index] = event.item
         elif kind.endswith(".delta") and isinstance(piece := field_of(event, "delta"), str):
@@ -204,7 +207,8 @@ class ResponsesGathering:
             return self._whole
         said = {"type": "message", "content": [{"type": "output_text", "text": self.text}]}
         items = [self._items[index] for index in sorted(self._items) if field_of(self._items[index], "type") != "message"]
-        return {**self._head, "object": "response", "output": [*items, said] if self.text else items}
+        failed = {"status": "failed", "error": {"code": field_of(self._error, "code")}} if self._error is not None else {}
+        return {**self._head, **failed, "object": "response", "output": [*items, said] if self.text else items}
 
 
 LAST_RESPONSES: Final = ("response.completed", "response.incomplete", "response.failed")

@@ -345,7 +345,7 @@ class Telemetry:
             if leaf is not None and leaf.made_by == "caller" and emission.counted_by == SDK.key and plain:
                 emission = _promoted(leaf.span, entry)  # the SDK gives objects, so it did not make this call
             if leaf is not None and leaf.span.is_recording():
-                self._write(leaf.span, emission, entry, error, repairs, reply)
+                self._write(leaf.span, emission, entry, repairs, reply)
             self._count(entry, trace.set_span_in_context(leaf.span) if leaf is not None else None, emission, followed=followed)
         except Exception as trouble:
             complain("a leaf span could not be written", trouble)
@@ -412,9 +412,7 @@ class Telemetry:
         route.span.add_event(names.ESCALATION if higher else names.FAILOVER, tiers)
         return (Link(cast("SpanContext", route.last), {names.WHY: why}),)
 
-    def _write(
-        self, span: Span, emission: Emission, entry: Entry, error: BaseException | None, repairs: Sequence[str], reply: object
-    ) -> None:
+    def _write(self, span: Span, emission: Emission, entry: Entry, repairs: Sequence[str], reply: object) -> None:
         if repairs:
             span.set_attribute(names.REPAIRS, list(repairs))
         if self.capture is not None and reply is not None and (said := messages_attribute([reply], self.capture)) is not None:
@@ -427,8 +425,8 @@ class Telemetry:
         span.set_attributes(_storable(attributes))
         if entry.outcome == "rejected":
             span.add_event(names.REJECTION, {names.WHY: _why(entry)})
-        if error is not None and isinstance(error, Exception):
-            span.set_status(Status(StatusCode.ERROR, entry.error or type(error).__name__))
+        if entry.outcome == "failed":
+            span.set_status(Status(StatusCode.ERROR, entry.error or ""))
 
     def _route_attributes(self, decision: Decision, call: CallView) -> dict[str, AttributeValue]:
         attributes: dict[str, AttributeValue] = {
