@@ -87,6 +87,7 @@ def test_an_unknown_emit_is_named() -> None:
         ("genai-langchain", "anthropic", "langchain", False, "genai-langchain", False, False),
         ("genai-anthropic", "anthropic", "langchain", False, "", False, True),
         ("genai-anthropic", "anthropic", "client", False, "genai-anthropic", False, False),
+        ("genai-anthropic", "anthropic", "client_quiet", False, "genai-anthropic", False, False),
         ("genai-anthropic", "anthropic", "caller", False, "genai-anthropic", False, False),
         ("genai-anthropic", "openai", "caller", False, "", False, False),
         ("openinference-openai", "openai", "langchain", False, "", True, False),
@@ -139,8 +140,9 @@ def test_the_sdks_own_span_counts_once_a_provider_is_set(monkeypatch: pytest.Mon
     assert not sdk_traces()
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", TracerProvider(shutdown_on_exit=False))
     assert sdk_traces() is traces
-    counted = {made_by: emission_for("anthropic", made_by=made_by, watched=True).counted_by for made_by in ("langchain", "langchain_quiet")}
-    assert counted == {"langchain": SDK.key if traces else "", "langchain_quiet": ""}
+    loud, quiet = ("langchain", "client"), ("langchain_quiet", "client_quiet")
+    counted = {made_by: emission_for("anthropic", made_by=made_by, watched=True).counted_by for made_by in (*loud, *quiet)}
+    assert counted == dict.fromkeys(loud, SDK.key if traces else "") | dict.fromkeys(quiet, "")
 
 
 @pytest.mark.parametrize("made_by", ["caller", "langchain"])

@@ -12,8 +12,8 @@ from opentelemetry import trace
 
 from routed_agents.telemetry.providers import tracers
 
-MadeBy = Literal["caller", "langchain", "langchain_quiet", "client", "judge"]
-"""Who makes a call: the caller's own code, LangChain (`quiet` when the model's SDK is known to make no span), a client we wrapped, or
+MadeBy = Literal["caller", "langchain", "langchain_quiet", "client", "client_quiet", "judge"]
+"""Who makes a call: the caller's own code, LangChain, a client we wrapped (`quiet` when the SDK is known to make no span of its own), or
 we ourselves, who ask a judge through an SDK whose span is off."""
 Cure = Literal["suppress", "nested", "option", "none"]
 
@@ -166,6 +166,7 @@ class Emission:
 
 
 FULL: Final = Emission()
+QUIET: Final = ("langchain_quiet", "client_quiet")
 
 
 def active() -> tuple[Source, ...]:
@@ -204,7 +205,7 @@ def emission_for(provider: str | None, *, made_by: MadeBy, watched: bool, own: t
         nested = nested or source.cure == "nested"
     if through_langchain and langsmith_exports():
         return Emission(counted_by=LANGSMITH.key)
-    if provider == SDK.provider and not ours and made_by != "langchain_quiet" and sdk_traces(own):
+    if provider == SDK.provider and not ours and made_by not in QUIET and sdk_traces(own):
         return Emission(counted_by=SDK.key)
     return Emission(suppress=suppress, nested=nested) if suppress or nested else FULL
 

@@ -95,6 +95,8 @@ def _lines() -> Iterator[str]:
     yield ""
     yield 'With `emit="auto"`, the default, each call is counted on one span, whoever else is active. A call we only watch (a plain model'
     yield "behind a `RouterNode`) cannot be kept still: there the other span is counted, whatever the cure. `routed-agents doctor` tells."
+    yield "Whoever instruments an SDK's methods makes its span round a routed SDK client too, so there it is the one counted; the anthropic"
+    yield "SDK's own span is left out on such a client, also for the calls it only watches, unless `sdk_span=True` keeps it to be counted."
     yield ""
     yield from _table(
         ("Who", "Package", "Calls made through our integrations"),

@@ -346,7 +346,7 @@ class Telemetry:
                 emission = FULL  # the SDK gives objects, so it did not make this call
                 leaf.span.update_name(storable(f"chat {entry.model}"))
             if leaf is not None and leaf.span.is_recording():
-                self._write(leaf.span, emission, entry, error, repairs, reply)
+                self._write(leaf.span, emission, entry, repairs, reply)
             self._count(entry, trace.set_span_in_context(leaf.span) if leaf is not None else None, emission, followed=followed)
         except Exception as trouble:
             complain("a leaf span could not be written", trouble)
@@ -423,9 +423,7 @@ class Telemetry:
         except Exception as trouble:
             complain("content could not be put on a span", trouble)
 
-    def _write(
-        self, span: Span, emission: Emission, entry: Entry, error: BaseException | None, repairs: Sequence[str], reply: object
-    ) -> None:
+    def _write(self, span: Span, emission: Emission, entry: Entry, repairs: Sequence[str], reply: object) -> None:
         if repairs:
             span.set_attribute(names.REPAIRS, list(repairs))
         if reply is not None:
@@ -438,8 +436,8 @@ class Telemetry:
         span.set_attributes(_storable(attributes))
         if entry.outcome == "rejected":
             span.add_event(names.REJECTION, {names.WHY: _why(entry)})
-        if error is not None and isinstance(error, Exception):
-            span.set_status(Status(StatusCode.ERROR, entry.error or type(error).__name__))
+        if entry.outcome == "failed":
+            span.set_status(Status(StatusCode.ERROR, entry.error or ""))
 
     def _route_attributes(self, decision: Decision, call: CallView) -> dict[str, AttributeValue]:
         attributes: dict[str, AttributeValue] = {
