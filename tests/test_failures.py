@@ -16,7 +16,7 @@ import redis
 import requests
 from langchain_core import exceptions as langchain
 
-from routed_agents.failures import failure_of, refused
+from routed_agents.failures import Failure, failure_of, failure_told, refused
 
 REQUEST = httpx.Request("POST", "https://example.invalid/v1")
 STATUSES = {
@@ -172,3 +172,17 @@ def test_the_provider_may_ask_to_wait_until_a_date() -> None:
 )
 def test_only_a_refused_call_is_known_to_cost_nothing(error: Exception, unbilled: bool) -> None:
     assert refused(error) is unbilled
+
+
+@pytest.mark.parametrize(
+    ("code", "trouble"),
+    [("server_error", "server_error"), ("rate_limit_exceeded", "rate_limit"), (None, "server_error"), ("invalid_prompt", None)],
+)
+def test_a_response_that_failed_tells_of_trouble_unless_the_request_is_at_fault(code: str | None, trouble: Any) -> None:
+    reply = {"object": "response", "status": "failed", "error": {"code": code, "message": "no"}}
+    assert failure_told(reply) == (Failure(trouble=trouble) if trouble is not None else None)
+
+
+@pytest.mark.parametrize("reply", [None, "no", {"object": "response", "status": "completed"}, {"status": "failed"}])
+def test_an_answer_tells_of_no_trouble(reply: object) -> None:
+    assert failure_told(reply) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,8 +13,10 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from routed_agents import Conditions, Ledger, Policy, Router, Step, Telemetry
+from routed_agents.errors import ConfigurationError
 from routed_agents.failures import Failure
 from routed_agents.health import LONGEST_S, Health
+from routed_agents.health_store import RedisHealthStore
 from routed_agents.telemetry import names
 from routed_agents.tiers import Deployment, Tiers
 
@@ -31,6 +34,40 @@ class Clock:
 
 class Overloaded(Exception):
     status_code = 529
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"failures": "3"}, "failures is '3'; wanted a whole number above 0"),
+        ({"failures": 0}, "failures is 0; wanted a whole number above 0"),
+        ({"rest_s": "15"}, "rest_s is '15'; wanted seconds above 0"),
+        ({"rest_s": float("nan")}, "rest_s is nan; wanted seconds above 0"),
+        ({"rest_s": -5}, "rest_s is -5; wanted seconds above 0"),
+        ({"store": "rests.db"}, 'store is of type str; wanted a health store, like SqliteHealthStore("rests.db")'),
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused(settings: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Health(**settings)
+    assert str(caught.value) == told
+
+
+class ForAwait:
+    """As a client of `redis.asyncio`."""
+
+    async def __aenter__(self) -> ForAwait:
+        return self
+
+    async def zrangebyscore(self, *_: object, **__: object) -> list[object]:
+        return []
+
+
+@pytest.mark.parametrize(("client", "kind"), [("redis://h", "builtins.str"), (ForAwait(), f"{__name__}.ForAwait")])
+def test_a_redis_store_wants_a_client_that_answers_at_once(client: Any, kind: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        RedisHealthStore(client)
+    assert str(caught.value) == f'client is of type {kind}; wanted a redis.Redis, like redis.Redis.from_url("redis://…")'
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from opentelemetry.context import Context
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import INVALID_SPAN_CONTEXT, NonRecordingSpan, SpanKind, StatusCode
@@ -155,11 +155,31 @@ def test_every_cost_name_tells_the_ledgers_figure(lab: Lab) -> None:
     assert [leaf[name] for name in COST_NAMES] == [total, total, prompt, completion, entry.cost.total_pico]
 
 
-def test_cost_stands_after_everything_the_sdk_might_drop(lab: Lab) -> None:
+KNOWN_BY = ("gen_ai.operation.name", "gen_ai.request.model", "gen_ai.provider.name", "openinference.span.kind", "llm.model_name")
+
+
+def test_what_a_leaf_is_known_and_priced_by_stands_after_everything_the_sdk_might_drop(lab: Lab) -> None:
     lab.call()
 
     names = list(attributes(lab.leaves[0]))
-    assert min(names.index(name) for name in COST_NAMES) > names.index("llm.token_count.total") > names.index("gen_ai.request.model")
+    cost, known, tokens = ([names.index(name) for name in group] for group in (COST_NAMES, KNOWN_BY, ("llm.token_count.total",)))
+    assert min(cost) > max(known) > min(known) > max(tokens) > names.index("routed_agents.outcome") > names.index("routed_agents.schema")
+
+
+@pytest.mark.parametrize("limits", [{"max_span_attributes": 20}, {"max_span_attributes": 32}, {}])
+def test_a_leaf_keeps_its_cost_and_what_it_is_known_by_where_attributes_are_limited(limits: dict[str, int]) -> None:
+    keys = [f"l{number}" for number in range(100)]
+    exporter, provider = InMemorySpanExporter(), TracerProvider(span_limits=SpanLimits(**limits), shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    router = Router(prices=PRICES, telemetry=Telemetry(tracer_provider=provider, labels=keys))
+    step = Step.from_messages("hello", task_class="classification")
+    with router.step(step, labels=dict.fromkeys(keys, "x")) as call:
+        for attempt in call.attempts():
+            with attempt:
+                attempt.record({"model": attempt.model, "content": "yes", "usage": {"input_tokens": 9, "output_tokens": 3}})
+
+    leaf = attributes(exporter.get_finished_spans()[0])
+    assert [name for name in (*COST_NAMES, *KNOWN_BY, "gen_ai.usage.input_tokens") if name not in leaf] == []
 
 
 def test_an_unknown_price_leaves_no_cost_attribute_and_is_counted(lab: Lab) -> None:
@@ -338,6 +358,8 @@ def test_every_text_on_spans_and_metrics_can_be_encoded() -> None:
         ({"labels": [5]}, 'labels is [5]; wanted a list of label keys, like ["tenant"]'),
         ({"labels": 5}, 'labels is 5; wanted a list of label keys, like ["tenant"]'),
         ({"capture": True}, "capture is True; wanted a function that gives what of a text may be recorded, or None"),
+        ({"tracer_provider": "x"}, "tracer_provider is 'x'; wanted an OpenTelemetry provider with get_tracer, or None for the global one"),
+        ({"meter_provider": "x"}, "meter_provider is 'x'; wanted an OpenTelemetry provider with get_meter, or None for the global one"),
     ],
 )
 def test_settings_that_cannot_be_meant_are_refused(settings: dict[str, Any], told: str) -> None:

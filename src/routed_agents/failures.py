@@ -129,6 +129,15 @@ def _behind(error: BaseException) -> Iterator[BaseException]:
         cause = cause.__cause__ or cause.__context__
 
 
+def failure_told(reply: object) -> Failure | None:
+    """The provider trouble a reply tells of in place of an answer, as OpenAI's Responses API does under HTTP 200; None for an answer."""
+    if field_of(reply, "object") != "response" or field_of(reply, "status") != "failed":
+        return None
+    code = field_of(field_of(reply, "error"), "code")
+    trouble = BY_TYPE.get(code) if isinstance(code, str) else "server_error"
+    return Failure(trouble=trouble) if trouble is not None else None
+
+
 def _midstream(error: Exception) -> Trouble | None:
     """The trouble an error event in the middle of a stream tells of: its connection began well, so it has no status of its own."""
     names = {kind.__name__ for kind in type(error).__mro__}

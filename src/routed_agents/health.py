@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from routed_agents.errors import ConfigurationError
 from routed_agents.failures import Failure, Trouble
 from routed_agents.forking import Undivided
 from routed_agents.health_sharing import FARTHEST_S, LINGER_S, LONGEST_S, NOTHING, HealthStore, SharedRests
@@ -53,6 +55,9 @@ class Health:
         rest_s: seconds of the first rest; a provider's own `retry-after` wins.
         clock: seconds, for tests.
         store: where processes tell each other; nobody is told when not given.
+
+    Raises:
+        ConfigurationError: a number or the store cannot be meant.
     """
 
     def __init__(
@@ -63,6 +68,7 @@ class Health:
         clock: Callable[[], float] = time.monotonic,
         store: HealthStore | None = None,
     ) -> None:
+        _check(failures, rest_s, store)
         self._failures = failures
         self._rest_s = rest_s
         self._clock = clock
@@ -178,3 +184,12 @@ class Health:
     def _is_taken_back(self, state: _State) -> bool:
         """Whether a rest that nobody tells of any more was ended by an answer, or is over for so long that no probe is needed."""
         return state.told and (time.time() < state.ends_s + LINGER_S or self._clock() > state.until_s + LONGEST_S)
+
+
+def _check(failures: object, rest_s: object, store: object) -> None:
+    if type(failures) is not int or failures < 1:
+        raise ConfigurationError(f"failures is {failures!r}; wanted a whole number above 0")
+    if isinstance(rest_s, bool) or not isinstance(rest_s, (int, float)) or not 0 < rest_s < math.inf:
+        raise ConfigurationError(f"rest_s is {rest_s!r}; wanted seconds above 0")
+    if store is not None and not all(callable(getattr(store, method, None)) for method in ("rests", "rest", "clear")):
+        raise ConfigurationError(f'store is of type {type(store).__name__}; wanted a health store, like SqliteHealthStore("rests.db")')

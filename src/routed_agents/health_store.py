@@ -80,9 +80,15 @@ class RedisHealthStore:
         client: a `redis.Redis` client. Give it short time-outs and few retries (`socket_timeout=2, retry=Retry(NoBackoff(), 1)`, which is
             ten of them by default): no call waits for it, but news does.
         key: the set; processes that share it should call the same accounts.
+
+    Raises:
+        ConfigurationError: the client is none, or one for `await`.
     """
 
     def __init__(self, client: Any, *, key: str = "routed_agents:rests") -> None:
+        if not callable(getattr(client, "zrangebyscore", None)) or hasattr(client, "__aenter__"):
+            kind = f"{type(client).__module__}.{type(client).__qualname__}"
+            raise ConfigurationError(f'client is of type {kind}; wanted a redis.Redis, like redis.Redis.from_url("redis://…")')
         self._client = client
         self._key = key
 

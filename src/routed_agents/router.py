@@ -22,7 +22,7 @@ from routed_agents.complaints import complain
 from routed_agents.decisions import Decision, words
 from routed_agents.economics import baseline, factor_between
 from routed_agents.errors import ConfigurationError, StepStopped
-from routed_agents.failures import Failure, failure_of, refused
+from routed_agents.failures import Failure, failure_of, failure_told, refused
 from routed_agents.features import upper_tokens
 from routed_agents.guards import STALLED, Conditions
 from routed_agents.health import Health
@@ -799,7 +799,7 @@ class Attempt:
         self._reply = reply if reply is not None else self._reply
 
     def record(self, reply: object, *, usage: Usage | None = None, check: bool = True, validated: bool | None = None) -> object:
-        """Take the reply, judge it, and hand it back.
+        """Take the reply, judge it, and hand it back; one that tells of provider trouble is a failed attempt.
 
         Args:
             reply: what the SDK or LangChain returned.
@@ -808,9 +808,14 @@ class Attempt:
             validated: whether the caller's own parser took its structured output; None when there is none.
         """
         call = self._call
-        call.router.care.answered(self.key, self._begun)
         self._take(reply, usage)
         call.reply = reply
+        if (failure := _failure_in(reply)) is not None:
+            self.outcome, self.error = "failed", failure.trouble
+            call.note(f"{self.model} ({self.deployment.name}): {words(self.error)}")
+            self._go_on(failure)
+            return reply
+        call.router.care.answered(self.key, self._begun)
         if check and self._opinions is None and call.router.policy.judges:
             for judge, consultation in self._consultations(reply, validated):
                 self._said(judge, *consultation.ask())
@@ -875,6 +880,8 @@ class Attempt:
         self.error = type(error).__name__ if error is not None else None
         if error is not None and refused(error):
             self._usage = self._usage or Usage()
+        if error is None and (failure := _failure_in(reply)) is not None:
+            self.outcome, self.error = "failed", failure.trouble
         self._span = self._call.router.telemetry.open_attempt(None, self, self._call, started_ns=started_ns, parent=parent)
         self._write(error)
 
@@ -910,7 +917,12 @@ class Attempt:
         if call.mode != "enforce" or self._committed or self.row.rank >= policy.tiers.top:
             return
         due = [judge for judge in policy.judges if judge.wants(call.step, task_class=self._decision.task_class, tier=self.tier)]
-        if not due or self._judge(reply, validated=validated) is not None or (read := self._read(reply, validated)) is None:
+        if (
+            not due
+            or _failure_in(reply) is not None
+            or self._judge(reply, validated=validated) is not None
+            or (read := self._read(reply, validated)) is None
+        ):
             return
         for judge in due:
             yield (
@@ -996,17 +1008,21 @@ class Attempt:
             self._usage = self._usage or Usage()
         if failure is None:
             return False
+        self._go_on(failure)
+        if self.follow_up is None and self._call.decision.floored and self._call.mode == "enforce":
+            error.add_note(f"routed-agents: {self._call.stopped_message('no_eligible_tier')}")
+        return self.follow_up is not None
+
+    def _go_on(self, failure: Failure) -> None:
+        """Tell of a deployment's trouble, and plan where the step goes on, unless words of this attempt have reached the caller."""
         if self._call.router.care.failed(self.key, failure, self._begun):
-            self._call.rests(self.deployment.name, self.error)
+            self._call.rests(self.deployment.name, failure.trouble)
         if failure.trouble in ("denied", "model_not_found"):
             self._call.router.warn_once(
                 f'"{self.model}" of tier {self.row.name}: {words(failure.trouble)} ({failure.status}); mend its key or name'
             )
         if not self._committed:
             self.follow_up = self._call.plan_after(self, failure=failure)
-        if self.follow_up is None and self._call.decision.floored and self._call.mode == "enforce":
-            error.add_note(f"routed-agents: {self._call.stopped_message('no_eligible_tier')}")
-        return self.follow_up is not None
 
     def _write(self, error: BaseException | None, *, aside: bool = False) -> None:
         """Entry, span and metrics; whatever goes wrong here is our trouble and never the caller's."""
@@ -1166,6 +1182,15 @@ def _failure_of(error: BaseException) -> Failure | None:
         return failure_of(error)
     except Exception as trouble:
         complain(f"what a {type(error).__name__} tells of the provider cannot be read", trouble)
+        return None
+
+
+def _failure_in(reply: object) -> Failure | None:
+    """The provider trouble a reply tells of; one nobody can make sense of is taken for an answer."""
+    try:
+        return failure_told(reply)
+    except Exception as trouble:
+        complain("whether a reply is one cannot be read; it is taken for an answer", trouble)
         return None
 
 

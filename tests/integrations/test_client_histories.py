@@ -99,6 +99,35 @@ def test_thoughts_of_a_watched_model_are_known_too(claude, provider):
     assert _thoughts(provider.requests[-1].body) == 0
 
 
+@pytest.mark.parametrize("model", ["auto", "claude-opus-4-5"])
+def test_a_stream_left_after_its_tool_call_has_told_whose_its_thoughts_are(model, provider):
+    old = {"cheap": "anthropic:claude-haiku-4-5", "strong": "anthropic:claude-opus-4-5"}
+    sent: dict[str, Any] = {"max_tokens": 4000, "tools": [WEATHER], "thinking": {"type": "enabled", "budget_tokens": 1024}}
+    said = {"routed_agents": {"tier": "strong"}} if model == "auto" else {}
+    with routed_anthropic(anthropic.Anthropic(max_retries=0), Policy.default(tiers=Tiers.of(old))) as client:
+        with client.messages.stream(model=model, messages=[KIEL], **sent, **said) as stream:
+            blocks = [event.content_block for event, _ in zip(_ended(stream), range(2), strict=False)]
+        result = {"type": "tool_result", "tool_use_id": blocks[1].id, "content": "12"}
+        client.messages.create(
+            model="auto", messages=[KIEL, {"role": "assistant", "content": blocks}, {"role": "user", "content": [result]}], **sent
+        )
+    assert [block.type for block in blocks] == ["thinking", "tool_use"]
+    assert {request.status for request in provider.requests} == {200}
+
+
+def _ended(stream: Any) -> Iterator[Any]:
+    return (event for event in stream if event.type == "content_block_stop")
+
+
+def test_a_thought_left_before_it_was_signed_is_nobodys():
+    writers = Writers()
+    writers.note("messages", {"content": [{"type": "thinking", "thinking": "Let me", "signature": ""}]}, OPUS)
+    unsigned = {"role": "assistant", "content": [{"type": "thinking", "thinking": "Hm", "signature": ""}, {"type": "text", "text": "a"}]}
+    body = {"messages": [KIEL, unsigned, KIEL]}
+    writers.fitted("messages", body, OPUS)
+    assert _thoughts(body) == 0
+
+
 def test_thoughts_of_nobody_known_stay_in_an_open_loop_and_go_after_it():
     thought = {"type": "thinking", "thinking": "", "signature": "abc"}
     call = {"type": "tool_use", "id": "t1", "name": "f", "input": {}}

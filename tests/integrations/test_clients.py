@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import functools
 import gc
 import inspect
 import json
 import operator
+import os
 import pickle
+import subprocess
+import sys
+import time
 import weakref
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 from unittest import mock
@@ -20,12 +26,13 @@ import httpx2
 import openai
 import pytest
 import pytest_asyncio
+from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from pydantic import BaseModel
 
-from routed_agents import Policy, Prices, Router, StepStopped, Usage, Verdict, cost_of, decision_of, embedded
+from routed_agents import Ledger, Policy, Prices, Router, StepStopped, Usage, Verdict, cost_of, decision_of, embedded
 from routed_agents.embedded import Fault
 from routed_agents.errors import ConfigurationError, StepError
 from routed_agents.guards import named
@@ -105,6 +112,12 @@ def answering(body: dict[str, Any] | Callable[[httpx2.Request], httpx2.Response]
         return body(request) if callable(body) else httpx2.Response(200, json=body)
 
     return anthropic.Anthropic(api_key="none", max_retries=0, http_client=httpx2.Client(transport=httpx2.MockTransport(handle)))
+
+
+def streaming(events: list[dict[str, Any]]) -> Callable[[httpx2.Request], httpx2.Response]:
+    """Answers with a stream of these events."""
+    wire = "".join(f"event: {event.get('type')}\ndata: {json.dumps(event)}\n\n" for event in events)
+    return lambda _: httpx2.Response(200, text=wire, headers={"content-type": "text/event-stream"})
 
 
 def message(model: str = HAIKU, **fields: Any) -> dict[str, Any]:
@@ -211,6 +224,75 @@ async def test_an_error_of_the_caller_passes_through_untouched(name, kind, provi
         assert desk.books.entries[0].usage.total == 0
 
 
+def response(model: str, status: str = "failed", code: str | None = "server_error") -> dict[str, Any]:
+    said = [
+        {"type": "message", "id": "m", "role": "assistant", "status": "completed", "content": [{"type": "output_text", "text": "positive"}]}
+    ]
+    start = {"id": "resp_1", "object": "response", "created_at": 1, "model": model, "parallel_tool_calls": True, "tools": []}
+    if status == "completed":
+        return {**start, "status": status, "output": said, "usage": {"input_tokens": 10, "output_tokens": 3, "total_tokens": 13}}
+    return {**start, "status": status, "output": [], "error": {"code": code, "message": "no"} if status == "failed" else None}
+
+
+def response_events(reply: dict[str, Any], how: str) -> list[dict[str, Any]]:
+    events = [{"type": "response.created", "response": response(reply["model"], "in_progress")}]
+    if reply["status"] == "completed":
+        events.append({"type": "response.output_text.delta", "delta": "positive", "item_id": "m", "output_index": 0, "content_index": 0})
+    if how == "error" and reply["status"] == "failed":
+        return [*events, {"type": "error", "code": reply["error"]["code"], "message": "no", "param": None}]
+    return [*events, {"type": f"response.{reply['status']}", "response": reply}]
+
+
+def responding(how: str, *down: str, code: str = "server_error") -> Any:
+    """An OpenAI client whose Responses fail under HTTP 200 for these models: in the reply, its event, or an event of their own."""
+
+    def handle(request: httpx2.Request) -> httpx2.Response:
+        model = json.loads(request.content)["model"]
+        reply = response(model, "failed" if model in down else "completed", code)
+        return httpx2.Response(200, json=reply) if how == "reply" else streaming(response_events(reply, how))(request)
+
+    return openai.OpenAI(api_key="none", max_retries=0, http_client=httpx2.Client(transport=httpx2.MockTransport(handle)))
+
+
+TWO_STRONG = {"cheap": f"openai:{LUNA}", "strong": [f"openai:{SOL}", "openai:gpt-6-sol"]}
+TOLD = pytest.mark.parametrize("how", ["reply", "response.failed", "error"])
+
+
+@TOLD
+@pytest.mark.parametrize(("code", "trouble"), [("server_error", "server_error"), ("rate_limit_exceeded", "rate_limit")])
+def test_an_outage_told_in_a_response_goes_on_with_another_deployment_of_the_rank(code, trouble, how):
+    desk = Desk("openai", "sync", Policy.default(tiers=Tiers.of(TWO_STRONG)), sdk=responding(how, SOL, code=code))
+    said = desk.client.responses.create(model="auto", input=EASY, stream=how != "reply", **STRONG)
+    seen = said.output_text if how == "reply" else [event.type for event in said]
+    assert seen == ("positive" if how == "reply" else ["response.created", "response.output_text.delta", "response.completed"])
+    assert [(entry.model, entry.outcome, entry.error) for entry in desk.books.entries] == [
+        (SOL, "failed", trouble),
+        ("gpt-6-sol", "accepted", None),
+    ]
+    assert [leaf.status.status_code.name for leaf in desk.books.leaves] == ["ERROR", "UNSET"]
+
+
+@TOLD
+def test_an_outage_told_in_a_response_is_no_answer_of_the_cheap_tier(how):
+    desk = Desk("openai", "sync", sdk=responding(how, LUNA))
+    said = desk.client.responses.create(model="auto", input=EASY, stream=how != "reply")
+    if how != "reply":
+        list(said)
+    assert desk.story == [("cheap", "failed"), ("strong", "accepted")]
+    assert decision_of(said)["rejected"] == []
+
+
+@TOLD
+@pytest.mark.parametrize("model", ["auto", SOL])
+def test_an_outage_told_in_a_response_that_nobody_else_can_take_reaches_the_caller_as_it_came(model, how):
+    desk = Desk("openai", "sync", sdk=responding(how, SOL))
+    said = desk.client.responses.create(model=model, input=EASY, stream=how != "reply", **(STRONG if model == "auto" else {}))
+    seen = said.status if how == "reply" else [event.type for event in said][-1]
+    assert seen == {"reply": "failed", "response.failed": "response.failed", "error": "error"}[how]
+    [entry] = desk.books.entries
+    assert (entry.outcome, entry.error, entry.usage.source, entry.cost) == ("failed", "server_error", "missing", None)
+
+
 # ---- streams ------------------------------------------------------------------------------------------------------------
 
 
@@ -246,6 +328,24 @@ STRAY = {
     "responses": [*ASK, {"type": "function_call_output", "call_id": "nobody", "output": "12"}],
 }
 """Histories with a tool result nobody asked for, which a provider refuses."""
+
+
+@pytest.mark.parametrize("missing", ["message_delta", "its usage"])
+@pytest.mark.parametrize("model", ["auto", HAIKU])
+def test_a_stream_that_ends_without_its_usage_is_booked_by_what_was_read(model, missing):
+    words = "because it is lovely and so on " * 60
+    events = [
+        {"type": "message_start", "message": message(content=[], stop_reason=None, usage={"input_tokens": 10, "output_tokens": 1})},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": words}},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn", "stop_sequence": None}, "usage": {}},
+    ]
+    desk = Desk("anthropic", "sync", sdk=answering(streaming(events if missing == "its usage" else events[:-1])))
+    read = [event.type for event in desk.client.messages.create(model=model, stream=True, **SENT)]
+    [entry] = desk.books.entries
+    assert len(read) == (4 if missing == "its usage" else 3)
+    assert (entry.usage.prompt, entry.usage.source) == (10, "estimated")
+    assert entry.usage.output > 300
 
 
 @pytest.mark.parametrize("leave", ["close", "drop", "with"])
@@ -304,6 +404,80 @@ async def test_a_cancelled_reader_closes_its_call(model, provider):
     assert len(desk.books.leaves) == 1
 
 
+@pytest.mark.parametrize("asked", ["auto", "named"])
+@pytest.mark.parametrize("name", ["messages.create(stream)", "chat.completions.create(stream)", "responses.create(stream)"])
+async def test_a_stream_closed_by_another_task_ends_its_reader_as_the_sdks_own_does(name, asked, provider):
+    way = WAYS[name]
+    desk = Desk(way.family, "async", way.policy)
+    opened = OPENED_STREAMS[name]
+    ends = []
+    for client, model in ((desk.sdk, way.models[0]), (desk.client, "auto" if asked == "auto" else way.models[0])):
+        provider.faults.clear()
+        provider.faults.add(Fault("slow_loris", after_s=0.2))
+        stream = await opened(client, model)
+        reading = asyncio.create_task(_read_async(stream))
+        await asyncio.sleep(0.3)
+        await stream.close()
+        with pytest.raises(Exception) as ended:  # noqa: PT011  whatever the SDK raises
+            await asyncio.wait_for(reading, 2)
+        ends.append(type(ended.value))
+    assert ends[0] is ends[1]
+    assert desk.story == [("cheap", "abandoned")]
+    assert len(desk.books.leaves) == 1
+
+
+@pytest.mark.parametrize("asked", ["auto", "named"])
+@pytest.mark.parametrize("name", ["messages.create(stream)", "chat.completions.create(stream)", "responses.create(stream)"])
+def test_a_stream_closed_by_another_thread_ends_its_reader_as_the_sdks_own_does(name, asked, provider):
+    way = WAYS[name]
+    desk = Desk(way.family, "sync", way.policy)
+    opened = OPENED_STREAMS[name]
+    with ThreadPoolExecutor(1) as pool:
+        ends = []
+        for client, model in ((desk.sdk, way.models[0]), (desk.client, "auto" if asked == "auto" else way.models[0])):
+            provider.faults.clear()
+            provider.faults.add(Fault("slow_loris", after_s=0.2))
+            stream = opened(client, model)
+            reading = pool.submit(list, stream)
+            time.sleep(0.3)
+            stream.close()
+            ends.append(type(reading.exception(timeout=2)))
+    assert ends[0] is ends[1]
+    assert ends[0] is not type(None)
+    assert desk.story == [("cheap", "abandoned")]
+    assert len(desk.books.leaves) == 1
+
+
+async def _read_async(stream: Any) -> list[Any]:
+    return [event async for event in stream]
+
+
+OPENED_STREAMS: dict[str, Callable[[Any, str], Any]] = {
+    "messages.create(stream)": lambda client, model: client.messages.create(model=model, stream=True, max_tokens=900, messages=LONG),
+    "chat.completions.create(stream)": lambda client, model: client.chat.completions.create(model=model, stream=True, messages=LONG),
+    "responses.create(stream)": lambda client, model: client.responses.create(model=model, stream=True, input=LONG),
+}
+
+
+@pytest.mark.parametrize("model", ["auto", HAIKU])
+async def test_the_callers_own_error_leaves_a_stream_that_a_task_still_reads(model, provider):
+    desk = Desk("anthropic", "async")
+    provider.faults.add(Fault("slow_loris", after_s=0.2))
+    readers = []
+
+    async def body() -> None:
+        async with desk.client.messages.stream(model=model, max_tokens=900, messages=LONG) as stream:
+            readers.append(asyncio.create_task(_read_async(stream.text_stream)))
+            await asyncio.sleep(0.3)
+            raise KeyError("the caller's own")
+
+    with pytest.raises(KeyError, match="the caller's own"):
+        await body()
+    [ended] = await asyncio.gather(*readers, return_exceptions=True)
+    assert isinstance(ended, Exception)
+    assert desk.story == [("cheap", "abandoned")]
+
+
 @pytest.mark.parametrize("model", ["auto", HAIKU])
 async def test_an_async_stream_nobody_reads_on_is_written_down(model, provider):
     desk = Desk("anthropic", "async")
@@ -327,6 +501,40 @@ async def test_a_cancelled_call_is_written_down(model, provider):
     [entry] = desk.books.entries
     assert (entry.outcome, entry.usage.source) == ("abandoned", "estimated")
     await asyncio.sleep(0.8)  # until the provider has noticed
+
+
+LEFT_OPEN = """
+import sys
+import anthropic
+from routed_agents import Ledger, Policy, Router
+from routed_agents.integrations.clients import routed_anthropic
+from routed_agents.telemetry import configure
+
+model, ledger, trace, words = sys.argv[1:]
+configure(trace_file=trace)
+client = routed_anthropic(anthropic.Anthropic(), Router(Policy.default(tiers="claude"), ledger=Ledger.sqlite(ledger)))
+stream = client.messages.create(model=model, stream=True, max_tokens=900, messages=[{"role": "user", "content": words}])
+for event in stream:
+    if event.type == "content_block_delta":
+        break
+"""
+
+
+@pytest.mark.parametrize("model", ["auto", HAIKU])
+def test_a_stream_still_open_when_the_program_ends_is_written_down(model, provider, tmp_path):
+    ledger, spans = tmp_path / "costs.db", tmp_path / "trace.jsonl"
+    given = [model, str(ledger), str(spans), LONG[0]["content"]]
+    done = subprocess.run(
+        [sys.executable, "-c", LEFT_OPEN, *given],
+        env={**os.environ, **provider.environ},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    [entry] = Ledger.sqlite(ledger).entries()
+    assert (entry.outcome, entry.cost.total_pico > 0, done.stderr) == ("abandoned", True, "")
+    assert spans.read_text(encoding="utf-8").count(names.COST_PICO) == 1
 
 
 def test_the_last_event_of_a_stream_finds_the_books_written(gpt):
@@ -358,11 +566,13 @@ def test_usage_that_was_asked_for_is_shown(model, gpt):
     assert chunks[-1].usage.prompt_tokens == entry.usage.prompt
 
 
-def test_a_gateway_that_refuses_stream_options_is_not_given_them(provider):
+@pytest.mark.parametrize("model", ["auto", LUNA])
+def test_a_gateway_that_refuses_stream_options_is_not_given_them(model, provider):
     desk = Desk("openai", "sync", ask_usage=False)
-    assert list(desk.client.chat.completions.create(model="auto", stream=True, messages=ASK))
+    assert list(desk.client.chat.completions.create(model=model, stream=True, messages=ASK))
+    [entry] = desk.books.entries
     assert "stream_options" not in provider.requests[0].body
-    assert desk.books.entries[0].usage.source != "reported"
+    assert (entry.usage.source, entry.usage.output > 0, entry.cost.total_pico > 0) == ("estimated", True, True)
 
 
 def test_without_a_buffer_words_that_were_shown_stand(claude, provider):
@@ -417,16 +627,14 @@ def test_a_lower_model_behind_a_pinned_stream_is_refused_before_a_word_is_shown(
         {"type": "message_delta", "delta": {"stop_reason": "end_turn", "stop_sequence": None}, "usage": {"output_tokens": 4}},
         {"type": "message_stop"},
     ]
-    wire = "".join(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n" for event in events)
-    desk = Desk(
-        "anthropic", "sync", sdk=answering(lambda _: httpx2.Response(200, text=wire, headers={"content-type": "text/event-stream"}))
-    )
+    desk = Desk("anthropic", "sync", sdk=answering(streaming(events)))
     seen = []
     stream = desk.client.messages.create(model="auto", stream=True, **SENT, **STRONG)
     with pytest.raises(StepStopped):
         seen.extend(stream)
     assert seen == []
     assert desk.story == [("strong", "rejected")]
+    assert (desk.books.entries[0].usage.output >= 4, desk.books.entries[0].usage.source) == (True, "estimated")
 
 
 # ---- pins ---------------------------------------------------------------------------------------------------------------
@@ -466,6 +674,69 @@ def test_an_openai_tool_loop_keeps_its_tier_without_a_thread(api, gpt):
         history += [*first.output, *({"type": "function_call_output", "call_id": call.call_id, "output": "12 degrees"} for call in calls)]
         second = gpt.client.responses.create(model="auto", input=history, tools=[tool])
     assert [decision_of(reply)["tier"] for reply in (first, second)] == ["strong", "strong"]
+
+
+@pytest.mark.parametrize("leave", ["closed", "open"])
+@pytest.mark.parametrize("api", ["messages", "chat", "responses"])
+def test_a_tool_loop_keeps_its_tier_where_a_stream_is_left_after_its_call(api, leave, provider):
+    desk = Desk("anthropic" if api == "messages" else "openai", "sync")
+    opened, answered = LEFT_LOOPS[api](desk.client)
+    stream = opened(stream=True, **STRONG)
+    call = CALLED[api](stream)
+    if leave == "closed":
+        stream.close()
+    answered(call)
+    stream.close()
+    assert {(entry.tier, entry.outcome) for entry in desk.books.entries} == {("strong", "abandoned"), ("strong", "accepted")}
+
+
+CITY = {"role": "user", "content": "What is the weather in Kiel?"}
+FUNCTION = {"name": "get_weather", "description": WEATHER["description"], "parameters": WEATHER["input_schema"]}
+
+
+def _message_loop(client: Any) -> tuple[Any, Any]:
+    create = functools.partial(client.messages.create, model="auto", max_tokens=256, tools=[WEATHER])
+
+    def answered(call: str) -> None:
+        asked = {"type": "tool_use", "id": call, "name": "get_weather", "input": {"city": "Kiel"}}
+        result = {"type": "tool_result", "tool_use_id": call, "content": "12 degrees"}
+        create(messages=[CITY, {"role": "assistant", "content": [asked]}, {"role": "user", "content": [result]}])
+
+    return functools.partial(create, messages=[CITY]), answered
+
+
+def _chat_loop(client: Any) -> tuple[Any, Any]:
+    create = functools.partial(client.chat.completions.create, model="auto", tools=[{"type": "function", "function": FUNCTION}])
+
+    def answered(call: str) -> None:
+        asked = {"id": call, "type": "function", "function": {"name": "get_weather", "arguments": '{"city": "Kiel"}'}}
+        result = {"role": "tool", "tool_call_id": call, "content": "12 degrees"}
+        create(messages=[CITY, {"role": "assistant", "content": None, "tool_calls": [asked]}, result])
+
+    return functools.partial(create, messages=[CITY]), answered
+
+
+def _response_loop(client: Any) -> tuple[Any, Any]:
+    create = functools.partial(client.responses.create, model="auto", tools=[{"type": "function", **FUNCTION}])
+
+    def answered(call: str) -> None:
+        asked = {"type": "function_call", "call_id": call, "name": "get_weather", "arguments": '{"city": "Kiel"}'}
+        create(input=[CITY, asked, {"type": "function_call_output", "call_id": call, "output": "12 degrees"}])
+
+    return functools.partial(create, input=[CITY]), answered
+
+
+LEFT_LOOPS = {"messages": _message_loop, "chat": _chat_loop, "responses": _response_loop}
+"""How a tool loop begins and goes on, once its call is known."""
+CALLED: dict[str, Callable[[Any], str]] = {
+    "messages": lambda stream: [
+        next(event for event in stream if event.type == "content_block_start").content_block.id,
+        next(event for event in stream if event.type == "content_block_stop"),
+    ][0],
+    "chat": lambda stream: next(calls[0].id for chunk in stream if (calls := chunk.choices[0].delta.tool_calls)),
+    "responses": lambda stream: next(event.item.call_id for event in stream if event.type == "response.output_item.done"),
+}
+"""Reads a stream to its tool call and no further; the call's id."""
 
 
 def test_a_thread_keeps_its_facts(claude):
@@ -1008,9 +1279,34 @@ def test_the_sdks_own_span_does_not_double_the_cost(streamed, kept, model, provi
     assert len(desk.books.leaves) == 1
 
 
-def test_the_leaf_span_hangs_below_the_route_and_is_not_left_current(claude):
-    from opentelemetry import trace
+@pytest.mark.parametrize("model", ["auto", HAIKU])
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_call_is_counted_on_one_span_once_a_global_provider_is_set(streamed, kept, model, provider, monkeypatch):
+    monkeypatch.delenv("ANTHROPIC_OPEN_TELEMETRY")
+    spans = InMemorySpanExporter()
+    traces = TracerProvider(shutdown_on_exit=False)
+    traces.add_span_processor(SimpleSpanProcessor(spans))
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", traces)
+    with routed_anthropic(anthropic.Anthropic(max_retries=0), Router(Policy.default(tiers="claude")), sdk_span=kept) as client:
+        reply = client.messages.create(model=model, stream=streamed, **SENT)
+        if streamed:
+            list(reply)
+    counted = [span for span in spans.get_finished_spans() if names.INPUT_TOKENS in span.attributes]
+    assert [span.name.partition(" ")[0] for span in counted] == ["anthropic.messages.create" if kept else "chat"]
+    assert kept or counted[0].attributes[names.USAGE_COST] > 0
 
+
+def test_the_results_of_a_batch_are_counted_on_our_spans(monkeypatch):
+    monkeypatch.delenv("ANTHROPIC_OPEN_TELEMETRY", raising=False)
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", TracerProvider(shutdown_on_exit=False))
+    desk = Desk("anthropic", "sync", sdk=answering(batch_results))
+    list(desk.client.messages.batches.results("msgbatch_1"))
+    [leaf] = desk.books.leaves
+    assert leaf.attributes[names.INPUT_TOKENS] == 1000
+
+
+def test_the_leaf_span_hangs_below_the_route_and_is_not_left_current(claude):
     before = trace.get_current_span()
     stream = claude.client.messages.create(model="auto", stream=True, **SENT)
     next(iter(stream))
@@ -1022,6 +1318,24 @@ def test_the_leaf_span_hangs_below_the_route_and_is_not_left_current(claude):
 
 
 # ---- the three promises -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("hold", [False, True])
+@pytest.mark.parametrize("model", ["auto", SOL])
+@pytest.mark.parametrize("odd", ["arguments", "indexes"])
+def test_a_chunk_we_cannot_read_reaches_the_caller_as_it_came(odd, model, hold, caplog):
+    call = {"index": 0, "id": "c1", "type": "function", "function": {"name": "f", "arguments": {"a": 1}}}
+    loose = [{**call, "index": None, "function": {"name": "f", "arguments": "{}"}}, {**call, "function": {"name": "f", "arguments": "{}"}}]
+    deltas = [{"role": "assistant", "tool_calls": [call] if odd == "arguments" else loose}, {"content": "and more"}]
+    start = {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": SOL}
+    chunks = [{**start, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
+    http = httpx2.Client(transport=httpx2.MockTransport(streaming(chunks)))
+    desk = Desk("openai", "sync", sdk=openai.OpenAI(api_key="none", max_retries=0, http_client=http), buffer=hold)
+    stream = desk.client.chat.completions.create(model=model, messages=ASK, stream=True, **(STRONG if model == "auto" else {}))
+    assert [chunk.choices[0].delta.content for chunk in stream] == [None, "and more"]
+    [entry] = desk.books.entries
+    assert (entry.outcome in ("accepted", "watched"), entry.usage.source) == (True, "estimated")
+    assert "cannot be read" in caplog.text
 
 
 def test_our_own_trouble_never_breaks_the_call(claude, monkeypatch, caplog):

@@ -29,6 +29,7 @@ class Backend(ThreadingHTTPServer):
         self.names: Counter[str] = Counter()
         self.attributes: list[dict[str, object]] = []
         self.metrics: dict[str, list[Any]] = {}
+        self.paths: list[str] = []
         self.lock = threading.Lock()
 
     @property
@@ -47,8 +48,9 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if self.headers.get("Content-Encoding") == "gzip":
             body = gzip.decompress(body)
+        server.paths.append(self.path)
         time.sleep(server.delay_s)
-        if server.status == 200 and self.path == "/v1/metrics":
+        if server.status == 200 and "metrics" in self.path:
             with server.lock:
                 server.metrics = {  # cumulative: the last export tells all
                     metric.name: list(metric.sum.data_points or metric.histogram.data_points)

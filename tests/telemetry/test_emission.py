@@ -30,7 +30,7 @@ REPLY = {"model": "claude-haiku-5-5", "content": [{"type": "text", "text": "yes"
 class Room:
     def __init__(self, *, emit: Any = "auto", sampler: Any = None) -> None:
         self.spans, self.reader = InMemorySpanExporter(), InMemoryMetricReader()
-        traces = TracerProvider(shutdown_on_exit=False, sampler=sampler)
+        self.traces = traces = TracerProvider(shutdown_on_exit=False, sampler=sampler)
         traces.add_span_processor(SimpleSpanProcessor(self.spans))
         meters = MeterProvider([self.reader], shutdown_on_exit=False, exemplar_filter=TraceBasedExemplarFilter())
         self.router = Router(
@@ -87,6 +87,7 @@ def test_an_unknown_emit_is_named() -> None:
         ("genai-langchain", "anthropic", "langchain", False, "genai-langchain", False, False),
         ("genai-anthropic", "anthropic", "langchain", False, "", False, True),
         ("genai-anthropic", "anthropic", "client", False, "genai-anthropic", False, False),
+        ("genai-anthropic", "anthropic", "client_quiet", False, "genai-anthropic", False, False),
         ("genai-anthropic", "anthropic", "caller", False, "genai-anthropic", False, False),
         ("genai-anthropic", "openai", "caller", False, "", False, False),
         ("openinference-openai", "openai", "langchain", False, "", True, False),
@@ -139,8 +140,42 @@ def test_the_sdks_own_span_counts_once_a_provider_is_set(monkeypatch: pytest.Mon
     assert not sdk_traces()
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", TracerProvider(shutdown_on_exit=False))
     assert sdk_traces() is traces
-    counted = {made_by: emission_for("anthropic", made_by=made_by, watched=True).counted_by for made_by in ("langchain", "langchain_quiet")}
-    assert counted == {"langchain": SDK.key if traces else "", "langchain_quiet": ""}
+    loud, quiet = ("langchain", "client"), ("langchain_quiet", "client_quiet")
+    counted = {made_by: emission_for("anthropic", made_by=made_by, watched=True).counted_by for made_by in (*loud, *quiet)}
+    assert counted == dict.fromkeys(loud, SDK.key if traces else "") | dict.fromkeys(quiet, "")
+
+
+@pytest.mark.parametrize("made_by", ["caller", "langchain"])
+def test_the_sdks_span_counts_only_where_ours_go_too(monkeypatch: pytest.MonkeyPatch, made_by: Any) -> None:
+    import anthropic
+
+    assert anthropic
+    monkeypatch.delenv("ANTHROPIC_OPEN_TELEMETRY", raising=False)
+    everybodys, stand_in = TracerProvider(shutdown_on_exit=False), trace.ProxyTracerProvider()
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", everybodys)
+    mine = TracerProvider(shutdown_on_exit=False)
+    counted = [emission_for("anthropic", made_by=made_by, watched=True, own=own).counted_by for own in (None, everybodys, stand_in, mine)]
+    assert counted == [SDK.key, SDK.key, SDK.key, ""]
+
+
+def test_a_call_is_counted_where_our_spans_go_beside_another_global_provider(monkeypatch: pytest.MonkeyPatch) -> None:
+    import anthropic
+
+    from routed_agents import embedded
+
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", TracerProvider(shutdown_on_exit=False))
+    room = Room()
+    with embedded.serve() as served:
+        for name, value in served.environ.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.delenv("ANTHROPIC_OPEN_TELEMETRY")
+        with room.router.step(Step.from_messages("x", task_class="classification", node="n")) as call, anthropic.Anthropic() as client:
+            for attempt in call.attempts():
+                with attempt:
+                    asked: Any = [{"role": "user", "content": "x"}]
+                    attempt.record(client.messages.create(model=attempt.model, max_tokens=16, messages=asked))
+    leaf = room.spans.get_finished_spans()[0]
+    assert (leaf.name, names.USAGE_COST in (leaf.attributes or {})) == ("chat claude-haiku-5-5", True)
 
 
 def test_counters_are_whole_when_a_tenth_of_the_traces_is_kept() -> None:
@@ -228,8 +263,8 @@ def test_a_reply_that_is_no_object_of_the_sdk_was_not_counted_by_the_sdk(monkeyp
     from anthropic.types import Message
 
     monkeypatch.delenv("ANTHROPIC_OPEN_TELEMETRY", raising=False)
-    monkeypatch.setattr(trace, "_TRACER_PROVIDER", TracerProvider(shutdown_on_exit=False))
     room = Room()
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", room.traces)
     reply = Message.model_validate({"id": "m", "type": "message", "role": "assistant", **REPLY})
     with room.router.step(Step.from_messages("x", task_class="classification", node="n")) as call:
         for attempt in call.attempts():

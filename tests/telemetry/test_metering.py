@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from opentelemetry import metrics, trace
+from opentelemetry.metrics import _internal as metrics_internal
 from opentelemetry.sdk.metrics import MeterProvider
 
 from routed_agents import Policy, Router, Step
@@ -140,6 +141,16 @@ def test_configuring_twice_adds_an_output(tmp_path: Path) -> None:
     assert [told_cost(one), told_cost(two)] == pytest.approx([before, spent(router)], abs=1e-12)
 
 
+def test_routers_without_a_meter_provider_leave_nothing_behind_and_count_once_there_is_one(tmp_path: Path) -> None:
+    routers = [Router(Policy.default(), ledger=Ledger.memory()) for _ in range(5)]
+    assert len(metrics_internal._PROXY_METER_PROVIDER._meters) == 1
+    with configure(metrics_file=tmp_path / "m.jsonl"):
+        routers.append(Router(Policy.default(), ledger=Ledger.memory()))
+        for router in routers:
+            work(router)
+    assert told_cost(tmp_path / "m.jsonl") == pytest.approx(sum(spent(router) for router in routers), abs=1e-12)
+
+
 def test_backends_that_never_answer_hold_an_exit_up_for_as_long_as_allowed() -> None:
     with backends.black_hole() as url:
         handle = configure(otlp_endpoint=url, metrics_endpoint=url)
@@ -166,7 +177,7 @@ def test_spans_dropped_at_the_end_are_in_the_last_metrics(tmp_path: Path) -> Non
 
 def test_a_missing_extra_is_named_without_the_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.metric_exporter", None)
-    with pytest.raises(ConfigurationError, match=r"metrics_endpoint http://h needs .* pip install 'routed-agents\[otlp\]'"):
+    with pytest.raises(ConfigurationError, match=r"metrics_endpoint http://h/v1/metrics needs .* pip install 'routed-agents\[otlp\]'"):
         configure(metrics_endpoint="http://me:secret@h")
 
 
@@ -199,6 +210,19 @@ def test_metrics_are_there_after_a_program_that_just_ends(tmp_path: Path) -> Non
     assert [int(point["asInt"]) for point in points(tmp_path / "m.jsonl", "routed_agents.decisions")] == [1]
 
 
-@pytest.mark.parametrize("given", ["http://h:1", "http://h:1/", "http://h:1/v1/metrics"])
-def test_a_path_is_added_once(given: str) -> None:
-    assert whole(given, "metrics") == "http://h:1/v1/metrics"
+@pytest.mark.parametrize("given", ["http://h:1", "http://h:1/", "http://h:1/v1/metrics", "http://h:1/v1/metrics/"])
+@pytest.mark.parametrize("query", ["", "?token=a/b"])
+def test_a_path_is_added_once_and_before_the_query(given: str, query: str) -> None:
+    assert whole(given + query, "metrics") == f"http://h:1/v1/metrics{query}"
+
+
+@pytest.mark.parametrize(
+    ("signal", "handed"), [("TRACES", "/ingest/otlp"), ("TRACES", "/v1/traces?token=abc"), ("METRICS", "/ingest/metrics")]
+)
+def test_the_address_of_one_signal_is_used_as_it_is(monkeypatch: pytest.MonkeyPatch, signal: str, handed: str) -> None:
+    with backends.backend() as up:
+        monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT", up.url + handed)
+        handle = configure()
+        work()
+        handle.shutdown()
+    assert set(up.paths) == {handed}

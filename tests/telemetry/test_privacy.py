@@ -13,6 +13,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from routed_agents.errors import ConfigurationError
 from routed_agents.ledger import Ledger
 from routed_agents.policy import Policy
 from routed_agents.router import Router
@@ -114,6 +115,66 @@ def test_a_hook_that_breaks_keeps_the_content_and_the_call_goes_through(caplog: 
     assert found(room.told_by_spans + caplog.text) == []
     assert room.router.ledger.total().attempts == 1
     assert names.USAGE_COST in room.leaf()
+
+
+class Redacted:
+    """What a redaction library gives in place of a text."""
+
+    text = "[…]"
+
+
+@pytest.mark.parametrize("given", [Redacted(), b"[...]", 5, ["[...]"]])
+def test_a_hook_that_gives_no_text_keeps_the_content_and_the_leaf_its_cost(given: Any, caplog: pytest.LogCaptureFixture) -> None:
+    room = Room(capture=lambda _: given, evidence=True)
+    room.step()
+    assert found(room.told_by_spans) == []
+    assert names.USAGE_COST in room.leaf()
+    assert f"the redaction hook gave {type(given).__name__} where text or None is wanted, so a text was left out" in caplog.text
+
+
+class Waiting:
+    async def __call__(self, text: str) -> str:
+        return text
+
+
+@pytest.mark.parametrize("hook", [Waiting().__call__, Waiting()])
+def test_a_hook_that_would_have_to_be_awaited_is_refused(hook: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"^capture is an async function, .*; wanted a function that gives what of a text"):
+        Telemetry(capture=hook)
+
+
+RING: list[Any] = []
+RING.append(RING)
+
+
+class Unspeakable:
+    def __repr__(self) -> str:
+        raise ValueError(PROMPT)
+
+
+@pytest.mark.parametrize(
+    ("args", "told"), [({("a", 1): 2}, "{('a', 1): 2}"), ({"ring": RING}, "{'ring': [[...]]}"), ({"x": Unspeakable()}, None)]
+)
+def test_arguments_that_json_cannot_say_cost_no_leaf_its_tokens_and_cost(args: Any, told: str | None) -> None:
+    room = Room(capture=lambda text: text)
+    called = {"role": "assistant", "content": "", "tool_calls": [{"id": "1", "name": "look", "args": args, "type": "tool_call"}]}
+    messages = [{"role": "user", "content": "go on"}, called, {"role": "tool", "tool_call_id": "1", "content": "ok"}]
+    with room.router.step(Step.from_messages(messages, task_class="customer_reply")) as call:
+        for attempt in call.attempts():
+            with attempt:
+                attempt.record({**called, "model": attempt.model, "content": REPLY, "usage": {"input_tokens": 9, "output_tokens": 3}})
+    tool = room.router.telemetry.open_tool("look", arguments=args)
+    assert tool is not None
+    room.router.telemetry.close_tool(tool, REPLY)
+    leaf, span = room.leaf(), dict(room.spans.get_finished_spans()[-1].attributes or {})
+    said = [
+        each["parts"][-1].get("arguments")
+        for key in (names.INPUT_MESSAGES, names.OUTPUT_MESSAGES)
+        for each in json.loads(leaf.get(key, "[]"))
+    ]
+    assert names.USAGE_COST in leaf
+    assert (span.get(names.TOOL_ARGUMENTS), span[names.TOOL_RESULT]) == (told, REPLY)
+    assert [each for each in said if each] == ([told, told] if told else [])
 
 
 def test_an_exporter_that_quotes_spans_in_its_error_is_not_quoted(caplog: pytest.LogCaptureFixture) -> None:

@@ -25,7 +25,7 @@ from rich.console import Console
 from routed_agents.errors import ConfigurationError
 from routed_agents.offline.traces import read_spans
 from routed_agents.telemetry import names
-from routed_agents.telemetry.setup import Handle, configure
+from routed_agents.telemetry.setup import SHUTDOWN_S, Handle, _at_exit, configure
 from routed_agents.telemetry.trees import CostTree
 
 
@@ -125,6 +125,19 @@ def test_a_dead_backend_holds_the_shutdown_up_for_as_long_as_allowed(dead_end: s
     assert time.monotonic() - began < 1.5
 
 
+def test_dead_backends_hold_the_end_of_a_program_up_once_however_often_it_was_configured(dead_end: str, tmp_path: Path) -> None:
+    handles = [configure(otlp_endpoint=dead_end, metrics_endpoint=dead_end) for _ in range(3)]
+    alive = configure(trace_file=tmp_path / "trace.jsonl", metrics_file=tmp_path / "metrics.jsonl")
+    emit()
+    began = time.monotonic()
+    _at_exit()
+    took = time.monotonic() - began
+    assert SHUTDOWN_S / 2 < took < 2 * SHUTDOWN_S
+    assert ([handle.dropped for handle in handles], alive.dropped) == ([2, 2, 2], 0)
+    assert len(list(read_spans(tmp_path / "trace.jsonl"))) == 2
+    assert "routed_agents.dropped" in (tmp_path / "metrics.jsonl").read_text()
+
+
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
     with pytest.raises(ConfigurationError, match=r"pip install 'routed-agents\[otlp\]'"):
@@ -142,10 +155,26 @@ def test_the_sampler_decides_what_is_written(trace_file: Path) -> None:
     assert trace_file.read_text() == ""
 
 
-def test_the_service_is_named(trace_file: Path) -> None:
-    with configure(trace_file=trace_file, service_name="desk"):
+@pytest.mark.parametrize(
+    ("name", "attributes", "given", "called"),
+    [
+        ("", "", {}, "routed-agents"),
+        ("", "", {"service_name": "desk"}, "desk"),
+        ("", "service.name=checkout", {}, "checkout"),
+        ("", "service.name=checkout", {"service_name": "desk"}, "desk"),
+        ("", "deployment.environment=test", {}, "routed-agents"),
+        ("till", "service.name=checkout", {}, "till"),
+        ("till", "service.name=checkout", {"service_name": "desk"}, "till"),
+    ],
+)
+def test_the_service_is_named(
+    trace_file: Path, monkeypatch: pytest.MonkeyPatch, name: str, attributes: str, given: dict[str, str], called: str
+) -> None:
+    monkeypatch.setenv("OTEL_SERVICE_NAME", name)
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", attributes)
+    with configure(trace_file=trace_file, **given):  # type: ignore[arg-type]
         emit()
-    assert {span.resource["service.name"] for span in read_spans(trace_file)} == {"desk"}
+    assert {span.resource["service.name"] for span in read_spans(trace_file)} == {called}
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
@@ -256,6 +285,26 @@ trace.get_tracer("routed_agents").start_span("route x").end()
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=30)
     assert [span.name for span in read_spans(trace_file)] == ["route x"]
     assert json.loads(trace_file.read_text())["resourceSpans"]
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"queue_size": "big"}, "queue_size is 'big'; wanted a whole number above 0"),
+        ({"queue_size": 0}, "queue_size is 0; wanted a whole number above 0"),
+        ({"queue_size": True}, "queue_size is True; wanted a whole number above 0"),
+        ({"sampler": "always_on"}, "sampler is 'always_on'; wanted a Sampler of the OpenTelemetry SDK, or None"),
+        ({"console": "stderr"}, "console is 'stderr'; wanted True, a rich Console or a function that gets the cost tree"),
+        ({"trace_file": 5}, "trace_file is 5; wanted a path"),
+        ({"metrics_file": 5}, "metrics_file is 5; wanted a path"),
+        ({"service_name": None}, "service_name is None; wanted a text"),
+    ],
+)
+def test_arguments_that_cannot_be_meant_are_refused_and_set_nothing_up(given: Any, told: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        configure(**{"trace_file": tmp_path / "trace.jsonl", **given})
+    assert str(caught.value) == told
+    assert (list(tmp_path.iterdir()), trace._TRACER_PROVIDER) == ([], None)
 
 
 @pytest.mark.parametrize("name", ["otlp_endpoint", "metrics_endpoint"])

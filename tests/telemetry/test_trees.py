@@ -106,6 +106,15 @@ def test_attempts_show_only_where_there_was_more_than_one() -> None:
     assert (tried.tier, tried.why, row(tree, "triage").below) == ("strong", "after empty", ())
 
 
+def test_an_attempt_without_a_span_is_unpriced() -> None:
+    desk = Desk()
+    desk.step("triage")
+    spans = [record_of(span) for span in desk.spans.get_finished_spans()]
+    tree = cost_tree(run_of([span for span in spans if not span.is_leaf]))
+    assert tree is not None
+    assert (tree.steps, tree.unpriced, row(tree, "triage").cost_pico) == (1, 1, None)
+
+
 def test_a_step_costs_the_sum_of_its_attempts() -> None:
     tried = row(a_run(Desk()), "check_policy")
     assert tried.cost_pico == sum(each.cost_pico or 0 for each in tried.below)

@@ -123,13 +123,15 @@ class Collected:
         from opentelemetry import trace
         from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 
+        from routed_agents.telemetry.providers import tracers
+
         spans: list[ReadableSpan] = []
 
         class Collector(SpanProcessor):
             def on_end(self, span: ReadableSpan) -> None:
                 spans.append(span)
 
-        current = trace.get_tracer_provider()
+        current = tracers()
         if not isinstance(current, TracerProvider):
             current = TracerProvider(shutdown_on_exit=False)
             trace.set_tracer_provider(current)

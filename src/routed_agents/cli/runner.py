@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
-from opentelemetry import trace
 from opentelemetry.trace import Status, StatusCode
 
 from routed_agents.cli.conversation import messages_of
@@ -18,6 +17,7 @@ from routed_agents.errors import StepStopped
 from routed_agents.ledger import Bill, cost_of
 from routed_agents.steps import field_of, role_of, storable, text_of
 from routed_agents.telemetry import names
+from routed_agents.telemetry.providers import tracers
 
 MOST_WORDS: Final = 400
 """Characters of an error that a result line keeps."""
@@ -111,7 +111,7 @@ async def run_one(loaded: LoadedGraph, given: Input) -> Result:
     own: Mapping[str, Any] = cast("Mapping[str, Any]", metadata) if isinstance(metadata, Mapping) else {}
     config = {"configurable": {"thread_id": given.thread}, "metadata": {**own, "run_id": run}, "run_name": given.id}
     attributes = {names.GRAPH: loaded.name, names.INPUT_ID: storable(given.id), names.SPAN_KIND: "CHAIN"}
-    tracer = trace.get_tracer(names.SCOPE, names.SCHEMA_VERSION)
+    tracer = tracers().get_tracer(names.SCOPE, names.SCHEMA_VERSION)
     began = time.perf_counter()
     state: object = None
     stopped: str | None = None

@@ -40,7 +40,8 @@ A reply carries its decision as `routed_agents`, plain JSON beside the provider'
 from a stream that has been read. It is never sent back, and a forged one in a history lowers nothing.
 
 The anthropic SDK makes a span of its own for a call, with the same tokens, which backends would price a second time: for calls that leave a
-leaf span here it is left out, request by request; `sdk_span=True` keeps it.
+leaf span here it is left out, request by request, and ours is counted. `sdk_span=True` keeps it; through the global tracer provider it is
+the one counted then, and ours tells the decision only.
 """
 
 from __future__ import annotations
@@ -103,7 +104,8 @@ def routed_anthropic(
         provider: who answers behind the client's address, where its class doesn't tell: tiers of these providers can be called.
         buffer: hold a stream back until its end, so that a rejected reply is never seen and can be escalated.
         prompt_cache: ask for the prompt of a routed tool loop to be kept this long, unless the caller set marks; None never does.
-        sdk_span: keep the SDK's own OpenTelemetry span beside ours; backends that price tokens then count the call twice.
+        sdk_span: keep the SDK's own OpenTelemetry span, which counts the call in place of ours; where the client has a tracer provider
+            of its own both count it.
 
     Raises:
         ConfigurationError: this is no such client, or it cannot call one of the tiers.

@@ -25,13 +25,14 @@ from routed_agents.integrations.sdk_requests import (
     step_of,
     tool_schemas,
 )
-from routed_agents.integrations.sdk_streams import Gathering, gathering, only_usage, usage_so_far
+from routed_agents.integrations.sdk_streams import Gathering, gathering, only_usage, reply_so_far, usage_so_far
 from routed_agents.integrations.sdk_surface import raw_mode
 from routed_agents.pricing import usage_of
 from routed_agents.repairs import dialect_of, repaired, unusable
 from routed_agents.router import Attempt, RoutedCall, Router
 from routed_agents.state import lineage_key
 from routed_agents.steps import STAMP, Step, field_of
+from routed_agents.telemetry import MadeBy
 from routed_agents.telemetry.around import within
 from routed_agents.tiers import Deployment, card, dialects
 
@@ -59,6 +60,7 @@ class Request:
     """Who is called, where the client tells."""
     quiet_usage: bool
     """The caller did not ask for a stream's usage; we did."""
+    made_by: MadeBy
 
     @property
     def raw(self) -> str | None:
@@ -81,13 +83,14 @@ class Request:
 class Going:
     """One routed call while it goes on."""
 
-    __slots__ = ("_error", "_loop", "_reply", "call", "closed", "request")
+    __slots__ = ("_error", "_heard", "_loop", "_reply", "call", "closed", "request")
 
     def __init__(self, request: Request) -> None:
         self.request = request
         self.closed = False
         step = step_of(request.api, request.body, request.about)
         self._loop = loop_of(step) if request.about.thread is None else None
+        self._heard: tuple[Callable[[], Any], str] | None = None
         self._reply: Any = None
         self._error: Exception | None = None
         self.call: RoutedCall = request.router.step(
@@ -98,7 +101,7 @@ class Going:
             conditions=_conditions(request, step),
             forced_tools=demands_tool(request.body),
             tool_schemas=lambda: tool_schemas(request.body),
-            made_by="client",
+            made_by=request.made_by,
         )
 
     def __enter__(self) -> Going:
@@ -106,7 +109,7 @@ class Going:
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        self._remember()
+        self.remember()
         self.call.__exit__(*exception)
         self.closed = True
 
@@ -134,6 +137,7 @@ class Going:
 
     def take(self, attempt: Attempt, raw: Any) -> None:
         """Record a reply, parsed by the SDK where the caller asked for that; what the parser rejects was paid for all the same."""
+        self.hear(attempt, lambda: raw)
         attempt.record(raw, validated=self._parse(raw))
 
     async def consult(self, attempt: Attempt, raw: Any) -> None:
@@ -156,14 +160,23 @@ class Going:
             raise self._error
         return stamped(self._reply, self.call.stamp())
 
-    def _remember(self) -> None:
-        """Keep what the next steps have to know: who thought what, and, without a thread, the pins of a tool loop that begins here."""
+    def hear(self, attempt: Attempt, reply: Callable[[], Any]) -> None:
+        """Take note of where an attempt's reply can be had, as far as it has come."""
+        self._heard = (reply, attempt.model)
+
+    def remember(self) -> None:
+        """Keep what the next steps have to know: who thought what, and, without a thread, the pins of a tool loop that begins here.
+
+        A stream may be left, or stay open, once its tool call is there, so this is asked for at every part that such a step would send.
+        """
         call, request = self.call, self.request
-        if call.reply is None or not call.entries:
+        if self._heard is None:
             return
+        said, model = self._heard
         try:
-            request.writers.note(request.api, call.reply, call.entries[-1].model)
-            first = first_call_of(request.api, call.reply) if call.thread is None and self._loop is None else None
+            reply = said()
+            request.writers.note(request.api, reply, model)
+            first = first_call_of(request.api, reply) if call.thread is None and self._loop is None else None
         except Exception:
             log.exception("the reply of step %s cannot be read; its pins and thoughts end here", call.step.id)
             return
@@ -195,14 +208,20 @@ class Watching:
         if self._first_ns is None:
             self._first_ns = time.time_ns()
 
+    def remember(self, reply: Any) -> None:
+        """Keep who thought what is there of a reply."""
+        try:
+            self._request.writers.note(self._request.api, reply, self._request.model)
+        except Exception:
+            log.exception("a watched reply of %s cannot be read; its thoughts are of nobody known", self._request.model)
+
     def note(self, reply: Any, error: BaseException | None = None, *, gathered: Gathering | None = None) -> None:
         """Write the call down."""
         request = self._request
+        self.remember(reply)
         try:
-            if error is None:
-                request.writers.note(request.api, reply, request.model)
             usage = None
-            if gathered is not None and error is not None:
+            if gathered is not None and not gathered.counted:
                 usage = usage_so_far(gathered, request.router.decide(self._step).features.tokens if self._step is not None else 0)
             request.router.watch(
                 model=request.model,
@@ -217,7 +236,7 @@ class Watching:
                 first_chunk_ns=self._first_ns,
                 error=error,
                 parent=self._parent,
-                made_by="client",
+                made_by=request.made_by,
             )
         except Exception:
             log.exception("a watched call of %s could not be written down", request.model)
@@ -240,6 +259,8 @@ class WatchedPassing:
         self._watching.first_chunk()
         try:
             self._gathered.add(event)
+            if self._gathered.tells(event):
+                self._watching.remember(self._gathered.reply())
         except Exception:
             log.exception("an event of a watched stream cannot be read; its usage may be missing")
         if self._request.quiet_usage and only_usage(event):
@@ -251,7 +272,7 @@ class WatchedPassing:
 
     def note(self, error: BaseException | None = None) -> None:
         """Write the call down."""
-        self._watching.note(self._gathered.reply(), error, gathered=self._gathered)
+        self._watching.note(reply_so_far(self._gathered), error, gathered=self._gathered)
 
 
 class BatchResults:
@@ -285,6 +306,7 @@ class BatchResults:
                 key=lineage_key(node=said.node),
                 started_ns=time.time_ns(),
                 parent=otel_context.get_current(),
+                made_by="client_quiet",  # the SDK's span of the results tells no tokens
             )
         except Exception:
             log.exception("a result of a batch could not be written down")

@@ -28,8 +28,8 @@ class Writers:
         self._lock = threading.Lock()
 
     def note(self, api: Api, reply: object, model: str) -> None:
-        """Remember the thoughts of a reply."""
-        marks = [mark for block in _parts(api, reply) if (mark := _mark(block)) is not None]
+        """Remember the thoughts of a reply; one that nothing vouches for, as in a stream that was left in it, may be anybody's."""
+        marks = [mark for block in _parts(api, reply) if (mark := _mark(block)) is not None and mark != UNVOUCHED]
         if not marks:
             return
         with self._lock:
@@ -118,7 +118,15 @@ def _mark(part: object) -> bytes | None:
         return None
     names = ("signature",) if kind == "thinking" else ("data",) if kind == "redacted_thinking" else ("encrypted_content", "id")
     vouched = next((value for name in names if isinstance(value := field_of(part, name), str) and value), "")
+    return _digest(vouched)
+
+
+def _digest(vouched: str) -> bytes:
     return hashlib.blake2b(vouched.encode(errors="replace"), digest_size=16).digest()
+
+
+UNVOUCHED: Final = _digest("")
+"""The mark of every thought that nothing vouches for."""
 
 
 def _turn_of(messages: Sequence[Any]) -> int:

@@ -182,10 +182,14 @@ class Proxy:
             streamed=streamed,
             provider=desk.provider,
             quiet_usage=quiet,
+            made_by="client" if desk.sdk_span and desk.family == "anthropic" else "client_quiet",
         )
 
-    def _passing(self, request: Request, attempt: Attempt) -> Passing:
-        return Passing(attempt, gathering(request.api, request.body), hold=self._desk.buffer, quiet_usage=request.quiet_usage)
+    def _passing(self, going: Going, attempt: Attempt) -> Passing:
+        request = going.request
+        gathered = gathering(request.api, request.body)
+        going.hear(attempt, gathered.reply)
+        return Passing(attempt, gathered, hold=self._desk.buffer, quiet_usage=request.quiet_usage, remember=going.remember)
 
     def _is_simulated(self) -> bool:
         return bool(SIMULATED_URLS) and str(self._sdk.base_url).rstrip("/") in SIMULATED_URLS
@@ -242,21 +246,27 @@ class SyncProxy(Proxy):
         tail: list[Any] = []
         with going:
             for attempt in going.call.attempts():
+                if now.left:
+                    break
                 with attempt:
                     attempt.simulated = self._is_simulated()
                     with current(attempt):
                         now.inner = raw = self._sdk.post(request.path, **going.sent(attempt))
-                    passing = self._passing(request, attempt)
+                    passing = self._passing(going, attempt)
                     try:
-                        yield OPENED
-                        for event in raw:
-                            yield from passing.take(event)
-                            if passing.refused:
-                                break
+                        with now.reading():
+                            yield OPENED
+                            for event in raw:
+                                yield from passing.take(event)
+                                if passing.refused or now.left:
+                                    break
                     finally:
                         passing.ended(going.prompt)
                         raw.close()
+                    if now.left:
+                        break
                     tail = passing.finish()
+        now.end()
         yield from tail
 
     def _watched(self, request: Request) -> Any:
@@ -268,24 +278,24 @@ class SyncProxy(Proxy):
             raise
         if request.streamed:
             now = Now(inner=raw)
-            events = self._watched_flow(request, raw, watching)
+            events = self._watched_flow(request, now, watching)
             next(events)
             return stand_in(raw, SyncStream)(events, now)
         watching.note(readable(request, raw))
         return raw if request.raw else request.parsed(raw)
 
-    def _watched_flow(self, request: Request, raw: Any, watching: Watching) -> Iterator[Any]:
-        passing = WatchedPassing(request, watching)
+    def _watched_flow(self, request: Request, now: Now, watching: Watching) -> Iterator[Any]:
+        passing, raw = WatchedPassing(request, watching), now.inner
         try:
             yield OPENED
             for event in raw:
                 yield from passing.take(event)
         except BaseException as error:
-            passing.note(error)
+            passing.note(now.ended_by(error))
             raise
         finally:
             raw.close()
-        passing.note()
+        passing.note(now.ended_by(None))
         yield from passing.tail
 
 
@@ -346,24 +356,30 @@ class AsyncProxy(Proxy):
             await going.call.consult()
         with going:
             for attempt in going.call.attempts():
+                if now.left:
+                    break
                 with attempt:
                     attempt.simulated = self._is_simulated()
                     with current(attempt):
                         now.inner = raw = await self._sdk.post(request.path, **going.sent(attempt))
-                    passing = self._passing(request, attempt)
+                    passing = self._passing(going, attempt)
                     try:
-                        yield OPENED
-                        async for event in raw:
-                            for ready in passing.take(event):
-                                yield ready
-                            if passing.refused:
-                                break
+                        with now.reading():
+                            yield OPENED
+                            async for event in raw:
+                                for ready in passing.take(event):
+                                    yield ready
+                                if passing.refused or now.left:
+                                    break
                     finally:
                         passing.ended(going.prompt)
                         await raw.close()
+                    if now.left:
+                        break
                     if attempt.judged:
                         await passing.consult()
                     tail = passing.finish()
+        now.end()
         for ready in tail:
             yield ready
 
@@ -376,25 +392,25 @@ class AsyncProxy(Proxy):
             raise
         if request.streamed:
             now = Now(inner=raw)
-            events = self._watched_flow(request, raw, watching)
+            events = self._watched_flow(request, now, watching)
             await anext(events)
             return stand_in(raw, AsyncStream)(events, now)
         watching.note(readable(request, raw))
         return raw if request.raw else request.parsed(raw)
 
-    async def _watched_flow(self, request: Request, raw: Any, watching: Watching) -> AsyncIterator[Any]:
-        passing = WatchedPassing(request, watching)
+    async def _watched_flow(self, request: Request, now: Now, watching: Watching) -> AsyncIterator[Any]:
+        passing, raw = WatchedPassing(request, watching), now.inner
         try:
             yield OPENED
             async for event in raw:
                 for ready in passing.take(event):
                     yield ready
         except BaseException as error:
-            passing.note(error)
+            passing.note(now.ended_by(error))
             raise
         finally:
             await raw.close()
-        passing.note()
+        passing.note(now.ended_by(None))
         for ready in passing.tail:
             yield ready
 

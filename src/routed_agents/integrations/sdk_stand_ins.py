@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
-from collections.abc import AsyncIterator, Callable, Iterator
+import os
+import weakref
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
+from routed_agents.complaints import complain
 from routed_agents.integrations.sdk_calls import Going
 
 OPENED: Final = object()
@@ -15,15 +20,40 @@ OPENED: Final = object()
 
 @dataclass(slots=True)
 class Now:
-    """What a stream's reader may ask of the attempt that is going on."""
+    """What a stream's reader may ask of the attempt that is going on.
+
+    Attributes:
+        left: the stream was closed; where somebody else was reading it just then, the flow has yet to end.
+    """
 
     inner: Any = None
     going: Going | None = None
+    left: bool = False
+    _broken: Exception | None = None
 
     @property
     def stamp(self) -> dict[str, Any] | None:
         going = self.going
         return going.call.stamp() if going is not None and going.closed else None
+
+    @contextmanager
+    def reading(self) -> Generator[None]:
+        """Round the reading of events: an error that comes of the closing is nobody's failure, and waits until the call is written down."""
+        try:
+            yield
+        except Exception as error:
+            if not self.left:
+                raise
+            self._broken = error
+
+    def ended_by(self, error: BaseException | None) -> BaseException | None:
+        """What ended the stream: its closing, whatever that did to who was reading it, or the error."""
+        return GeneratorExit() if self.left else error
+
+    def end(self) -> None:
+        """The call is written down: raise what its closing did to the reader."""
+        if self._broken is not None:
+            raise self._broken
 
 
 class _Stream:
@@ -54,12 +84,18 @@ class _Stream:
 class SyncStream(_Stream):
     """Stands in for the SDK's stream: one stream to its reader, whichever attempts it takes."""
 
+    def __init__(self, events: Any, now: Now) -> None:
+        super().__init__(events, now)
+        _open().add(self)
+
     def __iter__(self) -> Iterator[Any]:
         return self
 
     def __next__(self) -> Any:
         while (event := next(self._events)) is OPENED:
             pass
+        if self._now.left:
+            self.close()
         return event
 
     def __enter__(self) -> SyncStream:
@@ -69,8 +105,12 @@ class SyncStream(_Stream):
         self.close()
 
     def close(self) -> None:
-        """Close the stream; what it has used is written down."""
-        self._events.close()
+        """Close the stream, also while another thread reads it; what it has used is written down."""
+        self._now.left = True
+        try:
+            self._events.close()
+        except ValueError:  # it is running: its reader ends with the response, as the SDK's own does
+            self._now.inner.close()
 
 
 class AsyncStream(_Stream):
@@ -82,6 +122,8 @@ class AsyncStream(_Stream):
     async def __anext__(self) -> Any:
         while (event := await anext(self._events)) is OPENED:
             pass
+        if self._now.left:
+            await self.close()
         return event
 
     async def __aenter__(self) -> AsyncStream:
@@ -91,8 +133,12 @@ class AsyncStream(_Stream):
         await self.close()
 
     async def close(self) -> None:
-        """Close the stream; what it has used is written down."""
-        await self._events.aclose()
+        """Close the stream, also while another task reads it; what it has used is written down."""
+        self._now.left = True
+        if self._events.ag_running:  # its reader ends with the response, as the SDK's own does
+            await self._now.inner.close()
+        else:
+            await self._events.aclose()
 
 
 class _Response:
@@ -116,6 +162,27 @@ class _Response:
 
     async def aclose(self) -> None:
         await self._close()
+
+
+@functools.cache
+def _open() -> weakref.WeakSet[SyncStream]:
+    """The sync streams somebody holds, which the end of the program closes; async ones are closed by their loop.
+
+    Made with the first stream, so that they are closed while ledger and exporters, set up before, still write.
+    """
+    streams: weakref.WeakSet[SyncStream] = weakref.WeakSet()
+    atexit.register(_close, streams)
+    if hasattr(os, "register_at_fork"):  # not on Windows; a child leaves its parent's streams alone
+        os.register_at_fork(after_in_child=streams.clear)
+    return streams
+
+
+def _close(streams: weakref.WeakSet[SyncStream]) -> None:
+    for stream in list(streams):
+        try:
+            stream.close()
+        except Exception as trouble:
+            complain("a stream that was open at the end of the program could not be closed", trouble)
 
 
 def stand_in(found: object, part: type) -> type:

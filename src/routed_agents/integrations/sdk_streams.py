@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol, cast
 
+from routed_agents.complaints import complain
 from routed_agents.features import upper_tokens
 from routed_agents.integrations.sdk_requests import Api, Body
 from routed_agents.pricing import Usage, usage_of
@@ -19,10 +20,12 @@ class Gathering(Protocol):
     Attributes:
         ended: nothing that a reader sees comes any more, only what closes the reply.
         text: the words so far.
+        counted: the usage of the whole has come, not only what is known at its beginning.
     """
 
     ended: bool
     text: str
+    counted: bool
 
     def add(self, event: Any) -> None:
         """Take the next event."""
@@ -30,6 +33,10 @@ class Gathering(Protocol):
 
     def shows(self, event: Any) -> bool:
         """Whether an event holds anything a reader would see."""
+        ...
+
+    def tells(self, event: Any) -> bool:
+        """Whether an event brings something that the next step may send back and that has to be known by then: a tool call or a thought."""
         ...
 
     def reply(self) -> Any:
@@ -43,6 +50,7 @@ class MessagesGathering:
     def __init__(self) -> None:
         self.ended = False
         self.text = ""
+        self.counted = False
         self._head: dict[str, Any] = {}
         self._usage: dict[str, Any] = {}
         self._blocks: dict[int, dict[str, Any]] = {}
@@ -60,7 +68,9 @@ class MessagesGathering:
             self._add_delta(self._blocks.setdefault(event.index, {"type": "text"}), event.delta)
         elif kind == "message_delta":
             self._head["stop_reason"] = field_of(event.delta, "stop_reason")
-            self._usage.update({name: value for name, value in _plain(field_of(event, "usage")).items() if value is not None})
+            used = {name: value for name, value in _plain(field_of(event, "usage")).items() if value is not None}
+            self._usage.update(used)
+            self.counted = "output_tokens" in used
             self.ended = True
 
     def shows(self, event: Any) -> bool:
@@ -68,6 +78,9 @@ class MessagesGathering:
         if kind == "content_block_start":
             return field_of(event.content_block, "type") not in ("text", "thinking")
         return kind == "content_block_delta" and field_of(event.delta, "type") != "signature_delta"
+
+    def tells(self, event: Any) -> bool:
+        return field_of(event, "type") == "content_block_stop" and self._blocks.get(event.index, {}).get("type") != "text"
 
     def reply(self) -> Any:
         blocks = [self._blocks[index] for index in sorted(self._blocks)]
@@ -88,6 +101,7 @@ class ChatGathering:
     def __init__(self, choices: int = 1) -> None:
         self.ended = False
         self.text = ""
+        self.counted = False
         self._wanted = choices
         self._finished: dict[int, str] = {}
         self._head: dict[str, Any] = {}
@@ -99,16 +113,23 @@ class ChatGathering:
         for name in ("id", "model", "service_tier"):
             if (value := field_of(event, name)) is not None:
                 self._head[name] = value
-        self._usage = field_of(event, "usage") or self._usage
+        used = field_of(event, "usage")
+        self._usage = used or self._usage
         for choice in event.choices or ():
             if (reason := field_of(choice, "finish_reason")) is not None:
                 self._finished[choice.index] = str(reason)
             self._add_delta(choice.index, field_of(choice, "delta"))
         self.ended = len(self._finished) >= self._wanted
+        whole = self.ended or not event.choices
+        self.counted = self.counted or (whole and field_of(used, "completion_tokens") is not None)
 
     def shows(self, event: Any) -> bool:
         names = ("content", "refusal", "tool_calls", "reasoning_content", "reasoning", "audio")
         return any(field_of(field_of(choice, "delta"), name) for choice in event.choices or () for name in names)
+
+    def tells(self, event: Any) -> bool:
+        calls = [cast("Any", field_of(field_of(choice, "delta"), "tool_calls") or ()) for choice in event.choices or ()]
+        return any(field_of(part, "id") for parts in calls for part in parts)
 
     def reply(self) -> Any:
         message: dict[str, Any] = {"role": "assistant", "content": self._said["content"] or None, "refusal": self._said["refusal"] or None}
@@ -154,16 +175,23 @@ class ResponsesGathering:
     def __init__(self) -> None:
         self.ended = False
         self.text = ""
+        self.counted = False
         self._whole: Any = None
         self._head: dict[str, Any] = {}
+        self._items: dict[int, Any] = {}
+        self._error: Any = None
 
     def add(self, event: Any) -> None:
         kind = str(field_of(event, "type"))
         if kind in LAST_RESPONSES:
             self._whole = event.response
-            self.ended = True
+            self.ended = self.counted = True
         elif (response := field_of(event, "response")) is not None:
             self._head = {name: field_of(response, name) for name in ("id", "model")}
+        elif kind == "error":
+            self._error = event
+        elif kind in ITEMS:
+            self._items[event.output_index] = event.item
         elif kind.endswith(".delta") and isinstance(piece := field_of(event, "delta"), str):
             self.text += piece
 
@@ -171,14 +199,20 @@ class ResponsesGathering:
         kind = str(field_of(event, "type"))
         return kind.endswith(".delta") or (kind == "response.output_item.added" and field_of(event.item, "type") not in QUIET_ITEMS)
 
+    def tells(self, event: Any) -> bool:
+        return field_of(event, "type") in ITEMS and field_of(event.item, "type") != "message"
+
     def reply(self) -> Any:
         if self._whole is not None:
             return self._whole
         said = {"type": "message", "content": [{"type": "output_text", "text": self.text}]}
-        return {**self._head, "object": "response", "output": [said] if self.text else []}
+        items = [self._items[index] for index in sorted(self._items) if field_of(self._items[index], "type") != "message"]
+        failed = {"status": "failed", "error": {"code": field_of(self._error, "code")}} if self._error is not None else {}
+        return {**self._head, **failed, "object": "response", "output": [*items, said] if self.text else items}
 
 
 LAST_RESPONSES: Final = ("response.completed", "response.incomplete", "response.failed")
+ITEMS: Final = ("response.output_item.added", "response.output_item.done")
 QUIET_ITEMS: Final = ("message", "reasoning")
 
 
@@ -193,17 +227,30 @@ def gathering(api: Api, body: Body) -> Gathering:
     return kind(choices if isinstance(choices, int) else 1)
 
 
+def reply_so_far(gathered: Gathering) -> Any:
+    """The reply as far as it has come; None where that cannot be told, which is no reason to break the stream."""
+    try:
+        return gathered.reply()
+    except Exception as trouble:
+        complain("what a stream said cannot be read; its reply is not judged", trouble)
+        return None
+
+
 def usage_so_far(gathered: Gathering, prompt: int) -> Usage | None:
-    """What a stream that was broken off has used: its prompt as reported, its reply at least what was seen; None when nothing came.
+    """What a stream has used: as it reports at its end, else its reply at least what was seen of it; None when nothing came.
 
     Args:
         gathered: what came.
         prompt: the upper bound of the prompt's tokens, for streams that report theirs at the end only.
     """
-    reported = usage_of(gathered.reply())
+    try:
+        reported = usage_of(reply_so_far(gathered))
+    except Exception as trouble:
+        complain("the usage a stream reports cannot be read; it is estimated", trouble)
+        reported = None
     bound = upper_tokens(len(gathered.text), gathered.text[:400])
     if reported is not None:
-        return reported.at_least(bound)
+        return reported if gathered.counted else reported.at_least(bound)
     return Usage(input=prompt, output=bound, source="estimated") if bound else None
 
 
@@ -213,30 +260,37 @@ class Passing:
     The events that close a reply are held until the stream is over, so that a caller who stops at one of them has read all of its usage.
     """
 
-    __slots__ = ("_attempt", "_gathered", "_held", "_hold", "_open", "_quiet_usage", "refused")
+    __slots__ = ("_attempt", "_gathered", "_held", "_hold", "_open", "_quiet_usage", "_remember", "_used", "refused")
 
-    def __init__(self, attempt: Attempt, gathered: Gathering, *, hold: bool, quiet_usage: bool) -> None:
+    def __init__(self, attempt: Attempt, gathered: Gathering, *, hold: bool, quiet_usage: bool, remember: Callable[[], None]) -> None:
         self._attempt = attempt
         self._gathered = gathered
         self._hold = hold
         self._quiet_usage = quiet_usage
         self._held: list[Any] = []
         self._open = False
+        self._remember = remember
+        self._used: Usage | None = None
         self.refused = False
 
     def take(self, event: Any) -> list[Any]:
-        """Take an event from the provider; give out what may be shown."""
+        """Take an event from the provider; give out what may be shown. One that cannot be read is shown as it came."""
         gathered = self._gathered
         self._attempt.first_chunk()
-        gathered.add(event)
+        try:
+            gathered.add(event)
+            if gathered.tells(event):
+                self._remember()
+        except Exception as trouble:
+            complain("an event of a stream cannot be read; its reply is judged without it", trouble)
         if self._quiet_usage and only_usage(event):
             return []
         if self._open and not gathered.ended:
             return [event]
         self._held.append(event)
-        if self._hold or self._open or gathered.ended or not gathered.shows(event):
+        if self._hold or self._open or gathered.ended or not _shows(gathered, event):
             return []
-        if self._attempt.served_below_floor(gathered.reply()):
+        if self._attempt.served_below_floor(reply_so_far(gathered)):
             self.refused = True
             return []
         self._open = True
@@ -246,19 +300,27 @@ class Passing:
 
     def ended(self, prompt: int) -> None:
         """The stream is over, or was broken off: keep what it has used."""
-        if self._attempt.outcome is None and (used := usage_so_far(self._gathered, prompt)) is not None:
-            self._attempt.partial(used)
+        self._used = usage_so_far(self._gathered, prompt)
+        if self._attempt.outcome is None and self._used is not None:
+            self._attempt.partial(self._used)
 
     async def consult(self) -> None:
         """Have judges asked about the whole before it is recorded."""
         if not self.refused:
-            await self._attempt.consult(self._gathered.reply())
+            await self._attempt.consult(reply_so_far(self._gathered), usage=self._used)
 
     def finish(self) -> list[Any]:
         """Record the whole; give out what was held back, if it stands."""
-        self._attempt.record(self._gathered.reply())
+        self._attempt.record(reply_so_far(self._gathered), usage=self._used)
         held, self._held = self._held, []
         return held if self._attempt.follow_up is None and not self._attempt.alarmed else []
+
+
+def _shows(gathered: Gathering, event: Any) -> bool:
+    try:
+        return gathered.shows(event)
+    except Exception:
+        return True  # it could not be read either, which was told
 
 
 def only_usage(event: Any) -> bool:

@@ -14,7 +14,7 @@ ROLES: Final = {"human": "user", "ai": "assistant"}
 
 
 def messages_attribute(messages: Iterable[object], redact: Redaction) -> str | None:
-    """Messages in the conventions' JSON; None when the hook lets nothing through or breaks."""
+    """Messages in the conventions' JSON; None when the hook lets nothing through."""
     told = [shaped for message in messages if (shaped := _shaped(message, redact)) is not None]
     return json.dumps(told, ensure_ascii=False) if told else None
 
@@ -27,7 +27,15 @@ def redacted(texts: Iterable[str], redact: Redaction | None) -> list[str]:
 
 def json_text(arguments: object) -> str:
     """What a tool was called with, as JSON; a text stays as it is."""
-    return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False, default=str)
+    return arguments if isinstance(arguments, str) else _json(arguments)
+
+
+def _json(value: object) -> str:
+    """The value as JSON, or as Python writes it where JSON cannot: keys that are no text, a list that holds itself."""
+    try:
+        return json.dumps(value, ensure_ascii=False, default=str)
+    except (TypeError, ValueError, RecursionError):
+        return repr(value)
 
 
 def _shaped(message: object, redact: Redaction) -> dict[str, Any] | None:
@@ -36,7 +44,7 @@ def _shaped(message: object, redact: Redaction) -> dict[str, Any] | None:
     if text:
         parts.append({"type": "text", "content": text})
     for call in cast("Iterable[object]", field_of(message, "tool_calls") or ()):
-        arguments = redact(json.dumps(_arguments(call), ensure_ascii=False, default=str))
+        arguments = redact(_json(_arguments(call)))
         parts.append({"type": "tool_call", "name": str(field_of(call, "name") or ""), **({"arguments": arguments} if arguments else {})})
     if not parts:
         return None

@@ -10,8 +10,10 @@ from typing import Final, Literal
 
 from opentelemetry import trace
 
-MadeBy = Literal["caller", "langchain", "langchain_quiet", "client", "judge"]
-"""Who makes a call: the caller's own code, LangChain (`quiet` when the model's SDK is known to make no span), a client we wrapped, or
+from routed_agents.telemetry.providers import tracers
+
+MadeBy = Literal["caller", "langchain", "langchain_quiet", "client", "client_quiet", "judge"]
+"""Who makes a call: the caller's own code, LangChain, a client we wrapped (`quiet` when the SDK is known to make no span of its own), or
 we ourselves, who ask a judge through an SDK whose span is off."""
 Cure = Literal["suppress", "nested", "option", "none"]
 
@@ -164,6 +166,7 @@ class Emission:
 
 
 FULL: Final = Emission()
+QUIET: Final = ("langchain_quiet", "client_quiet")
 
 
 def active() -> tuple[Source, ...]:
@@ -176,11 +179,17 @@ def active() -> tuple[Source, ...]:
     return tuple(found)
 
 
-def emission_for(provider: str | None, *, made_by: MadeBy, watched: bool) -> Emission:
+def emission_for(provider: str | None, *, made_by: MadeBy, watched: bool, own: trace.TracerProvider | None = None) -> Emission:
     """How to write the leaf of a call, so that it is counted once beside whoever is active.
 
     A call that is only watched cannot be quieted: others have made their spans by the time it is seen. A call the caller's own
     code makes inside `router.step` is taken for a call of the provider's SDK.
+
+    Args:
+        provider: who serves the model.
+        made_by: who makes the call.
+        watched: it is only watched.
+        own: where our spans go, if not to the global provider.
     """
     through_langchain = made_by in ("langchain", "langchain_quiet")
     ours = (through_langchain or made_by == "judge") and not watched
@@ -196,7 +205,7 @@ def emission_for(provider: str | None, *, made_by: MadeBy, watched: bool) -> Emi
         nested = nested or source.cure == "nested"
     if through_langchain and langsmith_exports():
         return Emission(counted_by=LANGSMITH.key)
-    if provider == SDK.provider and not ours and made_by != "langchain_quiet" and sdk_traces():
+    if provider == SDK.provider and not ours and made_by not in QUIET and sdk_traces(own):
         return Emission(counted_by=SDK.key)
     return Emission(suppress=suppress, nested=nested) if suppress or nested else FULL
 
@@ -211,11 +220,17 @@ def installed() -> tuple[Source, ...]:
     return tuple([each for each in INSTRUMENTORS if _version(each.package) is not None])
 
 
-def sdk_traces() -> bool:
-    """Whether clients of the anthropic SDK make spans of their own: on by default, and kept once somebody has set a provider."""
+def sdk_traces(own: trace.TracerProvider | None = None) -> bool:
+    """Whether clients of the anthropic SDK make spans of their own: on by default, and kept once somebody has set a provider.
+
+    They go to the global one; where ours go to another, whoever looks there sees none of the SDK's.
+    """
     if "anthropic._tracing" not in sys.modules or os.environ.get("ANTHROPIC_OPEN_TELEMETRY", "").lower() == "false":
         return False
-    return not isinstance(trace.get_tracer_provider(), (trace.ProxyTracerProvider, trace.NoOpTracerProvider))
+    theirs = tracers()
+    if isinstance(theirs, (trace.ProxyTracerProvider, trace.NoOpTracerProvider)):
+        return False
+    return own is None or own is theirs or isinstance(own, trace.ProxyTracerProvider)
 
 
 def langsmith_exports() -> bool:

@@ -14,7 +14,7 @@ LOCAL: Final = "http://localhost:4318"
 
 
 def asked_by(environ: Mapping[str, str]) -> tuple[str | None, bool]:
-    """The endpoint for spans that the standard variables name, and whether they ask for the console.
+    """The address for spans that the standard variables name, and whether they ask for the console.
 
     Raises:
         ConfigurationError: they ask for an exporter or a protocol that is not here.
@@ -24,7 +24,7 @@ def asked_by(environ: Mapping[str, str]) -> tuple[str | None, bool]:
 
 
 def metrics_asked_by(environ: Mapping[str, str]) -> str | None:
-    """The endpoint for metrics that the standard variables name.
+    """The address for metrics that the standard variables name.
 
     Raises:
         ConfigurationError: they ask for an exporter or a protocol that is not here.
@@ -39,8 +39,9 @@ def whole(endpoint: str, signal: Signal) -> str:
         ConfigurationError: it is no HTTP address.
     """
     check(endpoint)
-    bare, path = endpoint.rstrip("/"), f"/v1/{signal}"
-    return bare if bare.endswith(path) else f"{bare}{path}"
+    parts = urlsplit(endpoint)
+    bare, path = parts.path.rstrip("/"), f"/v1/{signal}"
+    return parts._replace(path=bare if bare.endswith(path) else f"{bare}{path}").geturl()
 
 
 def check(endpoint: object) -> None:
@@ -59,14 +60,14 @@ def check(endpoint: object) -> None:
 
 
 def public(endpoint: str) -> str:
-    """An endpoint without the name and password it may hold."""
+    """An endpoint without the name and password, and without the query, that it may hold."""
     scheme, _, rest = endpoint.rpartition("://")
-    bare = rest.rpartition("@")[2]
+    bare = rest.rpartition("@")[2].partition("?")[0]
     return f"{scheme}://{bare}" if scheme else bare
 
 
 def _asked(signal: Signal, environ: Mapping[str, str], known: tuple[str, ...]) -> tuple[str | None, set[str]]:
-    """The endpoint for a signal, and which exporters are asked for by name."""
+    """The address for a signal, and which exporters are asked for by name; a signal's own variable is taken as it is."""
     name = signal.upper()
     wanted = {part for each in environ.get(f"OTEL_{name}_EXPORTER", "").split(",") if (part := each.strip().lower())}
     if unknown := wanted - set(known):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -18,7 +20,8 @@ from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult,
 from opentelemetry.sdk.resources import Resource
 
 from routed_agents.errors import ConfigurationError
-from routed_agents.telemetry.endpoints import public, whole
+from routed_agents.telemetry.endpoints import public
+from routed_agents.telemetry.providers import meters
 
 log: Final = logging.getLogger("routed_agents")
 _MADE: Final[weakref.WeakSet[MeterProvider]] = weakref.WeakSet()
@@ -39,11 +42,16 @@ class MetricOutput:
 
     def flush(self, timeout_s: float) -> bool:
         """Deliver what was counted so far; False when that did not work, or not in time."""
-        return _in_time(lambda: self.reader.force_flush(timeout_s * 1000), timeout_s) and not self._exporter.failed
+        return _in_time([lambda: self.reader.force_flush(timeout_s * 1000)], timeout_s) and not self.failed
 
-    def close(self, timeout_s: float) -> bool:
-        """Deliver a last time and stop, within the time whatever the backend does."""
-        return _in_time(lambda: cast("Any", self.reader).shutdown(timeout_s * 1000), timeout_s) and not self._exporter.failed
+    def close(self, timeout_s: float) -> None:
+        """Deliver a last time and stop; a backend may hold this up for longer than asked for."""
+        cast("Any", self.reader).shutdown(timeout_s * 1000)
+
+    @property
+    def failed(self) -> bool:
+        """What was counted did not get through the last time."""
+        return self._exporter.failed
 
 
 class _Renewed(MetricExporter):
@@ -75,13 +83,13 @@ class _Renewed(MetricExporter):
 
 def taken() -> str:
     """Who has set a meter provider already, by its type; empty while nobody but us has."""
-    current = metrics.get_meter_provider()
+    current = meters()
     ours = isinstance(current, _ProxyMeterProvider) or (isinstance(current, MeterProvider) and current in _MADE)
     return "" if ours else type(current).__name__
 
 
 def set_up(file: str | Path | None, endpoint: str | None, resource: Callable[[], Resource]) -> list[MetricOutput]:
-    """Have metrics go to these; the provider is made and set by the first call, and later ones add to it.
+    """Have metrics go to this file and this address; the provider is made and set by the first call, and later ones add to it.
 
     Raises:
         ConfigurationError: the file cannot be opened, or the extra for the endpoint is missing.
@@ -94,7 +102,7 @@ def set_up(file: str | Path | None, endpoint: str | None, resource: Callable[[],
     outputs = [MetricOutput(make) for make in makers]
     if not outputs:
         return []
-    provider = metrics.get_meter_provider()
+    provider = meters()
     if isinstance(provider, MeterProvider):
         for output in outputs:
             provider.add_metric_reader(output.reader)
@@ -103,6 +111,11 @@ def set_up(file: str | Path | None, endpoint: str | None, resource: Callable[[],
     _MADE.add(provider)
     metrics.set_meter_provider(provider)
     return outputs
+
+
+def closed(outputs: Sequence[MetricOutput], timeout_s: float) -> bool:
+    """Close these, all at once, within the time whatever the backends do; whether all of it got through."""
+    return _in_time([partial(output.close, timeout_s) for output in outputs], timeout_s) and not any(output.failed for output in outputs)
 
 
 def _file(path: Path) -> MetricExporter:
@@ -120,22 +133,25 @@ def _otlp(endpoint: str) -> MetricExporter:
         raise ConfigurationError(
             f"metrics_endpoint {public(endpoint)} needs an exporter that isn't installed; add the extra: pip install 'routed-agents[otlp]'"
         ) from error
-    return OTLPMetricExporter(endpoint=whole(endpoint, "metrics"))
+    return OTLPMetricExporter(endpoint=endpoint)
 
 
-def _in_time(act: Callable[[], object], timeout_s: float) -> bool:
-    """Whether it was done in time and without an error; what is late goes on, on a thread that holds no exit up."""
-    done = threading.Event()
+def _in_time(acts: Sequence[Callable[[], object]], timeout_s: float) -> bool:
+    """Whether all were done in time and without an error; what is late goes on, on threads that hold no exit up."""
+    done: list[bool] = []
 
-    def acting() -> None:
+    def acting(act: Callable[[], object]) -> None:
         try:
             act()
         except Exception as trouble:
             log.error("metrics could not be delivered: %s", type(trouble).__name__)
         else:
-            done.set()
+            done.append(True)
 
-    thread = threading.Thread(target=acting, name="routed-agents-metrics", daemon=True)
-    thread.start()
-    thread.join(timeout_s)
-    return done.is_set()
+    threads = [threading.Thread(target=acting, args=(act,), name="routed-agents-metrics", daemon=True) for act in acts]
+    for thread in threads:
+        thread.start()
+    end = time.monotonic() + timeout_s
+    for thread in threads:
+        thread.join(max(end - time.monotonic(), 0))
+    return len(done) == len(acts)

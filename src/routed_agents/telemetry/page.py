@@ -95,11 +95,17 @@ def _lines() -> Iterator[str]:
     yield ""
     yield 'With `emit="auto"`, the default, each call is counted on one span, whoever else is active. A call we only watch (a plain model'
     yield "behind a `RouterNode`) cannot be kept still: there the other span is counted, whatever the cure. `routed-agents doctor` tells."
+    yield "Whoever instruments an SDK's methods makes its span round a routed SDK client too, so there it is the one counted; the anthropic"
+    yield "SDK's own span is left out on such a client, also for the calls it only watches, unless `sdk_span=True` keeps it to be counted."
     yield ""
     yield from _table(
         ("Who", "Package", "Calls made through our integrations"),
         [(each.title, f"`{each.package}`", CURES[each.cure]) for each in SOURCES],
     )
+    yield "The anthropic SDK's own span goes to the global tracer provider; with `Telemetry(tracer_provider=…)` of another one ours is"
+    yield "counted. What a client of yours is told cannot be seen inside `router.step` or `watch`: where it makes no span of its own"
+    yield '(`Anthropic(open_telemetry=False)`), or sends it to a provider of its own, `Telemetry(emit="full")` has ours counted. So it is'
+    yield "with instrumentations that send their spans elsewhere than your `Telemetry`."
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:

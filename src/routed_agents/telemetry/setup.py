@@ -10,13 +10,14 @@ import threading
 import time
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Final, cast
 
 from opentelemetry import context as otel_context
-from opentelemetry import metrics, trace
+from opentelemetry import trace
 from opentelemetry.exporter.otlp.json.file import FileSpanExporter
 from opentelemetry.sdk.environment_variables import OTEL_SERVICE_NAME
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
@@ -25,10 +26,12 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import Sampler
 
 from routed_agents.errors import ConfigurationError
-from routed_agents.telemetry import metering, names
+from routed_agents.telemetry import metering
 from routed_agents.telemetry.dialects import Dialect, chosen, told
-from routed_agents.telemetry.endpoints import asked_by, check, metrics_asked_by, public, whole
+from routed_agents.telemetry.endpoints import asked_by, metrics_asked_by, public, whole
+from routed_agents.telemetry.instruments import instruments_of
 from routed_agents.telemetry.metering import MetricOutput
+from routed_agents.telemetry.providers import tracers
 from routed_agents.telemetry.runs import Branch, Run, SpanRecord, Status, run_of
 from routed_agents.telemetry.trees import CostTree, cost_tree
 
@@ -45,7 +48,9 @@ SHUTDOWN_S: Final = 1.8
 LIVE_SPANS: Final = 20_000
 """Spans of unfinished runs that are held for the console; beyond it the oldest run is given up."""
 DEFAULT_SERVICE: Final = "routed-agents"
-DROPPED: Final = names.COUNTERS["routed_agents.dropped"]
+UNNAMED: Final = "unknown_service"
+"""How the SDK begins the name of a service that nobody named."""
+DROPPED: Final = "routed_agents.dropped"
 Deliver = Callable[[Sequence[ReadableSpan]], bool]
 """Takes a batch; False when it could not be delivered."""
 
@@ -67,9 +72,9 @@ def configure(
     """Set up tracing and metrics for this process. A provider that is already set stays as it is, and the handle says so.
 
     Asked for no output, it goes by the standard variables: OTEL_EXPORTER_OTLP_ENDPOINT, or OTEL_EXPORTER_OTLP_TRACES_ENDPOINT and
-    OTEL_EXPORTER_OTLP_METRICS_ENDPOINT, with OTEL_TRACES_EXPORTER to say `otlp`, `console` or `none`, and OTEL_METRICS_EXPORTER to say
-    `otlp` or `none`. OTEL_SDK_DISABLED turns all of it off; headers, sampler, service name, resource attributes and how often metrics
-    are sent (OTEL_METRIC_EXPORT_INTERVAL, in milliseconds; a minute) are the SDK's to read.
+    OTEL_EXPORTER_OTLP_METRICS_ENDPOINT, which are used as they are, with OTEL_TRACES_EXPORTER to say `otlp`, `console` or `none`, and
+    OTEL_METRICS_EXPORTER to say `otlp` or `none`. OTEL_SDK_DISABLED turns all of it off; headers, sampler, service name, resource
+    attributes and how often metrics are sent (OTEL_METRIC_EXPORT_INTERVAL, in milliseconds; a minute) are the SDK's to read.
 
     Calling it again adds outputs to the providers it made; service name and sampler stay the first call's. What is left to
     write when the program ends is written then, for two seconds at most.
@@ -81,44 +86,51 @@ def configure(
         metrics_file: where to append metrics as OTLP JSON lines.
         metrics_endpoint: one that takes metrics; backends for traces alone, such as Phoenix, do not.
         dialects: add the attributes these backends read cost from (see `telemetry.dialects`); the core set when not given.
-        service_name: what the process is called in traces and metrics, unless OTEL_SERVICE_NAME says otherwise.
+        service_name: what the process is called in traces and metrics, unless OTEL_SERVICE_NAME says otherwise; when not given,
+            `service.name` in OTEL_RESOURCE_ATTRIBUTES counts too.
         sampler: which traces are kept; all when not given.
         queue_size: ended spans that may wait for each output; more are dropped and counted.
 
     Raises:
-        ConfigurationError: a file cannot be opened, an endpoint is no HTTP address or its extra is missing, a dialect is unknown, or the
-            environment asks for an exporter or a protocol that is not here.
+        ConfigurationError: an argument cannot be meant, a file cannot be opened, an endpoint is no HTTP address or its extra is missing, a
+            dialect is unknown, or the environment asks for an exporter or a protocol that is not here.
     """
     speaks = chosen(dialects)
-    for endpoint in (otlp_endpoint, metrics_endpoint):
-        if endpoint is not None:
-            check(endpoint)
-    current = trace.get_tracer_provider()
+    _check(
+        trace_file=trace_file,
+        metrics_file=metrics_file,
+        console=console,
+        service_name=service_name,
+        sampler=sampler,
+        queue_size=queue_size,
+    )
+    if otlp_endpoint is not None:
+        otlp_endpoint = whole(otlp_endpoint, "traces")
+    if metrics_endpoint is not None:
+        metrics_endpoint = whole(metrics_endpoint, "metrics")
+    current = tracers()
     if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return Handle(provider=current, outputs=(), note="OTEL_SDK_DISABLED is true: nothing was set up")
     mine = current if isinstance(current, TracerProvider) and current in _MADE else None
     theirs = "" if mine is not None or isinstance(current, trace.ProxyTracerProvider) else type(current).__name__
-    meters = metering.taken()
+    counting = metering.taken()
     spans, counts = bool(trace_file or otlp_endpoint or console), bool(metrics_file or metrics_endpoint)
     by_environment = not spans and not counts
     if by_environment and not theirs:
         otlp_endpoint, console = asked_by(os.environ)
-    if by_environment and not meters:
+    if by_environment and not counting:
         metrics_endpoint = metrics_asked_by(os.environ)
     notes = list[str]()
     if theirs and (spans or by_environment):
         notes.append(f"a tracer provider is already set ({theirs}): spans go where it sends them, and configure added nothing")
-    if meters and counts:
-        notes.append(f"a meter provider is already set ({meters}): metrics go where it sends them, and configure added nothing")
+    if counting and counts:
+        notes.append(f"a meter provider is already set ({counting}): metrics go where it sends them, and configure added nothing")
     for note in notes:
         log.warning("%s", note)
 
-    def resource() -> Resource:
-        own = os.environ.get(OTEL_SERVICE_NAME) if service_name == DEFAULT_SERVICE else None
-        return Resource.create({SERVICE_NAME: own or service_name})
-
+    resource = partial(_resource, service_name)
     outputs = [] if theirs else _outputs(trace_file, console, otlp_endpoint, queue_size, speaks)
-    counted = [] if meters else metering.set_up(metrics_file, metrics_endpoint, resource)
+    counted = [] if counting else metering.set_up(metrics_file, metrics_endpoint, resource)
     if outputs:
         if mine is None:
             mine = TracerProvider(resource=resource(), sampler=sampler, shutdown_on_exit=False)
@@ -134,8 +146,18 @@ def configure(
 _MADE: Final[weakref.WeakSet[TracerProvider]] = weakref.WeakSet()
 
 
+def _resource(service_name: str) -> Resource:
+    """What the environment says of this process; and its name, unless OTEL_SERVICE_NAME or, where nobody chose one, its attributes do."""
+    said = Resource.create()
+    if os.environ.get(OTEL_SERVICE_NAME):
+        return said
+    if service_name == DEFAULT_SERVICE and not str(said.attributes[SERVICE_NAME]).startswith(UNNAMED):
+        return said
+    return said.merge(Resource({SERVICE_NAME: service_name}))
+
+
 def sent(endpoint: str, spans: Sequence[ReadableSpan], *, timeout_s: float = SHUTDOWN_S) -> int:
-    """Send spans to an OTLP endpoint now; returns how many did not get there in time.
+    """Send spans to this OTLP address now; returns how many did not get there in time.
 
     Raises:
         ConfigurationError: the extra for the endpoint is missing.
@@ -165,7 +187,7 @@ class Handle:
         self._outputs = tuple(outputs)
         self._metrics = tuple(metrics)
         if outputs or metrics:
-            atexit.register(self.shutdown)
+            _OPEN.append(self)
 
     @property
     def dropped(self) -> int:
@@ -180,20 +202,36 @@ class Handle:
 
     def shutdown(self, timeout_s: float = SHUTDOWN_S) -> bool:
         """Flush and close the outputs, within the time whatever the backends do; False when spans or counts were left."""
-        atexit.unregister(self.shutdown)
-        end = time.monotonic() + timeout_s
-        for output in self._outputs:
-            output.stop()
-        kept = timeout_s / 4 if self._metrics else 0.0  # for the metrics, which come last, for they tell which spans were dropped
-        done = [output.close(max(end - kept - time.monotonic(), 0)) for output in self._outputs]
-        done += [output.close(max(end - time.monotonic(), 0)) for output in self._metrics]
-        return all(done)
+        return _shut_down([self], timeout_s)
 
     def __enter__(self) -> Handle:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.shutdown()
+
+
+_OPEN: Final[list[Handle]] = []
+"""What is shut down when the program ends: all at once, for each may have a backend that keeps it waiting."""
+
+
+def _shut_down(handles: Sequence[Handle], timeout_s: float) -> bool:
+    end = time.monotonic() + timeout_s
+    outputs = [output for handle in handles for output in handle._outputs]  # pyright: ignore[reportPrivateUsage]
+    counted = [output for handle in handles for output in handle._metrics]  # pyright: ignore[reportPrivateUsage]
+    _OPEN[:] = [handle for handle in _OPEN if handle not in handles]
+    for output in outputs:
+        output.stop()
+    kept = timeout_s / 4 if counted else 0.0  # for the metrics, which come last, for they tell which spans were dropped
+    done = [output.close(max(end - kept - time.monotonic(), 0)) for output in outputs]
+    return metering.closed(counted, max(end - time.monotonic(), 0)) and all(done)
+
+
+def _at_exit() -> None:
+    _shut_down(list(_OPEN), SHUTDOWN_S)
+
+
+atexit.register(_at_exit)
 
 
 class Output(SpanProcessor):
@@ -222,9 +260,7 @@ class Output(SpanProcessor):
         self._deliver = deliver
         self._finish = finish
         self._renew = renew
-        self._lost = metrics.get_meter(names.SCOPE, names.SCHEMA_VERSION).create_counter(
-            DROPPED.name, unit=DROPPED.unit, description=DROPPED.says
-        )
+        self._lost = instruments_of(None).counters[DROPPED]
         self._size = size
         self._gather_s = gather_s
         self._sampled_only = sampled_only
@@ -406,7 +442,35 @@ def _otlp(endpoint: str) -> SpanExporter:
         raise ConfigurationError(
             f"otlp_endpoint {public(endpoint)} needs an exporter that isn't installed; add the extra: pip install 'routed-agents[otlp]'"
         ) from error
-    return OTLPSpanExporter(endpoint=whole(endpoint, "traces"))
+    return OTLPSpanExporter(endpoint=endpoint)
+
+
+def _is_path(given: object) -> bool:
+    return given is None or isinstance(given, (str, os.PathLike))
+
+
+def _shows(given: object) -> bool:
+    return not given or given is True or callable(given) or callable(getattr(given, "print", None))
+
+
+FITS: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = MappingProxyType(
+    {
+        "trace_file": (_is_path, "a path"),
+        "metrics_file": (_is_path, "a path"),
+        "console": (_shows, "True, a rich Console or a function that gets the cost tree"),
+        "service_name": (lambda given: isinstance(given, str), "a text"),
+        "sampler": (lambda given: given is None or isinstance(given, Sampler), "a Sampler of the OpenTelemetry SDK, or None"),
+        "queue_size": (lambda given: type(given) is int and given > 0, "a whole number above 0"),
+    }
+)
+"""What each argument of `configure` must be."""
+
+
+def _check(**arguments: object) -> None:
+    for name, given in arguments.items():
+        fits, wanted = FITS[name]
+        if not fits(given):
+            raise ConfigurationError(f"{name} is {given!r}; wanted {wanted}")
 
 
 def _printer(console: Callable[[CostTree], object] | Console | bool) -> Callable[[CostTree], object]:

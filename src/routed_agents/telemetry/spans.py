@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from inspect import iscoroutinefunction
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, cast, get_args
 
@@ -21,6 +23,8 @@ from routed_agents.telemetry import names
 from routed_agents.telemetry.around import context_for
 from routed_agents.telemetry.content import Redaction, json_text, messages_attribute, redacted
 from routed_agents.telemetry.detection import FULL, SDK, Emission, MadeBy, emission_for, langchain_parent, tools_told
+from routed_agents.telemetry.instruments import instruments_of
+from routed_agents.telemetry.providers import tracers
 
 if TYPE_CHECKING:
     from routed_agents.decisions import Decision
@@ -28,12 +32,14 @@ if TYPE_CHECKING:
     from routed_agents.steps import Step
     from routed_agents.tiers import Deployment, Tier
 
+log: Final = logging.getLogger("routed_agents")
 Emit = Literal["auto", "full", "decision_only", "off"]
 ALLOWED: Final = "ROUTED_AGENTS_SPAN_LABELS"
 THREAD: Final = "thread"
 """On the allow-list, it lets thread ids onto spans; never onto metrics, where every thread would be a series of its own."""
 
 
+HOOK: Final = "wanted a function that gives what of a text may be recorded, or None"
 TOOL_ERROR: Final = "tool_error"
 """The error type of a tool that answered with an error in place of raising it."""
 
@@ -103,10 +109,12 @@ class Telemetry:
     """Writes spans and metrics for a router; whatever goes wrong in here never reaches the caller.
 
     Args:
-        tracer_provider: the global one when not given.
+        tracer_provider: the global one when not given. With another one, the anthropic SDK's own spans, which go to the global one, are
+            not counted, so ours are; instrumentations are taken to send where we do.
         meter_provider: the global one when not given.
         emit: `full` writes tokens and cost on our leaf spans; `decision_only` leaves them to somebody else's spans; `off` writes
-            no spans, only metrics; `auto` finds out for each call whether somebody else's span is counted.
+            no spans, only metrics; `auto` finds out for each call whether somebody else's span is counted. What a client of yours is
+            told cannot be seen from a step: use `full` where its own spans are off, or go to a provider of its own.
         labels: the allow-list: label keys that may appear in spans and metrics, and `thread` for the thread's id on spans. What is not
             on it stays in the ledger. `ROUTED_AGENTS_SPAN_LABELS` (comma-separated) when not given.
         threads: short for `thread` on the allow-list.
@@ -132,7 +140,13 @@ class Telemetry:
         if emit not in get_args(Emit):
             raise ConfigurationError(f"emit is {emit!r}; known: {', '.join(get_args(Emit))}")
         if capture is not None and not callable(cast("object", capture)):
-            raise ConfigurationError(f"capture is {capture!r}; wanted a function that gives what of a text may be recorded, or None")
+            raise ConfigurationError(f"capture is {capture!r}; {HOOK}")
+        if iscoroutinefunction(capture) or iscoroutinefunction(getattr(capture, "__call__", None)):  # noqa: B004
+            raise ConfigurationError(f"capture is an async function, {capture!r}; {HOOK}")
+        for name, given, method in (("tracer_provider", tracer_provider, "get_tracer"), ("meter_provider", meter_provider, "get_meter")):
+            if given is not None and not callable(getattr(given, method, None)):
+                wanted = f"an OpenTelemetry provider with {method}, or None for the global one"
+                raise ConfigurationError(f"{name} is {given!r}; wanted {wanted}")
         allowed = _keys(labels) if labels is not None else _listed(os.environ.get(ALLOWED, ""))
         self.emit: Emit = emit
         self.labels = tuple([key for key in allowed if key != THREAD])
@@ -140,14 +154,11 @@ class Telemetry:
         self.evidence = evidence
         self.capture = _careful(capture) if capture is not None else None
         self.enabled = enabled
+        self._own = tracer_provider
         spans = trace.NoOpTracerProvider() if emit == "off" else tracer_provider
-        self._tracer = trace.get_tracer(names.SCOPE, names.SCHEMA_VERSION, spans)
-        meter = metrics.get_meter(names.SCOPE, names.SCHEMA_VERSION, meter_provider)
-        self._counters = {each.name: meter.create_counter(each.name, each.unit, each.says) for each in names.COUNTERS.values()}
-        self._histograms = {
-            each.name: meter.create_histogram(each.name, each.unit, each.says, explicit_bucket_boundaries_advisory=each.buckets)
-            for each in names.HISTOGRAMS.values()
-        }
+        self._tracer = (spans if spans is not None else tracers()).get_tracer(names.SCOPE, names.SCHEMA_VERSION)
+        instruments = instruments_of(meter_provider)
+        self._counters, self._histograms = instruments.counters, instruments.histograms
 
     @classmethod
     def off(cls) -> Telemetry:
@@ -273,15 +284,15 @@ class Telemetry:
         }
         if call_id:
             told[names.TOOL_CALL] = call_id
-        if self.capture is not None and arguments and (said := self.capture(json_text(arguments))):
-            told[names.TOOL_ARGUMENTS] = said
-        return self.open_group(f"{names.EXECUTE_TOOL} {name}", told, parent)
+        tool = self.open_group(f"{names.EXECUTE_TOOL} {name}", told, parent)
+        if tool is not None and arguments:
+            self._reveal(tool.span, names.TOOL_ARGUMENTS, lambda hook: hook(json_text(arguments)))
+        return tool
 
     def close_tool(self, tool: RouteSpan, result: object, error: BaseException | None = None) -> None:
         """End the span of a tool's execution, whose result is content."""
+        self._reveal(tool.span, names.TOOL_RESULT, lambda hook: hook(answer) if (answer := text_of(result)) else None)
         try:
-            if self.capture is not None and (answer := text_of(result)) and (said := self.capture(answer)):
-                tool.span.set_attribute(names.TOOL_RESULT, storable(said))
             if field_of(result, "status") == "error":  # the tool turned its error into an answer
                 tool.span.set_attribute(names.ERROR_TYPE, TOOL_ERROR)
                 tool.span.set_status(Status(StatusCode.ERROR, TOOL_ERROR))
@@ -300,29 +311,18 @@ class Telemetry:
             emission = self._emission(deployment.provider, call.made_by, watched=attempt.watched)
             context = route.context if route is not None else cast("Context | None", parent)
             links = self._after(route, attempt, call) if route is not None and route.last is not None else ()
-            if emission.full:
-                attributes: dict[str, AttributeValue] = {
-                    names.OPERATION: "chat",
-                    names.REQUEST_MODEL: deployment.model,
-                    names.SPAN_KIND: "LLM",
-                }
-                if deployment.provider:
-                    attributes[names.PROVIDER] = deployment.provider
-            else:
-                attributes = {names.OPERATION: "route", names.SPAN_KIND: "CHAIN", names.MODEL: deployment.model}
+            attributes = _known_by(deployment.model, deployment.provider, emission)
+            if call.thread is not None and self.threads:
+                attributes[names.CONVERSATION] = call.thread
             kind = SpanKind.CLIENT if emission.full else SpanKind.INTERNAL
             name = storable(f"{'chat' if emission.full else 'attempt'} {deployment.model}")
             span = self._tracer.start_span(name, context, kind, _storable(attributes), links, start_time=started_ns)
             if route is not None:
                 route.last = span.get_span_context()
-            if span.is_recording():
-                if call.thread is not None and self.threads:
-                    span.set_attribute(names.CONVERSATION, storable(call.thread))
-                if self.capture is not None and (said := messages_attribute(call.step.messages, self.capture)) is not None:
-                    span.set_attribute(names.INPUT_MESSAGES, storable(said))
         except Exception as trouble:
             complain("a leaf span could not be opened", trouble)
             return None
+        self._reveal(span, names.INPUT_MESSAGES, lambda hook: messages_attribute(call.step.messages, hook))
         return LeafSpan(span, emission, call.made_by)
 
     def close_attempt(
@@ -343,9 +343,10 @@ class Telemetry:
             emission = leaf.emission if leaf is not None else FULL
             plain = isinstance(reply, Mapping)
             if leaf is not None and leaf.made_by == "caller" and emission.counted_by == SDK.key and plain:
-                emission = _promoted(leaf.span, entry)  # the SDK gives objects, so it did not make this call
+                emission = FULL  # the SDK gives objects, so it did not make this call
+                leaf.span.update_name(storable(f"chat {entry.model}"))
             if leaf is not None and leaf.span.is_recording():
-                self._write(leaf.span, emission, entry, error, repairs, reply)
+                self._write(leaf.span, emission, entry, repairs, reply)
             self._count(entry, trace.set_span_in_context(leaf.span) if leaf is not None else None, emission, followed=followed)
         except Exception as trouble:
             complain("a leaf span could not be written", trouble)
@@ -400,7 +401,7 @@ class Telemetry:
 
     def _emission(self, provider: str | None, made_by: MadeBy, *, watched: bool) -> Emission:
         if self.emit == "auto":
-            return emission_for(provider, made_by=made_by, watched=watched)
+            return emission_for(provider, made_by=made_by, watched=watched, own=self._own)
         return Emission(counted_by="others") if self.emit == "decision_only" else FULL
 
     def _after(self, route: RouteSpan, attempt: AttemptView, call: CallView) -> tuple[Link, ...]:
@@ -412,23 +413,31 @@ class Telemetry:
         route.span.add_event(names.ESCALATION if higher else names.FAILOVER, tiers)
         return (Link(cast("SpanContext", route.last), {names.WHY: why}),)
 
-    def _write(
-        self, span: Span, emission: Emission, entry: Entry, error: BaseException | None, repairs: Sequence[str], reply: object
-    ) -> None:
+    def _reveal(self, span: Span, name: str, words: Callable[[Redaction], str | None]) -> None:
+        """Put content on a span as far as the hook lets it; where it cannot be read, the span stays without."""
+        if self.capture is None or not span.is_recording():
+            return
+        try:
+            if said := words(self.capture):
+                span.set_attribute(name, storable(said))
+        except Exception as trouble:
+            complain("content could not be put on a span", trouble)
+
+    def _write(self, span: Span, emission: Emission, entry: Entry, repairs: Sequence[str], reply: object) -> None:
         if repairs:
             span.set_attribute(names.REPAIRS, list(repairs))
-        if self.capture is not None and reply is not None and (said := messages_attribute([reply], self.capture)) is not None:
-            span.set_attribute(names.OUTPUT_MESSAGES, storable(said))
+        if reply is not None:
+            self._reveal(span, names.OUTPUT_MESSAGES, lambda hook: messages_attribute([reply], hook))
         if (reply_id := _id_of(reply)) is not None:
             span.set_attribute(names.RESPONSE_ID, storable(reply_id))
-        attributes = self._leaf_attributes(entry)
+        attributes = self._leaf_attributes(entry, emission)
         if not emission.full:
             attributes = _uncounted(attributes, entry, emission)
         span.set_attributes(_storable(attributes))
         if entry.outcome == "rejected":
             span.add_event(names.REJECTION, {names.WHY: _why(entry)})
-        if error is not None and isinstance(error, Exception):
-            span.set_status(Status(StatusCode.ERROR, entry.error or type(error).__name__))
+        if entry.outcome == "failed":
+            span.set_status(Status(StatusCode.ERROR, entry.error or ""))
 
     def _route_attributes(self, decision: Decision, call: CallView) -> dict[str, AttributeValue]:
         attributes: dict[str, AttributeValue] = {
@@ -476,24 +485,23 @@ class Telemetry:
             if key in call.labels:
                 attributes[names.LABEL + key] = call.labels[key]
 
-    def _leaf_attributes(self, entry: Entry) -> dict[str, AttributeValue]:
+    def _leaf_attributes(self, entry: Entry, emission: Emission) -> dict[str, AttributeValue]:
+        """What a leaf says of its call: what may be missed least comes last, for the SDK drops the oldest when there are too many."""
         usage = entry.usage
-        model = entry.served_model or entry.model
         attributes: dict[str, AttributeValue] = {
             names.SCHEMA: names.SCHEMA_VERSION,
             names.STEP: entry.step_id,
-            names.LLM_MODEL: model,
+            names.POLICY: entry.policy_hash,
+            names.MODE: entry.mode,
+            names.PINNED: entry.pinned,
+            names.DECIDED_TIER: entry.decided_tier,
+            names.RANK: entry.rank,
+            names.USAGE_SOURCE: usage.source,
+            names.SIMULATED: entry.simulated,
+            names.TASK_CLASS: entry.task_class,
             names.ATTEMPT: entry.attempt,
             names.TIER: entry.tier,
-            names.RANK: entry.rank,
-            names.DECIDED_TIER: entry.decided_tier,
-            names.TASK_CLASS: entry.task_class,
-            names.PINNED: entry.pinned,
             names.OUTCOME: entry.outcome,
-            names.MODE: entry.mode,
-            names.POLICY: entry.policy_hash,
-            names.SIMULATED: entry.simulated,
-            names.USAGE_SOURCE: usage.source,
         }
         if entry.kind != "attempt":
             attributes[names.CALL_KIND] = entry.kind
@@ -512,6 +520,13 @@ class Telemetry:
             attributes[names.ERROR_TYPE] = entry.error
         if entry.first_chunk_ns is not None:
             attributes[names.FIRST_CHUNK_S] = (entry.first_chunk_ns - entry.started_ns) / 1e9
+        for key in self.labels:
+            if key in entry.labels:
+                attributes[names.LABEL + key] = entry.labels[key]
+        if entry.baseline_pico is not None:
+            attributes[names.BASELINE_COST] = _usd(entry.baseline_pico)
+            attributes[names.BASELINE_PICO] = entry.baseline_pico
+            attributes[names.BASELINE_MODEL] = entry.baseline_model or ""
         if usage.source != "missing":
             prompt = usage.prompt
             attributes |= {
@@ -527,14 +542,9 @@ class Telemetry:
                 attributes[names.CACHE_WRITE_TOKENS] = attributes[names.LLM_CACHE_WRITE] = written
             if usage.reasoning:
                 attributes[names.REASONING_TOKENS] = usage.reasoning
-        for key in self.labels:
-            if key in entry.labels:
-                attributes[names.LABEL + key] = entry.labels[key]
-        if entry.baseline_pico is not None:
-            attributes[names.BASELINE_COST] = _usd(entry.baseline_pico)
-            attributes[names.BASELINE_PICO] = entry.baseline_pico
-            attributes[names.BASELINE_MODEL] = entry.baseline_model or ""
-        if entry.cost is not None:  # last, for the SDK drops the oldest attributes when there are too many
+        attributes[names.LLM_MODEL] = entry.served_model or entry.model
+        attributes |= _known_by(entry.model, entry.provider, emission)
+        if entry.cost is not None:
             total = _usd(entry.cost.total_pico)
             attributes |= {
                 names.COST_CURRENCY: "USD",
@@ -638,14 +648,18 @@ def _id_of(reply: object) -> str | None:
 
 
 def _careful(redact: Redaction) -> Redaction:
-    """A hook that lets nothing through when it breaks."""
+    """A hook that lets nothing through when it breaks, or gives something else than text."""
 
     def told(text: str) -> str | None:
         try:
-            return redact(text)
+            said = redact(text)
         except Exception as trouble:
             complain("the redaction hook failed, so a text was left out", trouble)
             return None
+        if said is None or isinstance(cast("object", said), str):
+            return said
+        log.error("the redaction hook gave %s where text or None is wanted, so a text was left out", type(said).__name__)
+        return None
 
     return told
 
@@ -655,13 +669,12 @@ def _why(entry: Entry) -> str:
     return storable(entry.error or next((code for code in reversed(entry.codes) if code.startswith("check:")), entry.outcome))
 
 
-def _promoted(span: Span, entry: Entry) -> Emission:
-    """Make a leaf that only told the decision the one that is counted."""
-    span.update_name(f"chat {entry.model}")
-    span.set_attributes({names.OPERATION: "chat", names.SPAN_KIND: "LLM", names.REQUEST_MODEL: entry.model})
-    if entry.provider:
-        span.set_attribute(names.PROVIDER, entry.provider)
-    return FULL
+def _known_by(model: str, provider: str | None, emission: Emission) -> dict[str, AttributeValue]:
+    """What tells a leaf from other spans, and names its model."""
+    if not emission.full:
+        return {names.OPERATION: "route", names.SPAN_KIND: "CHAIN", names.MODEL: model}
+    known: dict[str, AttributeValue] = {names.OPERATION: "chat", names.REQUEST_MODEL: model, names.SPAN_KIND: "LLM"}
+    return {**known, names.PROVIDER: provider} if provider else known
 
 
 def _uncounted(attributes: Mapping[str, AttributeValue], entry: Entry, emission: Emission) -> dict[str, AttributeValue]:

@@ -200,6 +200,7 @@ def _step(branch: Branch, below: Sequence[Row]) -> Row:
     costs = [each.cost_pico for each in calls if each.cost_pico is not None]
     baselines = [each.baseline_pico for each in attempts if each.baseline_pico is not None]
     decided = _text(span, names.DECIDED_TIER)
+    made = found if isinstance(found := span.attributes.get(names.ATTEMPTS), int) else 0  # some may have left no span
     return Row(
         kind="step",
         name=_text(span, names.NODE) or span.name.removeprefix("route "),
@@ -210,7 +211,7 @@ def _step(branch: Branch, below: Sequence[Row]) -> Row:
         output=_added(each.output for each in calls),
         cached=_added(each.cached for each in calls),
         cost_pico=sum(costs) if costs else None,
-        unpriced=len(calls) - len(costs),
+        unpriced=len(calls) - len(costs) + max(made - len(attempts), 0),
         baseline_pico=sum(baselines) if baselines else None,
         mark=last.mark if last and len(attempts) == 1 else "",
         why=_why(span, attempts),
