@@ -170,6 +170,8 @@ class Asking:
         """Wait for what comes of a question, no longer than the time there is."""
         try:
             return future.result(timeout_s)
+        except TimeoutError:
+            return Heard(error=JudgeTimeoutError(f"no answer within {timeout_s} s"))
         except Exception as error:
             return Heard(error=error)
 
@@ -178,6 +180,8 @@ class Asking:
         """`wait` without holding up the event loop."""
         try:
             return await asyncio.wait_for(asyncio.wrap_future(future), timeout_s)
+        except TimeoutError:
+            return Heard(error=JudgeTimeoutError(f"no answer within {timeout_s} s"))
         except Exception as error:
             return Heard(error=error)
 
@@ -221,6 +225,10 @@ def _done(heard: Heard) -> Future[Heard]:
     future = Future[Heard]()
     future.set_result(heard)
     return future
+
+
+class JudgeTimeoutError(TimeoutError):
+    """A judge's time was up before its answer came."""
 
 
 class Nonsense(ValueError):

@@ -28,6 +28,7 @@ BY_NAME: Final[dict[str, Trouble]] = {
     "APITimeoutError": "timeout",
     "ModelTimeoutError": "timeout",
     "StreamChunkTimeoutError": "timeout",
+    "JudgeTimeoutError": "timeout",
     "ReadTimeout": "timeout",
     "ConnectTimeout": "timeout",
     "APIConnectionError": "connection",
