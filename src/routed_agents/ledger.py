@@ -226,15 +226,19 @@ class Ledger:
             the oldest are dropped and counted.
         busy_s: how long one attempt to write or read waits for another process.
         read_only: nothing is written, so the file may be where nothing can be; what is appended counts as lost.
+
+    Attributes:
+        place: the file it is in; None in memory.
     """
 
     def __init__(self, path: str | Path | None, *, backlog: int = 100_000, busy_s: float = 5.0, read_only: bool = False) -> None:
-        if path is None:
+        self.place = Path(path).absolute() if path is not None else None
+        if self.place is None:
             self._store: _Store = _Memory()
         elif read_only:
-            self._store = _ReadOnly(Path(path).absolute(), busy_s)
+            self._store = _ReadOnly(self.place, busy_s)
         else:
-            self._store = _File(Path(path).absolute(), backlog, busy_s)
+            self._store = _File(self.place, backlog, busy_s)
         self._dropped = weakref.finalize(self, self._store.stop)
         self._dropped.atexit = False
 

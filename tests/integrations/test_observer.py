@@ -13,7 +13,7 @@ from langchain_core.exceptions import ModelConnectionError
 from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.graph import END, START, MessagesState, StateGraph
 
-from routed_agents import CostObserver, RouterNode, join
+from routed_agents import CostObserver, Ledger, Router, RouterNode, join, watch
 from routed_agents.integrations.langgraph import observed
 from routed_agents.telemetry import names
 from routed_agents.testing import ScriptedChatModel
@@ -58,12 +58,20 @@ def routed_graph(books: Books, quick: Any, deep: Any) -> Any:
     return observed(builder.compile(), books.router)
 
 
+def around(graph: Any) -> Any:
+    """A graph whose only node is this one."""
+    builder = StateGraph(MessagesState)
+    builder.add_node("inner", graph)
+    builder.add_edge(START, "inner")
+    return builder.compile()
+
+
 def observer_of(graph: Any) -> CostObserver:
     return graph.config["callbacks"][0]
 
 
 def holds_nothing(observer: CostObserver) -> bool:
-    return not (observer._open or observer._parents or observer._expected)
+    return not (observer._open or observer._parents or observer._expected or observer in observer._bookers.values())
 
 
 @pytest.mark.parametrize("how", ["invoke", "stream"])
@@ -126,6 +134,43 @@ def test_routed_calls_are_left_alone(books):
     model = books.model()
     observed(plain_graph(model), books.router).invoke(ASKED)
     assert books.story == [("cheap", "accepted")]
+
+
+@pytest.mark.parametrize("outer", [observed, watch])
+@pytest.mark.parametrize("inner", [observed, watch])
+@pytest.mark.parametrize("reply", ["yes", TimeoutError("gone")])
+def test_a_call_that_several_observers_hear_is_booked_once(reply, inner, outer, books):
+    graph = outer(around(inner(plain_graph(scripted(HAIKU, reply)), books.router)), books.router)
+    with contextlib.suppress(TimeoutError):
+        graph.invoke(ASKED)
+    assert (len(books.entries), len(books.leaves)) == (1, 1)
+    assert holds_nothing(observer_of(graph))
+
+
+@pytest.mark.parametrize(("inner", "outer"), [(observed, watch), (watch, observed)])
+def test_of_an_observer_and_a_watch_the_watch_books_it_under_its_node(inner, outer, books):
+    outer(around(inner(plain_graph(scripted(HAIKU, "yes")), books.router)), books.router).invoke(ASKED)
+    [leaf], [node] = books.leaves, books.named("node say")
+    assert leaf.parent.span_id == node.context.span_id
+
+
+def test_a_routed_graph_in_an_observed_one_keeps_its_decisions(books):
+    observed(around(routed_graph(books, scripted(HAIKU, "yes"), scripted(OPUS, "no"))), books.router).invoke(ASKED, HARD)
+    [entry], [route], [leaf] = books.entries, books.routes, books.leaves
+    assert (entry.decided_tier, leaf.parent.span_id) == ("strong", route.context.span_id)
+
+
+def test_a_call_is_in_each_of_several_ledgers(books):
+    other = Router(ledger=Ledger.memory())
+    observed(around(observed(plain_graph(scripted(HAIKU, "yes")), other)), books.router).invoke(ASKED)
+    assert len(books.entries) == len(list(other.ledger.entries())) == 1
+
+
+def test_a_call_is_once_in_a_file_that_several_routers_open(tmp_path):
+    inner, outer = (Router(ledger=Ledger.sqlite(tmp_path / "costs.db")) for _ in range(2))
+    observed(around(observed(plain_graph(scripted(HAIKU, "yes")), inner)), outer).invoke(ASKED)
+    assert inner.ledger.flush()
+    assert len(list(outer.ledger.entries())) == 1
 
 
 def test_a_failed_call_is_recorded_with_its_error(books):

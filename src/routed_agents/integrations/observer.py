@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, ClassVar, Final, cast
 from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
@@ -84,16 +84,20 @@ class CostObserver(BaseCallbackHandler):
     """Prices the model calls that nobody routed, among them those of plain models behind a `RouterNode`.
 
     Pass it once, and it sees every model call below: `graph.compile().with_config(callbacks=[CostObserver(router)])`. It never chooses
-    a model; calls made through `RoutedChatModel` are left alone, for they keep their own books.
+    a model; calls made through `RoutedChatModel` are left alone, for they keep their own books. Of several that hear a call and write to
+    one ledger, one books it: a `watch`, else the outer one.
 
     The chunks of a ChatAnthropic stream leave out how it was served (retention of cache writes, speed, service tier, region): it is
     priced as it was asked for, as an estimate.
     """
 
     run_inline = True
+    _bookers: ClassVar[dict[tuple[UUID, object], CostObserver]] = {}
+    """Who puts each call under way into each ledger."""
 
     def __init__(self, router: Router | Policy | str | None = None) -> None:
         self.router = Router.of(router)
+        self._books: object = getattr(self.router.ledger, "place", None) or id(self.router.ledger)
         self._open: dict[UUID, _Watched] = {}
         self._parents: dict[UUID, UUID | None] = {}
         self._expected: dict[UUID, dict[str, list[_Expected]]] = {}
@@ -175,6 +179,11 @@ class CostObserver(BaseCallbackHandler):
             within=parent_run_id,
             id=str(run_id),
         )
+        self._claim(run_id)
+
+    def _claim(self, run_id: UUID) -> None:
+        """Book a call unless another observer does."""
+        self._bookers.setdefault((run_id, self._books), self)
 
     @override
     def on_llm_new_token(self, token: Any, *, run_id: UUID, **kwargs: Any) -> None:
@@ -193,8 +202,9 @@ class CostObserver(BaseCallbackHandler):
 
     def _close(self, run_id: UUID, message: BaseMessage | None, error: BaseException | None) -> None:
         seen = self._open.pop(run_id, None)
-        if seen is None:
+        if seen is None or self._bookers.get((run_id, self._books)) is not self:
             return
+        del self._bookers[run_id, self._books]
         claims = _CLAIMS.get()
         if claims is not None and message is not None and error is None:
             claims.append((self, seen, message))

@@ -280,6 +280,10 @@ class GraphWatch(CostObserver):
             self._open[run_id].parent = context
 
     @override
+    def _claim(self, run_id: UUID) -> None:
+        self._bookers[run_id, self._books] = self  # under its node's span, where a plain observer knows none
+
+    @override
     def on_tool_start(
         self,
         serialized: Any,
