@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pytest
 from langchain.agents import create_agent
+from langchain.agents.middleware import AgentMiddleware
+from langchain_core._api import LangChainDeprecationWarning
 from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.runnables import RunnableLambda
+from langchain_core.tools import tool
 from langgraph.graph import START, MessagesState, StateGraph
+from pydantic import BaseModel
 
 from routed_agents import RouterMiddleware
 
@@ -17,7 +23,18 @@ GO: Any = {"messages": [HumanMessage(EASY)]}
 CUT_OFF = AIMessage("it was a", response_metadata={"stop_reason": "max_tokens"})
 WHOLE = "it was a lovely day"
 ESCALATED = [("cheap", "rejected"), ("strong", "accepted")]
+VERSIONS = ["v1", "v2"]
 WAYS = ["invoke", "ainvoke", "stream", "astream", "agent", "async agent"]
+
+
+@tool
+def look(query: str) -> str:
+    """Look something up."""
+    return query
+
+
+class City(BaseModel):
+    name: str
 
 
 def node_of(model: Any, way: str) -> Any:
@@ -38,11 +55,12 @@ def node_of(model: Any, way: str) -> Any:
     return {"invoke": invoked, "ainvoke": awaited, "stream": streamed, "astream": astreamed}[way]
 
 
-def graph_of(books: Books, way: str, *, buffer: bool, cheap: Any = CUT_OFF, **more: Any) -> Any:
+def graph_of(books: Books, way: str, *, buffer: bool, cheap: Any = CUT_OFF, tools: Any = (), **more: Any) -> Any:
     if way.endswith("agent"):
         middleware = RouterMiddleware(books.router, cheap=scripted(HAIKU, cheap), buffer=buffer)
-        return create_agent(scripted(OPUS, WHOLE), [], middleware=[middleware])
+        return create_agent(scripted(OPUS, WHOLE), tools, middleware=[middleware])
     model = books.model(cheap=cheap, strong=WHOLE, buffer=buffer, **more)
+    model = model.bind_tools(tools) if tools else model
     builder: StateGraph[Any] = StateGraph(MessagesState)
     builder.add_node("ask", node_of(model, way))
     builder.add_edge(START, "ask")
@@ -54,6 +72,17 @@ async def read(graph: Any, way: str) -> str:
     if way.startswith("a") and way != "agent":
         return "".join([chunk.text async for chunk, _ in graph.astream(GO, stream_mode="messages") if chunk.type != "human"])
     return "".join([chunk.text for chunk, _ in graph.stream(GO, stream_mode="messages") if chunk.type != "human"])
+
+
+async def events_of(runnable: Any, version: Any, given: Any = GO) -> list[str]:
+    """What the events of models tell: when they start and end, and each piece of their words."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LangChainDeprecationWarning)  # v1 is still read
+        events = [each async for each in runnable.astream_events(given, version=version) if each["event"].startswith("on_chat_model")]
+    return [
+        f"stream {each['data']['chunk'].text}" if each["event"].endswith("stream") else each["event"].removeprefix("on_chat_model_")
+        for each in events
+    ]
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -73,6 +102,50 @@ async def test_without_one_words_that_were_seen_stand(way, books):
     assert await read(graph_of(books, way, buffer=False), way) == "it was a"
     assert books.story == [("cheap", "accepted")]
     assert "check:truncated" in books.entries[0].codes
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("tools", [[], [look]])
+@pytest.mark.parametrize("way", WAYS)
+async def test_with_a_buffer_no_event_tells_of_a_rejected_draft(way, tools, version, books):
+    told = await events_of(graph_of(books, way, buffer=True, tools=tools), version)
+    assert told == ["start", *[f"stream {word}" for word in ("it", " was", " a", " lovely", " day", "")], "end"]
+    assert books.story == ESCALATED
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("way", WAYS)
+async def test_with_a_buffer_events_tell_of_a_good_reply_once_it_stands(version, way, books):
+    told = await events_of(graph_of(books, way, buffer=True, cheap="well done"), version)
+    assert told == ["start", "stream well", "stream  done", "stream ", "end"]
+    assert books.story == [("cheap", "accepted")]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_with_a_buffer_the_models_own_events_tell_of_what_stands(version, books):
+    told = await events_of(books.model(cheap=CUT_OFF, strong=WHOLE, buffer=True), version, [HumanMessage(EASY)])
+    assert "".join(each.removeprefix("stream ") for each in told if each.startswith("stream")) == WHOLE
+    assert books.story == ESCALATED
+
+
+async def test_a_parsed_answer_that_is_rejected_is_in_no_event(books):
+    model = books.model(cheap="no city", strong='{"name": "Rome"}').with_structured_output(City, method="json_mode")
+    builder: StateGraph[Any] = StateGraph(MessagesState)
+    builder.add_node("ask", RunnableLambda(lambda state: {"messages": [str(model.invoke(state["messages"]))]}))
+    builder.add_edge(START, "ask")
+    told = await events_of(builder.compile(), "v2")
+    assert (books.story, "".join(told).count("city"), told.count("start")) == (ESCALATED, 0, 1)
+
+
+async def test_of_calls_that_an_inner_middleware_repeats_events_tell_once_the_reply_stands(books):
+    class Twice(AgentMiddleware[Any, Any, Any]):
+        async def awrap_model_call(self, request: Any, handler: Any) -> Any:
+            await handler(request)
+            return await handler(request)
+
+    middleware = [RouterMiddleware(books.router, cheap=scripted(HAIKU, CUT_OFF), buffer=True), Twice()]
+    told = await events_of(create_agent(scripted(OPUS, WHOLE), [], middleware=middleware), "v2")
+    assert (told.count("start"), told.count("end"), told.count("stream  lovely")) == (2, 2, 2)
 
 
 @pytest.mark.parametrize("buffer", [False, True])

@@ -22,7 +22,7 @@ from routed_agents.integrations.fitting import fitted
 from routed_agents.integrations.going import stamped
 from routed_agents.integrations.inner_calls import InnerCalls, inner_calls_of
 from routed_agents.integrations.late import reachable, schemas_of
-from routed_agents.integrations.live import Shown, kept_quiet, read_along, with_handler
+from routed_agents.integrations.live import Shown, Withheld, kept_quiet, read_along, with_handler
 from routed_agents.integrations.models import Models, deployment_of, is_simulated
 from routed_agents.integrations.observer import AGAIN, MARK
 from routed_agents.integrations.position import Position, position_of
@@ -61,8 +61,8 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
         router: a router, a policy or the path of a policy file; its top tier must be the agent's own model.
         cheap: chat model or string for the cheap tier; the policy's own when not given.
         prompt_cache: how long Anthropic keeps the prompt of a tool loop, "5m" or "1h"; None marks nothing.
-        buffer: tell whoever reads along (`stream_mode="messages"`) a reply that may yet be rejected only when it stands. Without it a
-            reply stands once a word of it has been seen.
+        buffer: tell whoever reads along (`stream_mode="messages"`, events) a reply that may yet be rejected only when it stands. Without
+            it a reply stands once a word of it has been seen.
 
     Raises:
         ConfigurationError: an argument is of no use; at the first call, when the agent's model is not the router's top tier.
@@ -101,17 +101,20 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
                 for attempt in call.attempts():
                     if attempt.number > 1:
                         shelf.keep(router, position, call.decision.state)
+                    withheld = Withheld(attempt, hidden=along and self._buffer and attempt.may_rise)
                     with attempt:
                         inner = inner_calls_of(handler)
-                        asked = self._heard(_tiered(request, models, attempt, self._prompt_cache), attempt, inner, along=along)
+                        tiered = _tiered(request, models, attempt, self._prompt_cache)
+                        asked = _heard(tiered, attempt, inner, along=along, hidden=withheld.hidden)
                         if inner is None:
-                            with within(attempt.context):
+                            with within(attempt.context), withheld.around():
                                 response = handler(asked)
                             attempt.record(_reply(response))
-                            continue
-                        with inner.hearing(attempt) as heard, within(attempt.context):
-                            response = handler(asked)
-                            heard(_reply(response))
+                        else:
+                            with inner.hearing(attempt) as heard, within(attempt.context), withheld.around():
+                                response = handler(asked)
+                                heard(_reply(response))
+                    withheld.tell()
                 return _answered(response, call, position.state)
         except StepStopped as stop:
             return _instead(stop, call, seen)
@@ -135,21 +138,24 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
                 for attempt in call.attempts():
                     if attempt.number > 1:
                         await shelf.akeep(router, position, call.decision.state)
+                    withheld = Withheld(attempt, hidden=along and self._buffer and attempt.may_rise)
                     with attempt:
                         inner = inner_calls_of(handler)
-                        asked = self._heard(_tiered(request, models, attempt, self._prompt_cache), attempt, inner, along=along)
+                        tiered = _tiered(request, models, attempt, self._prompt_cache)
+                        asked = _heard(tiered, attempt, inner, along=along, hidden=withheld.hidden)
                         if inner is None:
-                            with within(attempt.context):
+                            with within(attempt.context), withheld.around():
                                 response = await handler(asked)
                             if attempt.judged:
                                 await attempt.consult(_reply(response))
                             attempt.record(_reply(response))
-                            continue
-                        with inner.hearing(attempt) as heard, within(attempt.context):
-                            response = await handler(asked)
-                            if attempt.judged:
-                                await attempt.consult(_reply(response))
-                            heard(_reply(response))
+                        else:
+                            with inner.hearing(attempt) as heard, within(attempt.context), withheld.around():
+                                response = await handler(asked)
+                                if attempt.judged:
+                                    await attempt.consult(_reply(response))
+                                heard(_reply(response))
+                    await withheld.atell()
                 return _answered(response, call, position.state)
         except StepStopped as stop:
             return _instead(stop, call, seen)
@@ -219,17 +225,6 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
         call.handed_off = can_hand_off(router.policy.on_stop, position)
         return call, position, read_along(config.get("callbacks"), config.get("tags"))
 
-    def _heard(self, request: ModelRequest[Any], attempt: Attempt, inner: InnerCalls | None, *, along: bool) -> ModelRequest[Any]:
-        """The request, its model heard by whoever has to know of its calls or words."""
-        if inner is None and not along:
-            return request
-        hidden = along and self._buffer and attempt.may_rise
-        model = kept_quiet(request.model) if hidden else request.model
-        callbacks = model.callbacks
-        for handler in (inner, Shown(attempt) if along and not hidden else None):
-            callbacks = with_handler(callbacks, handler) if handler is not None else callbacks
-        return request.override(model=model.model_copy(update={"callbacks": callbacks}))
-
     def _schemas_of(self, tools: Sequence[Any]) -> dict[str, Mapping[str, Any]]:
         """The schemas of tools' arguments; pydantic takes 30 us to write one, so those of an agent's own tools are kept."""
         found: dict[str, Mapping[str, Any]] = {}
@@ -279,6 +274,17 @@ def _tiered(request: ModelRequest[Any], models: Models, attempt: Attempt, cache:
     if refused and answer_as is request.response_format:
         _offer(marked)
     return request.override(model=marked, model_settings=fit.kwargs, tool_choice=choice, response_format=answer_as, **told)
+
+
+def _heard(request: ModelRequest[Any], attempt: Attempt, inner: InnerCalls | None, *, along: bool, hidden: bool) -> ModelRequest[Any]:
+    """The request, its model heard by whoever has to know of its calls or words."""
+    if inner is None and not along:
+        return request
+    model = kept_quiet(request.model) if hidden else request.model
+    callbacks = model.callbacks
+    for handler in (inner, Shown(attempt) if along and not hidden else None):
+        callbacks = with_handler(callbacks, handler) if handler is not None else callbacks
+    return request.override(model=model.model_copy(update={"callbacks": callbacks}))
 
 
 def _offer(model: Any) -> None:

@@ -24,7 +24,7 @@ from routed_agents.integrations import shelf
 from routed_agents.integrations.channels import send_state
 from routed_agents.integrations.fitting import fitted
 from routed_agents.integrations.late import Late, name_of_tool, subject_of
-from routed_agents.integrations.live import Shown, handlers_of, kept_quiet, read_along, with_handler
+from routed_agents.integrations.live import Shown, Withheld, handlers_of, kept_quiet, read_along, with_handler
 from routed_agents.integrations.models import is_simulated
 from routed_agents.integrations.observer import AGAIN, MARK, message_of
 from routed_agents.integrations.position import Position
@@ -63,7 +63,7 @@ class Going:
 
     __slots__ = (
         "_answer", "_buffer", "_capture", "_config", "_error", "_generating", "_kwargs", "_late", "_model", "_position", "_stop",
-        "_telling", "_told", "_visit", "call", "prompt",
+        "_telling", "_told", "_visit", "_withheld", "call", "prompt",
     )  # fmt: skip
 
     def __init__(
@@ -94,6 +94,7 @@ class Going:
         self._capture: _Capture | None = None
         self._telling = Telling()
         self._told = False
+        self._withheld: Withheld | None = None
 
     def __enter__(self) -> Going:
         known = shelf.load(self.call.router, self._position)
@@ -204,12 +205,27 @@ class Going:
             config["metadata"] = {**(config.get("metadata") or {}), AGAIN: True}
         self.reset()
         self._capture, self._model = None, model
+        self._withheld = Withheld(attempt, hidden=hidden)
+        if hidden:
+            config["callbacks"] = self._withheld.kept_from(config.get("callbacks"))
         if self.structured or self._generating or _may_raise(config.get("callbacks"), getattr(model, "callbacks", None)):
             self._capture = _Capture()
             config["callbacks"] = with_handler(config.get("callbacks"), self._capture)
         if along and not hidden and not streaming:
             config["callbacks"] = with_handler(config.get("callbacks"), Shown(attempt))
+        if hidden:
+            runnable = runnable.with_config(callbacks=config.get("callbacks"))  # a binding without takes the node's own as well
         return Target(runnable=runnable, config=config, kwargs=kwargs)
+
+    def tell(self) -> None:
+        """Tell whoever reads along what was kept from them, if the attempt's reply stands."""
+        if self._withheld is not None:
+            self._withheld.tell()
+
+    async def atell(self) -> None:
+        """`tell` for an event loop."""
+        if self._withheld is not None:
+            await self._withheld.atell()
 
     def take(self, attempt: Attempt, answer: Any) -> None:
         """Record an answer: a message, or what a parser made of one."""

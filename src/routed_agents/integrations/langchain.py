@@ -61,7 +61,7 @@ class RoutedChatModel(BaseChatModel):
         task_class: the class of every call made through this model, when its author knows it.
         node: names the caller outside a graph.
         buffer: hold a stream back until its end, so that a rejected reply is never seen and can be escalated. Without it a reply stands
-            once a word of it has been seen, by the reader of a stream or of a graph that is read with `stream_mode="messages"`.
+            once a word of it has been seen, by the reader of a stream, of events or of a graph with `stream_mode="messages"`.
         prompt_cache: how long Anthropic keeps the prompt of a tool loop, "5m" or "1h"; None marks nothing.
         options: constructor options for models built from strings; each model gets those it takes.
 
@@ -177,6 +177,7 @@ class RoutedChatModel(BaseChatModel):
                     with within(attempt.context):
                         call = partial(target.runnable.invoke, going.prompt, target.config, **target.kwargs)
                         going.take(attempt, _or_failure(going, attempt, call))
+                going.tell()
             return going.result()
         return going.instead()
 
@@ -203,6 +204,7 @@ class RoutedChatModel(BaseChatModel):
                     if attempt.judged:
                         await going.consult(attempt, answer)
                     going.take(attempt, answer)
+                await going.atell()
             return going.result()
         return going.instead()
 
@@ -223,12 +225,14 @@ class RoutedChatModel(BaseChatModel):
                             if passing.whole:  # while the model's run is open: what carries the decision is one of its chunks
                                 passing.record()
                                 attempt.settle()
+                                going.tell()
                                 yield from passing.rest()
                     except ANSWER_FAILURES as error:
                         passing.failed(error)
                     finally:
                         passing.ended()
                     passing.record()
+                going.tell()
                 yield from passing.rest()
             yield from going.last_words()
             return
@@ -253,6 +257,7 @@ class RoutedChatModel(BaseChatModel):
                                 await passing.consult()
                                 passing.record()
                                 attempt.settle()
+                                await going.atell()
                                 for ready in passing.rest():
                                     yield ready
                     except ANSWER_FAILURES as error:
@@ -261,6 +266,7 @@ class RoutedChatModel(BaseChatModel):
                         passing.ended()
                     await passing.consult()
                     passing.record()
+                await going.atell()
                 for ready in passing.rest():
                     yield ready
             for ready in going.last_words():
@@ -300,6 +306,7 @@ class RoutedChatModel(BaseChatModel):
                     finally:
                         passing.ended()
                     passing.record(stream.output_message)
+                going.tell()
                 yield from passing.rest()
             return
         going.refuse_instead()
@@ -326,6 +333,7 @@ class RoutedChatModel(BaseChatModel):
                     if attempt.judged and not passing.refused:
                         await attempt.consult(stream.output_message)
                     passing.record(stream.output_message)
+                await going.atell()
                 for ready in passing.rest():
                     yield ready
             return

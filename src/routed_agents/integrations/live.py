@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final, TypeVar, cast
 from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager, Callbacks
+from langchain_core.callbacks.manager import ahandle_event, handle_event
 from langchain_core.language_models import BaseChatModel
+from langchain_core.runnables.config import ensure_config, var_child_runnable_config
 from typing_extensions import override
 
 from routed_agents.router import Attempt
@@ -40,9 +44,91 @@ class Shown(BaseCallbackHandler):
             self._attempt.commit()
 
 
+class Withheld:
+    """What readers would be told of an attempt, kept back until its reply stands.
+
+    Args:
+        attempt: the attempt they would hear of.
+        hidden: there is something to keep back; all passes otherwise.
+    """
+
+    def __init__(self, attempt: Attempt, *, hidden: bool) -> None:
+        self._attempt = attempt
+        self.hidden = hidden
+        self._kept: list[tuple[BaseCallbackHandler, str, tuple[Any, ...], dict[str, Any]]] = []
+
+    def kept_from(self, callbacks: Callbacks) -> Callbacks:
+        """The callbacks, with a stand-in for every reader."""
+        if not self.hidden:
+            return callbacks
+        if not isinstance(callbacks, BaseCallbackManager):
+            return self._stood_in(callbacks or ())
+        copied = callbacks.copy()
+        copied.handlers = self._stood_in(callbacks.handlers)
+        copied.inheritable_handlers = self._stood_in(callbacks.inheritable_handlers)
+        return copied
+
+    @contextmanager
+    def around(self) -> Generator[None]:
+        """Within, readers of the node that runs are told nothing of the calls that inherit its callbacks."""
+        if not self.hidden:
+            yield
+            return
+        config = ensure_config()
+        token = var_child_runnable_config.set({**config, "callbacks": self.kept_from(config.get("callbacks"))})
+        try:
+            yield
+        finally:
+            var_child_runnable_config.reset(token)
+
+    def tell(self) -> None:
+        """Tell the readers what was kept back so far, if the reply stands; nothing of any other."""
+        for reader, event, given, named in self._due():
+            handle_event([reader], event, None, *given, **named)
+
+    async def atell(self) -> None:
+        """`tell` for an event loop."""
+        for reader, event, given, named in self._due():
+            await ahandle_event([reader], event, None, *given, **named)
+
+    def note(self, reader: BaseCallbackHandler, event: str, *given: Any, **named: Any) -> None:
+        """Keep what a reader would be told."""
+        self._kept.append((reader, event, given, named))
+
+    def _due(self) -> list[tuple[BaseCallbackHandler, str, tuple[Any, ...], dict[str, Any]]]:
+        kept, self._kept = self._kept, []
+        return kept if self._attempt.accepted else []
+
+    def _stood_in(self, handlers: Sequence[BaseCallbackHandler]) -> list[BaseCallbackHandler]:
+        return [cast("BaseCallbackHandler", _StandIn(each, self)) if _reads(each) else each for each in handlers]
+
+
+class _StandIn:
+    """Hears in a reader's place; it streams like one, so that the words come in pieces once they are told."""
+
+    run_inline = True
+
+    def __init__(self, reader: BaseCallbackHandler, withheld: Withheld) -> None:
+        self._reader = reader
+        self._withheld = withheld
+
+    def __getattr__(self, name: str) -> Any:
+        return partial(self._withheld.note, self._reader, name) if name.startswith("on_") else getattr(self._reader, name)
+
+    def tap_output_iter(self, run_id: UUID, output: Any) -> Any:
+        return output
+
+    def tap_output_aiter(self, run_id: UUID, output: Any) -> Any:
+        return output
+
+
 def read_along(callbacks: Callbacks, tags: Sequence[str] | None) -> bool:
     """Whether somebody hears the words of a call as they come."""
-    return any(hasattr(handler, "tap_output_iter") for handler in handlers_of(callbacks)) and NOSTREAM not in (tags or ())
+    return any(_reads(handler) for handler in handlers_of(callbacks)) and NOSTREAM not in (tags or ())
+
+
+def _reads(handler: BaseCallbackHandler) -> bool:
+    return hasattr(handler, "tap_output_iter")
 
 
 def kept_quiet(model: Model) -> Model:
