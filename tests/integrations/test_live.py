@@ -22,6 +22,8 @@ from .conftest import EASY, HAIKU, OPUS, Books, scripted
 GO: Any = {"messages": [HumanMessage(EASY)]}
 CUT_OFF = AIMessage("it was a", response_metadata={"stop_reason": "max_tokens"})
 WHOLE = "it was a lovely day"
+BAD_CALL = AIMessage("", tool_calls=[{"name": "look", "args": {"unknown": 1}, "id": "bad"}])
+GOOD_CALL = AIMessage("", tool_calls=[{"name": "look", "args": {"query": "x"}, "id": "good"}])
 ESCALATED = [("cheap", "rejected"), ("strong", "accepted")]
 VERSIONS = ["v1", "v2"]
 WAYS = ["invoke", "ainvoke", "stream", "astream", "agent", "async agent"]
@@ -55,11 +57,11 @@ def node_of(model: Any, way: str) -> Any:
     return {"invoke": invoked, "ainvoke": awaited, "stream": streamed, "astream": astreamed}[way]
 
 
-def graph_of(books: Books, way: str, *, buffer: bool, cheap: Any = CUT_OFF, tools: Any = (), **more: Any) -> Any:
+def graph_of(books: Books, way: str, *, buffer: bool, cheap: Any = CUT_OFF, strong: Any = WHOLE, tools: Any = (), **more: Any) -> Any:
     if way.endswith("agent"):
         middleware = RouterMiddleware(books.router, cheap=scripted(HAIKU, cheap), buffer=buffer)
-        return create_agent(scripted(OPUS, WHOLE), tools, middleware=[middleware])
-    model = books.model(cheap=cheap, strong=WHOLE, buffer=buffer, **more)
+        return create_agent(scripted(OPUS, strong), tools, middleware=[middleware])
+    model = books.model(cheap=cheap, strong=strong, buffer=buffer, **more)
     model = model.bind_tools(tools) if tools else model
     builder: StateGraph[Any] = StateGraph(MessagesState)
     builder.add_node("ask", node_of(model, way))
@@ -102,6 +104,33 @@ async def test_without_one_words_that_were_seen_stand(way, books):
     assert await read(graph_of(books, way, buffer=False), way) == "it was a"
     assert books.story == [("cheap", "accepted")]
     assert "check:truncated" in books.entries[0].codes
+
+
+@pytest.mark.parametrize(("buffer", "seen", "story"), [(False, ["bad"], [("cheap", "accepted")]), (True, ["good"], ESCALATED)])
+@pytest.mark.parametrize("way", ["invoke", "ainvoke", "stream", "astream"])
+async def test_a_tool_call_that_was_seen_stands_as_words_do(way, buffer, seen, story, books):
+    graph = graph_of(books, way, buffer=buffer, cheap=BAD_CALL, strong=GOOD_CALL, tools=[look], task_class="rag_lookup")
+    told = [chunk async for chunk, _ in graph.astream(GO, stream_mode="messages")]
+    assert [call["id"] for chunk in told for call in getattr(chunk, "tool_call_chunks", ())] == seen
+    assert books.story == story
+
+
+@pytest.mark.filterwarnings("ignore:The v3 streaming protocol on Pregel:langchain_core._api.LangChainBetaWarning")
+@pytest.mark.parametrize(("buffer", "seen", "story"), [(False, ["bad"], [("cheap", "accepted")]), (True, ["good"], ESCALATED)])
+@pytest.mark.parametrize("way", ["invoke", "ainvoke"])
+async def test_a_tool_call_that_was_seen_in_v3_events_stands_as_words_do(way, buffer, seen, story, books):
+    graph = graph_of(books, way, buffer=buffer, cheap=BAD_CALL, strong=GOOD_CALL, tools=[look], task_class="rag_lookup")
+    events = [event["params"]["data"][0] async for event in await graph.astream_events(GO, version="v3") if event["method"] == "messages"]
+    blocks = [event["content"] for event in events if event.get("event") == "content-block-finish"]
+    assert [block["id"] for block in blocks if block["type"] == "tool_call"] == seen
+    assert books.story == story
+
+
+async def test_a_tool_call_of_an_agent_that_was_seen_stands(books):
+    middleware = RouterMiddleware(books.router, cheap=scripted(HAIKU, [BAD_CALL, "sorry"]))
+    agent = create_agent(scripted(OPUS, WHOLE), [look], middleware=[middleware])
+    [first, *_] = [chunk async for chunk, _ in agent.astream(GO, stream_mode="messages") if getattr(chunk, "tool_call_chunks", ())]
+    assert (first.tool_call_chunks[0]["id"], books.story[0]) == ("bad", ("cheap", "accepted"))
 
 
 @pytest.mark.parametrize("version", VERSIONS)

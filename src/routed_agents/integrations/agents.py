@@ -62,7 +62,7 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
         cheap: chat model or string for the cheap tier; the policy's own when not given.
         prompt_cache: how long Anthropic keeps the prompt of a tool loop, "5m" or "1h"; None marks nothing.
         buffer: tell whoever reads along (`stream_mode="messages"`, events) a reply that may yet be rejected only when it stands. Without
-            it a reply stands once a word of it has been seen.
+            it a reply stands once a word or tool call of it has been seen.
 
     Raises:
         ConfigurationError: an argument is of no use; at the first call, when the agent's model is not the router's top tier.

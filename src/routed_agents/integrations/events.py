@@ -65,7 +65,7 @@ class PassingEvents:
             return
         if kind == "message-start":
             self._start = event.get("metadata") or {}
-        words = _words(event)
+        words = shown_by(event)
         self._seen.append(words)
         self._thought.append(_thoughts(event))
         if self._open:
@@ -112,7 +112,7 @@ class PassingEvents:
                 yield {**self._finish, "metadata": {**(self._finish.get("metadata") or {}), STAMP: self._call.stamp()}}
 
 
-def _words(event: Event) -> str:
+def shown_by(event: Event) -> str:
     """What of an event a reader would see: words of text, a tool's name, its arguments."""
     part = _part(event)
     return str(part.get("text") or part.get("args") or part.get("name") or "")

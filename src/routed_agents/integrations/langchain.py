@@ -61,7 +61,7 @@ class RoutedChatModel(BaseChatModel):
         task_class: the class of every call made through this model, when its author knows it.
         node: names the caller outside a graph.
         buffer: hold a stream back until its end, so that a rejected reply is never seen and can be escalated. Without it a reply stands
-            once a word of it has been seen, by the reader of a stream, of events or of a graph with `stream_mode="messages"`.
+            once a word or tool call of it has been seen, by the reader of a stream, of events or of a graph with `stream_mode="messages"`.
         prompt_cache: how long Anthropic keeps the prompt of a tool loop, "5m" or "1h"; None marks nothing.
         options: constructor options for models built from strings; each model gets those it takes.
 

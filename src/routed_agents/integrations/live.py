@@ -14,6 +14,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables.config import ensure_config, var_child_runnable_config
 from typing_extensions import override
 
+from routed_agents.integrations.events import Event, shown_by
 from routed_agents.router import Attempt
 
 NOSTREAM: Final = "nostream"
@@ -21,11 +22,12 @@ NOSTREAM: Final = "nostream"
 Model = TypeVar("Model", bound=BaseChatModel)
 
 # A rejected draft's words must not reach a reader, and words that have reached one cannot be taken back. So where somebody reads along, a
-# reply counts as the step's once its first word is out, as in a stream; with `buffer` a reply that may still be rejected is told whole.
+# reply counts as the step's once its first word or tool call is out, as in a stream; with `buffer` one that may still be rejected is told
+# when it stands.
 
 
 class Shown(BaseCallbackHandler):
-    """Commits an attempt to its reply once a word of it is out."""
+    """Commits an attempt to its reply once a word of it, or of a tool call in it, is out."""
 
     run_inline = True
 
@@ -33,14 +35,13 @@ class Shown(BaseCallbackHandler):
         self._attempt = attempt
 
     @override
-    def on_llm_new_token(self, token: Any, *, run_id: UUID, **kwargs: Any) -> None:
-        if token:
+    def on_llm_new_token(self, token: Any, *, run_id: UUID, chunk: Any = None, **kwargs: Any) -> None:
+        if token or getattr(getattr(chunk, "message", None), "tool_call_chunks", None):
             self._attempt.commit()
 
     @override
     def on_stream_event(self, event: Any, *, run_id: UUID, **kwargs: Any) -> None:
-        delta = cast("Mapping[str, Any]", event).get("delta") if isinstance(event, Mapping) else None
-        if isinstance(delta, Mapping) and cast("Mapping[str, Any]", delta).get("text"):
+        if isinstance(event, Mapping) and shown_by(cast("Event", event)):
             self._attempt.commit()
 
 
