@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import weakref
 from decimal import Decimal
 from typing import Annotated, Any
+from uuid import uuid4
 
 import pytest
 from langchain_core.exceptions import ModelConnectionError
@@ -171,6 +173,15 @@ def test_a_call_is_once_in_a_file_that_several_routers_open(tmp_path):
     observed(around(observed(plain_graph(scripted(HAIKU, "yes")), inner)), outer).invoke(ASKED)
     assert inner.ledger.flush()
     assert len(list(outer.ledger.entries())) == 1
+
+
+def test_an_observer_whose_call_never_ended_is_not_kept(books):
+    observer = CostObserver(books.router)
+    observer.on_chat_model_start({}, [[HumanMessage(EASY)]], run_id=uuid4())
+    gone = weakref.ref(observer)
+    del observer
+    gc.collect()
+    assert gone() is None
 
 
 def test_a_failed_call_is_recorded_with_its_error(books):

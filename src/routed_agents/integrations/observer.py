@@ -10,6 +10,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, cast
 from uuid import UUID
+from weakref import WeakValueDictionary
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import BaseMessage
@@ -92,8 +93,8 @@ class CostObserver(BaseCallbackHandler):
     """
 
     run_inline = True
-    _bookers: ClassVar[dict[tuple[UUID, object], CostObserver]] = {}
-    """Who puts each call under way into each ledger."""
+    _bookers: ClassVar[WeakValueDictionary[tuple[UUID, object], CostObserver]] = WeakValueDictionary()
+    """Who puts each call under way into each ledger; an observer that is gone has nothing more to book."""
 
     def __init__(self, router: Router | Policy | str | None = None) -> None:
         self.router = Router.of(router)
