@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol, cast
 
 from routed_agents.integrations.channels import channel_state
+from routed_agents.integrations.side_by_side import is_beside_others
 from routed_agents.state import ThreadState
 from routed_agents.steps import new_id
 
@@ -38,8 +39,8 @@ class Position:
     Attributes:
         node: the node's name.
         namespace: the checkpoint namespace, `sub:<id>|node:<id>`; its last id is unique to this execution of the node.
-        branch: the node was started by `Send`.
-        place: which of its superstep's branches it is, as LangGraph counts them; the same when the superstep is run again.
+        branch: the node runs beside others of its name, started by `Send` or as calls of a `@task`.
+        place: which of its superstep's branches or calls it is, as LangGraph counts them; the same when the superstep is run again.
         thread: the conversation, when the caller configured one.
         run: the run's id: the caller's, else one we give it; a graph run inside another's node belongs to that run.
         state: what the graph's `routing` channel holds; None without such a channel.
@@ -110,17 +111,17 @@ def position_of(config: Mapping[str, Any]) -> Position:
     if "langgraph_node" not in metadata:
         return Position(thread=None if thread is None else str(thread), run=None if run is None else str(run))
     path = cast("Sequence[object]", metadata.get("langgraph_path") or ())
-    branch = bool(path) and path[0] == PUSH
-    namespace = str(metadata.get("langgraph_checkpoint_ns") or "")
+    node, namespace = str(metadata["langgraph_node"]), str(metadata.get("langgraph_checkpoint_ns") or "")
+    pushed = bool(path) and path[0] == PUSH
     callbacks = config.get("callbacks")
     watcher = _watcher(callbacks)
     runtime = configurable.get(RUNTIME)
     at = cast("Mapping[str, Any]", configurable.get(CHECKPOINTS) or {}).get("")
     return Position(
-        node=str(metadata["langgraph_node"]),
+        node=node,
         namespace=namespace,
-        branch=branch,
-        place=str(path[1]) if branch and len(path) > 1 else "",
+        branch=pushed and (not _is_call(path) or is_beside_others(configurable, node, namespace)),
+        place=_place(path) if pushed else "",
         thread=None if thread is None else str(thread),
         run=str(run) if run is not None else _run_of(runtime),
         state=channel_state(configurable),
@@ -135,6 +136,15 @@ def position_of(config: Mapping[str, Any]) -> Position:
         fresh=True if configurable.get(RESUMING) is False else None,
         control=getattr(runtime, "control", None),
     )
+
+
+def _is_call(path: Sequence[object]) -> bool:
+    """A call of a `@task` has the path of its caller in its own, a branch of `Send` a number."""
+    return len(path) > 2 and isinstance(path[1], tuple)
+
+
+def _place(path: Sequence[object]) -> str:
+    return str(path[1:3] if _is_call(path) else path[1]) if len(path) > 1 else ""
 
 
 def _run_of(runtime: object) -> str | None:
