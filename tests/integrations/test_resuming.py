@@ -163,12 +163,54 @@ def test_an_approval_is_no_new_turn_also_where_a_summary_follows(rig):
 
 
 def test_a_persons_answer_is_a_new_turn_and_stays_one_after_a_crash(rig):
-    def answered(state: Any) -> dict[str, Any]:
-        return {"messages": [HumanMessage(interrupt("What else?"))]}
-
     rig.crash()
     graph = rig.graph(answered, rig.crashes, nothing)
     assert rig.run(graph, asked(PLAN), Command(resume=EASY), None) == ["strong", "cheap"]
+
+
+def own_prompts(rig: Rig, *texts: str) -> Any:
+    """A node that makes prompts of its own, another one each time it is visited."""
+    return lambda state: {"messages": [("ai", rig.books.model().invoke(texts[state["rounds"]]).text)], "rounds": state["rounds"] + 1}
+
+
+def answered(state: Any) -> dict[str, Any]:
+    return {"messages": [HumanMessage(interrupt("What else?"))]}
+
+
+def asked_to_choose(state: Any) -> dict[str, Any]:
+    interrupt({"choose": ["billing", "shipping"]})
+    return {}
+
+
+CHOICE = {"decisions": [{"type": "approve", "note": "billing"}]}
+
+
+@pytest.mark.parametrize(
+    ("between", "answer"),
+    [(approved, True), (approved, "go on, please"), (approved, CHOICE), (asked_to_choose, "billing"), (answered, "yes")],
+)
+def test_an_approval_keeps_the_turn_of_a_node_with_prompts_of_its_own(rig, between, answer):
+    graph = rig.graph(between, asks=own_prompts(rig, PLAN, f"{EASY} about billing"))
+    assert rig.run(graph, asked("go"), Command(resume=answer)) == ["strong", "strong"]
+
+
+@pytest.mark.parametrize("durability", ["sync", "async"])
+@pytest.mark.parametrize("quoting", ["the same words", "a sentence round them", "no word of them"])
+def test_an_answer_that_became_a_message_frees_prompts_of_a_nodes_own(rig, quoting, durability):
+    said = "Now only the tone of it, please"
+    prompt = {"the same words": said, "a sentence round them": f"Classify the sentiment: {said}", "no word of them": EASY}[quoting]
+    graph = rig.graph(answered, nothing, asks=own_prompts(rig, PLAN, prompt))
+    assert rig.run(graph, asked("go"), Command(resume=said), durability=durability) == ["strong", "cheap"]
+
+
+def test_an_approval_goes_on_in_the_turn_that_an_answer_began(rig):
+    graph = rig.graph(answered, approved, nothing, asks=own_prompts(rig, PLAN, EASY))
+    assert rig.run(graph, asked("go"), Command(resume="Only the tone of it now"), Command(resume=True)) == ["strong", "cheap"]
+
+
+def test_words_that_were_there_before_the_answer_are_no_message_made_of_it(rig):
+    graph = rig.graph(approved, asks=own_prompts(rig, PLAN, EASY))
+    assert rig.run(graph, asked("Move our billing service"), Command(resume="Move our billing service")) == ["strong", "strong"]
 
 
 async def test_an_async_run_that_takes_up_another_asks_its_saver(tmp_path):
