@@ -14,6 +14,7 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.graph.message import REMOVE_ALL_MESSAGES
+from langgraph.runtime import RunControl
 from langgraph.store.memory import InMemoryStore
 from langgraph.types import Command, Send, interrupt
 
@@ -158,6 +159,32 @@ def test_the_next_turn_is_free_also_where_it_is_cut_off(rig, durability):
     assert rig.run(early, asked(EASY), None, durability=durability) == ["cheap", "cheap"]
 
 
+@pytest.mark.parametrize("nested", [False, True], ids=["graph", "nested"])
+@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+def test_new_input_is_a_new_turn_also_where_the_last_run_waits_for_a_person(rig, durability, nested):
+    inner: StateGraph[Any] = StateGraph(Desk)
+    inner.add_node("inner", rig.asks)
+    inner.add_edge(START, "inner")
+    graph = rig.graph(approved, asks=inner.compile() if nested else None)
+    tiers = [rig.run(graph, asked(text), durability=durability) for text in (PLAN, EASY)]
+    assert tiers == [["strong"], ["cheap"]]
+
+
+def test_runs_that_share_a_control_are_runs_of_their_own(rig):
+    """A server drains all its runs with one."""
+    drain = RunControl()
+    graph = rig.graph(criticized, nothing)
+    tiers = [rig.run(graph, asked(text), control=drain) for text in (PLAN, EASY, EASY)]
+    assert tiers == [["strong", "strong"], ["cheap", "cheap"], ["cheap", "cheap"]]
+
+
+def test_a_run_that_takes_up_another_keeps_its_turn_where_they_share_a_control(rig):
+    drain = RunControl()
+    rig.crash()
+    graph = rig.graph(criticized, rig.crashes, nothing)
+    assert rig.run(graph, asked(PLAN), None, control=drain) == ["strong", "strong"]
+
+
 def test_an_approval_is_no_new_turn_also_where_a_summary_follows(rig):
     assert rig.run(rig.graph(approved, summed_up), asked(PLAN), Command(resume=True)) == ["strong", "strong"]
 
@@ -258,13 +285,16 @@ def test_a_saver_that_cannot_be_read_is_told_and_the_step_is_made(caplog):
             return super().get_tuple(config)
 
     rig = Rig(Broken())
-    rig.run(rig.graph(), asked(PLAN))
+    rig.crash()
+    graph = rig.graph(rig.crashes, criticized, nothing)
+    rig.run(graph, asked(PLAN))
     rig.saver.broken = True
-    assert rig.run(rig.graph(), asked(EASY)) == ["cheap"]
+    assert len(rig.run(graph, None)) == 1
     assert "checkpoints cannot be read" in caplog.text
 
 
-def test_a_thread_without_pins_never_asks_its_saver():
+@pytest.mark.parametrize("text", [EASY, PLAN], ids=["no pins", "pins"])
+def test_a_run_with_an_input_of_its_own_never_asks_its_saver(text):
     class Counting(InMemorySaver):
         asked_for = 0
 
@@ -274,7 +304,7 @@ def test_a_thread_without_pins_never_asks_its_saver():
 
     rig = Rig(Counting())
     for _ in range(3):
-        rig.run(rig.graph(criticized, nothing), asked(EASY))
+        rig.run(rig.graph(criticized, nothing), asked(text))
     assert rig.saver.asked_for == 0
 
 

@@ -113,7 +113,7 @@ def _heard(position: Position, found: _Found | None, messages: Sequence[object])
 
 
 def _matters(router: Router, position: Position, known: ThreadState | None, messages: Sequence[object]) -> bool:
-    if position.checkpointer is None or position.at is None or position.thread is None or position.control is None:
+    if position.checkpointer is None or position.at is None or position.thread is None or position.going is None:
         return False
     found = _KNOWN.get(position, _UNKNOWN)
     if found is not _UNKNOWN:

@@ -7,7 +7,8 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, Final
 
-CALL: Final = "__pregel_call"
+from routed_agents.integrations.loops import called_with
+
 CALLS_KEPT: Final = 10_000
 """Calls that may be going on at once in this process and stay what they were at first."""
 _BESIDE: Final[OrderedDict[str, bool]] = OrderedDict()
@@ -43,6 +44,6 @@ def is_beside_others(configurable: Mapping[str, Any], name: str, namespace: str)
 
 def _futures(configurable: Mapping[str, Any]) -> list[tuple[Any, Any]]:
     """What the run has started in this superstep, with its futures."""
-    kept = getattr(configurable.get(CALL), "keywords", {}).get("futures")
-    futures = kept() if callable(kept) else None
+    kept = called_with(configurable, "futures")
+    futures = kept() if kept is not None else None
     return [*futures.items()] if isinstance(futures, dict) else []
