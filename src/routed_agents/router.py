@@ -165,7 +165,7 @@ class Router:
             thread: the conversation or job it belongs to; pins and facts are kept per thread.
             labels: attribution that goes to spans and ledger, over the labels found in the step's metadata.
             namespace: LangGraph's checkpoint namespace of the caller.
-            branch: the caller's node was started by `Send` and runs beside others of its name.
+            branch: the caller's node runs beside others of its name, as one started by `Send` does.
             lineage: names the lineage outright, in place of namespace and node.
             state: pins and facts of the thread, where the caller keeps them (a graph channel); else the store's.
             memory: the store's key for this call, the thread when not given. A caller with its own state names what outlives a lost

@@ -218,8 +218,8 @@ def lineage_key(*, node: str | None, namespace: str = "", branch: bool = False) 
     """The key of a lineage inside its thread: the names in the namespace and the node.
 
     `namespace` is LangGraph's checkpoint namespace, `sub:<id>|inner:<id>`; its last segment is the node's own. Ids are kept only of
-    enclosing tool branches and, with `branch`, of a node started by `Send`, because those run side by side; an ordinary node gets a
-    new id every time it runs. A bare number counts the calls of one graph within one node, and is no name.
+    enclosing tool branches and, with `branch`, of a node started by `Send` or called beside others, because those run side by side; an
+    ordinary node gets a new id every time it runs. A bare number counts the calls of one graph within one node, and is no name.
     """
     segments = [segment.partition(":") for segment in namespace.split("|") if segment and not segment.isdigit()]
     outer = [f"{name}:{task}" if name in BRANCHING else name for name, _, task in segments[:-1]]

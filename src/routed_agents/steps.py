@@ -100,7 +100,7 @@ class Resumed:
 
     Attributes:
         begun: the checkpoint at which the input came in.
-        spoken: the one at which a person last came in, with the input or with the answer to an interrupt.
+        spoken: the one at which a person last came in, with the input or with an answer to an interrupt that became a message.
     """
 
     begun: str

@@ -14,6 +14,7 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.graph.message import REMOVE_ALL_MESSAGES
+from langgraph.runtime import RunControl
 from langgraph.store.memory import InMemoryStore
 from langgraph.types import Command, Send, interrupt
 
@@ -158,17 +159,85 @@ def test_the_next_turn_is_free_also_where_it_is_cut_off(rig, durability):
     assert rig.run(early, asked(EASY), None, durability=durability) == ["cheap", "cheap"]
 
 
+@pytest.mark.parametrize("nested", [False, True], ids=["graph", "nested"])
+@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+def test_new_input_is_a_new_turn_also_where_the_last_run_waits_for_a_person(rig, durability, nested):
+    inner: StateGraph[Any] = StateGraph(Desk)
+    inner.add_node("inner", rig.asks)
+    inner.add_edge(START, "inner")
+    graph = rig.graph(approved, asks=inner.compile() if nested else None)
+    tiers = [rig.run(graph, asked(text), durability=durability) for text in (PLAN, EASY)]
+    assert tiers == [["strong"], ["cheap"]]
+
+
+def test_runs_that_share_a_control_are_runs_of_their_own(rig):
+    """A server drains all its runs with one."""
+    drain = RunControl()
+    graph = rig.graph(criticized, nothing)
+    tiers = [rig.run(graph, asked(text), control=drain) for text in (PLAN, EASY, EASY)]
+    assert tiers == [["strong", "strong"], ["cheap", "cheap"], ["cheap", "cheap"]]
+
+
+def test_a_run_that_takes_up_another_keeps_its_turn_where_they_share_a_control(rig):
+    drain = RunControl()
+    rig.crash()
+    graph = rig.graph(criticized, rig.crashes, nothing)
+    assert rig.run(graph, asked(PLAN), None, control=drain) == ["strong", "strong"]
+
+
 def test_an_approval_is_no_new_turn_also_where_a_summary_follows(rig):
     assert rig.run(rig.graph(approved, summed_up), asked(PLAN), Command(resume=True)) == ["strong", "strong"]
 
 
 def test_a_persons_answer_is_a_new_turn_and_stays_one_after_a_crash(rig):
-    def answered(state: Any) -> dict[str, Any]:
-        return {"messages": [HumanMessage(interrupt("What else?"))]}
-
     rig.crash()
     graph = rig.graph(answered, rig.crashes, nothing)
     assert rig.run(graph, asked(PLAN), Command(resume=EASY), None) == ["strong", "cheap"]
+
+
+def own_prompts(rig: Rig, *texts: str) -> Any:
+    """A node that makes prompts of its own, another one each time it is visited."""
+    return lambda state: {"messages": [("ai", rig.books.model().invoke(texts[state["rounds"]]).text)], "rounds": state["rounds"] + 1}
+
+
+def answered(state: Any) -> dict[str, Any]:
+    return {"messages": [HumanMessage(interrupt("What else?"))]}
+
+
+def asked_to_choose(state: Any) -> dict[str, Any]:
+    interrupt({"choose": ["billing", "shipping"]})
+    return {}
+
+
+CHOICE = {"decisions": [{"type": "approve", "note": "billing"}]}
+
+
+@pytest.mark.parametrize(
+    ("between", "answer"),
+    [(approved, True), (approved, "go on, please"), (approved, CHOICE), (asked_to_choose, "billing"), (answered, "yes")],
+)
+def test_an_approval_keeps_the_turn_of_a_node_with_prompts_of_its_own(rig, between, answer):
+    graph = rig.graph(between, asks=own_prompts(rig, PLAN, f"{EASY} about billing"))
+    assert rig.run(graph, asked("go"), Command(resume=answer)) == ["strong", "strong"]
+
+
+@pytest.mark.parametrize("durability", ["sync", "async"])
+@pytest.mark.parametrize("quoting", ["the same words", "a sentence round them", "no word of them"])
+def test_an_answer_that_became_a_message_frees_prompts_of_a_nodes_own(rig, quoting, durability):
+    said = "Now only the tone of it, please"
+    prompt = {"the same words": said, "a sentence round them": f"Classify the sentiment: {said}", "no word of them": EASY}[quoting]
+    graph = rig.graph(answered, nothing, asks=own_prompts(rig, PLAN, prompt))
+    assert rig.run(graph, asked("go"), Command(resume=said), durability=durability) == ["strong", "cheap"]
+
+
+def test_an_approval_goes_on_in_the_turn_that_an_answer_began(rig):
+    graph = rig.graph(answered, approved, nothing, asks=own_prompts(rig, PLAN, EASY))
+    assert rig.run(graph, asked("go"), Command(resume="Only the tone of it now"), Command(resume=True)) == ["strong", "cheap"]
+
+
+def test_words_that_were_there_before_the_answer_are_no_message_made_of_it(rig):
+    graph = rig.graph(approved, asks=own_prompts(rig, PLAN, EASY))
+    assert rig.run(graph, asked("Move our billing service"), Command(resume="Move our billing service")) == ["strong", "strong"]
 
 
 async def test_an_async_run_that_takes_up_another_asks_its_saver(tmp_path):
@@ -216,13 +285,16 @@ def test_a_saver_that_cannot_be_read_is_told_and_the_step_is_made(caplog):
             return super().get_tuple(config)
 
     rig = Rig(Broken())
-    rig.run(rig.graph(), asked(PLAN))
+    rig.crash()
+    graph = rig.graph(rig.crashes, criticized, nothing)
+    rig.run(graph, asked(PLAN))
     rig.saver.broken = True
-    assert rig.run(rig.graph(), asked(EASY)) == ["cheap"]
+    assert len(rig.run(graph, None)) == 1
     assert "checkpoints cannot be read" in caplog.text
 
 
-def test_a_thread_without_pins_never_asks_its_saver():
+@pytest.mark.parametrize("text", [EASY, PLAN], ids=["no pins", "pins"])
+def test_a_run_with_an_input_of_its_own_never_asks_its_saver(text):
     class Counting(InMemorySaver):
         asked_for = 0
 
@@ -232,7 +304,7 @@ def test_a_thread_without_pins_never_asks_its_saver():
 
     rig = Rig(Counting())
     for _ in range(3):
-        rig.run(rig.graph(criticized, nothing), asked(EASY))
+        rig.run(rig.graph(criticized, nothing), asked(text))
     assert rig.saver.asked_for == 0
 
 

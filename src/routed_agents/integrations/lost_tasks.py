@@ -25,7 +25,7 @@ _KNOWN: Final = PerRun[frozenset[Placed]]()
 
 def known(position: Position) -> ThreadState | None:
     """What has been found in this run, or needs no search; None where one is due."""
-    if position.checkpointer is None or position.at is None or position.control is None or position.state is None:
+    if position.checkpointer is None or position.at is None or position.going is None or position.state is None:
         return EMPTY
     found = _KNOWN.get(position, _UNKNOWN)
     if found is _UNKNOWN:

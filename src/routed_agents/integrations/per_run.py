@@ -6,26 +6,26 @@ import threading
 from collections import OrderedDict
 from typing import Final, Generic, TypeVar
 
-from routed_agents.integrations.position import RUNS_KEPT, Position
+from routed_agents.integrations.loops import RUNS_KEPT
+from routed_agents.integrations.position import Position
 
 Found = TypeVar("Found")
 
 
 class PerRun(Generic[Found]):
-    """Findings of the latest runs, in this process; a run is known by its control object, and an agent inside it by its thread as well."""
+    """Findings of the latest runs, in this process; an agent inside a run is known by its thread as well."""
 
     def __init__(self) -> None:
-        self._known: Final[OrderedDict[tuple[int, str | None], tuple[object, Found]]] = OrderedDict()
+        self._known: Final[OrderedDict[tuple[str | None, str | None], Found]] = OrderedDict()
         self._lock: Final = threading.Lock()
 
     def get(self, position: Position, missing: Found) -> Found:
         """What was found in the run of this position; `missing` where nothing was."""
-        known = self._known.get((id(position.control), position.thread))
-        return known[1] if known is not None and known[0] is position.control else missing
+        return self._known.get((position.going, position.thread), missing)
 
     def put(self, position: Position, found: Found) -> Found:
         with self._lock:
-            self._known[id(position.control), position.thread] = (position.control, found)
+            self._known[position.going, position.thread] = found
             while len(self._known) > RUNS_KEPT:
                 self._known.popitem(last=False)
         return found

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, cast
 
 from routed_agents.integrations.channels import channel_state
+from routed_agents.integrations.loops import is_fresh, loop_of, name_of
+from routed_agents.integrations.side_by_side import is_beside_others
 from routed_agents.state import ThreadState
-from routed_agents.steps import new_id
 
 RUNTIME: Final = "__pregel_runtime"
 CHECKPOINTER: Final = "__pregel_checkpointer"
@@ -38,8 +37,8 @@ class Position:
     Attributes:
         node: the node's name.
         namespace: the checkpoint namespace, `sub:<id>|node:<id>`; its last id is unique to this execution of the node.
-        branch: the node was started by `Send`.
-        place: which of its superstep's branches it is, as LangGraph counts them; the same when the superstep is run again.
+        branch: the node runs beside others of its name, started by `Send` or as calls of a `@task`.
+        place: which of its superstep's branches or calls it is, as LangGraph counts them; the same when the superstep is run again.
         thread: the conversation, when the caller configured one.
         run: the run's id: the caller's, else one we give it; a graph run inside another's node belongs to that run.
         state: what the graph's `routing` channel holds; None without such a channel.
@@ -52,7 +51,7 @@ class Position:
         at: the outermost graph's checkpoint at which the node runs.
         checkpointer: the run's LangGraph saver, if it has one.
         fresh: the run has begun with an input of its own; None where that can't be told from here.
-        control: the object that is the same in all of a run, and in no other.
+        going: names the run in this process; one that takes up another has a name of its own, whatever id the caller gave them.
     """
 
     node: str | None = None
@@ -71,7 +70,7 @@ class Position:
     at: str | None = None
     checkpointer: Any = None
     fresh: bool | None = None
-    control: object = None
+    going: str | None = None
 
     @property
     def nested(self) -> bool:
@@ -110,19 +109,21 @@ def position_of(config: Mapping[str, Any]) -> Position:
     if "langgraph_node" not in metadata:
         return Position(thread=None if thread is None else str(thread), run=None if run is None else str(run))
     path = cast("Sequence[object]", metadata.get("langgraph_path") or ())
-    branch = bool(path) and path[0] == PUSH
-    namespace = str(metadata.get("langgraph_checkpoint_ns") or "")
+    node, namespace = str(metadata["langgraph_node"]), str(metadata.get("langgraph_checkpoint_ns") or "")
+    pushed = bool(path) and path[0] == PUSH
     callbacks = config.get("callbacks")
     watcher = _watcher(callbacks)
     runtime = configurable.get(RUNTIME)
+    loop = loop_of(configurable)
+    going = _going(loop, runtime)
     at = cast("Mapping[str, Any]", configurable.get(CHECKPOINTS) or {}).get("")
     return Position(
-        node=str(metadata["langgraph_node"]),
+        node=node,
         namespace=namespace,
-        branch=branch,
-        place=str(path[1]) if branch and len(path) > 1 else "",
+        branch=pushed and (not _is_call(path) or is_beside_others(configurable, node, namespace)),
+        place=_place(path) if pushed else "",
         thread=None if thread is None else str(thread),
-        run=str(run) if run is not None else _run_of(runtime),
+        run=str(run) if run is not None else getattr(getattr(runtime, "execution_info", None), "run_id", None) or going,
         state=channel_state(configurable),
         context=getattr(runtime, "context", None),
         store=getattr(runtime, "store", None),
@@ -132,31 +133,24 @@ def position_of(config: Mapping[str, Any]) -> Position:
         watcher=watcher,
         at=None if at is None else str(at),
         checkpointer=configurable.get(CHECKPOINTER) or None,
-        fresh=True if configurable.get(RESUMING) is False else None,
-        control=getattr(runtime, "control", None),
+        fresh=True if configurable.get(RESUMING) is False else is_fresh(loop),
+        going=going,
     )
 
 
-def _run_of(runtime: object) -> str | None:
-    """A run without a configured id is known by the control object LangGraph gives it and everything in it; a name stands for it."""
-    given = getattr(getattr(runtime, "execution_info", None), "run_id", None)
-    control = getattr(runtime, "control", None)
-    if given is not None or control is None:
-        return given
-    known = _RUNS.get(id(control))
-    if known is not None and known[0] is control:
-        return known[1]
-    with _RUNS_LOCK:
-        found = _RUNS.setdefault(id(control), (control, new_id()))
-        while len(_RUNS) > RUNS_KEPT:
-            _RUNS.popitem(last=False)
-    return found[1]
+def _is_call(path: Sequence[object]) -> bool:
+    """A call of a `@task` has the path of its caller in its own, a branch of `Send` a number."""
+    return len(path) > 2 and isinstance(path[1], tuple)
 
 
-RUNS_KEPT: Final = 10_000
-"""Runs that may be going on at once in this process and are still told apart."""
-_RUNS: Final[OrderedDict[int, tuple[object, str]]] = OrderedDict()
-_RUNS_LOCK: Final = threading.Lock()
+def _place(path: Sequence[object]) -> str:
+    return str(path[1:3] if _is_call(path) else path[1]) if len(path) > 1 else ""
+
+
+def _going(loop: object, runtime: object) -> str | None:
+    """A run is known by its loop, else by the control object that LangGraph gives it and everything in it: a caller may share one."""
+    run = loop if loop is not None else getattr(runtime, "control", None)
+    return None if run is None else name_of(run)
 
 
 def _watcher(callbacks: object) -> Watcher | None:

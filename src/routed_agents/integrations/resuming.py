@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 
+from routed_agents.integrations.answers import HEARD, Answer, answer_at, said, said_at
 from routed_agents.integrations.channels import BRANCH_TO
 from routed_agents.integrations.per_run import PerRun
 from routed_agents.integrations.position import Position
@@ -14,8 +16,6 @@ from routed_agents.state import ThreadState
 from routed_agents.steps import Resumed, stamp_of
 
 log: Final = logging.getLogger("routed_agents")
-ANSWERED: Final = "__resume__"
-"""The channel in which LangGraph keeps a person's answer to an interrupt, beside the checkpoint it was given at."""
 STARTING: Final = (BRANCH_TO, "__start__")
 """How channels begin that hold an input or start nodes, and are there only until it is done."""
 SENT: Final = "__pregel_tasks"
@@ -30,12 +30,37 @@ LOOKED_BACK: Final = 500
 """Checkpoints walked back at most; what lies before them counts as another turn's."""
 STAMPS_READ: Final = 200
 """Messages whose stamps are read, from the last one back."""
-_UNKNOWN: Final = Resumed(begun="", spoken="")
-_KNOWN: Final = PerRun[Resumed | None]()
 
 # A run without an input of its own continues the turn of the run before it, whose pins and stamps bear another run's id. Nothing around a
 # node says so after the run's first superstep, so the saver is asked: the checkpoints behind this one, back to the one at which the input
 # came in. It is asked once a run, and only where the thread remembers anything that could be of the same turn.
+#
+# A person's answer to an interrupt begins a turn of its own where its words have become a message, in the state or in what a step is given.
+# An approval, and an answer that a node only acts on, begin none.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """Where a run began.
+
+    Attributes:
+        resumed: as far as messages have shown it.
+        answers: what was answered since then, and may have become a message that was not seen yet.
+    """
+
+    resumed: Resumed
+    answers: tuple[Answer, ...] = ()
+
+    def heard(self, messages: Collection[str]) -> _Found:
+        """The same when messages with these texts were seen too."""
+        spoken = max((answer.at for answer in self.answers if answer.is_in(messages)), default=None)
+        if spoken is None:
+            return self
+        return _Found(resumed=replace(self.resumed, spoken=spoken), answers=tuple([each for each in self.answers if each.at > spoken]))
+
+
+_UNKNOWN: Final = _Found(resumed=Resumed(begun="", spoken=""))
+_KNOWN: Final = PerRun[_Found | None]()
 
 
 def resumed(router: Router, position: Position, known: ThreadState | None, messages: Sequence[object]) -> Resumed | None:
@@ -51,14 +76,14 @@ def resumed(router: Router, position: Position, known: ThreadState | None, messa
         return None
     found = _KNOWN.get(position, _UNKNOWN)
     if found is not _UNKNOWN:
-        return found
+        return _heard(position, found, messages)
     walk = _Walk(position)
     try:
         while walk.next is not None:
             walk.take(position.checkpointer.get_tuple(walk.next))
     except Exception:
         _unread(position)
-    return _KNOWN.put(position, walk.found)
+    return _heard(position, _KNOWN.put(position, walk.end()), messages)
 
 
 async def aresumed(router: Router, position: Position, known: ThreadState | None, messages: Sequence[object]) -> Resumed | None:
@@ -67,18 +92,28 @@ async def aresumed(router: Router, position: Position, known: ThreadState | None
         return None
     found = _KNOWN.get(position, _UNKNOWN)
     if found is not _UNKNOWN:
-        return found
+        return _heard(position, found, messages)
     walk = _Walk(position)
     try:
         while walk.next is not None:
             walk.take(await position.checkpointer.aget_tuple(walk.next))
     except Exception:
         _unread(position)
-    return _KNOWN.put(position, walk.found)
+    return _heard(position, _KNOWN.put(position, walk.end()), messages)
+
+
+def _heard(position: Position, found: _Found | None, messages: Sequence[object]) -> Resumed | None:
+    """Where the run began for a step that is given these messages; what they show holds for the run's later steps too."""
+    if found is None:
+        return None
+    heard = found.heard(said(messages[-HEARD:])) if found.answers else found
+    if heard is not found:
+        _KNOWN.put(position, heard)
+    return heard.resumed
 
 
 def _matters(router: Router, position: Position, known: ThreadState | None, messages: Sequence[object]) -> bool:
-    if position.checkpointer is None or position.at is None or position.thread is None or position.control is None:
+    if position.checkpointer is None or position.at is None or position.thread is None or position.going is None:
         return False
     found = _KNOWN.get(position, _UNKNOWN)
     if found is not _UNKNOWN:
@@ -99,13 +134,14 @@ class _Walk:
     """A walk from the checkpoint of a step back to where its run began.
 
     Attributes:
-        found: where, as far as it is known.
         next: what to ask the saver for; None at the end of the way.
     """
 
     def __init__(self, position: Position) -> None:
-        self.found: Resumed | None = None
+        self._begun: str | None = None
         self._spoken: str | None = None
+        self._answers: list[Answer] = []
+        self._said: frozenset[str] | None = None
         self._thread = position.thread
         self._left = LOOKED_BACK
         self._own = True
@@ -124,24 +160,36 @@ class _Walk:
             return
         checkpoint = str(found.checkpoint["id"])
         ended = not self._own and not _has_work_left(found)
-        if ended and self.found is None:
+        if ended and self._begun is None:
             return  # nothing was left to take up, so the run has an input of its own
         if ended:
-            self._began(checkpoint + AFTER)
+            self._begun = checkpoint + AFTER
             return
         self._own = False
-        if self._spoken is None and any(channel == ANSWERED for _, channel, _ in found.pending_writes or ()):
-            self._spoken = checkpoint
-        self._began(checkpoint)
+        self._listen(found)
+        self._begun = checkpoint
         self._left -= 1
         if cast("Mapping[str, Any]", found.metadata).get("source") == "input" or not self._left:
             return
         self.next = found.parent_config
         if self.next is None:
-            self._began(FIRST)
+            self._begun = FIRST
 
-    def _began(self, checkpoint: str) -> None:
-        self.found = Resumed(begun=checkpoint, spoken=self._spoken or checkpoint)
+    def _listen(self, found: Any) -> None:
+        """Note what was answered at a checkpoint, back to the last answer that is a message by now."""
+        if self._said is None:
+            self._said = said_at(found)
+        if self._spoken is None and (answer := answer_at(found)) is not None:
+            if answer.is_in(self._said):
+                self._spoken = answer.at
+            else:
+                self._answers.append(answer)
+
+    def end(self) -> _Found | None:
+        """What was found, as far as the way went."""
+        if self._begun is None:
+            return None
+        return _Found(resumed=Resumed(begun=self._begun, spoken=self._spoken or self._begun), answers=tuple(self._answers))
 
 
 def _has_work_left(found: Any) -> bool:

@@ -12,7 +12,8 @@ from typing import Any, Final, cast
 
 from langchain_core.runnables.config import ensure_config
 
-from routed_agents.integrations.position import CHECKPOINTS, RUNS_KEPT, Position
+from routed_agents.integrations.loops import RUNS_KEPT
+from routed_agents.integrations.position import CHECKPOINTS, Position
 from routed_agents.router import RoutedCall
 from routed_agents.steps import text_of
 
