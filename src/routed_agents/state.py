@@ -96,12 +96,14 @@ class ThreadState:
         facts: what is true of the thread.
         marks: when facts were noted, and what was released; a fact without a mark has no date.
         turns: the latest turns, where they are counted.
+        unread: where these are kept could not be read, so there may be more; never written down.
     """
 
     pins: frozenset[Pin] = field(default_factory=frozenset[Pin])
     facts: frozenset[str] = field(default_factory=frozenset[str])
     marks: frozenset[Mark] = field(default_factory=frozenset[Mark])
     turns: frozenset[Turn] = field(default_factory=frozenset[Turn])
+    unread: bool = False
 
     def join(self, other: ThreadState) -> ThreadState:
         """Everything either state knows, less what either knows to be released."""
@@ -110,7 +112,7 @@ class ThreadState:
         return _joined(self, other)
 
     def __bool__(self) -> bool:
-        return bool(self.pins or self.facts or self.marks or self.turns)
+        return bool(self.pins or self.facts or self.marks or self.turns or self.unread)
 
     def pinned(
         self, *, key: str, turn: str | None, run: str | None = None, since: str | None = None, going_on: bool = False
@@ -142,7 +144,8 @@ class ThreadState:
     def of_thread(self) -> ThreadState:
         """What holds in the whole thread: its thread pins and facts, and what is known of them."""
         pins = frozenset(pin for pin in self.pins if pin.scope == "thread")
-        return ThreadState(pins, self.facts, self.marks, self.turns) if pins or self.facts or self.marks or self.turns else EMPTY
+        found = ThreadState(pins, self.facts, self.marks, self.turns, self.unread)
+        return found or EMPTY
 
     def mark_of(self, name: str) -> Mark:
         """When a fact was noted, or pins of this code were released; no date where nothing is known."""
@@ -204,6 +207,8 @@ class ThreadState:
 
 
 EMPTY: Final = ThreadState()
+UNREAD: Final = ThreadState(unread=True)
+"""What is known of a thread whose pins and facts could not be read."""
 
 
 def join(left: Mapping[str, Any] | None, right: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -280,11 +285,11 @@ def _joined(left: ThreadState, right: ThreadState) -> ThreadState:
     What is known of a name is the latest of each kind, and a release strikes out what is no later than itself: a maximum, and a filter
     that only ever grows with it, so joins in any order agree.
     """
-    pins, turns = left.pins | right.pins, left.turns | right.turns
+    pins, turns, unread = left.pins | right.pins, left.turns | right.turns, left.unread or right.unread
     if turns:
         turns = _latest_turns(turns)
     if not left.marks and not right.marks:
-        return ThreadState(_recent(pins), left.facts | right.facts, frozenset(), turns)
+        return ThreadState(_recent(pins), left.facts | right.facts, frozenset(), turns, unread)
     known: dict[str, Mark] = {}
     for mark in (*left.marks, *right.marks, *(Mark(name=name, noted=UNDATED) for name in left.facts | right.facts)):
         known[mark.name] = _latest(known[mark.name], mark) if mark.name in known else mark
@@ -293,7 +298,7 @@ def _joined(left: ThreadState, right: ThreadState) -> ThreadState:
         pins = frozenset(pin for pin in pins if pin.scope == "turn" or pin.seq * MICRO > struck.get(pin.code, -1))
     facts = frozenset(mark.name for mark in known.values() if mark.noted > mark.released)
     dated = frozenset(mark for mark in known.values() if mark.noted > UNDATED or mark.released or mark.number)
-    return ThreadState(_recent(pins), facts, dated, turns)
+    return ThreadState(_recent(pins), facts, dated, turns, unread)
 
 
 def _latest(one: Mark, other: Mark) -> Mark:

@@ -76,7 +76,11 @@ MUTATIONS = (
     Mutation(3, "pins hold in every lineage", "state.py", "    if pin.key != key:\n        return False\n", ""),
     Mutation(3, "a branch is its node", "state.py", 'f"{own}:{task}" if branch and task else own', "own"),
     Mutation(
-        3, "join keeps the left's facts", "state.py", "left.facts | right.facts, frozenset(), turns)", "left.facts, frozenset(), turns)"
+        3,
+        "join keeps the left's facts",
+        "state.py",
+        "left.facts | right.facts, frozenset(), turns, unread)",
+        "left.facts, frozenset(), turns, unread)",
     ),
     Mutation(3, "a release takes turn pins", "state.py", 'pin.scope == "turn" or pin.seq * MICRO', "pin.seq * MICRO"),
     Mutation(
@@ -204,6 +208,7 @@ MUTATIONS = (
         "return _UNKNOWN, raised or [] and [_unsure(",
     ),
     Mutation(7, "unsure is no floor", "policy.py", "evidence=evidence, floor=TOP)", "evidence=evidence)"),
+    Mutation(7, "an unread state is nothing", "policy.py", "[STATE_UNREAD] if state.unread else []", "[]"),
     Mutation(7, "NaN is a share", "policy.py", "math.isfinite(value) and 0 <= value <= 1", "not value > 1 and not value < 0"),
     Mutation(7, "low confidence is fine", "guards.py", "if seen.classification.declared or confidence >= self.limit:", "if True:"),
     Mutation(7, "a silent judge is believed", "policy.py", "carried.append(_unsure(", "carried.count(_unsure("),

@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import time
 import zlib
 from collections.abc import Iterable
 from dataclasses import replace
+from types import TracebackType
 from typing import Any, Final
 
 from routed_agents.integrations import lost_tasks
 from routed_agents.integrations.position import Position
 from routed_agents.router import Router
-from routed_agents.state import EMPTY, Mark, Pin, ThreadState, kind_of
+from routed_agents.state import EMPTY, UNREAD, Mark, Pin, ThreadState, kind_of
 
 log: Final = logging.getLogger("routed_agents")
 ROOT: Final = "routed_agents"
@@ -25,6 +27,8 @@ TASK: Final = "task"
 PLACE: Final = "place"
 MOST: Final = 1_000
 """Items read of a thread at most."""
+PATIENCE_S: Final = 0.1
+"""A store that took longer to fail is not tried again."""
 TASK_MINUTES: Final = 7 * 24 * 60.0
 """How long an unfinished node's pins are kept, in stores that forget."""
 Names = tuple[str, ...]
@@ -41,17 +45,18 @@ def load(router: Router, position: Position) -> ThreadState | None:
     store = _store(position)
     if store is None:
         return _from_router(router, position)
-    try:
-        found = _joined(position, [item for names in _read_from(position) for item in store.search(names, limit=MOST)])
-        lost = lost_tasks.known(position)
-        if lost is None:
-            search = lost_tasks.Search(position, _placed(store.search(_tasks(position), limit=lost_tasks.LOOKED_AT)))
-            while search.next is not None:
-                search.take(position.checkpointer.get_tuple(search.next))
-            lost = search.end()
-        return found.join(lost)
-    except Exception:
-        return _unread(position)
+    tries = _Tries()
+    while tries.left:
+        with tries:
+            found = _joined(position, [item for names in _read_from(position) for item in store.search(names, limit=MOST)])
+            lost = lost_tasks.known(position)
+            if lost is None:
+                search = lost_tasks.Search(position, _placed(store.search(_tasks(position), limit=lost_tasks.LOOKED_AT)))
+                while search.next is not None:
+                    search.take(position.checkpointer.get_tuple(search.next))
+                lost = search.end()
+            return found.join(lost).join(_unwritten(router, position))
+    return _unread(router, position, tries)
 
 
 async def aload(router: Router, position: Position) -> ThreadState | None:
@@ -59,17 +64,18 @@ async def aload(router: Router, position: Position) -> ThreadState | None:
     store = _store(position)
     if store is None:
         return _from_router(router, position)
-    try:
-        found = _joined(position, [item for names in _read_from(position) for item in await store.asearch(names, limit=MOST)])
-        lost = lost_tasks.known(position)
-        if lost is None:
-            search = lost_tasks.Search(position, _placed(await store.asearch(_tasks(position), limit=lost_tasks.LOOKED_AT)))
-            while search.next is not None:
-                search.take(await position.checkpointer.aget_tuple(search.next))
-            lost = search.end()
-        return found.join(lost)
-    except Exception:
-        return _unread(position)
+    tries = _Tries()
+    while tries.left:
+        with tries:
+            found = _joined(position, [item for names in _read_from(position) for item in await store.asearch(names, limit=MOST)])
+            lost = lost_tasks.known(position)
+            if lost is None:
+                search = lost_tasks.Search(position, _placed(await store.asearch(_tasks(position), limit=lost_tasks.LOOKED_AT)))
+                while search.next is not None:
+                    search.take(await position.checkpointer.aget_tuple(search.next))
+                lost = search.end()
+            return found.join(lost).join(_unwritten(router, position))
+    return _unread(router, position, tries)
 
 
 def keep(router: Router, position: Position, state: ThreadState) -> None:
@@ -78,11 +84,13 @@ def keep(router: Router, position: Position, state: ThreadState) -> None:
     if store is None:
         _to_router(router, position, state)
         return
-    try:
-        for names, key, value, options in _writes(store, position, state):
-            store.put(names, key, value, index=False, **options)
-    except Exception:
-        _unwritten(position)
+    tries = _Tries()
+    while tries.left:
+        with tries:
+            for names, key, value, options in _writes(store, position, state):
+                store.put(names, key, value, index=False, **options)
+            return
+    _write_beside(router, position, state, tries)
 
 
 async def akeep(router: Router, position: Position, state: ThreadState) -> None:
@@ -91,11 +99,38 @@ async def akeep(router: Router, position: Position, state: ThreadState) -> None:
     if store is None:
         _to_router(router, position, state)
         return
-    try:
-        for names, key, value, options in _writes(store, position, state):
-            await store.aput(names, key, value, index=False, **options)
-    except Exception:
-        _unwritten(position)
+    tries = _Tries()
+    while tries.left:
+        with tries:
+            for names, key, value, options in _writes(store, position, state):
+                await store.aput(names, key, value, index=False, **options)
+            return
+    _write_beside(router, position, state, tries)
+
+
+class _Tries:
+    """Tries of something that may fail for a moment, as a search in LangGraph's `InMemoryStore` does where another thread puts something.
+
+    Attributes:
+        left: how many there may still be; none once one took its time to fail.
+        error: why the last one failed.
+    """
+
+    def __init__(self) -> None:
+        self.left = 3
+        self.error: Exception | None = None
+        self._until = time.monotonic() + PATIENCE_S
+
+    def __enter__(self) -> None:
+        self.left -= 1
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        self.error = error
+        if time.monotonic() > self._until:
+            self.left = 0
+        return True
 
 
 def _store(position: Position) -> Any:
@@ -187,8 +222,13 @@ def _from_router(router: Router, position: Position) -> ThreadState | None:
         return position.state
     if not position.nested:
         return position.state.join(router.state_of(f"{NESTED}:{position.thread}"))
-    pins = router.state_of(_lineages(position)).pins
-    return position.state.join(router.state_of(position.thread).of_thread()).join(ThreadState(pins))
+    return position.state.join(router.state_of(position.thread).of_thread()).join(router.state_of(_lineages(position)))
+
+
+def _unwritten(router: Router, position: Position) -> ThreadState:
+    """What the run's store could not take, and the router's has."""
+    found = _from_router(router, position)
+    return found if found is not None else router.state_of(position.thread)
 
 
 def _to_router(router: Router, position: Position, state: ThreadState) -> None:
@@ -216,10 +256,13 @@ def _digest(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
-def _unread(position: Position) -> ThreadState | None:
-    log.exception("the graph's store cannot be read; pins and facts of thread %s may be missing from this decision", position.thread)
-    return position.state
+def _unread(router: Router, position: Position, tries: _Tries) -> ThreadState:
+    log.error("the graph's store cannot be read; a step of thread %s counts as unsure", position.thread, exc_info=tries.error)
+    return UNREAD.join(_unwritten(router, position))
 
 
-def _unwritten(position: Position) -> None:
-    log.exception("the graph's store cannot be written; pins and facts of thread %s hold in its channel and messages only", position.thread)
+def _write_beside(router: Router, position: Position, state: ThreadState, tries: _Tries) -> None:
+    log.error("the graph's store cannot be written; the router's keeps pins and facts of thread %s", position.thread, exc_info=tries.error)
+    if position.state is None:
+        router.remember(position.thread, state)
+    _to_router(router, position, state)
