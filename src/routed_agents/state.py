@@ -219,6 +219,16 @@ def join(left: Mapping[str, Any] | None, right: Mapping[str, Any] | None) -> dic
     return ThreadState.from_json(left).join(ThreadState.from_json(right)).to_json()
 
 
+def join_all(states: Iterable[ThreadState]) -> ThreadState:
+    """These states joined at once; one after another takes time by the square of their number."""
+    parts = [*states]
+    pins = frozenset[Pin]().union(*[state.pins for state in parts])
+    facts = frozenset[str]().union(*[state.facts for state in parts])
+    marks = frozenset[Mark]().union(*[state.marks for state in parts])
+    turns = frozenset[Turn]().union(*[state.turns for state in parts])
+    return _joined(EMPTY, ThreadState(pins, facts, marks, turns, any(state.unread for state in parts)))
+
+
 def lineage_key(*, node: str | None, namespace: str = "", branch: bool = False) -> str:
     """The key of a lineage inside its thread: the names in the namespace and the node.
 

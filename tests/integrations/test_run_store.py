@@ -6,15 +6,22 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from langchain_core.messages import HumanMessage
+from langchain_core.messages import AIMessage, HumanMessage
+from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.store.memory import InMemoryStore
 from langgraph.store.sqlite.aio import AsyncSqliteStore
+
+from routed_agents import Policy, Router, Telemetry
+from routed_agents.integrations import shelf
+from routed_agents.integrations.position import Position
+from routed_agents.state import PINS_KEPT, TURNS_KEPT, Pin, ThreadState
 
 from .conftest import EASY, Books
 
 GRIEF = "My mother died last week and I cannot cope with this bill. Please write me a short reply."
 REPLY = "Write a short friendly reply to the customer: thanks for waiting."
+PLAN = "Plan the migration in several steps and carry it out, using tools."
 THREAD = {"configurable": {"thread_id": "t"}}
 
 
@@ -99,3 +106,70 @@ async def test_a_blocking_call_that_an_asynchronous_store_refuses_is_unsure(book
         await store.setup()
         await say(builder.compile(store=store), EASY, "async")
     assert [entry.codes for entry in books.entries] == [("state_unread",)]
+
+
+# ---- long threads ------------------------------------------------------------------------------------------------------
+
+
+def pinned_turns(store: Any, count: int, *, node: str = "reply") -> None:
+    """Put what so many turns pinned at the strong tier leave of a node."""
+    for number in range(count):
+        pin = Pin(scope="turn", tier="strong", key=node, turn=f"turn{number}", run=f"run{number}", seq=number, code="long")
+        position = Position(node=node, namespace=f"{node}:{number}", thread="t", store=store)
+        shelf.keep(Router(telemetry=Telemetry.off()), position, ThreadState(frozenset({pin})))
+
+
+def left_in(store: Any) -> int:
+    return len(store.search(("routed_agents",), limit=100_000))
+
+
+@pytest.mark.parametrize("node", ["reply", "other"])
+async def test_a_long_thread_hears_what_is_new(books, node):
+    pinned_turns(store := InMemoryStore(), 1_100, node=node)
+    graph = desk(books, store)
+    await say(graph, GRIEF)
+    await say(graph, REPLY)
+    assert [(entry.tier, entry.codes) for entry in books.entries][-1] == ("strong", ("empathy",))
+
+
+@pytest.mark.parametrize("way", ["sync", "async"])
+async def test_a_long_thread_leaves_a_bounded_number_of_items(books, way):
+    pinned_turns(store := InMemoryStore(), PINS_KEPT)
+    graph, before = desk(books, store, way=way), left_in(store)
+    for number in range(5):
+        await say(graph, f"{PLAN} {number}", way)
+    assert (before, left_in(store)) == (PINS_KEPT, PINS_KEPT + 1)
+
+
+async def test_of_counted_turns_the_store_keeps_the_latest(books):
+    books.router.policy = Policy.default().replace(expiry={"distress": 40})
+    graph = desk(books, store := InMemoryStore())
+    for number in range(TURNS_KEPT + 8):
+        await say(graph, f"{GRIEF} {number}")
+    turns = [turn for item in store.search(("routed_agents",), limit=1_000) for turn in ThreadState.from_json(item.value).turns]
+    assert (len(turns), max(turn.number for turn in turns)) == (TURNS_KEPT + 1, TURNS_KEPT + 8)
+
+
+async def test_a_store_that_deletes_nothing_is_only_longer(books):
+    class Kept(InMemoryStore):
+        def delete(self, namespace: tuple[str, ...], key: str) -> None:
+            raise PermissionError("append only")
+
+    pinned_turns(store := Kept(), PINS_KEPT + 2)
+    await say(desk(books, store), EASY)
+    assert (books.story, left_in(store)) == ([("cheap", "accepted")], PINS_KEPT + 2)
+
+
+async def test_a_run_that_is_taken_up_counts_once_though_its_pins_are_another_nodes():
+    """The second node's own prompt names no turn that is known, and the pins of the first are not its own."""
+    books = Books(Policy.default().replace(expiry={"distress": 0}))
+    model = books.model()
+    builder: StateGraph[Any] = StateGraph(MessagesState)
+    builder.add_node("hear", lambda state: {"messages": [AIMessage(model.invoke([HumanMessage(GRIEF)]).text)]})
+    builder.add_node("reply", lambda state: {"messages": [AIMessage(model.invoke([HumanMessage(REPLY)]).text)]})
+    builder.add_edge(START, "hear")
+    builder.add_edge("hear", "reply")
+    graph = builder.compile(checkpointer=InMemorySaver(), store=InMemoryStore(), interrupt_before=["reply"])
+    await say(graph, EASY)
+    graph.invoke(None, THREAD)
+    assert [entry.tier for entry in books.entries] == ["strong", "strong"]

@@ -7,7 +7,8 @@ import json
 import logging
 import time
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Final
@@ -15,7 +16,7 @@ from typing import Any, Final
 from routed_agents.integrations import lost_tasks
 from routed_agents.integrations.position import Position
 from routed_agents.router import Router
-from routed_agents.state import EMPTY, UNREAD, Mark, Pin, ThreadState, kind_of
+from routed_agents.state import EMPTY, TURNS_KEPT, UNREAD, Mark, Pin, ThreadState, join_all, kind_of, lineage_key
 
 log: Final = logging.getLogger("routed_agents")
 ROOT: Final = "routed_agents"
@@ -25,8 +26,10 @@ RUNS_APART: Final = 32
 """Slots for the turn pins of one lineage, taken by run: about how many runs of one thread may be going on at once and keep theirs."""
 TASK: Final = "task"
 PLACE: Final = "place"
-MOST: Final = 1_000
-"""Items read of a thread at most."""
+PAGE: Final = 1_000
+"""Items asked for at once."""
+SWEPT: Final = 32
+"""Items without use that a step takes away at most."""
 PATIENCE_S: Final = 0.1
 """A store that took longer to fail is not tried again."""
 TASK_MINUTES: Final = 7 * 24 * 60.0
@@ -48,7 +51,11 @@ def load(router: Router, position: Position) -> ThreadState | None:
     tries = _Tries()
     while tries.left:
         with tries:
-            found = _joined(position, [item for names in _read_from(position) for item in store.search(names, limit=MOST)])
+            items = [item for names in _read_from(position) for item in _search(store, names)]
+            found, outlived = _joined(position, items)
+            with suppress(Exception):  # a later step takes them away
+                for item in outlived:
+                    store.delete(item.namespace, item.key)
             lost = lost_tasks.known(position)
             if lost is None:
                 search = lost_tasks.Search(position, _placed(store.search(_tasks(position), limit=lost_tasks.LOOKED_AT)))
@@ -67,7 +74,11 @@ async def aload(router: Router, position: Position) -> ThreadState | None:
     tries = _Tries()
     while tries.left:
         with tries:
-            found = _joined(position, [item for names in _read_from(position) for item in await store.asearch(names, limit=MOST)])
+            items = [item for names in _read_from(position) for item in await _asearch(store, names)]
+            found, outlived = _joined(position, items)
+            with suppress(Exception):  # a later step takes them away
+                for item in outlived:
+                    await store.adelete(item.namespace, item.key)
             lost = lost_tasks.known(position)
             if lost is None:
                 search = lost_tasks.Search(position, _placed(await store.asearch(_tasks(position), limit=lost_tasks.LOOKED_AT)))
@@ -133,6 +144,22 @@ class _Tries:
         return True
 
 
+def _search(store: Any, names: Names) -> list[Any]:
+    """All items under these names: which come first differs from store to store."""
+    found: list[Any] = []
+    while len(found) % PAGE == 0 and (page := store.search(names, limit=PAGE, offset=len(found))):
+        found += page
+    return found
+
+
+async def _asearch(store: Any, names: Names) -> list[Any]:
+    """`_search` without blocking the event loop."""
+    found: list[Any] = []
+    while len(found) % PAGE == 0 and (page := await store.asearch(names, limit=PAGE, offset=len(found))):
+        found += page
+    return found
+
+
 def _store(position: Position) -> Any:
     return position.store if position.thread is not None else None
 
@@ -142,7 +169,13 @@ def _read_from(position: Position) -> Iterable[Names]:
     if position.state is None or position.nested:
         yield (ROOT, thread, "thread")
     yield (ROOT, thread, NESTED)
-    yield (ROOT, thread, LINEAGES, _digest(position.path)) if position.nested else (*_tasks(position), _digest(position.task))
+    yield _lineage(position) if position.state is None or position.nested else (*_tasks(position), _digest(position.task))
+
+
+def _lineage(position: Position) -> Names:
+    """Under which the turn and lineage pins of a step lie: its lineage's own, or those of a graph in a node."""
+    key = lineage_key(node=position.node, namespace=position.namespace, branch=position.branch)
+    return (ROOT, _label(position.thread), LINEAGES, _digest(key if position.state is None else position.path))
 
 
 def _tasks(position: Position) -> Names:
@@ -152,15 +185,17 @@ def _tasks(position: Position) -> Names:
 
 def _writes(store: Any, position: Position, state: ThreadState) -> Iterable[tuple[Names, str, dict[str, Any], dict[str, Any]]]:
     thread, wide = _label(position.thread), _of_thread(position, state)
-    for each in _items(state if position.state is None else wide):
+    for each in _items(wide):
         yield (ROOT, thread, "thread"), *each, {}
+    if position.state is None:
+        for each in _items(ThreadState(state.pins - wide.pins)):
+            yield _lineage(position), *each, {}
     options = {"ttl": TASK_MINUTES} if getattr(store, "supports_ttl", False) else {}
     if position.nested:
         for each in _items(wide):
             yield (ROOT, thread, NESTED), *each, {}
         for pin in _new_pins(position, state):
-            where = (ROOT, thread, LINEAGES, _digest(position.path))
-            yield where, *_item(ThreadState(frozenset({pin})), *_slot_of(pin)), options if pin.scope == "turn" else {}
+            yield _lineage(position), *_item(ThreadState(frozenset({pin})), *_slot_of(pin)), options if pin.scope == "turn" else {}
     if position.state is not None:
         for each in _items(state):
             key, value = each
@@ -205,11 +240,23 @@ def _item(state: ThreadState, *names: str) -> tuple[str, dict[str, Any]]:
     return _digest(json.dumps(names)), state.to_json()
 
 
-def _joined(position: Position, items: Iterable[Any]) -> ThreadState:
-    state = position.state or EMPTY
-    for item in items:
-        state = state.join(ThreadState.from_json(item.value))
-    return state
+def _joined(position: Position, items: Sequence[Any]) -> tuple[ThreadState, list[Any]]:
+    """What a position's channel and these items hold, and some of the items that joining leaves without use.
+
+    Those are of turns and turn pins that have dropped out, for as many later ones as a thread keeps stand beside them.
+    """
+    states = [ThreadState.from_json(item.value) for item in items]
+    found = (position.state or EMPTY).join(join_all(states))
+    if len(items) <= TURNS_KEPT:
+        return found, []
+    pins, turns = {kind_of(pin) for pin in found.pins}, {(turn.name, turn.run) for turn in found.turns}
+    outlived = [
+        item
+        for item, state in zip(items, states, strict=True)
+        if any(pin.scope == "turn" and kind_of(pin) not in pins for pin in state.pins)
+        or any((turn.name, turn.run) not in turns for turn in state.turns)
+    ]
+    return found, outlived[:SWEPT]
 
 
 def _placed(items: Iterable[Any]) -> Iterable[tuple[Pin, str]]:
