@@ -17,6 +17,8 @@ SCOPES: Final[tuple[Scope, ...]] = ("turn", "lineage", "thread")
 VERSION: Final = 1
 PINS_KEPT: Final = 256
 """Turn pins remembered per lineage, the last confirmed: how many runs of one thread may be going on at once."""
+BRANCHED_KEPT: Final = 32
+"""Runs remembered whose branches of one node have pins, the latest: a branch is a lineage of its own, and its id never comes again."""
 TURNS_KEPT: Final = 32
 """Turns remembered by name, the latest: how many runs of one thread may be going on at once and still count as one turn each."""
 PLACED: Final = "@"
@@ -237,12 +239,20 @@ def lineage_key(*, node: str | None, namespace: str = "", branch: bool = False) 
     new id every time it runs. A bare number counts the calls of one graph within one node, and is no name.
     """
     segments = [segment.partition(":") for segment in namespace.split("|") if segment and not segment.isdigit()]
-    outer = [f"{name}:{task}" if name in BRANCHING else name for name, _, task in segments[:-1]]
+    outer = [f"{name}{BRANCH}{task}" if name in BRANCHING else name for name, _, task in segments[:-1]]
     last, _, task = segments[-1] if segments else ("", "", "")
     own = node or last
-    return "/".join([*outer, f"{own}:{task}" if branch and task else own])
+    return "/".join([*outer, f"{own}{BRANCH}{task}" if branch and task else own])
 
 
+@lru_cache(maxsize=1024)
+def names_of(key: str) -> str:
+    """A lineage's key without the ids of branches."""
+    return "/".join([segment.partition(BRANCH)[0] for segment in key.split("/")])
+
+
+BRANCH: Final = ":"
+"""Stands in a lineage's key before the id of a branch."""
 BRANCHING: Final = frozenset({"tools"})
 """Nodes that LangGraph starts once per tool call: their ids tell parallel branches apart."""
 
@@ -331,9 +341,10 @@ def _latest_turns(turns: frozenset[Turn]) -> frozenset[Turn]:
 
 
 def _recent(pins: frozenset[Pin]) -> frozenset[Pin]:
-    """One pin of each kind, as last confirmed, and the latest turn pins of each lineage.
+    """One pin of each kind, as last confirmed, the latest turn pins of each lineage, and those in branches of a node's latest runs.
 
-    Taking the latest of equals and then the largest few of a union is associative and idempotent, so joins in any order agree.
+    Taking the latest of equals and then the largest few of a union is associative and idempotent, so joins in any order agree; and so is
+    taking what is no older than the last pin of the least of the latest few runs.
     """
     if len(pins) < 2:
         return pins
@@ -343,14 +354,35 @@ def _recent(pins: frozenset[Pin]) -> frozenset[Pin]:
         known = latest.get(kind)
         if known is None or _confirmed(known) < _confirmed(pin):
             latest[kind] = pin
-    if len(latest) > PINS_KEPT:
-        by_key: dict[str, list[Pin]] = {}
-        for pin in latest.values():
-            if pin.scope == "turn":
-                by_key.setdefault(pin.key, []).append(pin)
-        kept = {pin for turns in by_key.values() for pin in sorted(turns, key=lambda pin: (pin.seq, pin))[-PINS_KEPT:]}
-        return frozenset(pin for pin in latest.values() if pin.scope != "turn" or pin in kept)
-    return pins if len(latest) == len(pins) else frozenset(latest.values())
+    if len(latest) <= min(PINS_KEPT, BRANCHED_KEPT):
+        return pins if len(latest) == len(pins) else frozenset(latest.values())
+    kept: list[Pin] = []
+    by_key: dict[str, list[Pin]] = {}
+    branches: dict[str, list[Pin]] = {}
+    for pin in latest.values():
+        if BRANCH in pin.key and (pin.run or pin.scope == "lineage"):
+            branches.setdefault(names_of(pin.key), []).append(pin)
+        elif pin.scope == "turn":
+            by_key.setdefault(pin.key, []).append(pin)
+        else:
+            kept.append(pin)
+    for turns in by_key.values():
+        kept += sorted(turns, key=lambda pin: (pin.seq, pin))[-PINS_KEPT:]
+    for branched in branches.values():
+        kept += _of_latest_runs(branched)
+    return pins if len(kept) == len(pins) else frozenset(kept)
+
+
+def _of_latest_runs(pins: list[Pin]) -> list[Pin]:
+    """Of pins in the branches of one node, those no older than the latest runs' last ones."""
+    last: dict[str, int] = {}
+    for pin in pins:
+        if pin.run:
+            last[pin.run] = max(pin.seq, last.get(pin.run, 0))
+    if len(last) < BRANCHED_KEPT:
+        return pins
+    since = sorted(last.values())[-BRANCHED_KEPT]
+    return [pin for pin in pins if pin.seq >= since]
 
 
 def kind_of(pin: Pin) -> tuple[str, ...]:

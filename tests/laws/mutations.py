@@ -74,7 +74,7 @@ MUTATIONS = (
         "left = ThreadState(facts=facts)",
     ),
     Mutation(3, "pins hold in every lineage", "state.py", "    if pin.key != key:\n        return False\n", ""),
-    Mutation(3, "a branch is its node", "state.py", 'f"{own}:{task}" if branch and task else own', "own"),
+    Mutation(3, "a branch is its node", "state.py", 'f"{own}{BRANCH}{task}" if branch and task else own', "own"),
     Mutation(
         3,
         "join keeps the left's facts",
@@ -101,6 +101,13 @@ MUTATIONS = (
     Mutation(3, "a shortened history lets pins go", "state.py", "if going_on and turn and run is None:", "if False:"),
     Mutation(3, "the same words later are one turn", "state.py", "int(known_place) >= int(place)", "True"),
     Mutation(3, "pins of the run taken up are lost", "state.py", "return since is not None and pin.at >= since", "return False"),
+    Mutation(
+        3,
+        "joining counts a run too many",
+        "state.py",
+        "if len(last) < BRANCHED_KEPT:",
+        "if len(last) <= BRANCHED_KEPT:",
+    ),
     Mutation(3, "join forgets the latest", "state.py", "[-PINS_KEPT:]", "[:PINS_KEPT]"),
     Mutation(
         3,
