@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Annotated, Any
+from unittest.mock import patch
 
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
@@ -11,11 +12,13 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.store.memory import InMemoryStore
 from langgraph.store.sqlite.aio import AsyncSqliteStore
+from langgraph.types import Send
 
-from routed_agents import Policy, Router, Telemetry
+from routed_agents import Policy, Router, Telemetry, Verdict, join
+from routed_agents.guards import named
 from routed_agents.integrations import shelf
 from routed_agents.integrations.position import Position
-from routed_agents.state import PINS_KEPT, TURNS_KEPT, Pin, ThreadState
+from routed_agents.state import BRANCHED_KEPT, PINS_KEPT, TURNS_KEPT, Pin, ThreadState
 
 from .conftest import EASY, Books
 
@@ -23,6 +26,15 @@ GRIEF = "My mother died last week and I cannot cope with this bill. Please write
 REPLY = "Write a short friendly reply to the customer: thanks for waiting."
 PLAN = "Plan the migration in several steps and carry it out, using tools."
 THREAD = {"configurable": {"thread_id": "t"}}
+
+
+class Desk(MessagesState):
+    routing: Annotated[dict[str, Any], join]
+
+
+@named("vip", version="1")
+def vip(seen: Any) -> Verdict | None:
+    return Verdict(guard="vip", code="vip", floor=1, pin="lineage") if "VIP" in seen.features.spoken else None
 
 
 class Unsteady(InMemoryStore):
@@ -173,3 +185,22 @@ async def test_a_run_that_is_taken_up_counts_once_though_its_pins_are_another_no
     await say(graph, EASY)
     graph.invoke(None, THREAD)
     assert [entry.tier for entry in books.entries] == ["strong", "strong"]
+
+
+async def test_branches_of_a_graph_in_a_node_leave_a_bounded_number_of_items(books):
+    policy = Policy.default()
+    books = Books(policy.replace(guards=[*policy.guards, vip]))
+    model = books.model()
+    inner: StateGraph[Any] = StateGraph(Desk)
+    inner.add_node("map", lambda state: {"messages": [AIMessage(model.invoke([HumanMessage(f"VIP: {EASY}")]).text)]})
+    inner.add_conditional_edges(START, lambda state: [Send("map", {})] * 2, ["map"])
+    builder: StateGraph[Any] = StateGraph(Desk)
+    builder.add_node("work", inner.compile())
+    builder.add_edge(START, "work")
+    graph = builder.compile(store=(store := InMemoryStore()))
+    for second in range(BRANCHED_KEPT + 8):
+        with patch("time.time", lambda second=second: 1e9 + second):
+            await say(graph, EASY)
+    left = [item for item in store.search(("routed_agents",), limit=10_000) if "lineages" in item.namespace]
+    assert {entry.tier for entry in books.entries} == {"strong"}
+    assert len(left) <= 4 * (BRANCHED_KEPT + 1)

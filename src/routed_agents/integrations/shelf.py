@@ -16,7 +16,7 @@ from typing import Any, Final
 from routed_agents.integrations import lost_tasks
 from routed_agents.integrations.position import Position
 from routed_agents.router import Router
-from routed_agents.state import EMPTY, TURNS_KEPT, UNREAD, Mark, Pin, ThreadState, join_all, kind_of, lineage_key
+from routed_agents.state import BRANCH, EMPTY, TURNS_KEPT, UNREAD, Mark, Pin, ThreadState, join_all, kind_of, lineage_key
 
 log: Final = logging.getLogger("routed_agents")
 ROOT: Final = "routed_agents"
@@ -33,7 +33,7 @@ SWEPT: Final = 32
 PATIENCE_S: Final = 0.1
 """A store that took longer to fail is not tried again."""
 TASK_MINUTES: Final = 7 * 24 * 60.0
-"""How long an unfinished node's pins are kept, in stores that forget."""
+"""How long the pins of an unfinished node or branch are kept, in stores that forget."""
 Names = tuple[str, ...]
 
 # A graph's channel wins where there is one. What it cannot hold is kept here: thread pins and facts, so that an agent used as a tool, whose
@@ -185,12 +185,12 @@ def _tasks(position: Position) -> Names:
 
 def _writes(store: Any, position: Position, state: ThreadState) -> Iterable[tuple[Names, str, dict[str, Any], dict[str, Any]]]:
     thread, wide = _label(position.thread), _of_thread(position, state)
+    options = {"ttl": TASK_MINUTES} if getattr(store, "supports_ttl", False) else {}
     for each in _items(wide):
         yield (ROOT, thread, "thread"), *each, {}
     if position.state is None:
-        for each in _items(ThreadState(state.pins - wide.pins)):
-            yield _lineage(position), *each, {}
-    options = {"ttl": TASK_MINUTES} if getattr(store, "supports_ttl", False) else {}
+        for pin in state.pins - wide.pins:
+            yield _lineage(position), *_kept_apart(pin), options if BRANCH in pin.key else {}
     if position.nested:
         for each in _items(wide):
             yield (ROOT, thread, NESTED), *each, {}
@@ -210,7 +210,7 @@ def _of_thread(position: Position, state: ThreadState) -> ThreadState:
 def _items(state: ThreadState) -> Iterable[tuple[str, dict[str, Any]]]:
     """One item for each pin, fact, date and turn; what is confirmed again takes its own place."""
     for pin in state.pins:
-        yield _item(ThreadState(frozenset({pin})), "pin", *kind_of(pin))
+        yield _kept_apart(pin)
     dated = {mark.name: mark for mark in state.marks}
     for fact in state.facts - {name for name, mark in dated.items() if mark.noted}:
         yield _item(ThreadState(facts=frozenset({fact})), "fact", fact)
@@ -223,11 +223,21 @@ def _items(state: ThreadState) -> Iterable[tuple[str, dict[str, Any]]]:
         yield _item(ThreadState(turns=frozenset({turn})), "turn", turn.name, turn.run)
 
 
+def _kept_apart(pin: Pin) -> tuple[str, dict[str, Any]]:
+    """A pin's own item."""
+    return _item(ThreadState(frozenset({pin})), "pin", *kind_of(pin))
+
+
 def _new_pins(position: Position, state: ThreadState) -> list[Pin]:
     """Turn and lineage pins that a step has found, where a channel has the others."""
     if position.state is None:
         return []
     return [pin for pin in state.pins - position.state.pins if pin.scope != "thread"]
+
+
+def _alone(position: Position, pin: Pin) -> bool:
+    """Whether no other turn's pin is ever put in this turn pin's place."""
+    return pin.scope == "turn" and position.state is None
 
 
 def _slot_of(pin: Pin) -> tuple[str, ...]:
@@ -243,7 +253,8 @@ def _item(state: ThreadState, *names: str) -> tuple[str, dict[str, Any]]:
 def _joined(position: Position, items: Sequence[Any]) -> tuple[ThreadState, list[Any]]:
     """What a position's channel and these items hold, and some of the items that joining leaves without use.
 
-    Those are of turns and turn pins that have dropped out, for as many later ones as a thread keeps stand beside them.
+    Those are of turns, turn pins and pins in branches that have dropped out, for as many later ones as a thread keeps stand beside them.
+    An item that the pins of several runs take in turn stays.
     """
     states = [ThreadState.from_json(item.value) for item in items]
     found = (position.state or EMPTY).join(join_all(states))
@@ -253,7 +264,7 @@ def _joined(position: Position, items: Sequence[Any]) -> tuple[ThreadState, list
     outlived = [
         item
         for item, state in zip(items, states, strict=True)
-        if any(pin.scope == "turn" and kind_of(pin) not in pins for pin in state.pins)
+        if any(kind_of(pin) not in pins and (BRANCH in pin.key or _alone(position, pin)) for pin in state.pins)
         or any((turn.name, turn.run) not in turns for turn in state.turns)
     ]
     return found, outlived[:SWEPT]
