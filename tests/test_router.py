@@ -21,7 +21,7 @@ from routed_agents.ledger import Ledger, cost_of
 from routed_agents.policy import Policy
 from routed_agents.pricing import Cost, Prices, Usage
 from routed_agents.router import RoutedCall, Router, decision_of, labels_from_context, labels_from_tags
-from routed_agents.state import EMPTY, ThreadState
+from routed_agents.state import EMPTY, MemoryStateStore, ThreadState, thread_facts
 from routed_agents.steps import Step
 from routed_agents.telemetry import Telemetry
 from routed_agents.testing import check_price_source
@@ -567,6 +567,27 @@ def test_our_own_trouble_never_breaks_the_call_and_is_heard(parts: dict[str, Any
 
     assert (made, outcomes(call)) == ([OPUS, OPUS_B], ["failed", "accepted"])
     assert any(record.levelno >= logging.ERROR for record in caplog.records)
+
+
+def test_a_store_that_cannot_be_read_leaves_its_steps_unsure() -> None:
+    call = router(store=BrokenStore()).step(step(), thread="t")
+
+    run(call)
+
+    assert (call.decision.tier, call.decision.unsure, call.decision.codes) == ("strong", True, ("state_unread",))
+
+
+def test_what_a_store_could_not_take_holds_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = router(store=(store := MemoryStateStore()))
+    monkeypatch.setattr(store, "add", BrokenStore().add)
+
+    seen.remember("t", thread_facts(["distress"]))
+
+    assert [each.state_of("t").facts for each in (seen, seen.replace(policy=seen.policy), seen.replace(store=MemoryStateStore()))] == [
+        {"distress"},
+        {"distress"},
+        set[str](),
+    ]
 
 
 def test_broken_prices_make_an_unpriced_record_and_not_a_lost_one() -> None:

@@ -9,14 +9,17 @@ import pytest
 
 from routed_agents.errors import StateError
 from routed_agents.state import (
+    BRANCHED_KEPT,
     EMPTY,
     PINS_KEPT,
     TURNS_KEPT,
+    UNREAD,
     MemoryStateStore,
     Pin,
     ThreadState,
     Turn,
     join,
+    join_all,
     lineage_key,
     release_of,
     thread_facts,
@@ -166,6 +169,40 @@ def test_lineage_and_thread_pins_are_never_forgotten() -> None:
         state = state.join(ThreadState(frozenset({Pin(scope="turn", tier="strong", key="plan", turn=f"t{at}", seq=at)})))
 
     assert {LINEAGE, THREAD} <= state.pins
+
+
+def in_branches(runs: range, *, branches: int = 3) -> ThreadState:
+    """A turn and a lineage pin in each branch of so many runs."""
+    made = [(run, f"map:{run}-{branch}") for run in runs for branch in range(branches)]
+    pins = [Pin(scope="turn", tier="strong", key=key, turn=f"h{run}", run=f"r{run}", seq=run) for run, key in made]
+    return ThreadState(frozenset(pins + [Pin(scope="lineage", tier="strong", key=key, seq=run) for run, key in made]))
+
+
+def test_pins_in_branches_are_kept_for_the_latest_runs() -> None:
+    state = EMPTY
+    for run in range(BRANCHED_KEPT + 20):
+        state = state.join(in_branches(range(run, run + 1)))
+
+    assert state == in_branches(range(20, BRANCHED_KEPT + 20))
+
+
+def test_all_pins_in_the_branches_of_one_run_are_kept() -> None:
+    state = in_branches(range(1), branches=2_000)
+
+    assert join_all([state, in_branches(range(1, 2))]).pins >= state.pins
+
+
+def test_lineages_that_are_named_like_branches_are_kept_outside_of_graphs() -> None:
+    pins = [Pin(scope=scope, tier="strong", key=f"customer:{at}", turn="h", seq=at) for at in range(99) for scope in ("turn", "lineage")]
+
+    assert join_all(ThreadState(frozenset({pin})) for pin in pins).pins == {*pins}
+
+
+def test_states_joined_at_once_are_as_one_after_another() -> None:
+    states = [STATE, release_of(["legal"]), thread_facts(["distress", "vip"]), UNREAD, EMPTY]
+
+    assert join_all(states) == EMPTY.join(STATE).join(states[1]).join(states[2]).join(UNREAD)
+    assert join_all([]) == EMPTY
 
 
 def test_equal_states_are_equal_documents() -> None:

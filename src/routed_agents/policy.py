@@ -226,7 +226,7 @@ class Policy:
             heard: the classification to go by, in place of the classifier's.
         """
         classification, more = self._classify(features) if heard is None else (heard, [])
-        trouble = [*trouble, *more]
+        trouble = [*trouble, *more, *([STATE_UNREAD] if state.unread else [])]
         row = self.taxonomy.find(classification.task_class) or self._strictest
         held = self._unexpired(features, state)
         pins = self._pins(features, held, key)
@@ -468,7 +468,7 @@ class Policy:
 
     def _counted(self, features: Features, left: ThreadState, known: ThreadState) -> ThreadState:
         """What a decision leaves, with the turn it was noted in; what is known and not yet counted lapses from this turn on."""
-        if not self.expiry:
+        if not self.expiry or known.unread:  # a turn whose number nobody knows is counted by the next step
             return left
         wide = [pin for pin in left.pins | known.pins if pin.scope != "turn" and pin.code in self.expiry]
         named = [fact for fact in left.facts | known.facts if fact in self.expiry]
@@ -598,7 +598,7 @@ NOTHING_SPECIAL: Final = Conditions()
 UNSURE: Final = frozenset(
     {
         *("unsure", "features_failed", "classifier_failed", "guard_failed", "declared_class_unknown", "forced_tier_unknown"),
-        *("judge_failed", "judge_unsure"),
+        *("judge_failed", "judge_unsure", "state_unread"),
     }
 )
 """Codes that mean nobody could tell; the decision is then `unsure`."""
@@ -637,6 +637,9 @@ def _names_one_of(tier: Tier) -> bool:
 
 def _unsure(guard: str, code: str, evidence: str) -> Verdict:
     return Verdict(guard=guard, code=code, evidence=evidence, floor=TOP)
+
+
+STATE_UNREAD: Final = _unsure("state", "state_unread", "the thread's pins and facts could not be read")
 
 
 def _uncapped(verdict: Verdict) -> Verdict:

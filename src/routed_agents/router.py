@@ -32,7 +32,7 @@ from routed_agents.ledger import Entry, Ledger
 from routed_agents.policy import MODES, TRUSTED, Mode, Policy
 from routed_agents.pricing import Cost, Prices, PriceSource, Usage, seller_of, served_model_of, usage_of
 from routed_agents.questions import Opinion
-from routed_agents.state import EMPTY, MemoryStateStore, StateStore, ThreadState, lineage_key, release_of
+from routed_agents.state import EMPTY, UNREAD, MemoryStateStore, StateStore, ThreadState, lineage_key, release_of
 from routed_agents.steps import Resumed, Step, carried_stamp, check_step, field_of, new_id
 from routed_agents.telemetry import LeafSpan, MadeBy, RouteSpan, Telemetry
 from routed_agents.tiers import Deployment, Tier, card, same_model
@@ -80,6 +80,7 @@ class Router:
         self.prices = Prices.of(prices)
         self.telemetry = telemetry if telemetry is not None else Telemetry()
         self.store = store if store is not None else MemoryStateStore()
+        self._unwritten = MemoryStateStore()
         self.health = health if health is not None else Health()
         self.care = Care(self.health, self.policy.tiers)
         self.asking = Asking.of(asker, sdk_spans=self.telemetry.keeps_sdk_spans)
@@ -136,7 +137,10 @@ class Router:
         }
         if unknown := [name for name in changes if name not in parts]:
             raise ConfigurationError(f"unknown part of a router: {', '.join(unknown)}; known parts: {', '.join(parts)}")
-        return Router(**{**parts, **changes})
+        router = Router(**{**parts, **changes})
+        if router.store is self.store:
+            router._unwritten = self._unwritten
+        return router
 
     def __deepcopy__(self, memo: object) -> Router:
         return self  # a copied model or graph goes on writing in the same books
@@ -206,14 +210,15 @@ class Router:
         return self.policy.decide(step, held, key=lineage_key(node=step.node, namespace=namespace))
 
     def state_of(self, thread: str | None) -> ThreadState:
-        """Pins and facts the store holds of a thread; a broken store is our trouble, so it reads as nothing, loudly."""
+        """Pins and facts of a thread: the store's, and those it could not take; one that cannot be read leaves its steps unsure."""
         if thread is None:
             return EMPTY
+        beside = self._unwritten.load(thread)
         try:
-            return self.store.load(thread)
+            return self.store.load(thread).join(beside)
         except Exception:
-            log.exception("the state store cannot be read; pins and facts of thread %s are missing from this decision", thread)
-            return EMPTY
+            log.exception("the state store cannot be read; steps of thread %s count as unsure until it can", thread)
+            return UNREAD.join(beside)
 
     def remember(self, thread: str | None, state: ThreadState) -> None:
         """Add pins and facts to a thread."""
@@ -222,7 +227,8 @@ class Router:
         try:
             self.store.add(thread, state)
         except Exception:
-            log.exception("the state store cannot be written; pins and facts of thread %s hold in its messages only", thread)
+            log.exception("the state store cannot be written; pins and facts of thread %s hold in this process only", thread)
+            self._unwritten.add(thread, state)
 
     def release(self, thread: str, *names: str) -> None:
         """Say that something is over on a thread: facts, and lineage and thread pins by their code, as they stand now.

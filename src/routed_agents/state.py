@@ -17,6 +17,8 @@ SCOPES: Final[tuple[Scope, ...]] = ("turn", "lineage", "thread")
 VERSION: Final = 1
 PINS_KEPT: Final = 256
 """Turn pins remembered per lineage, the last confirmed: how many runs of one thread may be going on at once."""
+BRANCHED_KEPT: Final = 32
+"""Runs remembered whose branches of one node have pins, the latest: a branch is a lineage of its own, and its id never comes again."""
 TURNS_KEPT: Final = 32
 """Turns remembered by name, the latest: how many runs of one thread may be going on at once and still count as one turn each."""
 PLACED: Final = "@"
@@ -96,12 +98,14 @@ class ThreadState:
         facts: what is true of the thread.
         marks: when facts were noted, and what was released; a fact without a mark has no date.
         turns: the latest turns, where they are counted.
+        unread: where these are kept could not be read, so there may be more; never written down.
     """
 
     pins: frozenset[Pin] = field(default_factory=frozenset[Pin])
     facts: frozenset[str] = field(default_factory=frozenset[str])
     marks: frozenset[Mark] = field(default_factory=frozenset[Mark])
     turns: frozenset[Turn] = field(default_factory=frozenset[Turn])
+    unread: bool = False
 
     def join(self, other: ThreadState) -> ThreadState:
         """Everything either state knows, less what either knows to be released."""
@@ -110,7 +114,7 @@ class ThreadState:
         return _joined(self, other)
 
     def __bool__(self) -> bool:
-        return bool(self.pins or self.facts or self.marks or self.turns)
+        return bool(self.pins or self.facts or self.marks or self.turns or self.unread)
 
     def pinned(
         self, *, key: str, turn: str | None, run: str | None = None, since: str | None = None, going_on: bool = False
@@ -142,7 +146,8 @@ class ThreadState:
     def of_thread(self) -> ThreadState:
         """What holds in the whole thread: its thread pins and facts, and what is known of them."""
         pins = frozenset(pin for pin in self.pins if pin.scope == "thread")
-        return ThreadState(pins, self.facts, self.marks, self.turns) if pins or self.facts or self.marks or self.turns else EMPTY
+        found = ThreadState(pins, self.facts, self.marks, self.turns, self.unread)
+        return found or EMPTY
 
     def mark_of(self, name: str) -> Mark:
         """When a fact was noted, or pins of this code were released; no date where nothing is known."""
@@ -204,6 +209,8 @@ class ThreadState:
 
 
 EMPTY: Final = ThreadState()
+UNREAD: Final = ThreadState(unread=True)
+"""What is known of a thread whose pins and facts could not be read."""
 
 
 def join(left: Mapping[str, Any] | None, right: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -214,6 +221,16 @@ def join(left: Mapping[str, Any] | None, right: Mapping[str, Any] | None) -> dic
     return ThreadState.from_json(left).join(ThreadState.from_json(right)).to_json()
 
 
+def join_all(states: Iterable[ThreadState]) -> ThreadState:
+    """These states joined at once; one after another takes time by the square of their number."""
+    parts = [*states]
+    pins = frozenset[Pin]().union(*[state.pins for state in parts])
+    facts = frozenset[str]().union(*[state.facts for state in parts])
+    marks = frozenset[Mark]().union(*[state.marks for state in parts])
+    turns = frozenset[Turn]().union(*[state.turns for state in parts])
+    return _joined(EMPTY, ThreadState(pins, facts, marks, turns, any(state.unread for state in parts)))
+
+
 def lineage_key(*, node: str | None, namespace: str = "", branch: bool = False) -> str:
     """The key of a lineage inside its thread: the names in the namespace and the node.
 
@@ -222,12 +239,20 @@ def lineage_key(*, node: str | None, namespace: str = "", branch: bool = False) 
     ordinary node gets a new id every time it runs. A bare number counts the calls of one graph within one node, and is no name.
     """
     segments = [segment.partition(":") for segment in namespace.split("|") if segment and not segment.isdigit()]
-    outer = [f"{name}:{task}" if name in BRANCHING else name for name, _, task in segments[:-1]]
+    outer = [f"{name}{BRANCH}{task}" if name in BRANCHING else name for name, _, task in segments[:-1]]
     last, _, task = segments[-1] if segments else ("", "", "")
     own = node or last
-    return "/".join([*outer, f"{own}:{task}" if branch and task else own])
+    return "/".join([*outer, f"{own}{BRANCH}{task}" if branch and task else own])
 
 
+@lru_cache(maxsize=1024)
+def names_of(key: str) -> str:
+    """A lineage's key without the ids of branches."""
+    return "/".join([segment.partition(BRANCH)[0] for segment in key.split("/")])
+
+
+BRANCH: Final = ":"
+"""Stands in a lineage's key before the id of a branch."""
 BRANCHING: Final = frozenset({"tools"})
 """Nodes that LangGraph starts once per tool call: their ids tell parallel branches apart."""
 
@@ -280,11 +305,11 @@ def _joined(left: ThreadState, right: ThreadState) -> ThreadState:
     What is known of a name is the latest of each kind, and a release strikes out what is no later than itself: a maximum, and a filter
     that only ever grows with it, so joins in any order agree.
     """
-    pins, turns = left.pins | right.pins, left.turns | right.turns
+    pins, turns, unread = left.pins | right.pins, left.turns | right.turns, left.unread or right.unread
     if turns:
         turns = _latest_turns(turns)
     if not left.marks and not right.marks:
-        return ThreadState(_recent(pins), left.facts | right.facts, frozenset(), turns)
+        return ThreadState(_recent(pins), left.facts | right.facts, frozenset(), turns, unread)
     known: dict[str, Mark] = {}
     for mark in (*left.marks, *right.marks, *(Mark(name=name, noted=UNDATED) for name in left.facts | right.facts)):
         known[mark.name] = _latest(known[mark.name], mark) if mark.name in known else mark
@@ -293,7 +318,7 @@ def _joined(left: ThreadState, right: ThreadState) -> ThreadState:
         pins = frozenset(pin for pin in pins if pin.scope == "turn" or pin.seq * MICRO > struck.get(pin.code, -1))
     facts = frozenset(mark.name for mark in known.values() if mark.noted > mark.released)
     dated = frozenset(mark for mark in known.values() if mark.noted > UNDATED or mark.released or mark.number)
-    return ThreadState(_recent(pins), facts, dated, turns)
+    return ThreadState(_recent(pins), facts, dated, turns, unread)
 
 
 def _latest(one: Mark, other: Mark) -> Mark:
@@ -316,9 +341,10 @@ def _latest_turns(turns: frozenset[Turn]) -> frozenset[Turn]:
 
 
 def _recent(pins: frozenset[Pin]) -> frozenset[Pin]:
-    """One pin of each kind, as last confirmed, and the latest turn pins of each lineage.
+    """One pin of each kind, as last confirmed, the latest turn pins of each lineage, and those in branches of a node's latest runs.
 
-    Taking the latest of equals and then the largest few of a union is associative and idempotent, so joins in any order agree.
+    Taking the latest of equals and then the largest few of a union is associative and idempotent, so joins in any order agree; and so is
+    taking what is no older than the last pin of the least of the latest few runs.
     """
     if len(pins) < 2:
         return pins
@@ -328,14 +354,35 @@ def _recent(pins: frozenset[Pin]) -> frozenset[Pin]:
         known = latest.get(kind)
         if known is None or _confirmed(known) < _confirmed(pin):
             latest[kind] = pin
-    if len(latest) > PINS_KEPT:
-        by_key: dict[str, list[Pin]] = {}
-        for pin in latest.values():
-            if pin.scope == "turn":
-                by_key.setdefault(pin.key, []).append(pin)
-        kept = {pin for turns in by_key.values() for pin in sorted(turns, key=lambda pin: (pin.seq, pin))[-PINS_KEPT:]}
-        return frozenset(pin for pin in latest.values() if pin.scope != "turn" or pin in kept)
-    return pins if len(latest) == len(pins) else frozenset(latest.values())
+    if len(latest) <= min(PINS_KEPT, BRANCHED_KEPT):
+        return pins if len(latest) == len(pins) else frozenset(latest.values())
+    kept: list[Pin] = []
+    by_key: dict[str, list[Pin]] = {}
+    branches: dict[str, list[Pin]] = {}
+    for pin in latest.values():
+        if BRANCH in pin.key and (pin.run or pin.scope == "lineage"):
+            branches.setdefault(names_of(pin.key), []).append(pin)
+        elif pin.scope == "turn":
+            by_key.setdefault(pin.key, []).append(pin)
+        else:
+            kept.append(pin)
+    for turns in by_key.values():
+        kept += sorted(turns, key=lambda pin: (pin.seq, pin))[-PINS_KEPT:]
+    for branched in branches.values():
+        kept += _of_latest_runs(branched)
+    return pins if len(kept) == len(pins) else frozenset(kept)
+
+
+def _of_latest_runs(pins: list[Pin]) -> list[Pin]:
+    """Of pins in the branches of one node, those no older than the latest runs' last ones."""
+    last: dict[str, int] = {}
+    for pin in pins:
+        if pin.run:
+            last[pin.run] = max(pin.seq, last.get(pin.run, 0))
+    if len(last) < BRANCHED_KEPT:
+        return pins
+    since = sorted(last.values())[-BRANCHED_KEPT]
+    return [pin for pin in pins if pin.seq >= since]
 
 
 def kind_of(pin: Pin) -> tuple[str, ...]:

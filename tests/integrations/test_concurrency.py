@@ -108,7 +108,7 @@ def fan_out(model: Any) -> Any:
     return builder.compile()
 
 
-async def test_a_fan_out_of_fifty_joins_pins_and_facts_and_mixes_nothing(books):
+async def test_a_fan_out_of_fifty_joins_facts_and_mixes_nothing(books):
     slow = [ScriptedChatModel(model_name=name, provider="anthropic", delay_s=0.02) for name in (HAIKU, OPUS)]
     graph = fan_out(RoutedChatModel(cheap=slow[0], strong=slow[1], router=books.router))
     tracer = books.router.telemetry._tracer
@@ -123,8 +123,7 @@ async def test_a_fan_out_of_fifty_joins_pins_and_facts_and_mixes_nothing(books):
     assert strays(list(books.spans.get_finished_spans())) == []
     assert Counter(books.story) == {("cheap", "accepted"): 3 * 40, ("strong", "accepted"): 3 * 10}
     for state in states:
-        pins = state["routing"]["pins"]
-        assert (len(pins), len({pin["key"] for pin in pins}), state["routing"]["facts"]) == (10, 10, ["distress"])
+        assert (state["routing"]["pins"], state["routing"]["facts"]) == ([], ["distress"])
 
 
 def test_threads_lose_no_entry_in_a_ledger_on_disk(tmp_path):

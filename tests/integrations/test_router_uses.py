@@ -176,11 +176,11 @@ async def test_in_a_branch_it_sends_the_branchs_own_state_on(how, books):
     assert [route.attributes[names.DECIDED_TIER] for route in books.routes].count("strong") == 1
 
 
-def test_branches_are_apart_while_inside(books):
+def test_branches_are_apart_and_leave_no_pin(books):
     node = RouterNode(books.router, to=TO, select=lambda state: state["text"])
     result = fanned(node, books, texts=[GRIEF, EASY], action=lambda state: {}).invoke({"messages": []})
-    (pin,) = result["routing"]["pins"]
-    assert pin["key"].startswith("router:")
+    assert sorted(route.attributes[names.DECIDED_TIER] for route in books.routes) == ["cheap", "strong"]
+    assert (result["routing"]["pins"], result["routing"]["facts"]) == ([], ["distress"])
 
 
 def test_an_edge_in_a_branch_sends_its_state_on_too(books):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from typing import Annotated, Any
+from unittest.mock import patch
 
 import pytest
 from langchain.agents import create_agent
@@ -23,6 +24,7 @@ from routed_agents import RouterMiddleware, Verdict, join
 from routed_agents.guards import named
 from routed_agents.integrations.langgraph import facts
 from routed_agents.policy import Policy
+from routed_agents.state import BRANCHED_KEPT
 from routed_agents.telemetry import names
 
 from .conftest import EASY, HAIKU, OPUS, Books, scripted
@@ -192,6 +194,29 @@ def test_3_the_reduce_step_inherits_what_is_stamped_in_its_messages(books):
     fan(books, [PLAN, EASY], reduce=lambda state: state["messages"]).invoke({"messages": []})
     fan(books, [PLAN, EASY], reduce=lambda state: EASY).invoke({"messages": []})
     assert [tier for node, tier in decided(books) if node == "reduce"] == ["strong", "cheap"]
+
+
+@pytest.mark.parametrize("stored", [False, True], ids=["process", "store"])
+def test_3_a_branch_keeps_its_pin_to_its_end_and_leaves_none_in_the_channel(books, stored):
+    model = books.model()
+    builder: StateGraph[Any] = StateGraph(Work)
+    builder.add_node("map", lambda state: {"messages": [AIMessage(model.invoke(text).text) for text in (state["text"], EASY)]})
+    builder.add_conditional_edges(START, lambda state: [Send("map", {"text": text}) for text in (PLAN, GRIEF)], ["map"])
+    left = builder.compile(store=InMemoryStore() if stored else None).invoke({"messages": []}, THREAD)["routing"]
+    assert (tiers(books), left["pins"], left["facts"]) == (["strong"] * 4, [], ["distress"])
+
+
+def test_3_without_a_channel_the_branches_of_long_threads_are_forgotten(books):
+    model = books.model()
+    builder: StateGraph[Any] = StateGraph(MessagesState)
+    builder.add_node("map", lambda state: {"messages": [AIMessage(model.invoke(text).text) for text in (PLAN, EASY)]})
+    builder.add_conditional_edges(START, lambda state: [Send("map", {})] * 2, ["map"])
+    graph = builder.compile()
+    for second in range(BRANCHED_KEPT + 8):
+        with patch("time.time", lambda second=second: 1e9 + second):
+            graph.invoke(asked(PLAN), THREAD)
+    assert set(tiers(books)) == {"strong"}
+    assert len({pin.run for pin in books.router.state_of("t").pins}) == BRANCHED_KEPT
 
 
 # ---- 4. a grader loop --------------------------------------------------------------------------------------------------

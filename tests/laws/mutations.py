@@ -74,9 +74,13 @@ MUTATIONS = (
         "left = ThreadState(facts=facts)",
     ),
     Mutation(3, "pins hold in every lineage", "state.py", "    if pin.key != key:\n        return False\n", ""),
-    Mutation(3, "a branch is its node", "state.py", 'f"{own}:{task}" if branch and task else own', "own"),
+    Mutation(3, "a branch is its node", "state.py", 'f"{own}{BRANCH}{task}" if branch and task else own', "own"),
     Mutation(
-        3, "join keeps the left's facts", "state.py", "left.facts | right.facts, frozenset(), turns)", "left.facts, frozenset(), turns)"
+        3,
+        "join keeps the left's facts",
+        "state.py",
+        "left.facts | right.facts, frozenset(), turns, unread)",
+        "left.facts, frozenset(), turns, unread)",
     ),
     Mutation(3, "a release takes turn pins", "state.py", 'pin.scope == "turn" or pin.seq * MICRO', "pin.seq * MICRO"),
     Mutation(
@@ -97,6 +101,13 @@ MUTATIONS = (
     Mutation(3, "a shortened history lets pins go", "state.py", "if going_on and turn and run is None:", "if False:"),
     Mutation(3, "the same words later are one turn", "state.py", "int(known_place) >= int(place)", "True"),
     Mutation(3, "pins of the run taken up are lost", "state.py", "return since is not None and pin.at >= since", "return False"),
+    Mutation(
+        3,
+        "joining counts a run too many",
+        "state.py",
+        "if len(last) < BRANCHED_KEPT:",
+        "if len(last) <= BRANCHED_KEPT:",
+    ),
     Mutation(3, "join forgets the latest", "state.py", "[-PINS_KEPT:]", "[:PINS_KEPT]"),
     Mutation(
         3,
@@ -204,6 +215,7 @@ MUTATIONS = (
         "return _UNKNOWN, raised or [] and [_unsure(",
     ),
     Mutation(7, "unsure is no floor", "policy.py", "evidence=evidence, floor=TOP)", "evidence=evidence)"),
+    Mutation(7, "an unread state is nothing", "policy.py", "[STATE_UNREAD] if state.unread else []", "[]"),
     Mutation(7, "NaN is a share", "policy.py", "math.isfinite(value) and 0 <= value <= 1", "not value > 1 and not value < 0"),
     Mutation(7, "low confidence is fine", "guards.py", "if seen.classification.declared or confidence >= self.limit:", "if True:"),
     Mutation(7, "a silent judge is believed", "policy.py", "carried.append(_unsure(", "carried.count(_unsure("),

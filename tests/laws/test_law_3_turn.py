@@ -259,6 +259,7 @@ FEW = 2
 def forgetful() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(state_module, "PINS_KEPT", FEW)
+        patch.setattr(state_module, "BRANCHED_KEPT", FEW)
         patch.setattr(state_module, "TURNS_KEPT", FEW)
         yield
 
@@ -273,6 +274,10 @@ PINS = [
         for scope, tier, key, seq, number in product(
             ("turn", "lineage", "thread"), ("tier1", "tier3"), ("plan", "reply"), (0, 1, 3), (0, 2)
         )
+    ],
+    *[
+        Pin(scope=scope, tier="tier1", key=key, run=run if scope == "turn" else "", seq=seq)
+        for scope, key, run, seq in product(("turn", "lineage"), ("map:1", "map:2", "map:3", "tools:4/map"), ("", *"abcd"), (0, 1, 3, 5))
     ],
 ]
 SECOND = 1_000_000

@@ -15,6 +15,7 @@ from routed_agents.classify import Classification
 from routed_agents.features import Features
 from routed_agents.guards import Assessment, Conditions, Verdict, named
 from routed_agents.policy import Policy
+from routed_agents.state import EMPTY, UNREAD, ThreadState, thread_facts
 from routed_agents.steps import Step
 
 PLAIN = Step.from_messages("Classify the sentiment as positive or negative: lovely", id="s")
@@ -170,3 +171,14 @@ def test_a_guards_result_that_cannot_be_shown_counts_as_unsure() -> None:
     decision = POLICY.replace(guards=[guard_that(Unprintable())]).decide(PLAIN)
 
     assert (decision.rank, decision.unsure, decision.codes) == (POLICY.tiers.top, True, ("guard_failed",))
+
+
+@pytest.mark.parametrize("known", [EMPTY, thread_facts(["seen"])])
+@pytest.mark.parametrize("forth", [True, False])
+def test_pins_and_facts_that_could_not_be_read_count_as_unsure(known: ThreadState, forth: bool) -> None:
+    state = known.join(UNREAD) if forth else UNREAD.join(known)
+
+    decision = POLICY.decide(PLAIN, state)
+
+    assert (decision.rank, decision.unsure, decision.codes) == (POLICY.tiers.top, True, ("state_unread",))
+    assert (decision.state.unread, "unread" in state.to_json()) == (False, False)

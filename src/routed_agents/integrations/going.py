@@ -132,7 +132,8 @@ class Going:
 
     def _close(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> bool:
         if self._position.state is not None:
-            send_state(cast("Mapping[str, Any]", self._config), self.call.decision.state)
+            found = self.call.decision.state
+            send_state(cast("Mapping[str, Any]", self._config), found.of_thread() if self._position.branch else found)
         self.call.__exit__(kind, error, trace)
         if self._visit is not None:
             self._visit.over()

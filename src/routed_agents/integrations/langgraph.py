@@ -191,8 +191,8 @@ class RouterNode(Runnable[Any, Any]):
         return self._update(decision, position, None), self._sent(goto, state, position)
 
     def _update(self, decision: Decision, position: Position, goto: str | None) -> dict[str, Any]:
-        state = decision.state
-        if state.pins and goto is not None and not position.branch:
+        state = decision.state.of_thread() if position.branch else decision.state
+        if state.pins and goto is not None:
             key = lineage_key(node=None, namespace=self._beside(position, goto))
             state = replace(state, pins=frozenset([replace(pin, key=key) if pin.key == decision.key else pin for pin in state.pins]))
         return {CHANNEL: state.to_json(), **({self._decision_key: decision.to_record()} if self._decision_key is not None else {})}

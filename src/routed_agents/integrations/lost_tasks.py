@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from routed_agents.integrations.per_run import PerRun
 from routed_agents.integrations.position import Position
-from routed_agents.state import EMPTY, Pin, ThreadState, lineage_key
+from routed_agents.state import EMPTY, Pin, ThreadState, lineage_key, names_of
 
 LOOKED_AT: Final = 300
 """The latest of a thread's pins in unfinished nodes that are looked at, once a run."""
@@ -75,10 +75,6 @@ def _as_own(position: Position, found: frozenset[Placed]) -> ThreadState:
     if not found:
         return EMPTY
     own = lineage_key(node=position.node, namespace=position.namespace, branch=position.branch)
-    names = _names(own)
-    moved = [replace(pin, key=own) if place == position.place and _names(pin.key) == names else pin for pin, place in found]
+    names = names_of(own)
+    moved = [replace(pin, key=own) if place == position.place and names_of(pin.key) == names else pin for pin, place in found]
     return ThreadState(frozenset(moved))
-
-
-def _names(key: str) -> str:
-    return "/".join([segment.partition(":")[0] for segment in key.split("/")])

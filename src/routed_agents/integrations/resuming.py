@@ -121,7 +121,8 @@ def _matters(router: Router, position: Position, known: ThreadState | None, mess
     if position.fresh:
         _KNOWN.put(position, None)
         return False
-    if any(pin.scope == "turn" and pin.run != position.run for pin in (known or router.state_of(position.thread)).pins):
+    held = known or router.state_of(position.thread)
+    if any(pin.scope == "turn" and pin.run != position.run for pin in held.pins) or any(turn.run != position.run for turn in held.turns):
         return True
     return any(_pinned_elsewhere(stamp, position) for message in messages[-STAMPS_READ:] if (stamp := stamp_of(message)) is not None)
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import time
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from types import TracebackType
 from typing import Any, Final
 
 from routed_agents.integrations import lost_tasks
 from routed_agents.integrations.position import Position
 from routed_agents.router import Router
-from routed_agents.state import EMPTY, Mark, Pin, ThreadState, kind_of
+from routed_agents.state import BRANCH, EMPTY, TURNS_KEPT, UNREAD, Mark, Pin, ThreadState, join_all, kind_of, lineage_key
 
 log: Final = logging.getLogger("routed_agents")
 ROOT: Final = "routed_agents"
@@ -23,10 +26,14 @@ RUNS_APART: Final = 32
 """Slots for the turn pins of one lineage, taken by run: about how many runs of one thread may be going on at once and keep theirs."""
 TASK: Final = "task"
 PLACE: Final = "place"
-MOST: Final = 1_000
-"""Items read of a thread at most."""
+PAGE: Final = 1_000
+"""Items asked for at once."""
+SWEPT: Final = 32
+"""Items without use that a step takes away at most."""
+PATIENCE_S: Final = 0.1
+"""A store that took longer to fail is not tried again."""
 TASK_MINUTES: Final = 7 * 24 * 60.0
-"""How long an unfinished node's pins are kept, in stores that forget."""
+"""How long the pins of an unfinished node or branch are kept, in stores that forget."""
 Names = tuple[str, ...]
 
 # A graph's channel wins where there is one. What it cannot hold is kept here: thread pins and facts, so that an agent used as a tool, whose
@@ -41,17 +48,22 @@ def load(router: Router, position: Position) -> ThreadState | None:
     store = _store(position)
     if store is None:
         return _from_router(router, position)
-    try:
-        found = _joined(position, [item for names in _read_from(position) for item in store.search(names, limit=MOST)])
-        lost = lost_tasks.known(position)
-        if lost is None:
-            search = lost_tasks.Search(position, _placed(store.search(_tasks(position), limit=lost_tasks.LOOKED_AT)))
-            while search.next is not None:
-                search.take(position.checkpointer.get_tuple(search.next))
-            lost = search.end()
-        return found.join(lost)
-    except Exception:
-        return _unread(position)
+    tries = _Tries()
+    while tries.left:
+        with tries:
+            items = [item for names in _read_from(position) for item in _search(store, names)]
+            found, outlived = _joined(position, items)
+            with suppress(Exception):  # a later step takes them away
+                for item in outlived:
+                    store.delete(item.namespace, item.key)
+            lost = lost_tasks.known(position)
+            if lost is None:
+                search = lost_tasks.Search(position, _placed(store.search(_tasks(position), limit=lost_tasks.LOOKED_AT)))
+                while search.next is not None:
+                    search.take(position.checkpointer.get_tuple(search.next))
+                lost = search.end()
+            return found.join(lost).join(_unwritten(router, position))
+    return _unread(router, position, tries)
 
 
 async def aload(router: Router, position: Position) -> ThreadState | None:
@@ -59,17 +71,22 @@ async def aload(router: Router, position: Position) -> ThreadState | None:
     store = _store(position)
     if store is None:
         return _from_router(router, position)
-    try:
-        found = _joined(position, [item for names in _read_from(position) for item in await store.asearch(names, limit=MOST)])
-        lost = lost_tasks.known(position)
-        if lost is None:
-            search = lost_tasks.Search(position, _placed(await store.asearch(_tasks(position), limit=lost_tasks.LOOKED_AT)))
-            while search.next is not None:
-                search.take(await position.checkpointer.aget_tuple(search.next))
-            lost = search.end()
-        return found.join(lost)
-    except Exception:
-        return _unread(position)
+    tries = _Tries()
+    while tries.left:
+        with tries:
+            items = [item for names in _read_from(position) for item in await _asearch(store, names)]
+            found, outlived = _joined(position, items)
+            with suppress(Exception):  # a later step takes them away
+                for item in outlived:
+                    await store.adelete(item.namespace, item.key)
+            lost = lost_tasks.known(position)
+            if lost is None:
+                search = lost_tasks.Search(position, _placed(await store.asearch(_tasks(position), limit=lost_tasks.LOOKED_AT)))
+                while search.next is not None:
+                    search.take(await position.checkpointer.aget_tuple(search.next))
+                lost = search.end()
+            return found.join(lost).join(_unwritten(router, position))
+    return _unread(router, position, tries)
 
 
 def keep(router: Router, position: Position, state: ThreadState) -> None:
@@ -78,11 +95,13 @@ def keep(router: Router, position: Position, state: ThreadState) -> None:
     if store is None:
         _to_router(router, position, state)
         return
-    try:
-        for names, key, value, options in _writes(store, position, state):
-            store.put(names, key, value, index=False, **options)
-    except Exception:
-        _unwritten(position)
+    tries = _Tries()
+    while tries.left:
+        with tries:
+            for names, key, value, options in _writes(store, position, state):
+                store.put(names, key, value, index=False, **options)
+            return
+    _write_beside(router, position, state, tries)
 
 
 async def akeep(router: Router, position: Position, state: ThreadState) -> None:
@@ -91,11 +110,54 @@ async def akeep(router: Router, position: Position, state: ThreadState) -> None:
     if store is None:
         _to_router(router, position, state)
         return
-    try:
-        for names, key, value, options in _writes(store, position, state):
-            await store.aput(names, key, value, index=False, **options)
-    except Exception:
-        _unwritten(position)
+    tries = _Tries()
+    while tries.left:
+        with tries:
+            for names, key, value, options in _writes(store, position, state):
+                await store.aput(names, key, value, index=False, **options)
+            return
+    _write_beside(router, position, state, tries)
+
+
+class _Tries:
+    """Tries of something that may fail for a moment, as a search in LangGraph's `InMemoryStore` does where another thread puts something.
+
+    Attributes:
+        left: how many there may still be; none once one took its time to fail.
+        error: why the last one failed.
+    """
+
+    def __init__(self) -> None:
+        self.left = 3
+        self.error: Exception | None = None
+        self._until = time.monotonic() + PATIENCE_S
+
+    def __enter__(self) -> None:
+        self.left -= 1
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        self.error = error
+        if time.monotonic() > self._until:
+            self.left = 0
+        return True
+
+
+def _search(store: Any, names: Names) -> list[Any]:
+    """All items under these names: which come first differs from store to store."""
+    found: list[Any] = []
+    while len(found) % PAGE == 0 and (page := store.search(names, limit=PAGE, offset=len(found))):
+        found += page
+    return found
+
+
+async def _asearch(store: Any, names: Names) -> list[Any]:
+    """`_search` without blocking the event loop."""
+    found: list[Any] = []
+    while len(found) % PAGE == 0 and (page := await store.asearch(names, limit=PAGE, offset=len(found))):
+        found += page
+    return found
 
 
 def _store(position: Position) -> Any:
@@ -107,7 +169,13 @@ def _read_from(position: Position) -> Iterable[Names]:
     if position.state is None or position.nested:
         yield (ROOT, thread, "thread")
     yield (ROOT, thread, NESTED)
-    yield (ROOT, thread, LINEAGES, _digest(position.path)) if position.nested else (*_tasks(position), _digest(position.task))
+    yield _lineage(position) if position.state is None or position.nested else (*_tasks(position), _digest(position.task))
+
+
+def _lineage(position: Position) -> Names:
+    """Under which the turn and lineage pins of a step lie: its lineage's own, or those of a graph in a node."""
+    key = lineage_key(node=position.node, namespace=position.namespace, branch=position.branch)
+    return (ROOT, _label(position.thread), LINEAGES, _digest(key if position.state is None else position.path))
 
 
 def _tasks(position: Position) -> Names:
@@ -117,15 +185,17 @@ def _tasks(position: Position) -> Names:
 
 def _writes(store: Any, position: Position, state: ThreadState) -> Iterable[tuple[Names, str, dict[str, Any], dict[str, Any]]]:
     thread, wide = _label(position.thread), _of_thread(position, state)
-    for each in _items(state if position.state is None else wide):
-        yield (ROOT, thread, "thread"), *each, {}
     options = {"ttl": TASK_MINUTES} if getattr(store, "supports_ttl", False) else {}
+    for each in _items(wide):
+        yield (ROOT, thread, "thread"), *each, {}
+    if position.state is None:
+        for pin in state.pins - wide.pins:
+            yield _lineage(position), *_kept_apart(pin), options if BRANCH in pin.key else {}
     if position.nested:
         for each in _items(wide):
             yield (ROOT, thread, NESTED), *each, {}
         for pin in _new_pins(position, state):
-            where = (ROOT, thread, LINEAGES, _digest(position.path))
-            yield where, *_item(ThreadState(frozenset({pin})), *_slot_of(pin)), options if pin.scope == "turn" else {}
+            yield _lineage(position), *_item(ThreadState(frozenset({pin})), *_slot_of(pin)), options if pin.scope == "turn" else {}
     if position.state is not None:
         for each in _items(state):
             key, value = each
@@ -140,7 +210,7 @@ def _of_thread(position: Position, state: ThreadState) -> ThreadState:
 def _items(state: ThreadState) -> Iterable[tuple[str, dict[str, Any]]]:
     """One item for each pin, fact, date and turn; what is confirmed again takes its own place."""
     for pin in state.pins:
-        yield _item(ThreadState(frozenset({pin})), "pin", *kind_of(pin))
+        yield _kept_apart(pin)
     dated = {mark.name: mark for mark in state.marks}
     for fact in state.facts - {name for name, mark in dated.items() if mark.noted}:
         yield _item(ThreadState(facts=frozenset({fact})), "fact", fact)
@@ -153,11 +223,21 @@ def _items(state: ThreadState) -> Iterable[tuple[str, dict[str, Any]]]:
         yield _item(ThreadState(turns=frozenset({turn})), "turn", turn.name, turn.run)
 
 
+def _kept_apart(pin: Pin) -> tuple[str, dict[str, Any]]:
+    """A pin's own item."""
+    return _item(ThreadState(frozenset({pin})), "pin", *kind_of(pin))
+
+
 def _new_pins(position: Position, state: ThreadState) -> list[Pin]:
     """Turn and lineage pins that a step has found, where a channel has the others."""
     if position.state is None:
         return []
     return [pin for pin in state.pins - position.state.pins if pin.scope != "thread"]
+
+
+def _alone(position: Position, pin: Pin) -> bool:
+    """Whether no other turn's pin is ever put in this turn pin's place."""
+    return pin.scope == "turn" and position.state is None
 
 
 def _slot_of(pin: Pin) -> tuple[str, ...]:
@@ -170,11 +250,24 @@ def _item(state: ThreadState, *names: str) -> tuple[str, dict[str, Any]]:
     return _digest(json.dumps(names)), state.to_json()
 
 
-def _joined(position: Position, items: Iterable[Any]) -> ThreadState:
-    state = position.state or EMPTY
-    for item in items:
-        state = state.join(ThreadState.from_json(item.value))
-    return state
+def _joined(position: Position, items: Sequence[Any]) -> tuple[ThreadState, list[Any]]:
+    """What a position's channel and these items hold, and some of the items that joining leaves without use.
+
+    Those are of turns, turn pins and pins in branches that have dropped out, for as many later ones as a thread keeps stand beside them.
+    An item that the pins of several runs take in turn stays.
+    """
+    states = [ThreadState.from_json(item.value) for item in items]
+    found = (position.state or EMPTY).join(join_all(states))
+    if len(items) <= TURNS_KEPT:
+        return found, []
+    pins, turns = {kind_of(pin) for pin in found.pins}, {(turn.name, turn.run) for turn in found.turns}
+    outlived = [
+        item
+        for item, state in zip(items, states, strict=True)
+        if any(kind_of(pin) not in pins and (BRANCH in pin.key or _alone(position, pin)) for pin in state.pins)
+        or any((turn.name, turn.run) not in turns for turn in state.turns)
+    ]
+    return found, outlived[:SWEPT]
 
 
 def _placed(items: Iterable[Any]) -> Iterable[tuple[Pin, str]]:
@@ -187,8 +280,13 @@ def _from_router(router: Router, position: Position) -> ThreadState | None:
         return position.state
     if not position.nested:
         return position.state.join(router.state_of(f"{NESTED}:{position.thread}"))
-    pins = router.state_of(_lineages(position)).pins
-    return position.state.join(router.state_of(position.thread).of_thread()).join(ThreadState(pins))
+    return position.state.join(router.state_of(position.thread).of_thread()).join(router.state_of(_lineages(position)))
+
+
+def _unwritten(router: Router, position: Position) -> ThreadState:
+    """What the run's store could not take, and the router's has."""
+    found = _from_router(router, position)
+    return found if found is not None else router.state_of(position.thread)
 
 
 def _to_router(router: Router, position: Position, state: ThreadState) -> None:
@@ -216,10 +314,13 @@ def _digest(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
-def _unread(position: Position) -> ThreadState | None:
-    log.exception("the graph's store cannot be read; pins and facts of thread %s may be missing from this decision", position.thread)
-    return position.state
+def _unread(router: Router, position: Position, tries: _Tries) -> ThreadState:
+    log.error("the graph's store cannot be read; a step of thread %s counts as unsure", position.thread, exc_info=tries.error)
+    return UNREAD.join(_unwritten(router, position))
 
 
-def _unwritten(position: Position) -> None:
-    log.exception("the graph's store cannot be written; pins and facts of thread %s hold in its channel and messages only", position.thread)
+def _write_beside(router: Router, position: Position, state: ThreadState, tries: _Tries) -> None:
+    log.error("the graph's store cannot be written; the router's keeps pins and facts of thread %s", position.thread, exc_info=tries.error)
+    if position.state is None:
+        router.remember(position.thread, state)
+    _to_router(router, position, state)
