@@ -29,13 +29,21 @@ WEIGHTS = {
     "body": {"river": row(class4=80)},
     "near instruction": {"7": row(class6=50)},
     "near opening": {"7": row(class6=6, hard=3)},
+    "near pairs": {"8 9": row(class7=33)},
+    "leads instruction": {"label": row(class8=12)},
+    "leads opening": {"label": row(class8=5, hard=2)},
 }
-NEIGHBOURS = {"etiketteer": 7, "label": 8}
+NEIGHBOURS = {"etiketteer": 7, "label": 8, "this": 9}
 MODEL = load(dump(classes=CLASSES, weights=WEIGHTS, neighbours=NEIGHBOURS, powers=POWERS, facts={"note": 1}))
 
 
-def zones(words: str, *, bulk: str = "", signs: tuple[str, ...] = ()) -> Zones:
-    return Zones(instruction=(("opening", tuple(words.split())),), bulk=(("body", tuple(bulk.split())),) if bulk else (), signs=signs)
+def zones(words: str, *, leads: str = "", bulk: str = "", signs: tuple[str, ...] = ()) -> Zones:
+    return Zones(
+        instruction=(("opening", tuple(words.split())),),
+        leads=(("opening", tuple(leads.split())),),
+        bulk=(("body", tuple(bulk.split())),) if bulk else (),
+        signs=signs,
+    )
 
 
 def logits(found: Zones) -> list[int]:
@@ -63,6 +71,23 @@ def test_an_unknown_word_speaks_through_its_neighbourhood() -> None:
 
     assert (parts.index(max(parts)), hardness, found[6] - found[1]) == (6, 3, 56 - 10)
     assert MODEL.parts(zones("the gnarf")) == MODEL.parts(zones("the"))
+
+
+def test_neighbourhoods_side_by_side_weigh_together() -> None:
+    """Whatever words stand for them, in this order and with nothing between."""
+    near, apart, turned = (logits(zones(words)) for words in ("label this", "label the this", "this label"))
+
+    assert (near[7] - near[1]) - (apart[7] - apart[1]) == 33
+    assert turned == apart
+
+
+def test_a_word_that_opens_a_segment_weighs_besides() -> None:
+    """By zone, and for all zones together."""
+    opened, plain = zones("label the", leads="label gnarf"), zones("label the")
+    found, other = logits(opened), logits(plain)
+
+    assert (found[8] - found[1]) - (other[8] - other[1]) == 17
+    assert MODEL.parts(opened)[1] - MODEL.parts(plain)[1] == 2
 
 
 def test_a_word_with_a_neighbourhood_was_not_mistyped() -> None:
@@ -100,7 +125,10 @@ def test_training_counts_what_the_model_sums() -> None:
     by_hand = [0.0] * 15
     for name, value in names_of(found, {}, model.neighbours):
         zone, bar, rest = name.partition("|")
-        if not bar:
+        if not bar and "^" in name:
+            zone, _, rest = name.partition("^")
+            zone = f"leads {zone}"
+        elif not bar:
             zone, _, rest = name.partition("~")
             zone = f"near {zone}"
         table = model.signs if zone == "sign" else model.tables[zone]
@@ -119,6 +147,8 @@ def test_training_counts_what_the_model_sums() -> None:
 
 def test_evidence_names_zone_and_word() -> None:
     assert MODEL.evidence(zones("label this"), "class0")[0] == ("opening", "label", pytest.approx(127 / SCALE))
+    assert MODEL.evidence(zones("the label this"), "class7")[0] == ("opening", "label this", pytest.approx(33 / SCALE))
+    assert MODEL.evidence(zones("the", leads="label"), "class8")[0] == ("opening opens", "label", pytest.approx(17 / SCALE))
     assert MODEL.evidence(zones("etiketteer this"), "class6")[0] == ("opening", "etiketteer", pytest.approx(56 / SCALE))
 
 

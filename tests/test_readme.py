@@ -110,7 +110,7 @@ def test_the_judges_shown_load(tmp_path: Path) -> None:
 def test_the_count_of_questions_shown_runs(capsys: pytest.CaptureFixture[str]) -> None:
     from routed_agents import Step
 
-    asked = ("Classify: lovely", "Make it better", "Look at this")
+    asked = ("Classify: lovely", "Make it better", "Work on this")
     (shown,) = blocks("python", JUDGES)
     exec(shown, {"steps": [Step.from_messages(text) for text in asked]})
     assert re.fullmatch(r"asked about [1-3] of 3 steps; [0-3] of those go strong now\n", capsys.readouterr().out)

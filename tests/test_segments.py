@@ -75,7 +75,7 @@ def test_a_segment_goes_with_its_neighbours_on_the_line() -> None:
 )
 def test_a_plain_instruction_beside_a_mail_is_found(text: str) -> None:
     mail = "Hello, I ordered a lamp in May and it never came. I called twice. Nobody could tell me where it is. I am tired of waiting."
-    said, told, rest = told_in(text.format(mail), shipped().segments, False, none)
+    said, told, rest, _ = told_in(text.format(mail), shipped().segments, False, none)
 
     assert "lamp" in rest
     assert "lamp" not in told

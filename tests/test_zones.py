@@ -56,6 +56,20 @@ def test_below_a_system_prompt_the_message_stands_in_zones_of_its_own() -> None:
     assert [name for name, _ in zones("the bus was late again", system="You label mails.").instruction] == ["system", "opening_under"]
 
 
+def test_the_words_that_open_an_instructions_segments_are_told_by_zone() -> None:
+    mail = "Zebras came by mail on Monday, and two of them were lame. I called twice. Nobody could tell me anything about it."
+    found = dict(zones(f"{mail}\n\nSummarise the letter above. Answer in one sentence.", system="You are a clerk. Never guess.").leads)
+
+    assert found == {"system": ("you", "never"), "told_under": ("summarise", "answer")}
+    assert dict(zones("sumarize this. One word.\n---\nzebra\n---").leads) == {"told": ("sumarize", "one")}
+
+
+def test_where_nothing_is_told_the_first_segments_are_opened() -> None:
+    found = zones("My mother died. I can't sleep. The house is so quiet. Nobody calls.")
+
+    assert dict(found.leads) == {"opening": ("my", "i", "the")}
+
+
 def test_what_was_said_before_is_weighed_apart() -> None:
     found = dict(zones(["first question", ("ai", "an answer"), "second"]).bulk)
 

@@ -139,7 +139,7 @@ class LinearClassifier:
             reading = read(own, system, marked, model.segments, model.mistyped)
             if len(self._readings) >= READINGS:
                 self._readings.clear()
-            found = self._readings[key] = reading, model.instructed(reading.instruction) + model.weighed(reading.bulk)
+            found = self._readings[key] = reading, model.instructed(reading.instruction, reading.leads) + model.weighed(reading.bulk)
         return found
 
     def explain(self, features: Features, task_class: str) -> list[tuple[str, str, float]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from routed_agents.errors import ConfigurationError
-from routed_agents.zones import BULK_ZONES, INSTRUCTION_ZONES, Zones
+from routed_agents.zones import BULK_ZONES, INSTRUCTION_ZONES, LED_ZONES, Zones
 
 LANES: Final = 16
 """Numbers in a packed weight: 14 classes, one for hardness, and a count of the features added."""
@@ -39,6 +39,10 @@ SEGMENTS: Final = "segments"
 """The table of single weights that tell an instruction from material."""
 NEAR: Final = "near"
 """Prefix of the tables that weigh neighbourhoods of words, one for each instruction zone and one for all of them."""
+PAIRS: Final = f"{NEAR} pairs"
+"""The table that weighs two neighbourhoods whose words stand side by side."""
+LEADS: Final = "leads"
+"""Prefix of the tables that weigh words which open a segment, one for each zone and one for all of them."""
 MAGIC: Final = b"RAWT3\n"
 
 BYTES: Final = 3
@@ -74,7 +78,7 @@ class LinearModel:
 
     def parts(self, zones: Zones) -> tuple[list[int], int]:
         """What the words say: each class's part of the whole, not yet divided, and the logit of hardness in 1/32."""
-        return self.parts_of(self.instructed(zones.instruction) + self.weighed(zones.bulk) + self.signed(zones.signs))
+        return self.parts_of(self.instructed(zones.instruction, zones.leads) + self.weighed(zones.bulk) + self.signed(zones.signs))
 
     def parts_of(self, added: int) -> tuple[list[int], int]:
         """The same, of weights that were added up before."""
@@ -146,17 +150,35 @@ class LinearModel:
         """The weights of a step's shape, and the bias, added up."""
         return STEPS * (self.signs["bias"] + sum(map(self.signs.get, signs, repeat(0))))
 
-    def instructed(self, zones: Iterable[tuple[str, tuple[str, ...]]]) -> int:
-        """The weights of instruction zones, added up."""
+    def instructed(self, zones: Iterable[tuple[str, tuple[str, ...]]], leads: Iterable[tuple[str, tuple[str, ...]]]) -> int:
+        """The weights of instruction zones, and of the words their segments open with, added up."""
         shared = self.tables[SHARED]
-        known, common = shared.__contains__, shared.__getitem__
+        known, common, neighbour, beside = shared.__contains__, shared.__getitem__, self.neighbours.get, self._beside.get
         added = 0
         for zone, words in zones:
             added += sum(map(self._whole[zone].__getitem__, {*words}))
             # a pair that any zone has stands in the shared table, so one look is enough for most
             if pairs := list(filter(known, {*map(" ".join, pairwise(words))})):
                 added += sum(map(common, pairs)) + sum(filter(None, map(self.tables[zone].get, pairs)))
+            added += sum(filter(None, map(beside, {*pairwise(map(neighbour, words))})))
+        for zone, words in leads:
+            added += sum(map(self._leading[zone].get, {*words}, repeat(0)))
         return STEPS * added
+
+    @cached_property
+    def _beside(self) -> dict[tuple[int | None, int | None], int]:
+        """What two neighbourhoods weigh side by side."""
+        return {(int(one), int(other)): weight for name, weight in self.tables[PAIRS].items() for one, _, other in [name.partition(" ")]}
+
+    @cached_property
+    def _leading(self) -> dict[str, dict[str, int]]:
+        """What a word weighs that opens a segment, by zone."""
+        common = self.tables[f"{LEADS} {SHARED}"]
+        found: dict[str, dict[str, int]] = {}
+        for zone in LED_ZONES:
+            own = self.tables[f"{LEADS} {zone}"]
+            found[zone] = {word: own.get(word, 0) + common.get(word, 0) for word in {*own, *common}}
+        return found
 
     @cached_property
     def _whole(self) -> dict[str, _Words]:
@@ -188,8 +210,14 @@ class LinearModel:
                 weight = self._weight(zone, name, lane) + self._weight(SHARED, name, lane)
                 if (place := self.neighbours.get(name)) is not None:
                     weight += sum(self._weight(f"{NEAR} {table}", str(place), lane) for table in (zone, SHARED))
+                one, _, other = name.partition(" ")
+                weight += _lane(self._beside.get((self.neighbours.get(one), self.neighbours.get(other)), 0), lane)
                 if weight > 0:
                     found.append((weight * STEPS, zone, name))
+        for zone, words in zones.leads:
+            own, shared = f"{LEADS} {zone}", f"{LEADS} {SHARED}"
+            weighed = [(self._weight(own, name, lane) + self._weight(shared, name, lane), name) for name in {*words}]
+            found += [(weight * STEPS, f"{zone} opens", name) for weight, name in weighed if weight > 0]
         for zone, words in zones.bulk:
             seen = {*words}
             share = STEPS * SHARE // (SHARE + len(seen))
@@ -233,7 +261,8 @@ class _Words(dict[str, int]):
 def names_of(zones: Zones, clusters: Mapping[str, Sequence[str]], neighbours: Mapping[str, int]) -> Iterator[tuple[str, float]]:
     """Every feature a step has, by its full name, with its value, as training counts them; `LinearModel.parts` sums the very same.
 
-    Names are `zone|word`, `zone|two words`, `zone@cluster`, `zone~neighbourhood`, `stems|begin`, `sign|name`.
+    Names are `zone|word`, `zone|two words`, `zone^lead`, `zone@cluster`, `zone~neighbourhood`, `pairs~two neighbourhoods`, `stems|begin`,
+    `sign|name`.
     """
     yield "sign|bias", 1.0
     for sign in zones.signs:
@@ -252,6 +281,13 @@ def names_of(zones: Zones, clusters: Mapping[str, Sequence[str]], neighbours: Ma
             for cluster in clusters.get(word, ()):
                 yield f"{zone}@{cluster}", 1.0
                 yield f"{SHARED}@{cluster}", 1.0
+        for one, other in {*pairwise(map(neighbours.get, words))}:
+            if one is not None and other is not None:
+                yield f"pairs~{one} {other}", 1.0
+    for zone, words in zones.leads:
+        for word in {*words}:
+            yield f"{zone}^{word}", 1.0
+            yield f"{SHARED}^{word}", 1.0
     for zone, words in zones.bulk:
         seen = {*words}
         value = (STEPS * SHARE // (SHARE + len(seen))) / STEPS
@@ -282,6 +318,8 @@ TABLES: Final = (
     *BULK_ZONES,
     SHARED,
     *(f"{NEAR} {zone}" for zone in (*INSTRUCTION_ZONES, SHARED)),
+    PAIRS,
+    *(f"{LEADS} {zone}" for zone in (*LED_ZONES, SHARED)),
     "stems",
     "sign",
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain, repeat
 from typing import Final
 
@@ -17,6 +17,8 @@ EDGE: Final = 4
 """Segments at the start and at the end of a message that may be its instruction."""
 TOLD: Final = 60
 """Words of segments that read like an instruction."""
+OPENED: Final = 3
+"""Segments whose first words are read where none is told."""
 SHARE: Final = 8
 """The words of a longer segment weigh less each; half of this and more words, and they weigh `SHARE` together."""
 
@@ -77,8 +79,9 @@ def _cut(text: str) -> tuple[list[str], list[int]]:
     return segments, breaks
 
 
-def told_in(own: str, weights: Mapping[str, int], under: bool, slips: Slips) -> tuple[str, Words, Words]:
-    """The segments that read like an instruction, as text and as words, and the others' words; nothing is told where none does.
+def told_in(own: str, weights: Mapping[str, int], under: bool, slips: Slips) -> tuple[str, Words, Words, Words]:
+    """The segments that read like an instruction, as text and as words, the others' words, and the words that open what is told; nothing
+    is told where no segment reads so, and then the message's first segments are opened.
 
     Args:
         own: the message without marked material.
@@ -99,14 +102,20 @@ def told_in(own: str, weights: Mapping[str, int], under: bool, slips: Slips) -> 
         scores.append(sum(map(weight, names, repeat(0))) + SHARE * sum(map(weight, words, repeat(0))) // (len(run) + SHARE // 2))
     said: list[str] = []
     told: list[str] = []
-    instructive: set[int] = set()
+    instructive: list[int] = []
     for place, score in zip(places, _seconded(scores, [lines[place][0] for place in places]), strict=True):
         if score > 0 and len(told) < TOLD:
-            instructive.add(place)
+            instructive.append(place)
             said.append(segments[place])
             told += [mistyped.get(word, word) for word in runs[place]] if mistyped else runs[place]
     rest = chain.from_iterable([run for place, run in enumerate(runs) if place not in instructive])
-    return "\n".join(said), tuple(told[:TOLD]), tuple(rest)
+    leads = leads_of([runs[place] for place in instructive] or runs[:OPENED])
+    return "\n".join(said), tuple(told[:TOLD]), tuple(rest), tuple([mistyped.get(word, word) for word in leads]) if mistyped else leads
+
+
+def leads_of(runs: Iterable[Words]) -> Words:
+    """The words that segments open with: an instruction's verb stands there more often than anywhere else."""
+    return tuple([run[0] for run in runs if run])
 
 
 def _seconded(scores: Sequence[int], lines: Sequence[int]) -> list[int]:

@@ -7,12 +7,13 @@ import string
 from bisect import bisect
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from routed_agents.features import Features
 from routed_agents.material import hard_split
-from routed_agents.segments import TOLD, Slips, Words, segments_of, told_in
-from routed_agents.words import words_of
+from routed_agents.segments import TOLD, Slips, Words, leads_of, segments_of, told_in
+from routed_agents.words import runs_of, words_of
 
 OPENING: Final = 25
 """Words at the start of the person's own text that are read as instruction."""
@@ -20,6 +21,8 @@ CLOSING: Final = 15
 """Words at its end."""
 LEADING: Final = 60
 """Words at the start of the system prompt."""
+OPENED_AT_MOST: Final = 12
+"""Segments of a system prompt, or of a short message beside marked material, whose first words are read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,16 +36,20 @@ class Zones:
 
     Attributes:
         instruction: zone name and words.
+        leads: the words that an instruction zone's segments open with, by zone.
         bulk: zone name and words.
         signs: names of what is true of the step's shape.
     """
 
-    instruction: tuple[tuple[str, tuple[str, ...]], ...]
-    bulk: tuple[tuple[str, tuple[str, ...]], ...]
+    instruction: tuple[tuple[str, Words], ...]
+    leads: tuple[tuple[str, Words], ...]
+    bulk: tuple[tuple[str, Words], ...]
     signs: tuple[str, ...]
 
 
 INSTRUCTION_ZONES: Final = ("system", "told", "opening", "closing", "told_under", "opening_under", "closing_under")
+LED_ZONES: Final = ("system", "told", "opening", "told_under", "opening_under")
+"""Those whose segments are opened; a closing goes on from an opening."""
 BULK_ZONES: Final = ("system_rest", "body", "body_under", "rest", "rest_under", "before", "tools")
 
 
@@ -58,6 +65,7 @@ class Reading:
 
     Attributes:
         instruction: zone name and words.
+        leads: zone name and words.
         bulk: zone name and words.
         said: the segments that read like an instruction, else the whole message.
         told: their words.
@@ -66,6 +74,7 @@ class Reading:
     """
 
     instruction: tuple[tuple[str, Words], ...]
+    leads: tuple[tuple[str, Words], ...]
     bulk: tuple[tuple[str, Words], ...]
     said: str
     told: Words
@@ -87,14 +96,19 @@ def read(own: str, system_prompt: str, marked: bool, segment_weights: Mapping[st
     system, asked = words_of(hard_split(system_prompt)[0]), words_of(own)
     under = "_under" if system else ""
     instruction: list[tuple[str, Words]] = []
+    leads: list[tuple[str, Words]] = []
     bulk: list[tuple[str, Words]] = []
     if system:
         instruction.append(("system", _mended(system[:LEADING], slips)))
+        leads.append(("system", _mended(_opened(hard_split(system_prompt)[0]), slips)))
         if len(system) > LEADING:
             bulk.append(("system_rest", system[LEADING:]))
-    said, told, rest = (
-        (own, _mended(asked, slips), ()) if marked and len(asked) <= TOLD else told_in(own, segment_weights, bool(system), slips)
+    said, told, rest, opened = (
+        (own, _mended(asked, slips), (), _mended(_opened(own), slips))
+        if marked and len(asked) <= TOLD
+        else told_in(own, segment_weights, bool(system), slips)
     )
+    leads.append((f"{'told' if told else 'opening'}{under}", opened))
     if told:
         instruction.append((f"told{under}", told))
         if rest:
@@ -106,7 +120,21 @@ def read(own: str, system_prompt: str, marked: bool, segment_weights: Mapping[st
             instruction.append((f"closing{under}", _mended(asked[max(OPENING, len(asked) - CLOSING) :], slips)))
             if len(asked) > OPENING + CLOSING:
                 bulk.append((f"body{under}", asked[OPENING:-CLOSING]))
-    return Reading(instruction=tuple(instruction), bulk=tuple(bulk), said=said or own, told=told, asked=len(asked), system=len(system))
+    return Reading(
+        instruction=tuple(instruction),
+        leads=tuple(leads),
+        bulk=tuple(bulk),
+        said=said or own,
+        told=told,
+        asked=len(asked),
+        system=len(system),
+    )
+
+
+@lru_cache(maxsize=32)
+def _opened(text: str) -> Words:
+    """The words that a text's first segments open with; a workflow's steps share their system prompts, so the last few are kept."""
+    return leads_of(runs_of(segments_of(text)[0][:OPENED_AT_MOST]))
 
 
 def placed(reading: Reading, features: Features) -> tuple[list[tuple[str, Words]], list[str]]:
@@ -129,7 +157,7 @@ def zones_of(features: Features, segment_weights: Mapping[str, int], slips: Slip
     """
     reading = read(features.own, features.system, features.marked, segment_weights, slips)
     around, signs = placed(reading, features)
-    return Zones(instruction=reading.instruction, bulk=(*reading.bulk, *around), signs=tuple(signs))
+    return Zones(instruction=reading.instruction, leads=reading.leads, bulk=(*reading.bulk, *around), signs=tuple(signs))
 
 
 def split(features: Features, segment_weights: Mapping[str, int], slips: Slips = none_mistyped) -> tuple[str, str]:
@@ -137,7 +165,7 @@ def split(features: Features, segment_weights: Mapping[str, int], slips: Slips =
     own, quoted = features.own.strip(), features.quoted if features.marked else ""
     if quoted and len(words_of(own)) <= TOLD:
         return own, quoted
-    told, _, rest = told_in(own, segment_weights, bool(words_of(features.system)), slips)
+    told, _, rest, _ = told_in(own, segment_weights, bool(words_of(features.system)), slips)
     if not told:
         return own, quoted
     segments, _ = segments_of(own)

@@ -84,7 +84,7 @@ def test_broken_off_run_goes_on_where_it_stopped(how, cli, lines, echo, tmp_path
     log, out = tmp_path / "log", tmp_path / "out.jsonl"
     path = lines(*[said(f"text{number}", id=f"s{number}") for number in range(12)])
     argv = ["run", echo, "--input", path, "--output", str(out), "--concurrency", "2"]
-    env = {**os.environ, "ECHO_LOG": str(log), "ECHO_SLEEP": "0.2"}
+    env = {**os.environ, "ECHO_LOG": str(log), "ECHO_SLEEP": "0.7"}
     with subprocess.Popen([*COMMAND, *argv], stderr=subprocess.PIPE, text=True, env=env) as process:
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline and not (out.exists() and out.read_text().count("\n") >= 2):

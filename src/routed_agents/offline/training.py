@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from routed_agents.classify import NEED
 from routed_agents.errors import ConfigurationError
 from routed_agents.features import extract
-from routed_agents.linear import NEAR, SCALE, SHARED, STEM, dump, names_of
+from routed_agents.linear import LEADS, NEAR, SCALE, SHARED, STEM, dump, names_of
 from routed_agents.material import hard_split
 from routed_agents.offline.corpus import OPEN, SHUT, Corpus, Example
 from routed_agents.offline.neighbours import read
@@ -52,10 +52,12 @@ HARD_PENALTY: Final = 8e-4
 """L2 on the weights of hardness, of which few skeletons tell."""
 SEGMENT_ROUNDS: Final = 250
 FOLDS: Final = 4
-SEEN_IN: Final = {"word": 4, "pair": 5, "bulk": 14, "stem": 5}
+SEEN_IN: Final = {"word": 4, "pair": 5, "lead": 4, "beside": 5, "bulk": 14, "stem": 5}
 """Skeletons a feature must occur in; what stands in fewer says more about its author than about the class."""
-STRENGTH: Final = {"word": 0.7, "pair": 1.0, "bulk": 1.2, "stem": 1.5, "cluster": 0.5, "near": 0.7, "sign": 1.0}
+STRENGTH: Final = {"word": 0.7, "pair": 1.0, "bulk": 1.2, "stem": 1.5, "cluster": 0.5, "near": 0.7, "beside": 0.7, "lead": 0.7, "sign": 1.0}
 """How freely each kind of feature may take weight."""
+UNFOLDED: Final = {"near": ("~", NEAR), "beside": ("~", NEAR), "lead": ("^", LEADS)}
+"""Kinds of feature that go into the file as they are: what parts their names, and the tables they go to."""
 POWERS: Final = 20 * SCALE
 MOST: Final = 127
 LEAST: Final = 3
@@ -98,7 +100,7 @@ def kind_of(name: str) -> str:
     """What kind of feature a name stands for."""
     zone, bar, rest = name.partition("|")
     if not bar:
-        return "cluster" if "@" in name else "near"
+        return "lead" if "^" in name else "cluster" if "@" in name else "beside" if name.startswith("pairs~") else "near"
     if zone in {"sign", "stems"}:
         return "sign" if zone == "sign" else "stem"
     if zone in BULK_ZONES:
@@ -349,11 +351,11 @@ def compiled(fitted: Fitted, clusters: Mapping[str, Sequence[str]]) -> dict[str,
         zone, bar, rest = name.partition("|")
         if bar:
             zones[zone].add(rest)
-        elif kind_of(name) == "near":
-            zone, _, place = name.partition("~")
+        elif (mark := UNFOLDED.get(kind_of(name))) is not None:
+            zone, _, rest = name.partition(mark[0])
             whole = _whole(index[name])
             if any(whole):
-                tables.setdefault(f"{NEAR} {zone}", {})[place] = whole
+                tables.setdefault(f"{mark[1]} {zone}", {})[rest] = whole
         else:
             zone, _, cluster = name.partition("@")
             clustered[zone][cluster] = index[name]
