@@ -59,7 +59,7 @@ def test_a_label_ends_where_a_persons_words_begin(text: str, spoken: list[str]) 
     assert unlabelled(text)[0].split() == spoken
 
 
-@pytest.mark.parametrize(("message", "tier"), [("택배는 어디에서 찾을 수 있나요?", "strong"), ("Where can I collect it?", "cheap")])
+@pytest.mark.parametrize(("message", "tier"), [("ამანათი სად არის?", "strong"), ("Where can I collect it?", "cheap")])
 def test_a_system_prompt_says_nothing_about_a_message_in_a_language_nobody_knows(message: str, tier: str) -> None:
     system = "Answer the question with the retrieved context only, in one sentence.\n\nContext: Parcels wait at the depot for a week."
     assert Policy.default().decide(Step.from_messages(message, system=system)).tier == tier

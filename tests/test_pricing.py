@@ -795,3 +795,40 @@ def test_an_id_that_langchain_made_up_is_no_response_id() -> None:
 def test_usages_add_up_and_keep_the_weakest_source() -> None:
     total = Usage(input=1, output=2, reasoning=1) + Usage(cache_read=3, source="missing") + Usage(cache_write_1h=4, source="estimated")
     assert (total.prompt, total.total, total.source) == (8, 10, "missing")
+
+
+class Scanty:
+    """A price source of one's own, with a largest prompt, and at times with no price that can be one."""
+
+    def __init__(self, *, of_a_call: Decimal | None = None) -> None:
+        self.of_a_call = of_a_call
+
+    def cost(self, model: str, usage: Usage, /, *, at: datetime) -> Decimal | None:
+        if self.of_a_call is not None and usage.output:
+            return self.of_a_call
+        return None if usage.input > 200_000 else Decimal(usage.input + usage.output) / 10**6
+
+
+def test_a_source_is_asked_for_no_more_than_a_model_takes() -> None:
+    card = Prices.of(Scanty()).card("my-model")
+
+    assert card is not None
+    assert card.prompt_rate == 10**6
+    assert (cost := card.cost(Usage(input=10, output=3))) is not None
+    assert cost.total_pico == 13 * 10**6
+
+
+@pytest.mark.parametrize("amount", ["-1", "NaN", "Infinity"])
+def test_what_cannot_be_a_price_is_none(amount: str) -> None:
+    card = Prices.of(Scanty(of_a_call=Decimal(amount))).card("my-model")
+
+    assert card is not None
+    assert card.cost(Usage(input=10, output=3)) is None
+
+
+@pytest.mark.parametrize("total", ["15", -1, 1.5])
+def test_a_total_that_cannot_be_read_leaves_both_sides(total: object) -> None:
+    usage = usage_of({"usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": total}})
+
+    assert usage is not None
+    assert (usage.input, usage.output, usage.source) == (10, 5, "reported")

@@ -25,7 +25,7 @@ from routed_agents.state import EMPTY, MemoryStateStore, ThreadState, thread_fac
 from routed_agents.steps import Step
 from routed_agents.telemetry import Telemetry
 from routed_agents.testing import check_price_source
-from routed_agents.tiers import Tiers
+from routed_agents.tiers import Deployment, Tier, Tiers
 
 PRICES = Prices()
 TWO_PLACES = Tiers.of(
@@ -825,3 +825,38 @@ def test_an_error_that_cannot_be_read_passes_through() -> None:
         run(call, Mute())
 
     assert (outcomes(call), call.entries[0].error) == (["failed"], "Mute")
+
+
+def test_prices_that_fail_now_and_then_keep_no_router_from_being_made() -> None:
+    class Failing:
+        asked = 0
+
+        def cost(self, model: str, usage: Usage, /, *, at: datetime) -> Decimal:
+            self.asked += 1
+            if self.asked % 3 == 0:
+                raise TimeoutError("the price service")
+            return Decimal(1)
+
+    source = Failing()
+    for _ in range(5):
+        Router(prices=source, telemetry=Telemetry.off())
+
+    assert source.asked >= 3
+
+
+@pytest.mark.parametrize(
+    ("own", "called"),
+    [
+        (Deployment(model="my-haiku", provider="litellm", priced_as="claude-haiku-5-5"), "openai"),
+        (Deployment(model="my-haiku", provider="azure_openai", priced_as="claude-haiku-5-5"), "openai"),
+        (Deployment(model="my-haiku", priced_as="claude-haiku-5-5"), "anthropic"),
+        (Deployment(model="my-haiku", simulated=True), "openai"),
+    ],
+)
+def test_a_watched_call_is_priced_as_its_tiers_deployment_says(own: Deployment, called: str) -> None:
+    strong = Deployment(model="claude-opus-5-5", provider="anthropic")
+    tiers = Tiers((Tier(name="cheap", rank=0, deployments=(own,)), Tier(name="strong", rank=1, deployments=(strong,))))
+    router = Router(Policy.default().replace(tiers=tiers), telemetry=Telemetry.off())
+    entry = router.watch(model="my-haiku", provider=called, reply=None, usage=Usage(input=1000), started_ns=1)
+
+    assert (entry.tier, entry.simulated, entry.cost is None) == ("cheap", own.simulated, own.priced_as is None)

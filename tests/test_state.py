@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -21,6 +22,7 @@ from routed_agents.state import (
     join,
     join_all,
     lineage_key,
+    names_of,
     release_of,
     thread_facts,
 )
@@ -173,7 +175,7 @@ def test_lineage_and_thread_pins_are_never_forgotten() -> None:
 
 def in_branches(runs: range, *, branches: int = 3) -> ThreadState:
     """A turn and a lineage pin in each branch of so many runs."""
-    made = [(run, f"map:{run}-{branch}") for run in runs for branch in range(branches)]
+    made = [(run, f"map:{UUID(int=run << 32 | branch)}") for run in runs for branch in range(branches)]
     pins = [Pin(scope="turn", tier="strong", key=key, turn=f"h{run}", run=f"r{run}", seq=run) for run, key in made]
     return ThreadState(frozenset(pins + [Pin(scope="lineage", tier="strong", key=key, seq=run) for run, key in made]))
 
@@ -184,6 +186,14 @@ def test_pins_in_branches_are_kept_for_the_latest_runs() -> None:
         state = state.join(in_branches(range(run, run + 1)))
 
     assert state == in_branches(range(20, BRANCHED_KEPT + 20))
+
+
+def test_a_name_with_the_sign_of_a_branch_in_it_is_no_branch() -> None:
+    held = Pin(scope="lineage", tier="strong", key="support:reply", seq=0)
+    later = [Pin(scope="turn", tier="strong", key="support:reply", turn=f"h{run}", run=f"r{run}", seq=run) for run in range(1, 99)]
+
+    assert held in join_all(ThreadState(frozenset({pin})) for pin in [held, *later]).pins
+    assert (names_of("support:reply"), names_of(f"g/map:{UUID(int=1)}/plan")) == ("support:reply", "g/map/plan")
 
 
 def test_all_pins_in_the_branches_of_one_run_are_kept() -> None:

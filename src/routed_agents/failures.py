@@ -35,6 +35,7 @@ BY_NAME: Final[dict[str, Trouble]] = {
     "ModelConnectionError": "connection",
     "ConnectError": "connection",
     "RemoteProtocolError": "connection",
+    "RemoteDisconnected": "connection",
     "ReadError": "connection",
     "ModelRateLimitError": "rate_limit",
     "ModelAPIError": "server_error",

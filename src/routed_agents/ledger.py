@@ -263,15 +263,28 @@ class Ledger:
         Raises:
             LedgerError: nothing here can open such a place.
         """
-        text = str(place)
-        if text in ("memory:", ":memory:", "memory://"):
+        path = _path_of(place)
+        return cls.memory() if path is None else cls.sqlite(path)
+
+    @classmethod
+    def shared(cls, place: str | Path) -> Ledger:
+        """The ledger of this process that was opened so at the same place and is not closed; else `open`. One in memory is nobody else's.
+
+        Raises:
+            LedgerError: nothing here can open such a place.
+        """
+        path = _path_of(place)
+        if path is None:
             return cls.memory()
-        scheme, found, rest = text.partition("://")
-        if not found:
-            return cls.sqlite(place)
-        if scheme != "sqlite" or not rest.removeprefix("/"):
-            raise LedgerError(f'ledger "{text}" cannot be opened; known places: a path, sqlite:///costs.db, memory:; use one of these')
-        return cls.sqlite(rest.removeprefix("/"))
+        found = _SHARED.get(path.absolute())
+        if found is None or found.closed:
+            found = _SHARED[path.absolute()] = cls.sqlite(path)
+        return found
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has let go of its file."""
+        return self._store.closed
 
     @property
     def lost(self) -> int:
@@ -374,6 +387,22 @@ class Ledger:
         with self._store.reading() as connection:
             rows = connection.execute(query, (*values, *arguments)).fetchall()
         return {str(row[0]): _totals(row[1:]) for row in rows}
+
+
+_SHARED: Final[weakref.WeakValueDictionary[Path, Ledger]] = weakref.WeakValueDictionary()
+
+
+def _path_of(place: str | Path) -> Path | None:
+    """The file a place names; None for memory."""
+    text = str(place)
+    if text in ("memory:", ":memory:", "memory://"):
+        return None
+    scheme, found, rest = text.partition("://")
+    if not found:
+        return Path(place)
+    if scheme != "sqlite" or not rest.removeprefix("/"):
+        raise LedgerError(f'ledger "{text}" cannot be opened; known places: a path, sqlite:///costs.db, memory:; use one of these')
+    return Path(rest.removeprefix("/"))
 
 
 # ---- columns ----------------------------------------------------------------------------------------------------------
@@ -1081,7 +1110,7 @@ def _stamped(result: object) -> list[_Line]:
             name=str(stamp.get("node") or stamp.get("task_class") or "step"),
             tier=str(stamp.get("tier") or ""),
             top=stamp.get("top") is True,
-            reason=_in_words(stamp.get("codes")),
+            reason=_reason(stamp.get("codes"), stamp.get("mode"), stamp.get("tier")),
             cost=cost or 0,
             baseline=baseline,
             unpriced=int(cost is None),
@@ -1122,7 +1151,8 @@ def _recorded(entries: Iterable[Entry]) -> list[_Line]:
         if entry.baseline_pico is not None:
             line.baseline = (line.baseline or 0) + entry.baseline_pico
         if entry.kind == "attempt":  # the last attempt is the one that answered
-            line.name, line.tier, line.reason = entry.node or entry.task_class, entry.tier, _in_words(entry.codes)
+            line.name, line.tier = entry.node or entry.task_class, entry.tier
+            line.reason = _reason(entry.codes, entry.mode, entry.decided_tier)
             if entry.model == entry.baseline_model:
                 models.setdefault(entry.tier, set()).add(entry.model)
     for line in lines.values():
@@ -1130,9 +1160,10 @@ def _recorded(entries: Iterable[Entry]) -> list[_Line]:
     return list(lines.values())
 
 
-def _in_words(codes: object) -> str:
+def _reason(codes: object, mode: object, decided: object) -> str:
+    """Why a step went where it went; in shadow mode it went to the top whatever was decided."""
     if not isinstance(codes, Sequence) or isinstance(codes, str) or not codes:
-        return ""
+        return f"shadow, decided {decided}" if mode == "shadow" else ""
     return str(cast("Sequence[object]", codes)[0]).replace("_", " ").replace(":", " ")
 
 

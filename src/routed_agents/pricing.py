@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import threading
 import tomllib
@@ -530,11 +531,20 @@ class _Quotes:
 
     def at(self, moment: datetime | None) -> RateCard | None:
         moment = moment or datetime.now(UTC)
-        per_million = self.source.cost(self.model, Usage(input=10**6), at=moment)
-        if per_million is None:
+        asked = self.pico(Usage(input=ASKED_FOR), moment)
+        if asked is None:
             return None
         name = type(self.source).__name__
-        return _Quote(model=self.model, provider="", modes={}, source=name, version="", quotes=self, moment=moment, per_million=per_million)
+        return _Quote(model=self.model, provider="", modes={}, source=name, version="", quotes=self, moment=moment, asked=asked)
+
+    def pico(self, usage: Usage, moment: datetime) -> int | None:
+        """What the source asks in whole pico-dollars; None where it names no price, or none that can be one."""
+        usd = self.source.cost(self.model, usage, at=moment)
+        return None if usd is None or not math.isfinite(usd) or usd < 0 else round(Fraction(usd) * 10**12)
+
+
+ASKED_FOR: Final = 1_000
+"""Prompt tokens by whose price a source is asked whether it knows a model: so few that every model takes them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -543,21 +553,18 @@ class _Quote(RateCard):
 
     quotes: _Quotes
     moment: datetime
-    per_million: Decimal
+    asked: int
 
     @property
     def prompt_rate(self) -> int:
-        return round(self.per_million * PICO_PER_USD_MTOK)
+        return round(Fraction(self.asked, ASKED_FOR))
 
     def cost(self, usage: Usage, /) -> Cost | None:
-        whole, prompt = self._pico(usage), self._pico(replace(usage, output=0, reasoning=0))
+        whole = self.quotes.pico(usage, self.moment)
         if whole is None:
             return None
+        prompt = self.quotes.pico(replace(usage, output=0, reasoning=0), self.moment)
         return Cost(fees=whole) if prompt is None or prompt > whole else Cost(input=prompt, output=whole - prompt)
-
-    def _pico(self, usage: Usage) -> int | None:
-        usd = self.quotes.source.cost(self.model, usage, at=self.moment)
-        return None if usd is None else round(Fraction(usd) * 10**12)
 
 
 # ---- rows and cards ---------------------------------------------------------------------------------------------------
@@ -1058,7 +1065,7 @@ def _from_langchain(message: object, counted: Mapping[str, object], metadata: ob
             short=short,
             long=long,
             output=_told(counted, "output_tokens"),
-            total=_told(counted, "total_tokens"),
+            total=_total_of(counted),
             reasoning=_count(taken, f"{mark}reasoning"),
             other=_count(given, "audio") + _count(taken, "audio") + (0 if anthropic else _fees(field_of(message, "content"))),
             searches=_searches(field_of(message, "content")),
@@ -1076,7 +1083,7 @@ def _from_raw(reply: object, raw: object) -> Usage:
             cache_read=_count(given, "cached_tokens"),
             short=_count(given, "cache_write_tokens"),
             output=_told(raw, "completion_tokens"),
-            total=_told(raw, "total_tokens"),
+            total=_total_of(raw),
             reasoning=_count(taken, "reasoning_tokens"),
             other=_count(given, "audio_tokens") + _count(taken, "audio_tokens"),
             tier=tier,
@@ -1092,7 +1099,7 @@ def _from_raw(reply: object, raw: object) -> Usage:
             short=_count(given, "cache_write_tokens") - long,
             long=long,
             output=_told(raw, "output_tokens"),
-            total=_told(raw, "total_tokens"),
+            total=_total_of(raw),
             reasoning=_count(taken, "reasoning_tokens"),
             other=_fees(field_of(reply, "output")),
             searches=_searches(field_of(reply, "output")),
@@ -1236,6 +1243,13 @@ class _NoCount(ValueError):
 
 def _count(thing: object, name: str) -> int:
     return _told(thing, name) or 0
+
+
+def _total_of(thing: object) -> int | None:
+    """The total of a report; one that cannot be read is as good as none, for both sides may be told."""
+    with suppress(_NoCount):
+        return _told(thing, "total_tokens")
+    return None
 
 
 def _told(thing: object, name: str) -> int | None:

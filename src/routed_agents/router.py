@@ -91,23 +91,32 @@ class Router:
 
     @classmethod
     def of(cls, given: Router | Policy | str | Path | None) -> Router:
-        """A router from whatever an integration was handed: a router, a policy, a policy file's path, or nothing.
+        """A router from whatever an integration was handed: a router, a policy, a policy file's path, or nothing, which is `from_env`.
 
         Raises:
             ConfigurationError: it was handed something else.
             PolicyError: the policy file cannot be used.
         """
+        if given is None:
+            return cls.from_env()
         if isinstance(given, Router):
             return given
         if isinstance(given, (str, Path)):
             return cls(Policy.load(given))
-        if given is not None and not isinstance(cast("object", given), Policy):
+        if not isinstance(cast("object", given), Policy):
             raise ConfigurationError(f"router is {_a(given)}; wanted a Router, a Policy or the path of a policy file")
         return cls(given)
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str] | None = None) -> Router:
+    def from_env(cls, environ: Mapping[str, str] | None = None, *, policy: Callable[[], Policy] = Policy.default) -> Router:
         """A router from `ROUTED_AGENTS_POLICY` (a policy file or a tier preset), `_MODE` and `_LEDGER` (as for `Ledger.open`).
+
+        Integrations that are handed no router go by it, so shadow mode can be switched on without touching code. Routers of one process
+        that name the same ledger share it.
+
+        Args:
+            environ: where the variables are; the process's environment when not given.
+            policy: makes the policy where the environment names none.
 
         Raises:
             ConfigurationError: a variable names a mode that doesn't exist.
@@ -116,13 +125,13 @@ class Router:
         """
         env = os.environ if environ is None else environ
         named = env.get("ROUTED_AGENTS_POLICY", "")
-        policy = Policy.load(named) if named.endswith(".toml") else Policy.default(tiers=named or "claude")
+        found = policy() if not named else Policy.load(named) if named.endswith(".toml") else Policy.default(tiers=named)
         if mode := env.get("ROUTED_AGENTS_MODE"):
             if mode not in MODES:
                 raise ConfigurationError(f"ROUTED_AGENTS_MODE is {mode!r}; known modes: {', '.join(MODES)}")
-            policy = policy.replace(mode=mode)
+            found = found.replace(mode=mode)
         ledger = env.get("ROUTED_AGENTS_LEDGER")
-        return cls(policy, ledger=Ledger.open(ledger) if ledger else None)
+        return cls(found, ledger=Ledger.shared(ledger) if ledger else None)
 
     def replace(self, **changes: Any) -> Router:
         """A router with another policy, ledger, prices, telemetry, store, health or asker; the rest is shared."""
@@ -195,6 +204,7 @@ class Router:
             thread=thread,
             labels=labels_of(self.policy.labels, step.metadata, labels),
             key=key,
+            namespace=namespace if lineage is None and not branch else "",
             state=state,
             memory=memory,
             conditions=conditions or NOTHING_SPECIAL,
@@ -326,11 +336,11 @@ class Router:
         deployments += [deployment_of(judge) for judge in self.policy.judge_models]
         try:
             missing = self.prices.prepare(deployments)
+            self._warn_of_order()
+            self._warn_of_judges()
         except Exception:
             log.exception("prices cannot be read; calls are recorded as unpriced")
             return
-        self._warn_of_order()
-        self._warn_of_judges()
         for model in missing:
             self._warn(f'no price is known for model "{model}": its calls are recorded as unpriced; give one in a price file')
 
@@ -382,12 +392,14 @@ class RoutedCall:
         tool_schemas: Callable[[], Mapping[str, Mapping[str, Any]]] | None = None,
         parent: object = None,
         made_by: MadeBy = "caller",
+        namespace: str = "",
     ) -> None:
         self.router = router
         self.step = step
         self.thread = thread
         self.labels = labels
         self.key = key
+        self._namespace = namespace
         self.conditions = conditions
         self.forced_tools = forced_tools
         self.tool_schemas = tool_schemas
@@ -452,7 +464,11 @@ class RoutedCall:
     def _known(self) -> ThreadState:
         """Pins and facts of the thread, the caller's and the store's."""
         state = self.router.state_of(self._memory)
-        return self._given_state.join(state) if self._given_state is not None else state
+        if self._given_state is not None:
+            state = self._given_state.join(state)
+        if state.pins and self._namespace:  # others went on beside it when it was begun, perhaps in another process
+            state = state.lent(self.key, lineage_key(node=self.step.node, namespace=self._namespace, branch=True))
+        return state
 
     def __enter__(self) -> RoutedCall:
         router = self.router
@@ -1253,9 +1269,9 @@ UNKNOWN_TIER: Final = Tier(name="unrouted", rank=0, deployments=(Deployment(mode
 
 def _called(tier: Tier | None, model: str, provider: str | None) -> Deployment:
     """Where a watched call went: to a deployment of its tier, or to another seller of that model."""
-    seller = seller_of(provider)
-    own = [each for each in (tier.deployments if tier is not None else ()) if seller in (None, seller_of(each.provider))]
-    if own:
+    seller, all_of_it = seller_of(provider), tier.deployments if tier is not None else ()
+    own = [each for each in all_of_it if each.priced_as or each.simulated or seller is None or seller_of(each.provider) in (None, seller)]
+    if own:  # LangChain names the class that speaks to it: behind a gateway's address that is not who sells
         return next((each for each in own if each.model == model), own[0])
     return Deployment(model=model, provider=provider) if seller is not None else Deployment.parse(model)
 

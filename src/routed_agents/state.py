@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Final, Literal, Protocol
 
@@ -143,6 +144,11 @@ class ThreadState:
         latest = max((pin.seq for pin in pins), default=0)
         return [pin for pin in pins if pin.seq == latest]
 
+    def lent(self, key: str, other: str) -> ThreadState:
+        """The same, and what holds for another lineage holds for this one, too."""
+        moved = frozenset([replace(pin, key=key) for pin in self.pins if pin.key == other])
+        return self.join(ThreadState(moved)) if moved else self
+
     def of_thread(self) -> ThreadState:
         """What holds in the whole thread: its thread pins and facts, and what is known of them."""
         pins = frozenset(pin for pin in self.pins if pin.scope == "thread")
@@ -248,11 +254,19 @@ def lineage_key(*, node: str | None, namespace: str = "", branch: bool = False) 
 @lru_cache(maxsize=1024)
 def names_of(key: str) -> str:
     """A lineage's key without the ids of branches."""
-    return "/".join([segment.partition(BRANCH)[0] for segment in key.split("/")])
+    return _BRANCHES.sub("", key)
+
+
+@lru_cache(maxsize=1024)
+def in_branch(key: str) -> bool:
+    """Whether a lineage is in a branch, whose id never comes again."""
+    return _BRANCHES.search(key) is not None
 
 
 BRANCH: Final = ":"
 """Stands in a lineage's key before the id of a branch."""
+_BRANCHES: Final = re.compile(f"{BRANCH}[0-9a-f]{{8}}(?:-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}}(?=/|$)")
+"""The ids of branches, as LangGraph gives them; a name may have the same sign in it."""
 BRANCHING: Final = frozenset({"tools"})
 """Nodes that LangGraph starts once per tool call: their ids tell parallel branches apart."""
 
@@ -360,7 +374,7 @@ def _recent(pins: frozenset[Pin]) -> frozenset[Pin]:
     by_key: dict[str, list[Pin]] = {}
     branches: dict[str, list[Pin]] = {}
     for pin in latest.values():
-        if BRANCH in pin.key and (pin.run or pin.scope == "lineage"):
+        if in_branch(pin.key) and (pin.run or pin.scope == "lineage"):
             branches.setdefault(names_of(pin.key), []).append(pin)
         elif pin.scope == "turn":
             by_key.setdefault(pin.key, []).append(pin)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from langchain_core.messages import AIMessage
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.func import entrypoint, task
 from langgraph.graph import START, StateGraph
@@ -14,6 +15,7 @@ from langgraph.store.memory import InMemoryStore
 from langgraph.types import Command, interrupt
 
 from routed_agents import Policy
+from routed_agents.integrations import side_by_side
 
 from .conftest import EASY, LOOP, Books
 from .test_situations import Desk
@@ -49,6 +51,35 @@ def one_by_one_async(books: Books, store: Any = None) -> Any:
         return [await ask(text) for text in texts]
 
     return lambda texts, config: LOOP.run_until_complete(flow.ainvoke(texts, config))
+
+
+@pytest.mark.parametrize("store", [None, InMemoryStore()], ids=["router", "store"])
+def test_calls_side_by_side_keep_their_turn_in_a_new_process(store: Any, books: Books) -> None:
+    """There a call that is taken up alone has none beside it any more."""
+    model = books.model(cheap=AIMessage("it was a", response_metadata={"stop_reason": "max_tokens"}), strong="whole")
+    met = threading.Barrier(3)
+
+    @task
+    def ask(text: str, wait: bool) -> str:
+        if not taken_up:
+            met.wait(20)
+        answer = str(model.invoke(text).text)
+        if wait:
+            interrupt("?")
+        return answer
+
+    @entrypoint(checkpointer=InMemorySaver(), store=store)
+    def flow(texts: list[str]) -> list[str]:
+        return [future.result() for future in [ask(text, text.endswith("1")) for text in texts]]
+
+    taken_up: list[bool] = []
+    flow.invoke([f"{EASY} {number}" for number in range(3)], THREAD)
+    taken_up.append(True)
+    side_by_side._BESIDE.clear()  # pyright: ignore[reportPrivateUsage]
+    flow.invoke(Command(resume="go on"), THREAD)
+
+    assert books.story[-1:] == [("strong", "accepted")]
+    assert len(books.story) == 7
 
 
 class Texts(Desk):

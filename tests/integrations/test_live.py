@@ -9,6 +9,7 @@ import pytest
 from langchain.agents import create_agent
 from langchain.agents.middleware import AgentMiddleware
 from langchain_core._api import LangChainDeprecationWarning
+from langchain_core.callbacks import UsageMetadataCallbackHandler
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import tool
@@ -155,6 +156,16 @@ async def test_with_a_buffer_the_models_own_events_tell_of_what_stands(version, 
     told = await events_of(books.model(cheap=CUT_OFF, strong=WHOLE, buffer=True), version, [HumanMessage(EASY)])
     assert "".join(each.removeprefix("stream ") for each in told if each.startswith("stream")) == WHOLE
     assert books.story == ESCALATED
+
+
+@pytest.mark.parametrize("tools", [(), (look,)], ids=["plain", "tools"])
+async def test_with_a_buffer_who_listens_beside_a_reader_hears_a_call_once(tools, books):
+    usage, model = UsageMetadataCallbackHandler(), books.model(cheap="well done", strong=WHOLE, buffer=True)
+    asked = (model.bind_tools([*tools]) if tools else model).astream_events([HumanMessage(EASY)], {"callbacks": [usage]}, version="v2")
+    told = [event["event"] async for event in asked]
+
+    assert (told.count("on_chat_model_start"), told.count("on_chat_model_end")) == (1, 1)
+    assert sum(each["total_tokens"] for each in usage.usage_metadata.values()) == sum(entry.usage.total for entry in books.entries)
 
 
 async def test_a_parsed_answer_that_is_rejected_is_in_no_event(books):

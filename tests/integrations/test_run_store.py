@@ -23,7 +23,7 @@ from routed_agents.state import BRANCHED_KEPT, PINS_KEPT, TURNS_KEPT, Pin, Threa
 from .conftest import EASY, Books
 
 GRIEF = "My mother died last week and I cannot cope with this bill. Please write me a short reply."
-REPLY = "Write a short friendly reply to the customer: thanks for waiting."
+REPLY = "What are your opening hours?"
 PLAN = "Plan the migration in several steps and carry it out, using tools."
 THREAD = {"configurable": {"thread_id": "t"}}
 

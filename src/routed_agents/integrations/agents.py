@@ -178,7 +178,8 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
         router = self._given
         if router is None:
             cheap = self._cheap if self._cheap is not None else _cheaper_sibling(own.provider)
-            router = Router(Policy.default(tiers=Tiers.of({"cheap": deployment_of(cheap, "cheap"), STRONG: own})))
+            tiers = Tiers.of({"cheap": deployment_of(cheap, "cheap"), STRONG: own})
+            router = Router.from_env(policy=lambda: Policy.default(tiers=tiers))
         top = router.policy.tiers[router.policy.tiers.top]
         if not any(same_model(each.model, own.model) for each in top.deployments):
             raise ConfigurationError(

@@ -170,7 +170,7 @@ def _routed(
     hosts = _hosts(sdk, provider)
     own = () if provider is not None else (family,)
     providers = frozenset({None, *own, *hosts})  # a deployment that names none is taken at its word
-    main = Router.of(given) if given is not None else Router(Policy.default(tiers=PRESETS[family]))
+    main = Router.of(given) if given is not None else Router.from_env(policy=lambda: Policy.default(tiers=PRESETS[family]))
     others = {
         name: each if isinstance(each, Router) else main.replace(policy=each if isinstance(each, Policy) else Router.of(each).policy)
         for name, each in (named or {}).items()

@@ -214,8 +214,9 @@ class Going:
             config["callbacks"] = with_handler(config.get("callbacks"), self._capture)
         if along and not hidden and not streaming:
             config["callbacks"] = with_handler(config.get("callbacks"), Shown(attempt))
-        if hidden:
-            runnable = runnable.with_config(callbacks=config.get("callbacks"))  # a binding without takes the node's own as well
+        if hidden:  # a binding without takes the node's own as well
+            heard, config["callbacks"] = config.get("callbacks"), []
+            runnable = runnable.with_config(callbacks=heard)
         return Target(runnable=runnable, config=config, kwargs=kwargs)
 
     def tell(self) -> None:

@@ -110,7 +110,7 @@ class RoutedChatModel(BaseChatModel):
     def model_post_init(self, context: Any, /) -> None:
         super().model_post_init(context)
         given = {**{role: model for role in ("cheap", "mid", "strong") if (model := getattr(self, role)) is not None}, **self.tiers}
-        router = Router.of(self.router if self.router is not None else policy_for(given))
+        router = Router.of(self.router) if self.router is not None else Router.from_env(policy=lambda: policy_for(given))
         unknown = [router.policy.tiers.named(name) for name in given]
         del unknown  # naming them is the check
         handed_on = {name: value for name in OF_A_TIER if name in self.model_fields_set and (value := getattr(self, name)) is not None}

@@ -47,6 +47,7 @@ def name_of(run: object) -> str:
     with _LOCK:
         known = _RUNS.get(id(run))
         if known is None or known[0]() is not run:
+            _RUNS.pop(id(run), None)  # of one that is gone
             known = _RUNS[id(run)] = (_reference(run), new_id())
         while len(_RUNS) > RUNS_KEPT:
             _RUNS.popitem(last=False)

@@ -92,8 +92,13 @@ class SyncStream(_Stream):
         return self
 
     def __next__(self) -> Any:
-        while (event := next(self._events)) is OPENED:
-            pass
+        try:
+            while (event := next(self._events)) is OPENED:
+                pass
+        except ValueError:
+            if self._now.left:  # whoever closes it is in there
+                raise StopIteration from None
+            raise
         if self._now.left:
             self.close()
         return event
@@ -120,8 +125,13 @@ class AsyncStream(_Stream):
         return self
 
     async def __anext__(self) -> Any:
-        while (event := await anext(self._events)) is OPENED:
-            pass
+        try:
+            while (event := await anext(self._events)) is OPENED:
+                pass
+        except RuntimeError:
+            if self._now.left:  # whoever closes it is in there
+                raise StopAsyncIteration from None
+            raise
         if self._now.left:
             await self.close()
         return event

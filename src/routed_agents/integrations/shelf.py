@@ -16,7 +16,7 @@ from typing import Any, Final
 from routed_agents.integrations import lost_tasks
 from routed_agents.integrations.position import Position
 from routed_agents.router import Router
-from routed_agents.state import BRANCH, EMPTY, TURNS_KEPT, UNREAD, Mark, Pin, ThreadState, join_all, kind_of, lineage_key
+from routed_agents.state import EMPTY, TURNS_KEPT, UNREAD, Mark, Pin, ThreadState, in_branch, join_all, kind_of, lineage_key
 
 log: Final = logging.getLogger("routed_agents")
 ROOT: Final = "routed_agents"
@@ -170,6 +170,8 @@ def _read_from(position: Position) -> Iterable[Names]:
         yield (ROOT, thread, "thread")
     yield (ROOT, thread, NESTED)
     yield _lineage(position) if position.state is None or position.nested else (*_tasks(position), _digest(position.task))
+    if position.state is None and position.place and not position.branch:  # others may have gone on beside it when it was begun
+        yield _lineage(replace(position, branch=True))
 
 
 def _lineage(position: Position) -> Names:
@@ -190,7 +192,7 @@ def _writes(store: Any, position: Position, state: ThreadState) -> Iterable[tupl
         yield (ROOT, thread, "thread"), *each, {}
     if position.state is None:
         for pin in state.pins - wide.pins:
-            yield _lineage(position), *_kept_apart(pin), options if BRANCH in pin.key else {}
+            yield _lineage(position), *_kept_apart(pin), options if in_branch(pin.key) else {}
     if position.nested:
         for each in _items(wide):
             yield (ROOT, thread, NESTED), *each, {}
@@ -264,7 +266,7 @@ def _joined(position: Position, items: Sequence[Any]) -> tuple[ThreadState, list
     outlived = [
         item
         for item, state in zip(items, states, strict=True)
-        if any(kind_of(pin) not in pins and (BRANCH in pin.key or _alone(position, pin)) for pin in state.pins)
+        if any(kind_of(pin) not in pins and (in_branch(pin.key) or _alone(position, pin)) for pin in state.pins)
         or any((turn.name, turn.run) not in turns for turn in state.turns)
     ]
     return found, outlived[:SWEPT]

@@ -1,0 +1,86 @@
+"""What is handed no router goes by the environment, so that shadow mode is switched on without touching code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anthropic
+import pytest
+from langchain.agents import create_agent
+from langchain_core.messages import HumanMessage
+
+from routed_agents import Ledger, RoutedChatModel, Router, RouterMiddleware, cost_of, decision_of, embedded, routed_anthropic
+from routed_agents.errors import ConfigurationError
+from routed_agents.testing import ScriptedChatModel
+
+ASKED = "Is this review positive or negative? One word. The boots came on Monday and they fit well."
+STRONG = "claude-opus-5-5"
+
+
+def scripted(name: str) -> ScriptedChatModel:
+    return ScriptedChatModel(replies=[name] * 3, model_name=name)
+
+
+def wrapped() -> tuple[Any, Any]:
+    reply = RoutedChatModel(cheap=scripted("claude-haiku-5-5"), strong=scripted(STRONG)).invoke(ASKED)
+    return reply, reply.content
+
+
+def in_an_agent() -> tuple[Any, Any]:
+    agent = create_agent(scripted(STRONG), [], middleware=[RouterMiddleware(cheap=scripted("claude-haiku-5-5"))])
+    reply = agent.invoke({"messages": [HumanMessage(ASKED)]})["messages"][-1]
+    return reply, reply.content
+
+
+def by_a_client() -> tuple[Any, Any]:
+    with embedded.serve() as provider:
+        client = routed_anthropic(anthropic.Anthropic(base_url=provider.anthropic_url, api_key="none"))
+        reply = client.messages.create(model="auto", max_tokens=64, messages=[{"role": "user", "content": ASKED}])
+    return reply, reply.model
+
+
+@pytest.mark.parametrize("ask", [wrapped, in_an_agent, by_a_client])
+def test_shadow_mode_holds_where_no_router_is_given(
+    ask: Callable[[], tuple[Any, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "costs.db"
+    monkeypatch.setenv("ROUTED_AGENTS_MODE", "shadow")
+    monkeypatch.setenv("ROUTED_AGENTS_LEDGER", str(place))
+    reply, answered = ask()
+
+    assert answered == STRONG
+    assert decision_of(reply)["tier"] == "cheap"
+    with Ledger.open(place) as ledger:
+        assert [(entry.mode, entry.decided_tier, entry.tier) for entry in ledger.entries()] == [("shadow", "cheap", "strong")]
+
+
+def test_a_router_that_is_given_goes_by_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROUTED_AGENTS_MODE", "shadow")
+    reply = RoutedChatModel(cheap=scripted("claude-haiku-5-5"), strong=scripted(STRONG), router=Router()).invoke(ASKED)
+
+    assert reply.content == "claude-haiku-5-5"
+
+
+def test_a_mode_that_does_not_exist_fails_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROUTED_AGENTS_MODE", "shade")
+
+    with pytest.raises(ConfigurationError, match="ROUTED_AGENTS_MODE is 'shade'"):
+        RoutedChatModel(cheap=scripted("claude-haiku-5-5"), strong=scripted(STRONG))
+
+
+def test_routers_of_one_place_share_its_ledger(tmp_path: Path) -> None:
+    environ = {"ROUTED_AGENTS_LEDGER": str(tmp_path / "costs.db")}
+    one, other = Router.from_env(environ), Router.from_env(environ)
+
+    assert one.ledger is other.ledger
+    one.ledger.close()
+    assert Router.from_env(environ).ledger is not one.ledger
+
+
+def test_a_bill_in_shadow_mode_says_what_was_decided(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROUTED_AGENTS_MODE", "shadow")
+    reply, _ = wrapped()
+
+    assert "shadow, decided cheap" in str(cost_of(reply))
