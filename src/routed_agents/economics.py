@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
+from functools import cache
 
 from routed_agents.pricing import Cost, RateCard, Usage, bare_name
+from routed_agents.tiers import card
 
 
 def baseline(usage: Usage, *, card: RateCard | None, factor: Fraction | None) -> Cost | None:
@@ -36,6 +38,12 @@ def factor_between(from_model: str, to_model: str, factors: Mapping[str, Fractio
     before = factors.get(from_model, factors.get(bare_name(from_model)))
     after = factors.get(to_model, factors.get(bare_name(to_model)))
     return None if before is None or after is None else Fraction(after) / Fraction(before)
+
+
+@cache
+def tokenizer_factor(model: str, other: str) -> Fraction | None:
+    """How many tokens the other model counts for each of this one's, by their cards; None when it is not known."""
+    return factor_between(model, other, {name: factor for name in (model, other) if (factor := card(name).tokenizer) is not None})
 
 
 def converted(usage: Usage, factor: Fraction) -> Usage:

@@ -7,8 +7,7 @@ import os
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Set
 from dataclasses import replace
-from fractions import Fraction
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Final, Literal, cast
@@ -20,7 +19,7 @@ from routed_agents.care import Care
 from routed_agents.checks import Rejection, Reply, inspect, reply_of
 from routed_agents.complaints import complain
 from routed_agents.decisions import Decision, words
-from routed_agents.economics import baseline, factor_between
+from routed_agents.economics import baseline, tokenizer_factor
 from routed_agents.errors import ConfigurationError, StepStopped
 from routed_agents.failures import Failure, failure_of, failure_told, refused
 from routed_agents.features import upper_tokens
@@ -35,7 +34,7 @@ from routed_agents.questions import Opinion
 from routed_agents.state import EMPTY, UNREAD, MemoryStateStore, StateStore, ThreadState, lineage_key, release_of
 from routed_agents.steps import Resumed, Step, carried_stamp, check_step, field_of, new_id
 from routed_agents.telemetry import LeafSpan, MadeBy, RouteSpan, Telemetry
-from routed_agents.tiers import Deployment, Tier, card, same_model
+from routed_agents.tiers import Deployment, Tier, same_model
 
 log: Final = logging.getLogger("routed_agents")
 Outcome = Literal["accepted", "rejected", "failed", "abandoned", "watched"]
@@ -1122,7 +1121,7 @@ class Attempt:
         if cost is not None and self.row.rank == self._call.router.policy.tiers.top and model == top.model:
             return cost.total_pico
         try:
-            other = baseline(usage, card=self._call.router.prices.sold(top), factor=_tokenizer_factor(model, top.price_key))
+            other = baseline(usage, card=self._call.router.prices.sold(top), factor=tokenizer_factor(model, top.price_key))
         except Exception:
             log.exception('the baseline of "%s" cannot be computed', model)
             return None
@@ -1172,12 +1171,6 @@ def _a(thing: object) -> str:
     """What a thing is, in words."""
     kind = type(thing).__name__
     return f"{'an' if kind[0] in 'aeiouAEIOU' else 'a'} {kind}"
-
-
-@cache
-def _tokenizer_factor(model: str, other: str) -> Fraction | None:
-    """Tokens the other model counts for each of this one's."""
-    return factor_between(model, other, {name: factor for name in (model, other) if (factor := card(name).tokenizer) is not None})
 
 
 def _usage_in(reply: object) -> Usage | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from json import dumps
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from routed_agents.cli import FOUND, OK, say
-from routed_agents.cli.arguments import add_output, number
+from routed_agents.cli.arguments import add_output, number, policy_of
 from routed_agents.cli.files import TRACE, apart, replacing, there
 from routed_agents.errors import ConfigurationError
 
@@ -27,6 +28,8 @@ TABLES: Final = {
     "kept": "kept_strong",
     "kind": "by_kind",
 }
+SHADOW: Final = "shadow"
+"""The table that asks for the models of the policy as well."""
 USUAL: Final = ("tier", "class", "reason")
 
 
@@ -35,7 +38,8 @@ def add(parser: argparse.ArgumentParser) -> None:
         "Tables of what a ledger holds; with --html one self-contained page, from a ledger, from trace files, or from both."
     )
     parser.add_argument("ledger", metavar="LEDGER", nargs="?", help="ledger, SQLite")
-    known = f"{', '.join(TABLES)} or label:NAME; may be repeated; {', '.join(USUAL)} when not given"
+    usual = f"{', '.join(USUAL)} when not given, after {SHADOW} where something ran so"
+    known = f"{', '.join(TABLES)}, {SHADOW} or label:NAME; may be repeated; {usual}"
     parser.add_argument("--by", action="append", metavar="TABLE", help=known)
     parser.add_argument("--html", metavar="OUT", help="write a page there, which needs nothing else and asks for nothing")
     text = "with --html: calls from OTLP JSON lines, those that are not in the ledger already; may be repeated"
@@ -46,8 +50,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--chains", type=number(1), metavar="N", help="with --html: how many of the dearest threads are drawn as trees (30)"
     )
+    parser.add_argument("--policy", metavar="FILE", help=f"for {SHADOW}: the policy that decided, whose models are priced")
+    parser.add_argument("--tiers", metavar="PRESET", help=f"for {SHADOW}: its preset of tiers (claude)")
     add_output(parser)
-    parser.set_defaults(act=report)
+    parser.set_defaults(act=report, stance=None)
 
 
 @contextmanager
@@ -75,8 +81,18 @@ def report(args: argparse.Namespace) -> int:
     if args.trace or args.outcomes:
         raise ConfigurationError("--trace and --outcomes are for a page; add --html OUT")
     with opened(args.ledger) as ledger:
-        show([table_of(ledger, name) for name in args.by or USUAL], json=args.json)
+        usual = (SHADOW, *USUAL) if not args.by and ledger.total(mode="shadow").steps else USUAL
+        show([_would_save(ledger, args) if name == SHADOW else table_of(ledger, name) for name in args.by or usual], json=args.json)
     return OK
+
+
+def _would_save(ledger: Ledger, args: argparse.Namespace) -> Table:
+    from routed_agents.offline.shadow import would_save
+
+    named = os.environ.get("ROUTED_AGENTS_POLICY", "")
+    if named.endswith(".toml"):
+        args.policy = args.policy or named
+    return would_save(ledger, policy_of(args, tiers=named if named and not named.endswith(".toml") else "claude").tiers)
 
 
 def write_page(args: argparse.Namespace) -> int:
@@ -146,7 +162,7 @@ def table_of(ledger: Ledger, name: str) -> Table:
     if kind == "label" and label:
         return tables.by_label(ledger, label)
     if name not in TABLES:
-        raise ConfigurationError(f'unknown table "{name}"; known: {", ".join(TABLES)}, label:NAME; use one of these')
+        raise ConfigurationError(f'unknown table "{name}"; known: {", ".join(TABLES)}, {SHADOW}, label:NAME; use one of these')
     return getattr(tables, TABLES[name])(ledger)
 
 

@@ -94,7 +94,7 @@ def by_kind(ledger: Ledger, **where: Unpack[Where]) -> Table:
     """What the attempts at the steps cost, and what the calls that judged or checked them did."""
     groups, total = ledger.totals("kind", **where), ledger.total(**where)
     rows = {name: (name, sums.steps, sums.tokens, _cost(sums), sums.unpriced) for name, sums in {**groups, "total": total}.items()}
-    title, simulated = _titled("Cost by kind of call", total)
+    title, simulated = titled("Cost by kind of call", total)
     columns = (Column(key="kind", name="kind", form="text"), STEPS, Column(key="tokens", name="tokens"), COST, UNPRICED_CALLS)
     return Table(title=title, columns=columns, total=rows.pop("total"), rows=tuple(rows.values()), simulated=simulated)
 
@@ -122,7 +122,7 @@ def by_guard(ledger: Ledger, **where: Unpack[Where]) -> Table:
         else:
             counted.pop(entry.step_id, None)
     rows = [(words(code).replace(":", ": "), tally.steps, tally.cost, tally.unpriced) for code, tally in _costliest(tallies)]
-    title, simulated = _titled("Steps by reason", ledger.total(**where))
+    title, simulated = titled("Steps by reason", ledger.total(**where))
     columns = (Column(key="reason", name="reason", form="text"), STEPS, COST, UNPRICED_CALLS)
     notes = ("a step with several reasons counts under each, so the rows do not add up",)
     return Table(title=title, columns=columns, rows=tuple(rows), notes=notes if rows else (), simulated=simulated)
@@ -143,7 +143,7 @@ def kept_strong(ledger: Ledger, **where: Unpack[Where]) -> Table:
         tally.steps += 1
         tally.add(entry)
     rows = [(name, why, tally.steps, tally.cost, tally.unpriced) for (name, why), tally in _costliest(tallies)]
-    title, simulated = _titled("Kept strong", ledger.total(**where))
+    title, simulated = titled("Kept strong", ledger.total(**where))
     columns = (Column(key="step", name="step", form="text"), Column(key="reason", name="reason", form="text"), STEPS, COST, UNPRICED_CALLS)
     return Table(title=title, columns=columns, rows=tuple(rows), simulated=simulated)
 
@@ -300,7 +300,7 @@ def _summed(ledger: Ledger, by: str, name: str, title: str, where: Where, *, spe
     ranked = sorted(
         groups.items(), key=lambda item: (order(item[0]) if order and item[0] in TIER_STYLES else 0, -item[1].cost_pico, item[0])
     )
-    titled, simulated = _titled(title, total)
+    heading, simulated = titled(title, total)
     notes: list[str] = []
     if total.baseline_pico:
         models = ", ".join(_baselines(ledger, where))
@@ -310,7 +310,7 @@ def _summed(ledger: Ledger, by: str, name: str, title: str, where: Where, *, spe
             f"{total.unpriced:,} calls without a known price are in no sum; steps with one are in no saving, so shares are lower bounds"
         )
     return Table(
-        title=titled,
+        title=heading,
         columns=(Column(key=name, name=name, form="text"), *SUMS),
         rows=tuple([_row(spell(group), sums) for group, sums in ranked]),
         total=_row("total", total),
@@ -350,7 +350,8 @@ def _baselines(ledger: Ledger, where: Where) -> list[str]:
     return sorted(found)
 
 
-def _titled(title: str, total: Totals) -> tuple[str, bool]:
+def titled(title: str, total: Totals) -> tuple[str, bool]:
+    """A table's title with what is simulated among its calls, and whether any is."""
     if not total.simulated:
         return title, False
     return f"{title} ({'simulated' if total.simulated >= total.attempts else f'{total.simulated:,} calls simulated'})", True
