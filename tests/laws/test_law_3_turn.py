@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import example, given
@@ -264,6 +265,8 @@ def forgetful() -> Iterator[None]:
         yield
 
 
+BRANCHES = (*(f"map:{UUID(int=number)}" for number in range(3)), f"tools:{UUID(int=4)}/map")
+"""Lineages in branches, with ids as LangGraph gives them."""
 PINS = [
     *[
         Pin(scope="turn", tier=tier, key="plan", turn=turn, seq=seq)
@@ -277,7 +280,7 @@ PINS = [
     ],
     *[
         Pin(scope=scope, tier="tier1", key=key, run=run if scope == "turn" else "", seq=seq)
-        for scope, key, run, seq in product(("turn", "lineage"), ("map:1", "map:2", "map:3", "tools:4/map"), ("", *"abcd"), (0, 1, 3, 5))
+        for scope, key, run, seq in product(("turn", "lineage"), BRANCHES, ("", *"abcd"), (0, 1, 3, 5))
     ],
 ]
 SECOND = 1_000_000
