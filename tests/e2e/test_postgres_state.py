@@ -146,7 +146,7 @@ def test_an_agent_used_as_a_tool_knows_what_the_store_knows_and_that_it_is_over(
         sort = RoutedChatModel(cheap=works.scripted(HAIKU), strong=works.scripted(OPUS), router=works.router)
         builder: StateGraph[Any] = StateGraph(Desk)
         builder.add_node("listen", lambda state: noted)
-        builder.add_node("sort", lambda state: {"messages": [sort.invoke("Sort this ticket by topic: shipping")]})
+        builder.add_node("sort", lambda state: {"messages": [sort.invoke("Label this ticket as returns or shipping: has it left?")]})
         builder.add_node("boss", agent(says, ask_helper))
         for start, end in ((START, "listen"), ("listen", "sort"), ("sort", "boss"), ("boss", END)):
             builder.add_edge(start, end)
@@ -155,6 +155,6 @@ def test_an_agent_used_as_a_tool_knows_what_the_store_knows_and_that_it_is_over(
     found: list[list[str]] = []
     for noted in ({}, {"routing": facts("distress")}, {"routing": release("distress")}):
         before = len(works.tiers)
-        works.ask("Sort this ticket by topic: returns", desk(noted))
+        works.ask("Label this ticket as returns or shipping: where do I send it?", desk(noted))
         found.append(works.tiers[before:])
     assert found == [["cheap"] * 4, ["cheap", "cheap", "strong", "cheap"], ["cheap"] * 4]  # sort, boss, helper, boss
