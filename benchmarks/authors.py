@@ -27,6 +27,8 @@ CORPUS: Final = Path(__file__).parents[1] / "corpus"
 GROUPS: Final = 4
 EACH: Final = 3
 """Steps grown from each skeleton."""
+NEIGHBOURLY: Final = frozenset({"near", "beside"})
+"""Kinds of feature that stand for neighbourhoods."""
 KEPT: Final = 0.95
 """Share of the steps that must go strong which a bound on `p_strong` has to keep there."""
 CHEAP: Final = range(6)
@@ -64,7 +66,8 @@ def run(folder: Path = CORPUS, *, groups: int = GROUPS, each: int = EACH) -> tup
     clusters = clusters_of(folder / "words" / "clusters.toml")
     segments = segment_weights(corpus.examples(each=SEGMENT_EACH), clusters)
     counted = count(corpus.examples(each=each), clusters, read(folder / "words" / "neighbours.toml"), order, segments)
-    plain = replace(counted, rows=[{name: value for name, value in row.items() if kind_of(name) != "near"} for row in counted.rows])
+    rows = [{name: value for name, value in row.items() if kind_of(name) not in NEIGHBOURLY} for row in counted.rows]
+    plain = replace(counted, rows=rows)
     sets = _sets(counted, {skeleton.name: skeleton.lang for skeleton in corpus.skeletons})
     return _asked(counted, order, sets, groups), _asked(plain, order, sets, groups)
 
