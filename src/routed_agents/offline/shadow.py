@@ -28,13 +28,12 @@ def would_save(ledger: Ledger, tiers: Tiers, *, prices: Prices | None = None) ->
         tiers: the models of the decided tiers.
         prices: what those cost; the usual prices when not given.
     """
-    known, rows = prices if prices is not None else Prices(), dict[str, _Row]()
+    known = prices if prices is not None else Prices()
+    rows, whole = dict[str, _Row](), _Row()
     for entry in ledger.entries(mode="shadow", kind="attempt"):
-        rows.setdefault(entry.decided_tier, _Row()).add(entry, _nominal(entry, tiers, known))
-    whole = _Row()
-    for row in rows.values():
-        whole.steps, whole.cost, whole.would = whole.steps + row.steps, whole.cost + row.cost, whole.would + row.would
-        whole.unpriced += row.unpriced
+        would = _would_cost(entry, tiers, known)
+        for row in (rows.setdefault(entry.decided_tier, _Row()), whole):
+            row.add(entry, would)
     title, simulated = titled("What shadow mode would save", ledger.total(mode="shadow"))
     decided = Column(key="decided", name="decided", form="text")
     return Table(
@@ -54,24 +53,26 @@ class _Row:
     would: int = 0
     unpriced: int = 0
 
-    def add(self, entry: Entry, nominal: int | None) -> None:
+    def add(self, entry: Entry, would: int | None) -> None:
         self.steps += entry.outcome == "accepted"
-        if entry.cost is None or nominal is None:
+        if entry.cost is None or would is None:
             self.unpriced += 1
             return
         self.cost += entry.cost.total_pico
-        self.would += nominal
+        self.would += would
 
     def values(self) -> tuple[int, int, int, int, float | None, int]:
         saved = self.cost - self.would
         return self.steps, self.cost, self.would, saved, saved / self.cost if self.cost else None, self.unpriced
 
 
-def _nominal(entry: Entry, tiers: Tiers, prices: Prices) -> int | None:
+def _would_cost(entry: Entry, tiers: Tiers, prices: Prices) -> int | None:
     """What a call would have cost on the tier that was decided; None when that is not known."""
+    if entry.decided_tier == entry.tier:
+        return entry.cost.total_pico if entry.cost is not None else None
     tier = next((each for each in tiers if each.name == entry.decided_tier), None)
-    if entry.decided_tier == entry.tier or entry.cost is None or tier is None:
-        return entry.cost.total_pico if entry.cost is not None and entry.decided_tier == entry.tier else None
+    if tier is None:
+        return None
     deployment = tier.deployments[0]
     card = prices.sold(deployment, at=datetime.fromtimestamp(entry.started_ns / 1e9, UTC))
     found = baseline(entry.usage, card=card, factor=tokenizer_factor(entry.model, deployment.price_key))
