@@ -128,6 +128,15 @@ class Policy:
 
         return cls(**read_policy(Path(path)))
 
+    @classmethod
+    def named(cls, name: str) -> Policy:
+        """The policy in a file, or the shipped one over a preset of tiers: "policy.toml", "claude".
+
+        Raises:
+            PolicyError: the file or the preset cannot be used.
+        """
+        return cls.load(name) if name.endswith(".toml") else cls.default(tiers=name)
+
     def replace(self, **changes: Any) -> Policy:
         """A copy with some parts changed.
 

@@ -124,7 +124,7 @@ class Router:
         """
         env = os.environ if environ is None else environ
         named = env.get("ROUTED_AGENTS_POLICY", "")
-        found = policy() if not named else Policy.load(named) if named.endswith(".toml") else Policy.default(tiers=named)
+        found = Policy.named(named) if named else policy()
         if mode := env.get("ROUTED_AGENTS_MODE"):
             if mode not in MODES:
                 raise ConfigurationError(f"ROUTED_AGENTS_MODE is {mode!r}; known modes: {', '.join(MODES)}")

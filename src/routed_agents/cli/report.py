@@ -88,11 +88,11 @@ def report(args: argparse.Namespace) -> int:
 
 def _would_save(ledger: Ledger, args: argparse.Namespace) -> Table:
     from routed_agents.offline.shadow import would_save
+    from routed_agents.policy import Policy
 
-    named = os.environ.get("ROUTED_AGENTS_POLICY", "")
-    if named.endswith(".toml"):
-        args.policy = args.policy or named
-    return would_save(ledger, policy_of(args, tiers=named if named and not named.endswith(".toml") else "claude").tiers)
+    named = os.environ.get("ROUTED_AGENTS_POLICY")
+    policy = Policy.named(named) if named and not (args.policy or args.tiers) else policy_of(args)
+    return would_save(ledger, policy.tiers)
 
 
 def write_page(args: argparse.Namespace) -> int:
