@@ -57,7 +57,7 @@ SEEN_IN: Final = {"word": 4, "pair": 5, "lead": 4, "beside": 5, "bulk": 14, "ste
 STRENGTH: Final = {"word": 0.7, "pair": 1.0, "bulk": 1.2, "stem": 1.5, "cluster": 0.5, "near": 0.7, "beside": 0.7, "lead": 0.7, "sign": 1.0}
 """How freely each kind of feature may take weight."""
 UNFOLDED: Final = {"near": ("~", NEAR), "beside": ("~", NEAR), "lead": ("^", LEADS)}
-"""Kinds of feature that go into the file as they are: what parts their names, and the tables they go to."""
+"""Kinds of feature that go into the file as they are: what parts their names, and the prefix of the tables they go to."""
 POWERS: Final = 20 * SCALE
 MOST: Final = 127
 LEAST: Final = 3
@@ -351,11 +351,12 @@ def compiled(fitted: Fitted, clusters: Mapping[str, Sequence[str]]) -> dict[str,
         zone, bar, rest = name.partition("|")
         if bar:
             zones[zone].add(rest)
-        elif (mark := UNFOLDED.get(kind_of(name))) is not None:
-            zone, _, rest = name.partition(mark[0])
+        elif (kind := kind_of(name)) in UNFOLDED:
+            mark, prefix = UNFOLDED[kind]
+            zone, _, rest = name.partition(mark)
             whole = _whole(index[name])
             if any(whole):
-                tables.setdefault(f"{mark[1]} {zone}", {})[rest] = whole
+                tables.setdefault(f"{prefix} {zone}", {})[rest] = whole
         else:
             zone, _, cluster = name.partition("@")
             clustered[zone][cluster] = index[name]
