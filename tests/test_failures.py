@@ -16,7 +16,7 @@ import redis
 import requests
 from langchain_core import exceptions as langchain
 
-from routed_agents.failures import Failure, failure_of, failure_told, refused
+from routed_agents.failures import Failure, failure_of, failure_told, refused, unbilled
 
 REQUEST = httpx.Request("POST", "https://example.invalid/v1")
 STATUSES = {
@@ -172,6 +172,18 @@ def test_the_provider_may_ask_to_wait_until_a_date() -> None:
 )
 def test_only_a_refused_call_is_known_to_cost_nothing(error: Exception, unbilled: bool) -> None:
     assert refused(error) is unbilled
+
+
+@pytest.mark.parametrize("sdk", [anthropic, openai], ids=["anthropic", "openai"])
+@pytest.mark.parametrize("status", STATUSES)
+def test_a_request_that_is_turned_down_costs_nothing_whatever_its_model_costs(sdk: Any, status: int) -> None:
+    assert unbilled(sdk_error(sdk, status)) == (status in (400, 401, 403, 404, 413, 422))
+
+
+def test_a_prompt_that_azures_filter_has_read_may_cost_something() -> None:
+    error: Any = sdk_error(openai, 400)
+    error.code = "content_filter"
+    assert (refused(error), unbilled(error)) == (False, False)
 
 
 @pytest.mark.parametrize(

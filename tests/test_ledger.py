@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,8 @@ FULL = entry(
     error="TimeoutError",
     simulated=True,
     mode="shadow",
+    decided_model="claude-haiku-5-5",
+    decided_pico=7,
     price_source="prices.toml",
     first_chunk_ns=3,
     decision_ns=4,
@@ -100,10 +102,15 @@ def test_an_entry_survives_pickling_and_copying() -> None:
     assert pickle.loads(pickle.dumps(FULL)) == copy.deepcopy(FULL) == FULL
 
 
-@pytest.mark.parametrize("change", [{"v": 2}, {"usage": {"inputs": 1}}, {"surprise": 1}])
+@pytest.mark.parametrize("change", [{"v": 3}, {"usage": {"inputs": 1}}, {"surprise": 1}])
 def test_a_record_of_another_kind_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(LedgerError):
         Entry.from_record(entry().to_record() | change)
+
+
+def test_a_record_of_an_older_release_is_read() -> None:
+    older = {key: value for key, value in FULL.to_record().items() if key not in ("decided_model", "decided_pico")} | {"v": 1}
+    assert Entry.from_record(older) == replace(FULL, decided_model=None, decided_pico=None)
 
 
 def test_entries_come_back_as_they_went_in(ledger: Ledger) -> None:
@@ -502,6 +509,33 @@ def _database(path: Path, *statements: str) -> None:
         connection.commit()
 
 
+def older_file(path: Path, *entries: Entry) -> Path:
+    """A ledger as the releases wrote it whose schema was the first."""
+    with Ledger.sqlite(path) as ledger:
+        for each in entries:
+            ledger.append(each)
+    added = [f"ALTER TABLE entries DROP COLUMN {name}" for name in ("decided_model", "decided_pico")]
+    _database(path, *added, "UPDATE ledger_schema SET version = 1")
+    return path
+
+
+def test_a_file_of_an_older_release_is_read_and_stays_as_it_is(tmp_path: Path) -> None:
+    path = older_file(tmp_path / "costs.db", FULL)
+    with Ledger.sqlite(path, read_only=True) as ledger:
+        assert list(ledger.entries()) == [replace(FULL, decided_model=None, decided_pico=None)]
+        assert ledger.total().steps == 1
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT version FROM ledger_schema").fetchall() == [(1,)]
+
+
+def test_a_file_of_an_older_release_gets_the_columns_it_lacks_when_it_is_written_to(tmp_path: Path) -> None:
+    path = older_file(tmp_path / "costs.db", FULL)
+    with Ledger.sqlite(path) as ledger, Ledger.sqlite(path) as other:
+        ledger.append(FULL)
+        ledger.flush()
+        assert list(other.entries()) == [replace(FULL, decided_model=None, decided_pico=None), FULL]
+
+
 def test_a_place_that_does_not_exist_fails_when_it_is_opened(tmp_path: Path) -> None:
     with pytest.raises(LedgerError, match="cannot be opened"):
         Ledger.sqlite(tmp_path / "nowhere" / "costs.db")
@@ -549,6 +583,17 @@ def test_a_result_prints_its_bill() -> None:
 def test_a_bill_says_what_it_does_not_know() -> None:
     bill = cost_of([stamped("1", simulated=True), stamped("2", cost_pico=None, baseline_pico=None)])
     assert str(bill) == "$0.0010 + 1 unpriced; all-strong $0.0050 (1 of 2 steps); 2 steps, 2 cheap (simulated)"
+
+
+def test_a_bill_keeps_what_is_known_of_a_step_with_an_unpriced_call() -> None:
+    bill = cost_of(stamped("1", cost_pico=None, priced_pico=DOLLAR // 1000, unpriced=2))
+    assert (str(bill), bill.unpriced) == ("$0.0010 + 2 unpriced; all-strong $0.0050; 1 step, 1 cheap", 2)
+
+
+def test_a_bill_praises_no_answer_from_below_the_floor(ledger: Ledger) -> None:
+    ledger.append(entry(thread="t", outcome="watched", codes=("empathy", "check:served_model_below_floor")))
+    bill = cost_of(ledger=ledger, thread="t")
+    assert str(bill) == "$1.00; 1 step, 1 cheap; 1 answered below the floor: no saving"
 
 
 def test_a_single_reply_has_a_bill() -> None:

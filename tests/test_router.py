@@ -18,6 +18,7 @@ from langchain_core.exceptions import ModelTimeoutError
 from langchain_core.messages import AIMessage
 from opentelemetry import metrics, trace
 
+from routed_agents.economics import tokenizer_factor
 from routed_agents.errors import ConfigurationError, LedgerError, PolicyError, StepError, StepStopped
 from routed_agents.guards import Conditions, PolicyFloor, Verdict, named
 from routed_agents.ledger import Ledger, cost_of
@@ -687,6 +688,50 @@ def test_swapped_tiers_are_pointed_out(caplog: pytest.LogCaptureFixture) -> None
     Router(Policy.default(tiers=Tiers.of({"cheap": "anthropic:claude-opus-5-5", "strong": "anthropic:claude-haiku-5-5"})))
 
     assert 'tier "cheap" (claude-opus-5-5) is dearer than tier "strong"' in caplog.text
+
+
+@pytest.mark.parametrize(("status", "unpriced"), [(404, 0), (401, 0), (429, 1), (529, 1)])
+def test_a_request_that_is_turned_down_is_free_though_its_model_has_no_price(status: int, unpriced: int) -> None:
+    policy = Policy(tiers=Tiers.of({"cheap": "nobody-1", "strong": "anthropic:claude-opus-5-5"}))
+    seen = router(policy)
+    call = seen.step(step())
+    assert run(call, status) == ["nobody-1", "anthropic:claude-opus-5-5"]
+
+    total, answer = seen.ledger.total(), call.entries[-1]
+    assert (total.unpriced, total.cost_pico) == (unpriced, answer.cost and answer.cost.total_pico)
+    bill = cost_of(AIMessage("yes", response_metadata={"routed_agents": call.stamp()}))
+    assert (bill.unpriced, bill.cost_pico) == (total.unpriced, total.cost_pico)
+
+
+@pytest.mark.parametrize("mode", ["enforce", "shadow"])
+def test_an_entry_says_what_the_call_would_have_cost_on_the_decided_model(mode: Any) -> None:
+    own = {HAIKU.partition(":")[2]: {"input": "2", "output": "4"}, OPUS.partition(":")[2]: {"input": "10", "output": "20"}}
+    call = router(POLICY.replace(mode=mode), prices=Prices(own)).step(step())
+    run(call)
+    [entry] = call.entries
+    assert entry.cost is not None
+    spent = {"enforce": 100 * 2 + 10 * 4, "shadow": 100 * 10 + 10 * 20}
+    assert (entry.decided_model, entry.cost.total_pico) == ("claude-haiku-5-5", spent[mode] * 10**6)
+    assert entry.decided_pico == (spent["enforce"] * 10**6 if mode == "enforce" else on_haiku(own))
+
+
+def on_haiku(own: Any) -> int:
+    factor = tokenizer_factor("claude-opus-5-5", "claude-haiku-5-5")
+    assert factor is not None
+    return round(100 * factor) * 2 * 10**6 + round(10 * factor) * 4 * 10**6
+
+
+def test_what_a_stopped_step_would_have_cost_nobody_knows() -> None:
+    call = router(POLICY.replace(guards=[*POLICY.guards, never], mode="shadow")).step(step())
+    run(call)
+    assert [(each.decided_tier, each.decided_model, each.decided_pico) for each in call.entries] == [("stop", None, None)]
+
+
+def test_a_decided_model_without_a_price_is_unpriced() -> None:
+    policy = Policy(tiers=Tiers.of({"cheap": "nobody-1", "strong": "anthropic:claude-opus-5-5"}), mode="shadow")
+    call = router(policy).step(step())
+    run(call)
+    assert [(each.decided_model, each.decided_pico) for each in call.entries] == [("nobody-1", None)]
 
 
 def test_a_call_the_provider_refuses_costs_nothing_and_is_not_unpriced() -> None:

@@ -12,7 +12,7 @@ from routed_agents.tiers import card
 
 
 def baseline(usage: Usage, *, card: RateCard | None, factor: Fraction | None) -> Cost | None:
-    """What the same step costs on another model at list price; None when a price or a tokenizer is unknown.
+    """What the same step costs on another model; None when a price or a tokenizer is unknown.
 
     The figure is nominal: the same text counted by the other model's tokenizer, answered at the same length, with the same
     share read from and written to the cache, served the same way (batch, speed, region). A model that was never asked

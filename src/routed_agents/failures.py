@@ -58,6 +58,10 @@ BY_TYPE: Final[dict[str, Trouble]] = {
     "timeout_error": "timeout",
 }
 """What providers call their troubles in error events."""
+FILTERED: Final = "content_filter"
+"""Azure's code under status 400 for a prompt that its filter read and turned down, which it charges for."""
+MAY_BE_BILLED: Final = frozenset({408, 409, 429})
+"""Statuses of requests that a provider may have begun to work on."""
 UNCONNECTED: Final = frozenset({"ConnectError", "ConnectTimeout", "ConnectionRefusedError", "gaierror"})
 TOO_LONG: Final = ("prompt is too long", "maximum context length", "context_length_exceeded", "context window")
 
@@ -81,9 +85,15 @@ def refused(error: BaseException) -> bool:
     """Whether no token can have been billed: the provider answered with an error, or was never reached. A time-out may have cost some."""
     status = field_of(error, "status_code")
     if isinstance(status, int):
-        return status >= 400 and BY_STATUS.get(status) != "timeout"
+        return status >= 400 and BY_STATUS.get(status) != "timeout" and field_of(error, "code") != FILTERED
     behind = [error, *_behind(error)]
     return any(type(each).__name__ in UNCONNECTED for each in behind) and any(_typed(each) is not None for each in behind)
+
+
+def unbilled(error: BaseException) -> bool:
+    """Whether a refused call costs nothing whatever its model costs: the request itself was turned down, before a token was read."""
+    status = field_of(error, "status_code")
+    return refused(error) and isinstance(status, int) and status < 500 and status not in MAY_BE_BILLED
 
 
 def failure_of(error: BaseException) -> Failure | None:

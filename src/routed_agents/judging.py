@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol, TypeVar, cast
 from routed_agents.asking import Asking, Heard, Nonsense, in_event_loop
 from routed_agents.care import Care
 from routed_agents.decisions import Decision
-from routed_agents.failures import failure_of, refused
+from routed_agents.failures import failure_of, refused, unbilled
 from routed_agents.features import upper_tokens
 from routed_agents.health import Health
 from routed_agents.ledger import Entry, Ledger, Outcome
@@ -235,6 +235,8 @@ class Consultation:
         usage = self._usage(heard, error)
         served = served_model_of(heard.reply) if heard.reply is not None else None
         cost, source = (None, None) if usage.source == "missing" else router.price(deployment, served or deployment.model, usage)
+        if heard.reply is None and error is not None and unbilled(error):
+            cost = Cost()
         entry = Entry(
             step_id=about.step.id,
             attempt=self._attempt,

@@ -85,6 +85,10 @@ class Deployment:
     def price_key(self) -> str:
         return self.priced_as or self.model
 
+    def is_of(self, model: str) -> bool:
+        """Whether a model that answered is the one that runs here; dated ids count as their family."""
+        return same_model(self.model, model) or (self.priced_as is not None and same_model(self.priced_as, model))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tier:
@@ -191,9 +195,14 @@ class Tiers:
     def rank_of_model(self, model: str) -> int | None:
         """The rank of a model that answered; dated ids count as their family; None for a foreign model."""
         for tier in self.rows:
-            if any(same_model(each.model, model) or (each.priced_as and same_model(each.priced_as, model)) for each in tier.deployments):
+            if any(each.is_of(model) for each in tier.deployments):
                 return tier.rank
         return None
+
+    def is_below(self, model: str, floor: str) -> bool:
+        """Whether a model is one of these tiers', and of none as high as that one."""
+        ranks = [tier.rank for tier in self.rows if any(each.is_of(model) for each in tier.deployments)]
+        return bool(ranks) and floor in self.names and max(ranks) < self.named(floor).rank
 
     def narrowed(self, names: Iterable[str]) -> Tiers:
         """Only the named tiers, ranks counted anew.

@@ -15,8 +15,11 @@ from langchain_core.exceptions import ModelConnectionError
 from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.graph import END, START, MessagesState, StateGraph
 
-from routed_agents import CostObserver, Ledger, Router, RouterNode, join, watch
+from routed_agents import CostObserver, Ledger, Policy, Router, RouterNode, cost_of, join, watch
+from routed_agents.economics import tokenizer_factor
 from routed_agents.integrations.langgraph import observed
+from routed_agents.offline.report import cost_table
+from routed_agents.offline.shadow import would_save
 from routed_agents.telemetry import names
 from routed_agents.testing import ScriptedChatModel
 
@@ -130,6 +133,78 @@ def test_calls_behind_a_router_node_stand_under_its_decision(config, tier, books
     [entry], [route], [leaf] = books.entries, books.routes, books.leaves
     assert (entry.tier, entry.decided_tier, entry.task_class) == (tier, tier, "agentic_chain" if config else "classification")
     assert (leaf.parent.span_id, leaf.attributes[names.TIER]) == (route.context.span_id, tier)
+
+
+@pytest.mark.parametrize("mode", ["enforce", "shadow", "off"])
+def test_calls_behind_a_router_node_have_its_mode(mode):
+    books = Books(Policy.default(mode=mode))
+    routed_graph(books, scripted(HAIKU, "yes"), scripted(OPUS, "no")).invoke(ASKED)
+    [entry], [route], [leaf] = books.entries, books.routes, books.leaves
+    assert entry.mode == route.attributes[names.MODE] == leaf.attributes[names.MODE] == mode
+
+
+def test_what_shadow_would_save_behind_a_router_node_is_what_is_saved_when_enforced():
+    shadow, enforced = Books(Policy.default(mode="shadow")), Books()
+    for books in (shadow, enforced):
+        graph = routed_graph(books, scripted(HAIKU, replied(HAIKU)), scripted(OPUS, replied(OPUS)))
+        for config in ({}, HARD):
+            graph.invoke(ASKED, config)
+    table = would_save(shadow.ledger, Policy.default())
+    [spent, would, *_] = table.total[2:4]
+    assert (table.total[1], spent, would) == (2, shadow.ledger.total().cost_pico, enforced.ledger.total().cost_pico)
+
+
+def replied(model: str) -> list[AIMessage]:
+    """The same words, as a model's tokenizer counts them."""
+    factor = tokenizer_factor(OPUS, model)
+    used = {"input_tokens": round(1000 * factor), "output_tokens": round(100 * factor)}
+    return [AIMessage("yes", usage_metadata={**used, "total_tokens": sum(used.values())}, response_metadata={"model_name": model})] * 2
+
+
+def test_a_lower_model_behind_a_router_node_sets_off_an_alarm_and_saves_nothing(books, caplog):
+    graph = routed_graph(books, scripted(HAIKU, "yes"), scripted(HAIKU, "no"))
+    for thread in ("t1", "t2"):
+        graph.invoke(ASKED, {"configurable": {"thread_id": thread}, **HARD})
+    [told] = [line for line in caplog.messages if 'node "deep"' in line]
+    assert told.startswith(f'node "deep": {HAIKU} answered a step that must not go below tier strong; have the node call')
+    assert [(entry.tier, entry.outcome, entry.baseline_pico, entry.below_floor) for entry in books.entries] == [
+        ("cheap", "watched", None, True)
+    ] * 2
+    assert books.counted("routed_agents.alarms") == 2
+    assert "all-strong" not in str(cost_of(ledger=books.ledger, thread="t1"))
+    assert "2 calls answered below the floor of their step" in cost_table(books.ledger).notes[0]
+    assert all(leaf.attributes[names.REASONS][-1] == "check:served_model_below_floor" for leaf in books.leaves)
+
+
+@pytest.mark.parametrize(
+    ("mode", "config", "deep"),
+    [
+        ("enforce", {}, HAIKU),
+        ("enforce", HARD, OPUS),
+        ("enforce", HARD, "claude-opus-5-5-20261007"),
+        ("enforce", HARD, "claude-sonnet-4-6"),
+        ("shadow", HARD, HAIKU),
+    ],
+    ids=["no floor", "the floor's model", "a dated name of it", "a model of no tier", "nothing is enforced"],
+)
+def test_nothing_else_behind_a_router_node_sets_off_an_alarm(mode, config, deep, caplog):
+    books = Books(Policy.default(mode=mode))
+    routed_graph(books, scripted(HAIKU, "yes"), scripted(deep, "no")).invoke(ASKED, config)
+    assert (books.entries[0].below_floor, books.counted("routed_agents.alarms")) == (False, 0)
+    assert not [line for line in caplog.messages if "must not go below" in line]
+
+
+def test_a_middle_model_that_the_node_does_not_name_is_a_lower_one(books):
+    three = Books(Policy.default(tiers="claude-2026-11-three"))
+    middle = three.router.policy.tiers.named("mid").model
+    routed_graph(three, scripted(HAIKU, "yes"), scripted(middle, "no")).invoke(ASKED, HARD)
+    assert [entry.below_floor for entry in three.entries] == [True]
+
+
+def test_a_failed_call_of_a_lower_model_answers_nobody(books):
+    with pytest.raises(TimeoutError):
+        routed_graph(books, scripted(HAIKU, "yes"), scripted(HAIKU, TimeoutError("gone"))).invoke(ASKED, HARD)
+    assert [(entry.outcome, entry.below_floor) for entry in books.entries] == [("failed", False)]
 
 
 def test_routed_calls_are_left_alone(books):

@@ -157,8 +157,8 @@ MUTATIONS = (
         5,
         "every attempt has a baseline",
         "router/attempts.py",
-        "served or self.model, top) if final else None",
-        "served or self.model, top)",
+        "self._on(top, usage, cost, model) if final and not self.alarmed else None",
+        "self._on(top, usage, cost, model)",
     ),
     Mutation(
         5,

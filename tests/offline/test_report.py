@@ -89,7 +89,7 @@ def test_tiers_stand_in_their_order() -> None:
 
 
 def test_the_baseline_is_named() -> None:
-    assert "on claude-opus-5-5, at list price" in cost_table(ledger(*MIXED)).notes[0]
+    assert "on claude-opus-5-5, priced as the costs are" in cost_table(ledger(*MIXED)).notes[0]
 
 
 def test_every_policys_baseline_is_named() -> None:
@@ -101,7 +101,7 @@ def test_unpriced_is_never_nothing() -> None:
     table = cost_table(ledger(entry("a", cost=None)))
     assert columns(table, "cost_usd") == [None]
     assert "unpriced" in printed(table)
-    assert "1 calls of unknown cost" in table.notes[1]
+    assert "1 call of unknown cost is in no sum" in table.notes[1]
 
 
 def test_a_partly_unpriced_cost_is_a_lower_bound() -> None:

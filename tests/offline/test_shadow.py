@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,26 +21,28 @@ from routed_agents.steps import Step
 from routed_agents.telemetry import Telemetry
 from routed_agents.tiers import Deployment, Tiers
 
-HAIKU, OPUS = "claude-haiku-5-5", "claude-opus-5-5"
+HAIKU, SONNET, OPUS = "claude-haiku-5-5", "claude-sonnet-5-5", "claude-opus-5-5"
 PRICES = Prices({OPUS: {"input": "10", "output": "50"}, HAIKU: {"input": "1", "output": "5"}})
 CHEAP, STRONG = "classification", "agentic_chain"
 
 
-def recorded(*classes: str, mode: Mode = "shadow", model: str = OPUS, path: Path | None = None) -> Ledger:
+def recorded(
+    *classes: str, mode: Mode = "shadow", tiers: Tiers | str = "claude", prices: Prices = PRICES, path: Path | None = None
+) -> Ledger:
     """A ledger of steps of 1,000 prompt and 100 reply tokens each."""
     ledger = Ledger.memory() if path is None else Ledger.sqlite(path)
-    router = Router(Policy.default(mode=mode), ledger=ledger, prices=PRICES, telemetry=Telemetry.off())
+    router = Router(Policy.default(mode=mode, tiers=tiers), ledger=ledger, prices=prices, telemetry=Telemetry.off())
     usage: Any = {"input_tokens": 1000, "output_tokens": 100, "total_tokens": 1100}
     for task_class in classes:
         with router.step(Step.from_messages("hello", task_class=task_class)) as call:
             for attempt in call.attempts():
                 with attempt:
-                    attempt.record(AIMessage("well done", usage_metadata=usage, response_metadata={"model_name": model}))
+                    attempt.record(AIMessage("well done", usage_metadata=usage, response_metadata={"model_name": OPUS}))
     return ledger
 
 
 def test_steps_that_could_have_gone_cheap_are_priced_there() -> None:
-    table = would_save(recorded(CHEAP, CHEAP, STRONG), Policy.default().tiers, prices=PRICES)
+    table = would_save(recorded(CHEAP, CHEAP, STRONG), Policy.default())
     factor = tokenizer_factor(OPUS, HAIKU)
     assert factor is not None
     now, there = 15_000 * 10**6, round(1000 * factor) * 10**6 + round(100 * factor) * 5 * 10**6
@@ -53,13 +56,50 @@ def test_steps_that_could_have_gone_cheap_are_priced_there() -> None:
 
 
 def test_what_ran_in_another_mode_is_none_of_it() -> None:
-    assert would_save(recorded(CHEAP, mode="enforce"), Policy.default().tiers, prices=PRICES).rows == ()
+    assert would_save(recorded(CHEAP, mode="enforce"), Policy.default()).rows == ()
+
+
+NAMELESS = Tiers.of({"cheap": Deployment(model="a-model-of-ours"), "strong": Deployment(model=OPUS, provider="anthropic")})
 
 
 def test_a_call_without_a_price_is_counted_and_in_no_sum() -> None:
-    tiers = Tiers.of({"cheap": Deployment(model="a-model-of-ours"), "strong": Deployment(model=OPUS, provider="anthropic")})
+    assert would_save(recorded(CHEAP, tiers=NAMELESS), Policy.default()).rows == (("cheap (a-model-of-ours)", 1, 0, 0, 0, None, 1),)
 
-    assert would_save(recorded(CHEAP), tiers, prices=PRICES).rows == (("cheap (a-model-of-ours)", 1, 0, 0, 0, None, 1),)
+
+@pytest.mark.parametrize("rate", ["0.5", "1", "20"])
+def test_models_and_prices_are_those_of_the_router_that_decided(rate: str) -> None:
+    three = Tiers.preset_named("claude-2026-11-three")
+    own = Prices({OPUS: {"input": "10", "output": "0"}, SONNET: {"input": rate, "output": "0"}})
+    two = Tiers.of({"cheap": three.named("mid").deployments, "strong": three.named("strong").deployments})
+    factor = tokenizer_factor(OPUS, SONNET)
+    assert factor is not None
+
+    table = would_save(recorded(CHEAP, tiers=two, prices=own), Policy.default())
+    assert [row[:4] for row in table.rows] == [(f"cheap ({SONNET})", 1, 10_000 * 10**6, round(1000 * factor) * int(float(rate) * 10**6))]
+    assert not any("estimate" in note for note in table.notes)
+
+
+def older(ledger: Ledger) -> Ledger:
+    """The same, as an older release wrote it."""
+    kept = Ledger.memory()
+    for each in ledger.entries():
+        kept.append(replace(each, decided_model=None, decided_pico=None))
+    return kept
+
+
+def test_what_an_older_release_wrote_is_estimated_by_the_policy_given_and_said_to_be() -> None:
+    ledger = recorded(CHEAP, STRONG)
+    table = would_save(older(ledger), Policy.default(), prices=PRICES)
+    assert table.rows == would_save(ledger, Policy.default()).rows
+    [note] = [note for note in table.notes if "estimate" in note]
+    told = f"of 2 calls an older release wrote down, what they would cost is an estimate by policy {Policy.default().hash}"
+    assert note == told
+
+
+def test_an_estimate_by_another_policy_says_which_one_decided() -> None:
+    table = would_save(older(recorded(CHEAP, tiers=NAMELESS)), Policy.default(), prices=PRICES)
+    decided = Policy.default(tiers=NAMELESS).hash
+    assert table.notes[-1].endswith(f"by policy {Policy.default().hash}, but {decided} decided: give that one with --policy")
 
 
 @pytest.mark.parametrize("mode", ["shadow", "enforce"])

@@ -91,6 +91,20 @@ def test_costs_and_savings_are_those_of_the_ledger() -> None:
     assert seen == kept
 
 
+def test_an_answer_from_below_the_floor_is_marked_and_saves_nothing() -> None:
+    desk = Desk()
+    step = Step.from_messages("Plan it", node="reply", task_class="agentic_chain")
+    cheap = desk.router.policy.tiers[0].model
+    with desk.router.step(step) as call:
+        context = call.span.context if call.span is not None else None
+    desk.router.watch(
+        model=cheap, reply=desk.reply(cheap, "ok"), step=step, decision=call.decision, started_ns=time.time_ns(), parent=context
+    )
+    tree = desk.tree()
+    told = row(tree, "reply")
+    assert (told.tier, told.mark, told.saving_pico, tree.compared) == ("cheap", "served model below floor", None, 0)
+
+
 def test_the_root_names_graph_and_input() -> None:
     tree = a_run(Desk())
     assert (tree.title, tree.input_id) == ("support_desk", "desk-004")

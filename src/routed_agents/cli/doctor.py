@@ -354,8 +354,9 @@ def _of_graph(name: str, calls: Sequence[tuple[str, str, bool]], spans: Sequence
     yield _verdict(name, tally(spans, len(calls)))
     yield from _repairs(name, spans)
     routes = {span.span_id for span in spans if span.ours and span.name.startswith("route ")}
-    watched = [span for span in spans if span.ours and span.attributes.get(names.MODE) == "watch"]
-    decided = sum(span.parent_id in routes for span in watched)
+    nodes = {span.span_id for span in spans if span.span_id in routes and span.attributes.get(names.ATTEMPTS) == 0}
+    watched = [span for span in spans if span.ours and (span.attributes.get(names.MODE) == "watch" or span.parent_id in nodes)]
+    decided = sum(span.parent_id in nodes for span in watched)
     plain = [(node, model) for node, model, routed in calls if not routed]
     unseen = len(plain) - len(watched)
     bypassing = len(plain) - decided

@@ -50,8 +50,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--chains", type=number(1), metavar="N", help="with --html: how many of the dearest threads are drawn as trees (30)"
     )
-    parser.add_argument("--policy", metavar="FILE", help=f"for {SHADOW}: the policy that decided, whose models are priced")
-    parser.add_argument("--tiers", metavar="PRESET", help=f"for {SHADOW}: its preset of tiers (claude)")
+    parser.add_argument("--policy", metavar="FILE", help=f"for {SHADOW}: the policy that decided what an older release wrote down")
+    parser.add_argument("--tiers", metavar="PRESET", help=f"for {SHADOW}: likewise its preset of tiers (claude)")
     add_output(parser)
     parser.set_defaults(act=report, stance=None)
 
@@ -92,7 +92,7 @@ def _would_save(ledger: Ledger, args: argparse.Namespace) -> Table:
 
     named = os.environ.get("ROUTED_AGENTS_POLICY")
     policy = Policy.named(named) if named and not (args.policy or args.tiers) else policy_of(args)
-    return would_save(ledger, policy.tiers)
+    return would_save(ledger, policy)
 
 
 def write_page(args: argparse.Namespace) -> int:

@@ -181,7 +181,7 @@ class RouterNode(Runnable[Any, Any]):
             if not decision.stopped or call.mode != "enforce":
                 goto = self.to[self.router.policy.tiers[call.acting_rank].name] if self.to else None
                 if goto is not None:
-                    _announce(config, goto, decision, call, edge=edge)
+                    _announce(config, goto, decision, self.router, call, edge=edge)
                 return self._update(decision, position, goto), self._sent(goto, state, position)
             if HUMAN not in self.to and not self._stop_at:
                 raise StepStopped(call.stopped_message(decision.stopped), decision=decision)
@@ -354,14 +354,15 @@ def _whole(config: RunnableConfig | None) -> RunnableConfig:
     return config if config is not None and READ in config.get("configurable", {}) else ensure_config(config)
 
 
-def _announce(config: RunnableConfig, node: str, decision: Decision, call: RoutedCall, *, edge: bool) -> None:
+def _announce(config: RunnableConfig, node: str, decision: Decision, router: Router, call: RoutedCall, *, edge: bool) -> None:
     """Tell an observer of this run what was decided for the node that comes next."""
     callbacks = config.get("callbacks")
     if not isinstance(callbacks, BaseCallbackManager):
         return
+    context = call.span.context if call.span is not None else None
     for handler in callbacks.handlers:
         if isinstance(handler, CostObserver):
-            handler.expect(callbacks.parent_run_id, node, decision, call.span.context if call.span is not None else None, edge=edge)
+            handler.expect(callbacks.parent_run_id, node, decision, router, context, edge=edge)
 
 
 def _no_channel(config: RunnableConfig) -> str:

@@ -77,6 +77,7 @@ class _Expected:
     """What a router decided for a node; the first call made there is that step, and further ones are steps of their own."""
 
     decision: Any
+    router: Router
     context: object
     calls: int = 0
 
@@ -107,8 +108,9 @@ class CostObserver(BaseCallbackHandler):
         self._parents: OrderedDict[UUID, UUID | None] = OrderedDict()
         self._expected: dict[UUID, dict[str, list[_Expected]]] = {}
 
-    def expect(self, run: UUID | None, node: str, decision: Any, context: object, *, edge: bool = False) -> None:
-        """Remember what the router node with this run decided for a node beside it; the calls made there are recorded under it.
+    def expect(self, run: UUID | None, node: str, decision: Any, router: Router, context: object, *, edge: bool = False) -> None:
+        """Remember what the router node with this run, and its router, decided for a node beside it; the calls made there are recorded
+        under it.
 
         An edge runs inside the node it leads from, so its graph is one run further up.
         """
@@ -116,7 +118,7 @@ class CostObserver(BaseCallbackHandler):
         if edge and graph is not None:
             graph = self._parents.get(graph)
         if graph is not None:
-            self._expected.setdefault(graph, {}).setdefault(node, []).append(_Expected(decision=decision, context=context))
+            self._expected.setdefault(graph, {}).setdefault(node, []).append(_Expected(decision=decision, router=router, context=context))
 
     @override
     def on_chain_start(self, serialized: Any, inputs: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any) -> None:
@@ -236,6 +238,7 @@ class CostObserver(BaseCallbackHandler):
             usage=usage_as_asked(message, seen.messages, seen.asked) if message is not None and error is None else None,
             step=step,
             decision=decision,
+            decided_by=expected.router if expected is not None else None,
             thread=position.thread,
             labels=labels_from_tags(self.router.policy.labels, seen.tags) if seen.tags else None,
             key=decision.key if decision is not None else position.node or "",

@@ -30,7 +30,8 @@ class Bill:
         tiers: steps by the tier that answered.
         top: names of the tiers that are the top one.
         kept_strong: node or task class of each step on the top tier, and why, in words.
-        unpriced: calls (from a ledger) or steps (from stamps) without a known price.
+        unpriced: calls without a known price, which `cost_pico` leaves out.
+        below_floor: steps that a lower model answered than they may go to; they have no baseline, for that is no saving.
         uncosted: replies that carry no cost, as those of plain models and the chunks a graph streams; it is in none of the sums.
     """
 
@@ -43,6 +44,7 @@ class Bill:
     kept_strong: tuple[tuple[str, str], ...] = ()
     simulated: bool = False
     unpriced: int = 0
+    below_floor: int = 0
     uncosted: int = 0
 
     @property
@@ -70,6 +72,8 @@ class Bill:
             parts.append(f"all-strong {_dollars(self.baseline_pico)}{covered}")
         below = [f"{count} {tier}" for tier, count in self.tiers.items() if tier not in self.top]
         parts.append(", ".join([f"{self.steps} step{'s' if self.steps > 1 else ''}", *below]))
+        if self.below_floor:
+            parts.append(f"{self.below_floor} answered below the floor: no saving")
         if self.kept_strong:
             reasons = list(dict.fromkeys([f"{name} ({why})" if why else name for name, why in self.kept_strong]))
             more = [f"and {len(reasons) - 5} more"] if len(reasons) > 5 else []
@@ -88,6 +92,7 @@ class _Line:
     cost: int = 0
     baseline: int | None = None
     unpriced: int = 0
+    below_floor: bool = False
     simulated: bool = False
 
 
@@ -132,6 +137,7 @@ def _bill(lines: Iterable[_Line], *, uncosted: int = 0) -> Bill:
         kept_strong=tuple([(line.name, line.reason) for line in steps if line.top]),
         simulated=any(line.simulated for line in steps),
         unpriced=sum(line.unpriced for line in steps),
+        below_floor=sum(line.below_floor for line in steps),
         uncosted=uncosted,
     )
 
@@ -140,14 +146,15 @@ def _stamped(result: object) -> list[_Line]:
     lines: dict[str, _Line] = {}
     for stamp in _stamps(result):
         cost, baseline = _pico(stamp.get("cost_pico")), _pico(stamp.get("baseline_pico"))
+        known, unpriced = _pico(stamp.get("priced_pico")), _pico(stamp.get("unpriced"))
         lines[str(stamp.get("step") or len(lines))] = _Line(
             name=str(stamp.get("node") or stamp.get("task_class") or "step"),
             tier=str(stamp.get("tier") or ""),
             top=stamp.get("top") is True,
             reason=_reason(stamp.get("codes"), stamp.get("mode"), stamp.get("tier")),
-            cost=cost or 0,
+            cost=(known if cost is None else cost) or 0,
             baseline=baseline,
-            unpriced=int(cost is None),
+            unpriced=(unpriced or 1) if cost is None else 0,
             simulated=stamp.get("simulated") is True,
         )
     return list(lines.values())
@@ -205,6 +212,7 @@ def _recorded(entries: Iterable[Entry]) -> list[_Line]:
         line = lines.setdefault(entry.step_id, _Line())
         line.simulated = line.simulated or entry.simulated
         line.unpriced += entry.cost is None
+        line.below_floor = line.below_floor or (entry.below_floor and entry.outcome == "watched")
         line.cost += 0 if entry.cost is None else entry.cost.total_pico
         if entry.baseline_pico is not None:
             line.baseline = (line.baseline or 0) + entry.baseline_pico

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -11,7 +11,9 @@ from routed_agents.ledger.entries import COST_FIELDS, ENTRY_FIELDS, USAGE_FIELDS
 from routed_agents.pricing import Cost, Usage
 from routed_agents.steps import storable
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+ADDED: Final = {2: ("decided_model", "decided_pico")}
+"""The columns that each version of the schema added to those before."""
 COUNTS: Final = tuple(name for name in USAGE_FIELDS if name not in ("source", "speed", "service_tier", "geo", "batch"))
 PLAIN: Final = tuple(name for name in ENTRY_FIELDS if name not in ("usage", "cost", "labels", "codes"))
 INTEGERS: Final = frozenset({"attempt", "rank", "pinned", "simulated", "batch"})
@@ -39,6 +41,17 @@ SCHEMA: Final = (
     "CREATE INDEX IF NOT EXISTS entries_by_run ON entries (run)",
 )
 INSERT: Final = f"INSERT INTO entries ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
+
+
+def additions(version: int) -> tuple[str, ...]:
+    """The statements that give a table of an older version the columns it lacks."""
+    lacking = [name for since, added in ADDED.items() if since > version for name in added]
+    return tuple([f"ALTER TABLE entries ADD COLUMN {name} {_type_of(name)}" for name in lacking])
+
+
+def selected(present: Container[str]) -> str:
+    """The columns to select for `entry_of`; NULL stands for those that a table of an older version lacks."""
+    return ", ".join([name if name in present else f"NULL AS {name}" for name in COLUMNS])
 
 
 def row_of(entry: Entry) -> tuple[object, ...]:

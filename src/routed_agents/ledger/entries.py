@@ -14,7 +14,10 @@ Kind = Literal["attempt", "judge", "check"]
 Outcome = Literal["accepted", "rejected", "failed", "abandoned", "watched"]
 Mode = Literal["enforce", "shadow", "off", "watch"]
 
-RECORD_VERSION: Final = 1
+RECORD_VERSION: Final = 2
+"""Version 1 lacks what a step would have cost on the decided model."""
+BELOW_FLOOR: Final = "check:served_model_below_floor"
+"""The code of an answer that came from a lower model than the step may go to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,13 +31,17 @@ class Entry:
         kind: an attempt at the step itself, or a call that judged or checked one.
         deployment: the deployment of the tier that was called.
         cost: None when the call is unpriced.
-        baseline_pico: what the step would have cost on `baseline_model`; None except on the step's used attempt.
+        baseline_pico: what the step would have cost on `baseline_model`; None except on the step's used attempt, and where a lower model
+            answered than the step may go to, which saves nothing.
         cache_aware_saving_pico: the saving once moving between caches is counted, where it is known.
         codes: reason codes of the decision, most telling first.
         outcome: what became of the reply.
         error: the class of the error that ended the call.
         simulated: the answer came from the embedded provider, so the cost is not real money.
+        mode: the policy's, of whoever decided the call; `watch` where nobody did.
         decided_tier: what the policy chose, also where a mode other than enforce acted on another tier.
+        decided_model: the model of that tier; None for a stop, and in entries that an older release wrote.
+        decided_pico: what the call would have cost on `decided_model`, reckoned as the baseline is; None where that has no price.
         price_source: which price list the cost is from.
         decision_ns: how long deciding took.
         escalated_from: the tier of the attempt before, when its reply was rejected.
@@ -67,6 +74,8 @@ class Entry:
     simulated: bool = False
     mode: Mode = "enforce"
     decided_tier: str
+    decided_model: str | None = None
+    decided_pico: int | None = None
     policy_hash: str
     price_source: str | None = None
     started_ns: int
@@ -74,6 +83,11 @@ class Entry:
     first_chunk_ns: int | None = None
     decision_ns: int | None = None
     escalated_from: str | None = None
+
+    @property
+    def below_floor(self) -> bool:
+        """Whether a lower model answered than the step may go to."""
+        return BELOW_FLOOR in self.codes
 
     def to_record(self) -> dict[str, object]:
         """The entry as plain JSON."""
@@ -93,8 +107,8 @@ class Entry:
         Raises:
             LedgerError: the record is of a newer version, or a key is missing or unknown.
         """
-        if record.get("v") != RECORD_VERSION:
-            raise LedgerError(f"ledger record version {record.get('v')!r}; this release reads {RECORD_VERSION}; upgrade routed-agents")
+        if record.get("v") not in range(1, RECORD_VERSION + 1):
+            raise LedgerError(f"ledger record version {record.get('v')!r}; this release reads up to {RECORD_VERSION}; upgrade it")
         try:
             values = {key: value for key, value in record.items() if key != "v"}
             values["usage"] = Usage(**record["usage"])

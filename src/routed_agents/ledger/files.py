@@ -11,7 +11,7 @@ from typing import Literal
 from urllib.parse import quote
 
 from routed_agents.errors import LedgerError
-from routed_agents.ledger.columns import SCHEMA, SCHEMA_VERSION
+from routed_agents.ledger.columns import SCHEMA, SCHEMA_VERSION, additions
 
 
 def _address(path: Path) -> str:
@@ -48,7 +48,7 @@ def connect(path: Path, busy_s: float, mode: Literal["rw", "rwc"] = "rw") -> sql
 
 
 def prepare(path: Path, busy_s: float) -> None:
-    """Make the file a ledger.
+    """Make the file a ledger; one that an older release wrote gets the columns it lacks.
 
     Raises:
         LedgerError: it cannot be one.
@@ -63,8 +63,13 @@ def prepare(path: Path, busy_s: float) -> None:
                 connection.execute("BEGIN IMMEDIATE")
                 for statement in SCHEMA:
                     connection.execute(statement)
-                if connection.execute("SELECT COUNT(*) FROM ledger_schema").fetchone()[0] == 0:
+                found = connection.execute("SELECT MAX(version) FROM ledger_schema").fetchone()[0]
+                if found is None:
                     connection.execute("INSERT INTO ledger_schema VALUES (?)", (SCHEMA_VERSION,))
+                elif found < SCHEMA_VERSION:
+                    for statement in additions(found):
+                        connection.execute(statement)
+                    connection.execute("UPDATE ledger_schema SET version = ?", (SCHEMA_VERSION,))
                 connection.execute("COMMIT")
                 return
         except sqlite3.OperationalError as error:
@@ -98,7 +103,7 @@ def check(connection: sqlite3.Connection, path: Path, *, empty: bool = True) -> 
     if not {"ledger_schema", "entries"} <= tables:
         raise LedgerError(f"{path} is a database with other tables, not a ledger; name another file")
     found = connection.execute("SELECT MAX(version) FROM ledger_schema").fetchone()[0]
-    if found is not None and found != SCHEMA_VERSION:
+    if found is not None and found > SCHEMA_VERSION:
         raise LedgerError(
             f"{path} has ledger schema {found}; this release knows {SCHEMA_VERSION}; use the release that wrote it, or another file"
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final, Unpack
 
 from routed_agents.errors import ConfigurationError, LedgerError
-from routed_agents.ledger.columns import COLUMNS, entry_of
+from routed_agents.ledger.columns import entry_of, selected
 from routed_agents.ledger.entries import Entry
 from routed_agents.ledger.filters import Where, conditions
 from routed_agents.ledger.memory import Memory
@@ -135,8 +135,8 @@ class Ledger:
         """
         self._catch_up()
         clause, values = conditions(where)
-        names = ", ".join(COLUMNS)
         with self._store.reading() as connection:
+            names = selected({name for (name,) in connection.execute("SELECT name FROM pragma_table_info('entries')")})
             last = connection.execute("SELECT MAX(seq) FROM entries").fetchone()[0] or 0
         seen = 0
         while True:

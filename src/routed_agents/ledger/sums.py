@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
+from routed_agents.ledger.entries import BELOW_FLOOR
 from routed_agents.pricing import usd_of
 
 NONE: Final = "(none)"
@@ -41,6 +42,7 @@ class Totals:
         baseline_pico: what the steps would have cost on their baseline model, as far as known.
         saving_pico: baseline less cost, over the steps for which both are fully known.
         simulated: calls answered by the embedded provider.
+        below_floor: answers a step was left with that came from a lower model than it may go to; they have no baseline.
     """
 
     steps: int = 0
@@ -50,6 +52,7 @@ class Totals:
     baseline_pico: int = 0
     saving_pico: int = 0
     simulated: int = 0
+    below_floor: int = 0
     input: int = 0
     cache_read: int = 0
     cache_write_5m: int = 0
@@ -91,7 +94,8 @@ def sums_by(group: str, clause: str) -> str:
                 CASE WHEN comparable THEN COALESCE(baseline_pico, 0) - cost_pico END AS saving_pico
             FROM picked JOIN step USING (step_id)
         )
-        SELECT grouped, COUNT(DISTINCT step_id), SUM(kind = 'attempt'), COUNT(*) - COUNT(cost_pico), SUM(simulated), {sums}
+        SELECT grouped, COUNT(DISTINCT step_id), SUM(kind = 'attempt'), COUNT(*) - COUNT(cost_pico), SUM(simulated),
+            SUM(outcome = 'watched' AND instr(codes, '"{BELOW_FLOOR}"') > 0), {sums}
         FROM compared GROUP BY grouped ORDER BY grouped != '{NONE}', grouped"""
 
 
@@ -102,6 +106,6 @@ def _exact_sum(column: str) -> str:
 
 def totals_of(row: Sequence[int]) -> Totals:
     """A row that `sums_by` finds, without its group."""
-    steps, attempts, unpriced, simulated, *halves = row
+    steps, attempts, unpriced, simulated, below_floor, *halves = row
     sums = {name: halves[2 * n] * BILLION + halves[2 * n + 1] for n, name in enumerate(SUMMED)}
-    return Totals(steps=steps, attempts=attempts, unpriced=unpriced, simulated=simulated, **sums)
+    return Totals(steps=steps, attempts=attempts, unpriced=unpriced, simulated=simulated, below_floor=below_floor, **sums)

@@ -336,7 +336,7 @@
     simulated.hidden = !totals.simulated;
     simulated.textContent = totals.simulated >= totals.entries ? "Simulated: the embedded provider answered every call, and no money was spent." : `${many(totals.simulated, "call")} of ${count(totals.entries)} were simulated by the embedded provider: that part of the money was not spent.`;
     const notes = [
-      "All-strong: the same steps on the baseline model, at list price with the same cache use. Saved: baseline less cost, over the steps for which both are fully known.",
+      "All-strong: the same steps on the baseline model, priced as the costs are, with the same cache use. Saved: baseline less cost, over the steps for which both are fully known.",
       "A step counts where the call that answered it is, and each call under its most telling reason, so the rows of a table add up. A chain is a thread; calls without one count by their run.",
     ];
     if (totals.unpriced) notes.unshift(`${many(totals.unpriced, "call")} of unknown cost: in no sum, and their steps in no saving. ≥ marks sums they are missing from.`);

@@ -315,9 +315,12 @@ def _summed(ledger: Ledger, by: str, name: str, title: str, where: Where, *, spe
     notes: list[str] = []
     if total.baseline_pico:
         models = ", ".join(_baselines(ledger, where))
-        notes.append(f"all-strong: the same steps on {models}, at list price with the same cache use")
+        notes.append(f"all-strong: the same steps on {models}, priced as the costs are, with the same cache use")
+    if total.below_floor:
+        notes.append(f"{_calls(total.below_floor)} answered below the floor of their step: an alarm, and no saving")
     if total.unpriced:
-        notes.append(f"{total.unpriced:,} calls of unknown cost are in no sum; steps with one are in no saving, so shares are lower bounds")
+        calls = f"{_calls(total.unpriced)} of unknown cost {'is' if total.unpriced == 1 else 'are'} in no sum"
+        notes.append(f"{calls}; steps with one are in no saving, so shares are lower bounds")
     return Table(
         title=heading,
         columns=(Column(key=name, name=name, form="text"), *SUMS),
@@ -326,6 +329,10 @@ def _summed(ledger: Ledger, by: str, name: str, title: str, where: Where, *, spe
         notes=tuple(notes),
         simulated=simulated,
     )
+
+
+def _calls(count: int) -> str:
+    return f"{count:,} call{'' if count == 1 else 's'}"
 
 
 def _row(name: str, sums: Totals) -> tuple[Value, ...]:

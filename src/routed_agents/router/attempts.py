@@ -15,7 +15,7 @@ from routed_agents.checks import Rejection, Reply, inspect, reply_of
 from routed_agents.complaints import complain
 from routed_agents.decisions import words
 from routed_agents.economics import baseline, tokenizer_factor
-from routed_agents.failures import Failure, refused
+from routed_agents.failures import Failure, refused, unbilled
 from routed_agents.features import upper_tokens
 from routed_agents.judged_replies import Judge
 from routed_agents.judging import About, Books, Consultation, simulated
@@ -51,6 +51,8 @@ class Call(About, CallView, Protocol):
     @property
     def router(self) -> Host: ...
     @property
+    def decided_by(self) -> Host | None: ...
+    @property
     def entries(self) -> list[Entry]: ...
     @property
     def alarms(self) -> list[Rejection]: ...
@@ -82,9 +84,9 @@ class Attempt:
     """
 
     __slots__ = (
-        "_begun", "_call", "_committed", "_decision", "_opinions", "_reply", "_served", "_settled", "_span", "_started_ns", "_unmade",
-        "_usage", "_watched", "alarmed", "deployment", "error", "first_chunk_ns", "follow_up", "key", "number", "outcome", "rejection",
-        "repairs", "row", "simulated",
+        "_begun", "_call", "_committed", "_decision", "_opinions", "_reply", "_served", "_settled", "_span", "_started_ns", "_unbilled",
+        "_unmade", "_usage", "_watched", "alarmed", "deployment", "error", "first_chunk_ns", "follow_up", "key", "number", "outcome",
+        "rejection", "repairs", "row", "simulated",
     )  # fmt: skip
 
     def __init__(self, *, call: Call, number: int, tier: Tier, deployment: Deployment, watched: bool = False) -> None:
@@ -113,6 +115,7 @@ class Attempt:
         self._opinions: dict[object, str] | None = None
         self._settled: Entry | None = None
         self._unmade = False
+        self._unbilled = False
 
     @property
     def tier(self) -> str:
@@ -269,8 +272,8 @@ class Attempt:
         self._usage = usage if usage is not None else usage_in(reply) if reply is not None else None
         self.outcome = "failed" if error is not None and isinstance(error, Exception) else "abandoned" if error is not None else "watched"
         self.error = type(error).__name__ if error is not None else None
-        if error is not None and refused(error):
-            self._usage = self._usage or Usage()
+        if error is not None:
+            self._note_refusal(error)
         if error is None and (failure := failure_in(reply)) is not None:
             self.outcome, self.error = "failed", failure.trouble
         self._span = self._call.router.telemetry.open_attempt(None, self, self._call, started_ns=started_ns, parent=parent)
@@ -281,7 +284,9 @@ class Attempt:
         call, failure = self._call, failure_behind(error) if error is not None else None
         self._started_ns = started_ns
         self._reply = reply
-        self._usage = usage_in(reply) if reply is not None else Usage() if error is not None and refused(error) else None
+        self._usage = usage_in(reply) if reply is not None else None
+        if error is not None:
+            self._note_refusal(error)
         self.outcome = "failed" if isinstance(error, Exception) else "abandoned"
         if error is not None:
             self.error = failure.trouble if failure is not None else type(error).__name__
@@ -395,14 +400,38 @@ class Attempt:
         failure = failure_behind(error)
         self.error = failure.trouble if failure is not None else type(error).__name__
         self._call.note(f"{self.model} ({self.deployment.name}): {words(self.error)}")
-        if refused(error):
-            self._usage = self._usage or Usage()
+        self._note_refusal(error)
         if failure is None:
             return False
         self._go_on(failure)
         if self.follow_up is None and self._call.decision.floored and self._call.mode == "enforce":
             error.add_note(f"routed-agents: {self._call.stopped_message('no_eligible_tier')}")
         return self.follow_up is not None
+
+    def _note_refusal(self, error: BaseException) -> None:
+        """Note that a call which ended so used nothing, where nothing can have been used; not where words had come before."""
+        if self._usage is None and refused(error):
+            self._usage = Usage()
+            self._unbilled = unbilled(error) and self.first_chunk_ns is None
+
+    def _look_for_a_lower_model(self) -> None:
+        """Sound the alarm where a lower model answered than the step, decided for this node before, may go to.
+
+        Its answer is used already, so nothing is rejected; whoever built the graph has to know.
+        """
+        call, decider = self._call, self._call.decided_by
+        if decider is None or decider.policy.mode != "enforce" or not (obligation := self._decision.settlement.obligation):
+            return
+        floor = decider.policy.tiers[min(obligation, decider.policy.tiers.top)].name
+        answered = served_model_of(self._reply) if self._reply is not None else None
+        if not any(tiers.is_below(answered or self.model, floor) for tiers in (call.router.policy.tiers, decider.policy.tiers)):
+            return
+        self.alarmed = True
+        self.rejection = Rejection(check="served_model", code="served_model_below_floor", alarm=True)
+        call.router.warn_once(
+            f'node "{call.step.node}": {answered or self.model} answered a step that must not go below tier {floor}; '
+            f"have the node call a model of that tier, or name another node for it in `to`"
+        )
 
     def _go_on(self, failure: Failure) -> None:
         """Tell of a deployment's trouble, and plan where the step goes on, unless words of this attempt have reached the caller."""
@@ -421,6 +450,8 @@ class Attempt:
         if (entry := self._settled) is not None:
             call.entries.pop()
         try:
+            if self.outcome == "watched":
+                self._look_for_a_lower_model()
             if entry is None or entry.usage != self._usage:  # more was told after the last words
                 entry = self._entry(final=not aside and self.follow_up is None)
         except Exception as trouble:
@@ -444,9 +475,12 @@ class Attempt:
         if usage is None:
             usage = self._estimate()
         served = self._served or (served_model_of(self._reply) if self._reply is not None else None)
-        cost, source = router.price(self.deployment, served or self.model, usage) if usage.source != "missing" else (None, None)
+        model = served or self.model
+        cost, source = self._cost(model, usage)
         tiers = router.policy.tiers
-        top = tiers[tiers.top].deployments[0]
+        top = tiers[tiers.top]
+        decider = call.decided_by or router
+        chosen = next((tier for tier in decider.policy.tiers if tier.name == decision.tier), None) if decision else None
         return Entry(
             step_id=call.step.id,
             attempt=self.number,
@@ -465,14 +499,16 @@ class Attempt:
             deployment=self.deployment.name or None,
             usage=usage,
             cost=cost,
-            baseline_pico=self._baseline(usage, cost, served or self.model, top) if final else None,
+            baseline_pico=self._on(top, usage, cost, model) if final and not self.alarmed else None,
             baseline_model=top.model,
             codes=(*(decision.codes if decision else ()), *((f"check:{self.rejection.code}",) if self.rejection else ())),
             outcome=self.outcome or "abandoned",
             error=self.error,
             simulated=self.deployment.simulated or self.simulated or simulated(self._reply),
-            mode="watch" if self._watched else call.mode,
+            mode="watch" if self._watched and call.decided_by is None else decider.policy.mode,
             decided_tier=(decision.tier or "stop") if decision else self.row.name,
+            decided_model=chosen.model if chosen is not None else None,
+            decided_pico=self._on(chosen, usage, cost, model) if chosen is not None else None,
             policy_hash=router.policy.hash,
             price_source=source,
             started_ns=self._started_ns,
@@ -484,18 +520,25 @@ class Attempt:
             else None,
         )
 
-    def _baseline(self, usage: Usage, cost: Cost | None, model: str, top: Deployment) -> int | None:
-        """What the same tokens would have cost on the top tier; nominal, at list price and the same cache behaviour."""
+    def _cost(self, model: str, usage: Usage) -> tuple[Cost | None, str | None]:
+        """What the call cost, and where its price is from; what a provider bills nobody for needs no price."""
+        if self._unbilled:
+            return Cost(), None
+        return self._call.router.price(self.deployment, model, usage) if usage.source != "missing" else (None, None)
+
+    def _on(self, tier: Tier, usage: Usage, cost: Cost | None, model: str) -> int | None:
+        """What the same tokens would have cost on a tier; nominal, at this router's prices and with the same cache behaviour."""
         if usage.source == "missing":
             return None
-        if cost is not None and self.row.rank == self._call.router.policy.tiers.top and model == top.model:
+        other = tier.deployments[0]
+        if cost is not None and (self._unbilled or (self.row.name == tier.name and model == other.model)):
             return cost.total_pico
         try:
-            other = baseline(usage, card=self._call.router.prices.sold(top), factor=tokenizer_factor(model, top.price_key))
+            found = baseline(usage, card=self._call.router.prices.sold(other), factor=tokenizer_factor(model, other.price_key))
         except Exception:
-            log.exception('the baseline of "%s" cannot be computed', model)
+            log.exception('what "%s" would have cost on tier %s cannot be computed', model, tier.name)
             return None
-        return other.total_pico if other is not None else None
+        return found.total_pico if found is not None else None
 
     def _estimate(self) -> Usage:
         """What a call that reported nothing used: prompt and reply by our upper bound when they were sent, else unknown."""

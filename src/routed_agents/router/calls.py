@@ -34,7 +34,7 @@ class RoutedCall:
     """One step on its way: a decision, the attempts it takes, and their record.
 
     An integration sets `handed_off` where somebody takes over from a stop, and `stopped_before` to the code of a stop that the same step
-    came to before, where it must come to it again.
+    came to before, where it must come to it again. `decided_by` is whose decision a watched call follows; None where nobody decided it.
 
     >>> from routed_agents import Router
     >>> router = Router()
@@ -78,6 +78,7 @@ class RoutedCall:
         self.reply: object = None
         self.alarms: list[Rejection] = []
         self.decision: Decision = cast("Decision", None)
+        self.decided_by: Host | None = None
         self.decision_ns = 0
         self._given_state = state
         self._memory = memory if memory is not None else thread
@@ -276,6 +277,8 @@ class RoutedCall:
             "attempts": len(self.entries),
             "rejected": self.rejected,
             "cost_pico": sum(known) if len(known) == len(costs) else None,
+            "priced_pico": sum(known),
+            "unpriced": len(costs) - len(known),
             "baseline_pico": last.baseline_pico if last is not None else None,
             "simulated": any(entry.simulated for entry in (*self.entries, *self.asides)),
         }
@@ -291,6 +294,7 @@ class RoutedCall:
         self,
         *,
         decision: Decision | None,
+        decided_by: Host | None,
         model: str,
         tier: Tier | None,
         deployment: Deployment,
@@ -303,7 +307,7 @@ class RoutedCall:
     ) -> Entry:
         """One entry and one leaf span for a call that is only watched."""
         if decision is not None:
-            self.decision = decision
+            self.decision, self.decided_by = decision, decided_by or self.router
         elif self.step.messages:
             self.decision = self.router.policy.decide(self.step, self.router.state_of(self.thread), key=self.key)
         attempt = Attempt(call=self, number=1, tier=tier or UNKNOWN_TIER, deployment=deployment, watched=True)

@@ -256,6 +256,7 @@ class Router:
         usage: Usage | None = None,
         step: Step | None = None,
         decision: Decision | None = None,
+        decided_by: Router | None = None,
         thread: str | None = None,
         labels: Mapping[str, str] | None = None,
         key: str = "",
@@ -268,7 +269,8 @@ class Router:
         """Record a call somebody else made and chose the model of: it is priced, never routed.
 
         `usage` is given where the reply doesn't hold it, as after a stream that was broken off, and `provider` where it is known who
-        was called, by LangChain's name or ours.
+        was called, by LangChain's name or ours. `decision` is what was decided for the call before it was made, and `decided_by` the router
+        that did, where it is another one.
         """
         rank = self.policy.tiers.rank_of_model(model)
         tier = self.policy.tiers[rank] if rank is not None else None
@@ -286,6 +288,7 @@ class Router:
         )
         return watched.record_watched(
             decision=decision,
+            decided_by=decided_by,
             model=model,
             tier=tier,
             deployment=_called(tier, model, provider),

@@ -117,7 +117,7 @@ DEGRADED: Final = _attribute("routed_agents.decision.degraded", "route", "boolea
 DECISION_US: Final = _attribute("routed_agents.decision.duration_us", "route", "int", "microseconds to decide")
 EVIDENCE: Final = _attribute("routed_agents.decision.evidence", "route", "strings", "what guards saw; content", guarded=True)
 POLICY: Final = _attribute("routed_agents.policy.hash", "route leaf", "string", "the policy")
-MODE: Final = _attribute("routed_agents.mode", "route leaf", "string", "`enforce`, `shadow`, `off`, or `watch` for a call nobody routed")
+MODE: Final = _attribute("routed_agents.mode", "route leaf", "string", "`enforce`, `shadow`, `off`, or `watch` for a call nobody decided")
 TOKENS_BOUND: Final = _attribute("routed_agents.tokens.upper_bound", "route", "int", "upper bound of the prompt's tokens")
 TOKENS_INPUT: Final = _attribute("routed_agents.tokens.input", "leaf", "int", "prompt tokens, where the standard names may not stand")
 TOKENS_OUTPUT: Final = _attribute("routed_agents.tokens.output", "leaf", "int", "tokens of the reply, likewise")
@@ -140,7 +140,9 @@ COST_PICO: Final = _attribute("routed_agents.cost.pico_usd", "leaf", "int", "the
 COST_CURRENCY: Final = _attribute("routed_agents.cost.currency", "leaf", "string", "`USD`")
 COST_SOURCE: Final = _attribute("routed_agents.cost.source", "leaf", "string", "`local`, or `simulated`")
 PRICE_TABLE: Final = _attribute("routed_agents.cost.price_table_version", "leaf", "string", "where the price is from")
-BASELINE_COST: Final = _attribute("routed_agents.baseline.cost", "leaf", "double", "USD of the same call on the top tier")
+BASELINE_COST: Final = _attribute(
+    "routed_agents.baseline.cost", "leaf", "double", "USD of the same call on the top tier; absent after an alarm"
+)
 BASELINE_PICO: Final = _attribute("routed_agents.baseline.pico_usd", "leaf", "int", "the same, exactly")
 BASELINE_MODEL: Final = _attribute("routed_agents.baseline.model", "leaf", "string", "the top tier's model")
 ROLLUP_COST: Final = _attribute("routed_agents.rollup.cost", "route", "double", "USD of all attempts; absent when one is unpriced")
@@ -179,7 +181,9 @@ COUNTERS: Final = {
     each.name: each
     for each in (
         Instrument(name="routed_agents.cost", unit="USD", says="what model calls cost"),
-        Instrument(name="routed_agents.baseline", unit="USD", says="what the same calls would have cost on the top tier, at list price"),
+        Instrument(
+            name="routed_agents.baseline", unit="USD", says="what the same calls would have cost on the top tier, priced as the cost is"
+        ),
         Instrument(name="routed_agents.tokens", unit="{token}", says="tokens by kind"),
         Instrument(name="routed_agents.decisions", unit="{decision}", says="steps decided"),
         Instrument(name="routed_agents.escalations", unit="{step}", says="attempts followed by another one"),

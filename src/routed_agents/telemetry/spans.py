@@ -596,7 +596,7 @@ class Telemetry:
             counters["routed_agents.rejections"].add(1, {**shared, "reason": _why(entry)}, context)
         if entry.tier == "unrouted":
             counters["routed_agents.bypassing"].add(1, shared, context)
-        if "check:served_model_below_floor" in entry.codes:
+        if entry.below_floor:
             counters["routed_agents.alarms"].add(1, shared, context)
         seconds = (entry.ended_ns - entry.started_ns) / 1e9
         self._histograms["routed_agents.duration"].record(seconds, shared, context)

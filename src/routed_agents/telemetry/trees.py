@@ -226,12 +226,14 @@ def _leaf(span: SpanRecord, kind: Kind, number: int = 1) -> Row:
     tier = _text(span, names.TIER)
     mark = "" if outcome in ("accepted", "watched", "") else outcome
     trouble = _text(span, names.ERROR_TYPE)
-    if not trouble and outcome == "rejected":
+    if not trouble and outcome in ("rejected", "watched"):
         reasons = [_text(span, names.REASON), *found.get(names.REASONS, ())]
         trouble = next((code.removeprefix("check:") for code in reasons if code.startswith("check:")), "")
+    if trouble and outcome == "watched":
+        mark, trouble = words(trouble), ""
     if kind == "judge" and not trouble:
         trouble = _text(span, names.REASON).removeprefix("judge:")
-    if kind == "watched" and not trouble:
+    if kind == "watched" and not trouble and not mark:
         trouble = "not routed" if tier == "unrouted" else "watched"
     return Row(
         kind=kind,
