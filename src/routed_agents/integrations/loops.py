@@ -33,14 +33,18 @@ def loop_of(configurable: Mapping[str, Any]) -> Any:
     return loop
 
 
-def nodes_around(configurable: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
-    """The nodes that the running graph is in, innermost first: what each is configured with, and the config of the graph that has it."""
+def nodes_of(configurable: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """The node of this config and those that its graph is in, innermost first.
+
+    Of each what it is configured with, or the `@task` that it calls, and the config of the graph that has it.
+    """
     loop = _running(configurable)
-    while getattr(loop, "is_nested", False):
-        node: Mapping[str, Any] = loop.config["configurable"]
-        loop = _running(node)
-        if hasattr(loop, "config"):
-            yield node, loop.config
+    while hasattr(loop, "config"):
+        yield configurable, loop.config
+        if not loop.is_nested:
+            return
+        configurable = loop.config["configurable"]
+        loop = _running(configurable)
 
 
 def _running(configurable: Mapping[str, Any]) -> Any:

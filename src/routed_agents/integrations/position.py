@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final, Protocol, cast
 
 from routed_agents.integrations.cached_nodes import tell_of_cache
 from routed_agents.integrations.channels import READ, channel_state, left_state, thread_state
-from routed_agents.integrations.loops import is_fresh, loop_of, name_of, nodes_around
+from routed_agents.integrations.loops import is_fresh, loop_of, name_of, nodes_of
 from routed_agents.integrations.side_by_side import is_beside_others
 from routed_agents.state import EMPTY, ThreadState, join_all
 
@@ -25,8 +26,6 @@ class Watcher(Protocol):
     def downstream(self, namespace: str) -> int | None: ...
 
     def in_loop(self, namespace: str) -> bool: ...
-
-    def has_node(self, namespace: str, node: str) -> bool: ...
 
     def span_context(self, run: object) -> object: ...
 
@@ -158,7 +157,7 @@ def _thread_of(config: Mapping[str, Any]) -> str | None:
 
 def _held_around(configurable: Mapping[str, Any], thread: str | None) -> ThreadState:
     """Thread pins and facts in the graphs around; where a graph was invoked with a thread of its own, theirs are another's."""
-    held = [thread_state(node) for node, outer in nodes_around(configurable) if _thread_of(outer) == thread]
+    held = [thread_state(node) for node, graph in islice(nodes_of(configurable), 1, None) if _thread_of(graph) == thread]
     return join_all(held) if held else EMPTY
 
 
