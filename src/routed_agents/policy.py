@@ -59,7 +59,8 @@ class Policy:
             holds in the turn in which it was last noted, with 1 in the next one too. What is not named holds until it is released.
         trusted: metadata keys that may also lower a tier (`task_class`, `routed_agents`); everything else can only raise it.
         on_stop: what a stop becomes: `raise`, `end`, `interrupt`, or the name of a graph node. Outside a graph, in a thread that lost the
-            run's context, and for a node that no graph around has, it is raised; so it is after an interrupt that nobody answers.
+            run's context, where no graph around has a node to end at or the one that is named, it is raised; so it is after an interrupt
+            that nobody answers.
         capture_evidence: record what guards saw, which may quote a person.
     """
 

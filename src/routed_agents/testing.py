@@ -97,10 +97,13 @@ class ScriptedChatModel(BaseChatModel):
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         return LangSmithParams(ls_provider=self.provider, ls_model_name=self.model_name, ls_model_type="chat")
 
-    def bind_tools(self, tools: Sequence[Any], *, tool_choice: str | None = None, **kwargs: Any) -> Runnable[LanguageModelInput, AIMessage]:
+    def bind_tools(
+        self, tools: Sequence[Any], *, tool_choice: str | None = None, parallel_tool_calls: bool | None = None, **kwargs: Any
+    ) -> Runnable[LanguageModelInput, AIMessage]:
         """Bind tools in OpenAI's form; what is bound shows in `calls`."""
         formatted = [convert_to_openai_tool(tool) for tool in tools]
-        chosen = {"tool_choice": tool_choice} if tool_choice is not None else {}
+        named = {"tool_choice": tool_choice, "parallel_tool_calls": parallel_tool_calls}
+        chosen = {name: value for name, value in named.items() if value is not None}
         return cast("Runnable[LanguageModelInput, AIMessage]", self.bind(tools=formatted, **chosen, **kwargs))
 
     def _generate(

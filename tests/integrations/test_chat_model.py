@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import inspect
 import json
 import logging
 import pickle
@@ -255,6 +256,31 @@ def test_a_prebuilt_agent_takes_bound_tools_as_they_were_bound(books):
 def test_a_prebuilt_agent_sees_that_it_has_other_tools_than_are_bound(books):
     with pytest.raises(ValueError, match="Got 1 tools, expected 0"):
         create_react_agent(books.model().bind_tools([]), [search])
+
+
+def test_one_call_at_a_time_is_asked_of_each_provider_in_its_own_words(books, real, provider):
+    model = RoutedChatModel(cheap=real("gpt-6-luna"), strong=real(OPUS), router=books.router)
+    assert "parallel_tool_calls" in inspect.signature(model.bind_tools).parameters  # langgraph-supervisor looks there
+    bound = model.bind_tools([search], parallel_tool_calls=False)
+    bound.invoke(EASY)
+    bound.invoke(EASY, HARD)
+    cheap, strong = [served.body for served in provider.requests]
+    assert cheap["parallel_tool_calls"] is False
+    assert strong["tool_choice"] == {"type": "auto", "disable_parallel_tool_use": True}
+
+
+class Unaware(ScriptedChatModel):
+    """A chat model whose provider knows nothing of parallel calls."""
+
+    def bind_tools(self, tools: Any, *, tool_choice: Any = None, **kwargs: Any) -> Any:
+        return super().bind_tools(tools, tool_choice=tool_choice, **kwargs)
+
+
+def test_a_model_that_does_not_name_parallel_calls_is_not_told_of_them(books):
+    model = books.model(Unaware(model_name=HAIKU, provider="anthropic"))
+    model.bind_tools([search], parallel_tool_calls=False).invoke(EASY)
+    assert "parallel_tool_calls" not in model.cheap.calls[0].options
+    assert books.leaves[0].attributes[names.REPAIRS] == ("parallel_tool_calls",)
 
 
 def test_tools_given_with_a_call_replace_the_bound_ones_as_on_a_bare_model(books):

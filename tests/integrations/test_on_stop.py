@@ -9,6 +9,7 @@ import pytest
 from langchain.agents import create_agent
 from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.func import entrypoint, task
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.types import Command
 from pydantic import BaseModel
@@ -180,7 +181,8 @@ async def test_a_subgraphs_stop_finds_the_node_around_it(way, watched):
     assert (texts(await run(graph, FORBIDDEN, way)), calm(books)) == (["a person takes over"], True)
 
 
-def test_two_graphs_in_the_stop_still_finds_it_where_it_is_watched():
+@pytest.mark.parametrize("watched", [False, True])
+def test_two_graphs_in_the_stop_still_finds_it(watched):
     books = books_with("handoff")
     inner: StateGraph[Any] = StateGraph(Desk)
     inner.add_node("ask", calling(books.model(), "invoke"))
@@ -188,8 +190,111 @@ def test_two_graphs_in_the_stop_still_finds_it_where_it_is_watched():
     middle: StateGraph[Any] = StateGraph(Desk)
     middle.add_node("inner", inner.compile())
     middle.add_edge(START, "inner")
-    graph = desk(middle.compile(), wrapped=lambda builder: watch(builder, books.router))
+    graph = desk(middle.compile(), wrapped=(lambda builder: watch(builder, books.router)) if watched else None)
     assert texts(graph.invoke(FORBIDDEN)) == ["a person takes over"]
+
+
+# ---- the functional API -----------------------------------------------------------------------------------------------------
+
+
+class Work:
+    """Ways of the functional API to make a step, and what was done with a reply afterwards."""
+
+    def __init__(self, on_stop: str, way: str) -> None:
+        self.books = books_with(on_stop)
+        model = self.books.model()
+        self.after: list[Any] = []
+
+        if way == "ainvoke":
+
+            @task
+            async def ask(messages: Any) -> Any:
+                return await model.ainvoke(messages)
+
+            @task
+            async def delegate(messages: Any) -> Any:
+                return await ask(messages)
+
+            @entrypoint()
+            async def flow(messages: Any) -> Any:
+                self.after.append(await ask(messages))
+
+            @entrypoint()
+            async def direct(messages: Any) -> Any:
+                return await model.ainvoke(messages)
+
+            def node(action: Any) -> Any:
+                async def act(state: Any) -> Any:
+                    self.after.append(await action(state["messages"]))
+
+                return act
+
+        else:
+
+            @task
+            def ask(messages: Any) -> Any:
+                return model.invoke(messages)
+
+            @task
+            def delegate(messages: Any) -> Any:
+                return ask(messages).result()
+
+            @entrypoint()
+            def flow(messages: Any) -> Any:
+                self.after.append(ask(messages).result())
+
+            @entrypoint()
+            def direct(messages: Any) -> Any:
+                return model.invoke(messages)
+
+            def node(action: Any) -> Any:
+                return lambda state: self.after.append(action(state["messages"]))
+
+        waited = way == "invoke"
+        started = {"flow": getattr(flow, way), "direct": getattr(direct, way)}
+        called = {"ask": (lambda given: ask(given).result()) if waited else ask}
+        called["delegate"] = (lambda given: delegate(given).result()) if waited else delegate
+        self.workflows = {"in a task": flow, "directly": direct}
+        self.nodes = {
+            "in a task": node(called["ask"]),
+            "in a task of a task": node(called["delegate"]),
+            "in a workflow": node(started["direct"]),
+            "in a task of a workflow": node(started["flow"]),
+        }
+
+
+@pytest.mark.parametrize("way", ["invoke", "ainvoke"])
+@pytest.mark.parametrize("place", ["in a task", "directly"])
+@pytest.mark.parametrize("on_stop", ["end", "handoff"])
+async def test_a_workflow_has_nobody_to_hand_off_to(on_stop, place, way):
+    work = Work(on_stop, way)
+    with pytest.raises(StepStopped) as caught:
+        await run(work.workflows[place], FORBIDDEN["messages"], way, THREAD)
+    assert any(note.startswith("on_stop ") for note in caught.value.__notes__)
+    assert not work.after
+
+
+@pytest.mark.parametrize("saver", [None, InMemorySaver()], ids=["no saver", "saver"])
+@pytest.mark.parametrize("way", ["invoke", "ainvoke"])
+@pytest.mark.parametrize("place", ["in a task", "in a task of a task", "in a workflow", "in a task of a workflow"])
+@pytest.mark.parametrize(("on_stop", "said"), [("end", []), ("handoff", ["a person takes over"])])
+async def test_a_stop_in_a_nodes_task_or_workflow_leaves_the_node(on_stop, said, place, way, saver):
+    work = Work(on_stop, way)
+    config = {"configurable": {"thread_id": f"{on_stop}, {place}, {way}"}}
+    result = await run(desk(work.nodes[place], checkpointer=saver), FORBIDDEN, way, config)
+    assert (texts(result), work.after, calm(work.books)) == (said, [], True)
+
+
+def test_a_stop_in_a_task_leaves_the_node_of_a_graph_in_a_node():
+    work = Work("end", "invoke")
+    inner = desk(work.nodes["in a task"])
+
+    def twice(state: Any) -> Any:
+        inner.invoke(FORBIDDEN)
+        inner.invoke(FORBIDDEN)
+        return {"messages": [AIMessage("both ended")]}
+
+    assert (texts(desk(twice).invoke(FORBIDDEN)), work.after) == (["both ended"], [])
 
 
 def test_in_shadow_nothing_stops():

@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from routed_agents.errors import StateError
 from routed_agents.integrations.loops import called_with
-from routed_agents.state import Mark, Pin, ThreadState, join
+from routed_agents.state import EMPTY, Mark, Pin, ThreadState, join
 
 log: Final = logging.getLogger("routed_agents")
 CHANNEL: Final = "routing"
@@ -93,6 +93,12 @@ def left_state(configurable: Mapping[str, Any]) -> ThreadState | None:
         return None  # a key of somebody's own
     marks = frozenset([replace(mark, released=0) for mark in found.marks if mark.name in found.facts])
     return ThreadState(found.pins, found.facts, marks) if found.pins or found.facts else None
+
+
+def thread_state(configurable: Mapping[str, Any]) -> ThreadState:
+    """Thread pins and facts that the graph of this node holds for what runs inside the node; a key of somebody's own holds none."""
+    found = channel_state(configurable) if trouble_with(configurable) is None else left_state(configurable)
+    return found.of_thread() if found is not None else EMPTY
 
 
 def tell_once(message: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from itertools import takewhile
 from typing import Any, Final, cast
 
@@ -22,6 +23,8 @@ ANTHROPIC_BLOCKS: Final = frozenset({"thinking", "redacted_thinking", "tool_use"
 OPENAI_BLOCKS: Final = frozenset({"function_call", "refusal", "web_search_call", "code_interpreter_call"})
 OPENAI_EXTRAS: Final = frozenset({"reasoning", "tool_outputs", "__openai_function_call_ids__"})
 """Where langchain-openai keeps ids of items that only the model that made them may get back."""
+PARALLEL: Final = "parallel_tool_calls"
+"""What `bind_tools` of some chat models takes, and names where it does."""
 OPENING: Final = "(The conversation begins with your message.)"
 """Stands before an assistant message that opens a conversation, for a provider that wants a user message first."""
 
@@ -82,6 +85,9 @@ def fitted(
     thinks = thinking_in(fits, takes, own, provider=provider)
     bound, more = repaired(given, takes, provider=provider, own=own, thinks=thinks, responses=responses)
     changed = (*changed, *more)
+    if PARALLEL in bound and method == "bind_tools" and PARALLEL not in signature(model.bind_tools).parameters:
+        del bound[PARALLEL]  # some clients raise at it
+        changed = (*changed, PARALLEL)
     if method == "with_structured_output":
         way = structured_method(given.get("method"), takes, provider=provider, thinks=thinks, carried=carried)
         if way is not None:

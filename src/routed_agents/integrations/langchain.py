@@ -142,9 +142,19 @@ class RoutedChatModel(BaseChatModel):
     def _resolve_model_profile(self) -> Any:
         return None  # found out when first asked for, see __getattr__
 
-    def bind_tools(self, tools: Sequence[Any], *, tool_choice: Any = None, **kwargs: Any) -> Runnable[LanguageModelInput, AIMessage]:  # type: ignore[override]
-        """Bind tools; they are put into the provider's own format once the tier is chosen."""
-        options = kwargs if tool_choice is None else {**kwargs, "tool_choice": tool_choice}
+    def bind_tools(  # type: ignore[override]
+        self, tools: Sequence[Any], *, tool_choice: Any = None, parallel_tool_calls: bool | None = None, **kwargs: Any
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """Bind tools; they are put into the provider's own format once the tier is chosen.
+
+        Args:
+            tools: what the model may call.
+            tool_choice: which of them it must call.
+            parallel_tool_calls: whether it may call several at once; named, for langgraph-supervisor asks no other model for one at a time.
+            kwargs: what else the tiers' own `bind_tools` take.
+        """
+        named = {"tool_choice": tool_choice, "parallel_tool_calls": parallel_tool_calls}
+        options = {**kwargs, **{name: value for name, value in named.items() if value is not None}}
         subject = list(tools)
         names = tuple(name_of_tool(tool) for tool in subject)
         late = Late(method="bind_tools", subject=subject, options=options, tools=names)

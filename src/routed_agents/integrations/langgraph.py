@@ -154,7 +154,8 @@ class RouterNode(Runnable[Any, Any]):
         position = position_of(cast("Mapping[str, Any]", config))
         step, labels = self._step(state, config, position), self._labels(config, position)
         if position.state is None:
-            return self.router.decide(step, labels=labels, namespace=position.namespace, state=position.left)
+            held = (position.left or EMPTY).join(position.around)
+            return self.router.decide(step, labels=labels, namespace=position.namespace, state=held)
         known = shelf.load(self.router, position)
         step = replace(step, resumed=resumed(self.router, position, known, step.messages))
         return self.router.decide(step, labels=labels, namespace=position.namespace, state=self._held(position, known))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -27,10 +27,29 @@ def called_with(configurable: Mapping[str, Any], name: str) -> Any:
 
 def loop_of(configurable: Mapping[str, Any]) -> Any:
     """The loop of the outermost graph; None outside a graph."""
-    loop: Any = getattr(called_with(configurable, "schedule_task"), "__self__", None)
+    loop = _running(configurable)
     while getattr(loop, "is_nested", False):
-        loop = getattr(called_with(loop.config["configurable"], "schedule_task"), "__self__", None)
+        loop = _running(loop.config["configurable"])
     return loop
+
+
+def nodes_of(configurable: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """The node of this config and those that its graph is in, innermost first.
+
+    Of each what it is configured with, or the `@task` that it calls, and the config of the graph that has it.
+    """
+    loop = _running(configurable)
+    while hasattr(loop, "config"):
+        yield configurable, loop.config
+        if not loop.is_nested:
+            return
+        configurable = loop.config["configurable"]
+        loop = _running(configurable)
+
+
+def _running(configurable: Mapping[str, Any]) -> Any:
+    """The loop of the graph that the node of this config is in; None where LangGraph keeps it otherwise than we know."""
+    return getattr(called_with(configurable, "schedule_task"), "__self__", None)
 
 
 def is_fresh(loop: Any) -> bool | None:

@@ -87,9 +87,6 @@ class Plan:
             plan = node.inner if node is not None else None
         return node
 
-    def has(self, path: str) -> bool:
-        return self.at(path) is not None
-
     def paths(self, above: str = "") -> Iterable[str]:
         """Every node's path, outer ones first."""
         for name, node in self.nodes.items():

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final, Protocol, cast
 
 from routed_agents.integrations.cached_nodes import tell_of_cache
-from routed_agents.integrations.channels import READ, channel_state, left_state
-from routed_agents.integrations.loops import is_fresh, loop_of, name_of
+from routed_agents.integrations.channels import READ, channel_state, left_state, thread_state
+from routed_agents.integrations.loops import is_fresh, loop_of, name_of, nodes_of
 from routed_agents.integrations.side_by_side import is_beside_others
-from routed_agents.state import ThreadState
+from routed_agents.state import EMPTY, ThreadState, join_all
 
 RUNTIME: Final = "__pregel_runtime"
 CHECKPOINTER: Final = "__pregel_checkpointer"
@@ -25,8 +26,6 @@ class Watcher(Protocol):
     def downstream(self, namespace: str) -> int | None: ...
 
     def in_loop(self, namespace: str) -> bool: ...
-
-    def has_node(self, namespace: str, node: str) -> bool: ...
 
     def span_context(self, run: object) -> object: ...
 
@@ -43,6 +42,7 @@ class Position:
         thread: the conversation, when the caller configured one.
         run: the run's id: the caller's, else one we give it; a graph run inside another's node belongs to that run.
         state: what the graph's `routing` channel holds; None without such a channel.
+        around: thread pins and facts that the graphs around hold, as far as they run in the same thread.
         left: what stands in a `routing` key that keeps no pins and facts.
         context: the run's context object.
         downstream: model steps that hang on this node's answers, where the graph is watched and it can be told.
@@ -64,6 +64,7 @@ class Position:
     thread: str | None = None
     run: str | None = None
     state: ThreadState | None = None
+    around: ThreadState = EMPTY
     left: ThreadState | None = None
     context: object = None
     downstream: int | None = None
@@ -109,10 +110,10 @@ def position_of(config: Mapping[str, Any]) -> Position:
     """Read a call's position from its config; never fails, for a call outside a graph has none."""
     metadata = cast("Mapping[str, Any]", config.get("metadata") or {})
     configurable = cast("Mapping[str, Any]", config.get("configurable") or {})
-    thread = configurable.get("thread_id", metadata.get("thread_id"))
+    thread = _thread_of(config)
     run = metadata.get("run_id")
     if "langgraph_node" not in metadata:
-        return Position(thread=None if thread is None else str(thread), run=None if run is None else str(run))
+        return Position(thread=thread, run=None if run is None else str(run))
     path = cast("Sequence[object]", metadata.get("langgraph_path") or ())
     node, namespace = str(metadata["langgraph_node"]), str(metadata.get("langgraph_checkpoint_ns") or "")
     pushed = bool(path) and path[0] == PUSH
@@ -129,9 +130,10 @@ def position_of(config: Mapping[str, Any]) -> Position:
         namespace=namespace,
         branch=pushed and (not _is_call(path) or is_beside_others(configurable, node, namespace)),
         place=_place(path) if pushed else "",
-        thread=None if thread is None else str(thread),
+        thread=thread,
         run=str(run) if run is not None else getattr(getattr(runtime, "execution_info", None), "run_id", None) or going,
         state=state,
+        around=_held_around(configurable, thread),
         left=left_state(configurable) if state is None else None,
         context=getattr(runtime, "context", None),
         store=getattr(runtime, "store", None),
@@ -145,6 +147,18 @@ def position_of(config: Mapping[str, Any]) -> Position:
         going=going,
         read=configurable.get(READ),
     )
+
+
+def _thread_of(config: Mapping[str, Any]) -> str | None:
+    metadata, configurable = (cast("Mapping[str, Any]", config.get(name) or {}) for name in ("metadata", "configurable"))
+    thread = configurable.get("thread_id", metadata.get("thread_id"))
+    return None if thread is None else str(thread)
+
+
+def _held_around(configurable: Mapping[str, Any], thread: str | None) -> ThreadState:
+    """Thread pins and facts in the graphs around; where a graph was invoked with a thread of its own, theirs are another's."""
+    held = [thread_state(node) for node, graph in islice(nodes_of(configurable), 1, None) if _thread_of(graph) == thread]
+    return join_all(held) if held else EMPTY
 
 
 def _is_call(path: Sequence[object]) -> bool:

@@ -288,7 +288,7 @@ def _joined(position: Position, items: Sequence[Any]) -> tuple[ThreadState, list
     An item that the pins of several runs take in turn stays.
     """
     states = [ThreadState.from_json(item.value) for item in items]
-    found = (position.state or position.left or EMPTY).join(join_all(states))
+    found = (position.state or position.left or EMPTY).join(position.around).join(join_all(states))
     if len(items) <= TURNS_KEPT:
         return found, []
     pins, turns = {kind_of(pin) for pin in found.pins}, {(turn.name, turn.run) for turn in found.turns}
@@ -308,12 +308,14 @@ def _placed(items: Iterable[Any]) -> Iterable[tuple[Pin, str]]:
 
 def _from_router(router: Host, position: Position) -> ThreadState | None:
     if position.state is None:
-        return position.left.join(router.state_of(position.thread)) if position.left is not None else None
+        found = (position.left or EMPTY).join(position.around)
+        return found.join(router.state_of(position.thread)) if found else None
     if position.thread is None:
-        return position.state
+        return position.state.join(position.around)
     if not position.nested:
         return position.state.join(router.state_of(f"{NESTED}:{position.thread}"))
-    return position.state.join(router.state_of(position.thread).of_thread()).join(router.state_of(_lineages(position)))
+    found = position.state.join(position.around).join(router.state_of(position.thread).of_thread())
+    return found.join(router.state_of(_lineages(position)))
 
 
 def _unwritten(router: Host, position: Position) -> ThreadState:

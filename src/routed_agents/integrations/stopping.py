@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from langchain_core.messages import AIMessage, BaseMessage
 
 from routed_agents.errors import StepStopped
 from routed_agents.integrations.channels import CHANNEL, has_node
+from routed_agents.integrations.loops import nodes_of
 from routed_agents.integrations.position import Position
 from routed_agents.integrations.stopped_before import CALL, Visit
 from routed_agents.router import RoutedCall
@@ -16,6 +17,7 @@ from routed_agents.steps import STAMP
 
 KEPT: Final = ("raise", "end", "interrupt")
 """Values of `on_stop` that name no node."""
+NAMESPACE: Final = "checkpoint_ns"
 HANDED_OFF: Final = "This step was stopped and is handed to a person."
 """What stands for the reply of a stopped step, where an agent needs one to end."""
 
@@ -30,11 +32,13 @@ def hand_off(stop: StepStopped, call: RoutedCall, position: Position, config: Ma
 
     `interrupt` pauses the graph; when it is resumed with a text or a message, a person has answered, and that stands for the reply: also
     where the step could be made by then, for the node is run again and its questions are told apart by their order alone. `end`
-    and a node's name leave the node at once, as a `Command` would: what a static edge leads to still runs. A node is looked for in this
-    graph first, then in those around it.
+    and a node's name leave the node at once, as a `Command` would, also out of a `@task`: what a static edge leads to still runs. A node
+    is looked for in this graph first, then in those around it. A workflow of the functional API has no nodes, and ends with what it
+    returns: `end` ends the graph around it.
 
     Raises:
-        StepStopped: `on_stop` is "raise", there is no such node, or on resuming nobody gave an answer, or gave it to another question.
+        StepStopped: `on_stop` is "raise", there is no such node or no graph to end, or on resuming nobody gave an answer, or gave it to
+            another question.
     """
     on_stop = call.router.policy.on_stop
     if not can_hand_off(on_stop, position):
@@ -45,13 +49,18 @@ def hand_off(stop: StepStopped, call: RoutedCall, position: Position, config: Ma
     from langgraph.graph import END
     from langgraph.types import Command
 
-    target = END if on_stop == "end" else on_stop
-    graph = position.namespace if on_stop == "end" else _graph_with(on_stop, position, config)
+    target = None if on_stop == "end" else on_stop
+    graph = _graph_with(target, config)
     if graph is None:
-        stop.add_note(f'on_stop names the node "{on_stop}", which neither this graph nor one around it has')
+        wanted = (
+            f'names the node "{target}", which neither this graph nor one around it has'
+            if target
+            else 'is "end", but no graph is here to end'
+        )
+        stop.add_note(f"on_stop {wanted}")
         raise stop
     update = {CHANNEL: call.decision.state.to_json()} if position.state is not None else {}
-    raise ParentCommand(Command(graph=graph, goto=target, update=update)) from None
+    raise ParentCommand(Command(graph=graph, goto=target or END, update=update)) from None
 
 
 def told(stop: StepStopped, call: RoutedCall) -> dict[str, Any]:
@@ -89,17 +98,14 @@ def _answer_of(stop: StepStopped, call: RoutedCall, visit: Visit | None) -> Base
     return AIMessage(content=answer, response_metadata={STAMP: stopped_stamp(call)})
 
 
-def _graph_with(node: str, position: Position, config: Mapping[str, Any]) -> str | None:
-    """The name LangGraph knows the nearest graph by that has this node: the namespace of the task in it."""
-    if has_node(config, node):
-        return position.namespace
-    segments = position.namespace.split("|")
-    watcher = position.watcher
-    while len(segments) > 1:
-        segments.pop()
-        while segments and segments[-1].isdigit():
-            segments.pop()
-        outer = "|".join(segments)
-        if outer and (watcher is None or watcher.has_node(outer, node)):
-            return outer  # unwatched, the graphs further out can't be looked into, so it must be in the next one
+def _graph_with(target: str | None, config: Mapping[str, Any]) -> str | None:
+    """The name LangGraph knows the nearest graph by that has this node, or any: the namespace of the node in it that the step is in.
+
+    A `@task` is no node and has a namespace within its caller's; a workflow of the functional API has no nodes.
+    """
+    for node, graph in nodes_of(cast("Mapping[str, Any]", config.get("configurable") or {})):
+        above, below = (str(each.get(NAMESPACE) or "") for each in (graph["configurable"], node))
+        own = below.split("|")[: above.count("|") + 2 if above else 1]
+        if has_node({"configurable": node}, target or own[-1].partition(":")[0]):
+            return "|".join(own)
     return None

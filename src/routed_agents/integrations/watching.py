@@ -202,11 +202,6 @@ class GraphWatch(CostObserver):
         """Whether the node of this namespace, or one around it, is in a cycle."""
         return self.outlook(path_of(namespace)).in_loop
 
-    def has_node(self, namespace: str, node: str) -> bool:
-        """Whether the graph this namespace's node is in has such a node."""
-        outer = path_of(namespace).rpartition(SEPARATOR)[0]
-        return self.plan.has(f"{outer}{SEPARATOR}{node}" if outer else node)
-
     def span_context(self, run: object) -> object:
         """The span context for a step made under this run: its node's, unless a span was opened since that the step belongs to."""
         for each in self._above(cast("UUID | None", run)):
