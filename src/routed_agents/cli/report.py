@@ -162,9 +162,12 @@ def table_of(ledger: Ledger, name: str) -> Table:
 
     kind, _, label = name.partition(":")
     if kind == "label" and label:
+        if not any(label in entry.labels for entry in ledger.entries()):
+            say(f'no entry has a label "{label}"; the policy\'s `labels` say which metadata becomes one')
         return tables.by_label(ledger, label)
     if name not in TABLES:
-        raise ConfigurationError(f'unknown table "{name}"; known: {", ".join(TABLES)}, {SHADOW}, label:NAME; use one of these')
+        known = f"{', '.join(TABLES)}, {SHADOW}, label:NAME"
+        raise ConfigurationError(f'unknown table "{name}"; known: {known}; use one of these, or label:{name} if it is a label')
     return getattr(tables, TABLES[name])(ledger)
 
 
