@@ -7,7 +7,7 @@ import pytest
 
 from routed_agents.checks import DEFAULT as DEFAULT_CHECKS
 from routed_agents.checks import LowLogprob
-from routed_agents.config import policy_schema, policy_to_toml
+from routed_agents.config import policy_doubts, policy_schema, policy_to_toml
 from routed_agents.config.lines import lines_of
 from routed_agents.errors import PolicyError
 from routed_agents.guards import DEFAULT as DEFAULT_GUARDS
@@ -277,6 +277,34 @@ MISTAKES = [
 def test_mistake_is_one_line_with_what_was_seen_where_and_what_to_do(text, seen, where, todo, write):
     line = complaint(write(text))
     assert [part for part in (seen, f"policy.toml, {where}", todo) if part not in line] == [], line
+
+
+FLOOR = '[[floor]]\ntier = "strong"\n'
+DOUBTS = [
+    ('on_stop = "rais"', 'on_stop "rais" is taken for a graph node in', 'line 1. Did you mean "raise"?'),
+    ("[expiry]\ndistres = 20", 'no fact or pin of this policy is named "distres" in', 'line 2, [expiry]. Did you mean "distress"?'),
+    (f'{FLOOR}label = {{ tennant = "bolt" }}', '"tennant" is none of the labels (tenant, agent, team) in', 'Did you mean "tenant"?'),
+    (f'{FLOOR}label = {{ region = "eu" }}', '"region" is none of the labels (tenant, agent, team) in', "or make it metadata."),
+    (FLOOR, 'a floor at "strong" for every step', "line 1, [[floor]]. Say for which steps it is"),
+]
+
+
+@pytest.mark.parametrize(("text", "seen", "todo"), DOUBTS)
+def test_what_may_stand_and_can_hardly_be_meant_is_doubted_in_one_line(text, seen, todo, write):
+    (line,) = policy_doubts(write(text))
+    assert [part for part in (seen, todo) if part not in line] == [], line
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'on_stop = "handoff"',
+        f'[expiry]\nfrail = 2\nsafeguard = 20\n{FLOOR}label = {{ team = "legal" }}\ncode = "safeguard"\npin = "thread"',
+        f'{FLOOR}node = "reply"',
+    ],
+)
+def test_what_can_be_meant_is_not_doubted(text, write):
+    assert policy_doubts(write(text)) == []
 
 
 @pytest.mark.parametrize(

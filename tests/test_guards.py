@@ -642,6 +642,7 @@ class Tenant(Enum):
 
 
 VULNERABLE = PolicyFloor(tier="mid", metadata=(("vulnerable", True),), code="vulnerable", pin="lineage")
+QUOTED = PolicyFloor(tier="mid", metadata=(("vulnerable", "true"),))
 
 
 @pytest.mark.parametrize(("floor", "more", "tier"), [
@@ -650,6 +651,10 @@ VULNERABLE = PolicyFloor(tier="mid", metadata=(("vulnerable", True),), code="vul
     (VULNERABLE, {"metadata": {"vulnerable": "true"}}, "mid"),
     (VULNERABLE, {"metadata": {"vulnerable": "True"}}, "mid"),
     (VULNERABLE, {"metadata": {"vulnerable": "no"}}, "cheap"),
+    (QUOTED, {"metadata": {"vulnerable": True}}, "mid"),
+    (QUOTED, {"metadata": {"vulnerable": 1}}, "mid"),
+    (QUOTED, {"metadata": {"vulnerable": "True"}}, "mid"),
+    (QUOTED, {"metadata": {"vulnerable": False}}, "cheap"),
     (VULNERABLE, {"metadata": {"vulnerable": ["true"]}}, "cheap"),
     (PolicyFloor(tier="strong", metadata=(("level", 3),)), {"metadata": {"level": "3"}}, "strong"),
     (PolicyFloor(tier="strong", metadata=(("level", "3"),)), {"metadata": {"level": 3}}, "strong"),

@@ -20,7 +20,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import pytest
@@ -694,6 +694,15 @@ def test_a_bill_from_the_ledger_has_the_steps_that_left_no_message(ledger: Ledge
     ledger.append(entry("3", thread="other"))
     bill = cost_of({}, ledger=ledger, thread="t")
     assert str(bill) == "$0.0070; all-strong $0.0100; 2 steps, 1 cheap; kept strong: plan (check refusal)"
+
+
+def test_a_thread_that_left_no_step_is_named(ledger: Ledger) -> None:
+    assert str(cost_of(ledger=ledger, thread="nobody's")) == 'no step of thread "nobody\'s" in this ledger'
+
+
+def test_what_is_no_ledger_is_an_error() -> None:
+    with pytest.raises(ConfigurationError, match=r"was given 'costs\.db'; wanted a ledger, like Ledger\.sqlite"):
+        cost_of(ledger=cast("Ledger", "costs.db"), thread="t")
 
 
 def test_a_ledger_needs_a_thread_or_run_and_the_other_way_round(ledger: Ledger) -> None:

@@ -11,6 +11,7 @@ from routed_agents.checks import Empty
 from routed_agents.classify import Classification, shipped
 from routed_agents.errors import PolicyError
 from routed_agents.guards import Conditions, LongContext, PolicyFloor, Verdict, named
+from routed_agents.judged_replies import Judge
 from routed_agents.policy import Policy
 from routed_agents.state import Pin, ThreadState
 from routed_agents.steps import Step
@@ -303,3 +304,15 @@ def test_tiers_and_files_that_are_none_are_refused() -> None:
 
 def test_parts_may_be_any_iterable() -> None:
     assert Policy.default().replace(labels=iter(["tenant"])).labels == ("tenant",)
+
+
+def test_a_floor_at_a_tier_left_out_rises_to_the_next() -> None:
+    three = Policy.default(tiers="claude-2026-11-three").replace(floors=[PolicyFloor(tier="mid", node="reply")])
+    assert [floor.tier for floor in three.narrowed(["cheap", "strong"]).floors] == ["strong"]
+
+
+@pytest.mark.parametrize(("tiers", "kept"), [(("cheap", "mid"), [("cheap",)]), (("mid",), []), ((), [()])])
+def test_a_judge_judges_the_tiers_that_are_left(tiers: tuple[str, ...], kept: list[tuple[str, ...]]) -> None:
+    judge = Judge(model="claude-haiku-5-5", task_classes=("classification",), tiers=tiers)
+    narrowed = Policy.default(tiers="claude-2026-11-three").replace(checks=[judge]).narrowed(["cheap", "strong"])
+    assert [each.tiers for each in narrowed.judges] == kept

@@ -53,3 +53,17 @@ def test_listing_the_package_shows_the_public_names() -> None:
 )
 def test_the_core_loads_no_framework(code: str) -> None:
     assert loaded_by(code) == "[]"
+
+
+WITHOUT_LANGCHAIN = """
+sys.modules['langchain'] = None
+try:
+    from routed_agents import RouterMiddleware
+except ImportError as error:
+    print(error)
+"""
+
+
+def test_a_name_whose_extra_is_missing_says_what_to_install() -> None:
+    wanted = "RouterMiddleware needs langchain, which is not installed; add the extra agents: pip install '.[agents]'"
+    assert loaded_by(WITHOUT_LANGCHAIN).startswith(wanted)

@@ -472,6 +472,41 @@ def test_a_wrong_environment_fails_at_once(environ: dict[str, str], error: type[
         Router.from_env(environ)
 
 
+def test_a_variable_that_nothing_reads_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
+    environ = {"ROUTED_AGENTS_MOD": "shadow", "ROUTED_AGENTS_COLOUR": "1", "OTHER": "1"}
+    for _ in range(2):
+        Router.from_env(environ)
+
+    (said,) = caplog.messages
+    assert 'sets ROUTED_AGENTS_COLOUR, ROUTED_AGENTS_MOD (did you mean "ROUTED_AGENTS_MODE"?), which nothing reads; known:' in said
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        (
+            {"task_class": "clasification"},
+            'unknown task_class "clasification" declared for a step, which goes to the top as unsure; did you',
+        ),
+        ({"routed_agents": {"tier": "storng"}}, 'unknown tier "storng" asked for by a step\'s metadata'),
+        (
+            {"routed_agents": {"teir": "mid"}},
+            'metadata (wanted "routed_agents": {"tier": "strong"}), which goes to the top as unsure; known: cheap,',
+        ),
+    ],
+)
+def test_what_metadata_asks_for_and_nobody_knows_is_named_once(
+    metadata: dict[str, Any], message: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = router()
+    for _ in range(2):
+        with made.step(Step.from_messages("Is it rude?", metadata=metadata)) as call:
+            assert call.decision.tier == "strong"
+
+    (said,) = caplog.messages
+    assert message in said
+
+
 def test_the_environment_may_keep_the_ledger_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert (Router.from_env({"ROUTED_AGENTS_LEDGER": "memory:"}).ledger.steps, list(tmp_path.iterdir())) == (0, [])

@@ -87,9 +87,20 @@ def __getattr__(name: str) -> Any:
     """Load a name's module when it is first asked for, so that the import itself costs nothing and loads no framework."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    found = getattr(_home_of(name), name)
     globals()[name] = found
     return found
+
+
+def _home_of(name: str) -> Any:
+    try:
+        return import_module(f"{__name__}.{_HOMES[name]}")
+    except ModuleNotFoundError as missing:
+        if name != "RouterMiddleware" or (missing.name or "").partition(".")[0] != "langchain":
+            raise
+    from routed_agents.errors import ExtraMissing
+
+    raise ExtraMissing(f"{name} needs langchain, which is not installed", "agents")
 
 
 def __dir__() -> list[str]:

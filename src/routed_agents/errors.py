@@ -34,6 +34,13 @@ class ConfigurationError(RoutedAgentsError, ValueError):
     """An argument, environment variable or missing extra has to be put right before anything can run."""
 
 
+class ExtraMissing(ConfigurationError, ImportError):
+    """A part of the library needs a package that comes with an extra which is not installed."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what}; add the extra {extra}: pip install '.[{extra}]' in a checkout of routed-agents")
+
+
 class StepStopped(RoutedAgentsError, RuntimeError):
     """A step must not be made: no tier that may answer it is left, or a rule says stop. No token was spent by stopping.
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
-from types import BuiltinFunctionType, FunctionType
+from types import BuiltinFunctionType, FunctionType, MappingProxyType
 from typing import Any, Final, Protocol, cast, runtime_checkable
 
 from routed_agents.classify import Classification
@@ -133,7 +133,7 @@ class PolicyFloor:
     """An unconditional floor of the policy file: by node, label or metadata flag, with no classifier involved.
 
     All that is given must hold, by what any source says: metadata, the run's context, or a tag. A value of a step is compared by what it
-    says, for a label may come as text: `vulnerable = true` asks for true or "true", `level = 3` for 3, 3.0 or "3.0".
+    says, for a label may come as text: `vulnerable = true` asks for true or "true", and so does `"true"`; `level = 3` for 3, 3.0 or "3.0".
     """
 
     tier: str
@@ -155,8 +155,13 @@ class PolicyFloor:
         return Verdict(guard="policy_floor", code=self.code, evidence=given, floor=seen.tiers.named(self.tier).rank, pin=self.pin)
 
 
+BOOLEANS: Final[Mapping[str, bool]] = MappingProxyType({"true": True, "false": False})
+"""What a floor's text may mean beside itself: a floor can only raise, so it is read generously."""
+
+
 def _says(given: object, asked: str | int | float | bool) -> bool:
     """Whether a step's value is the one a floor asks for, or its text."""
+    asked = BOOLEANS.get(asked.lower(), asked) if isinstance(asked, str) else asked
     if given == asked:
         return True
     text = label_text(given)

@@ -164,8 +164,18 @@ class Policy:
         return Policy(**{**known, **changes})
 
     def narrowed(self, names: Iterable[str]) -> Policy:
-        """The policy over some of its tiers; an unknown name is an error."""
-        return self.replace(tiers=self.tiers.narrowed(names))
+        """The policy over some of its tiers: floors at one left out rise to the next that is there, and no judge judges its replies.
+
+        Raises:
+            PolicyError: a name is unknown, or the top tier is left out.
+        """
+        tiers = self.tiers.narrowed(names)
+        above = {
+            tier.name: next(each.name for each in self.tiers if each.rank >= tier.rank and each.name in tiers.names) for tier in self.tiers
+        }
+        floors = [replace(floor, tier=above[floor.tier]) for floor in self.floors]
+        checks = [each for check in self.checks if (each := _kept(check, tiers)) is not None]
+        return self.replace(tiers=tiers, floors=floors, checks=checks)
 
     @cached_property
     def hash(self) -> str:
@@ -653,6 +663,14 @@ def _shown(value: object) -> str:
         return repr(value)
     except Exception:
         return f"a {type(value).__name__}"
+
+
+def _kept(check: Check, tiers: Tiers) -> Check | None:
+    """A check over fewer tiers; a judge of replies of none of them is left out."""
+    if not isinstance(check, Judge) or not check.tiers:
+        return check
+    judged = tuple([name for name in check.tiers if name in tiers.names])
+    return replace(check, tiers=judged) if judged else None
 
 
 def _names_one_of(tier: Tier) -> bool:

@@ -695,13 +695,17 @@ def _check_number(name: str, value: object, kind: type | tuple[type, ...], *, le
         raise StepError(f"{name} is {value}; wanted {wanted}")
 
 
+KINDS: Final[Mapping[Any, str]] = MappingProxyType(
+    {Mapping: "an object", (list, tuple): "a list", str: "text", int: "a whole number", (int, float): "a number"}
+)
+"""What the parts of a record are called in JSON."""
+
+
 def _optional(record: Mapping[str, object], key: str, kind: Any) -> Any:
     value = record.get(key)
     if value is None or (isinstance(value, kind) and not isinstance(value, bool)):
         return value
-    kinds: tuple[Any, ...] = kind if isinstance(kind, tuple) else (kind,)  # pyright: ignore[reportUnknownVariableType]
-    wanted = " or ".join([str(each.__name__) for each in kinds])
-    raise StepError(f'"{key}" is {_kind(value)}; wanted {wanted}')
+    raise StepError(f'"{key}" is {_kind(value)}; wanted {KINDS[kind]}')
 
 
 def _kind(value: object) -> str:

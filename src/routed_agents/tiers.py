@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import tomllib
 from collections import Counter
@@ -248,6 +249,14 @@ PROVIDERS = frozenset(
     }
 )  # fmt: skip
 """Prefixes that `init_chat_model` understands; anything else before a colon is part of the model id."""
+
+
+def provider_meant(model: str) -> str | None:
+    """The provider that a mistyped prefix of a model must mean; None where it is a known one, or part of the model id."""
+    prefix, colon, _ = model.partition(":")
+    if not colon or prefix in PROVIDERS:
+        return None
+    return next(iter(difflib.get_close_matches(prefix.lower().replace("-", "_"), sorted(PROVIDERS), n=1, cutoff=0.85)), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -132,3 +132,12 @@ def test_why_decides_a_recorded_step_again_and_says_when_it_is_not_there(cli, li
     code, out, _ = cli("why", "b", "--steps", path)
     assert (code, "classification" in out) == (0, True)
     assert cli("why", "zzz", "--steps", path)[0] == 1
+
+
+def test_why_takes_the_beginning_of_an_id_that_no_other_step_has(cli, lines):
+    path = lines(said(EASY, id="b1a"), said("hi", id="b1"), said("hi", id="b2"))
+    assert json.loads(cli("why", "b1a", "--steps", path, "--json")[1])["step"] == "b1a"
+    assert json.loads(cli("why", "b1", "--steps", path, "--json")[1])["step"] == "b1"
+    assert json.loads(cli("why", "b2…", "--steps", path, "--json")[1])["step"] == "b2"
+    code, _, err = cli("why", "b", "--steps", path)
+    assert (code, "3 steps in" in err, "such as b1a and b1; give more of the id" in err) == (2, True, True)

@@ -184,3 +184,58 @@ def test_people_read_marks_and_what_to_do(cli, plain):
     assert "BAD" in out
     assert "→ use RoutedChatModel there" in out
     assert "simulated" in out
+
+
+NODES = """
+from typing import Annotated
+from langchain_anthropic import ChatAnthropic
+from langgraph.graph import END, START, MessagesState, StateGraph
+from routed_agents import Router, RouterNode, join, watch
+
+class State(MessagesState):
+    routing: Annotated[dict, join]
+
+router = Router.from_env()
+model = ChatAnthropic(model="claude-opus-5-5", max_tokens=64)
+
+async def answer(state):
+    return {"messages": [await model.ainvoke(state["messages"])]}
+
+builder = StateGraph(State)
+builder.add_node("router", RouterNode(router, to={"cheap": "quick", "strong": "deep"}))
+builder.add_node("quick", answer)
+builder.add_node("deep", answer)
+builder.add_edge(START, "router")
+graph = watch(builder.compile(), router)
+"""
+
+
+def test_floors_for_nodes_that_decide_nothing_are_named(cli, tmp_path):
+    (graph := tmp_path / "nodes_graph.py").write_text(NODES)
+    (policy := tmp_path / "policy.toml").write_text(
+        "".join(f'[[floor]]\ntier = "strong"\nnode = "{node}"\n' for node in ("quick", "replies", "depe"))
+    )
+    _, found = diagnosed(cli, graph, "--policy", policy)
+    assert found["floor_behind_router"] == [
+        'a floor is for node "quick", but the RouterNode "router" decides whether its step goes there → name node = "router" in the floor'
+    ]
+    known = "which nodes_graph does not have; its nodes: router, quick, deep"
+    assert found["floor_without_node"] == [
+        f'a floor is for node "replies", {known} → name a node of the graph, unless the floor is for another graph',
+        f'a floor is for node "depe", {known} → did you mean "deep"?',
+    ]
+
+
+def test_floors_for_nodes_that_decide_are_not_named(cli, tmp_path):
+    (graph := tmp_path / "floored_graph.py").write_text(NODES)
+    (policy := tmp_path / "policy.toml").write_text(
+        "".join(f'[[floor]]\ntier = "strong"\nnode = "{node}"\n' for node in ("router", "deep"))
+    )
+    _, found = diagnosed(cli, graph, "--policy", policy)
+    assert [code for code in found if code.startswith("floor")] == []
+
+
+def test_what_a_policy_can_hardly_mean_is_a_note(cli, echo, tmp_path):
+    (policy := tmp_path / "policy.toml").write_text('[[floor]]\ntier = "strong"\nlabel = { tennant = "bolt" }\n')
+    code, found = diagnosed(cli, echo, "--policy", policy)
+    assert (code, 'Did you mean "tenant"?' in found["policy_doubtful"][0]) == (0, True)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -139,3 +140,39 @@ def test_case_without_expect_is_named_by_line(cli, lines):
     assert code == 1
     assert 'line 2: "expect" is null; wanted "cheap" or "strong"' in err
     assert 'line 3: "expect" is "opus"' in err
+
+
+def test_check_doubts_what_can_hardly_be_meant(cli, tmp_path):
+    path = tmp_path / "policy.toml"
+    path.write_text('on_stop = "rais"\n[expiry]\ndistres = 20\n')
+    code, _, err = cli("policy", "check", path)
+    assert (code, err.count("Did you mean"), err.count("\n")) == (0, 2, 2)
+    assert len(json.loads(cli("policy", "check", path, "--json")[1])["doubts"]) == 2
+
+
+def test_what_the_environment_names_is_shown_and_decides(cli, lines, tmp_path, monkeypatch):
+    path = tmp_path / "policy.toml"
+    path.write_text('stance = "frugal"\n[[floor]]\ntier = "strong"\nnode = "reply"\n')
+    monkeypatch.setenv("ROUTED_AGENTS_POLICY", str(path))
+    monkeypatch.setenv("ROUTED_AGENTS_MODE", "shadow")
+    shown = json.loads(cli("policy", "show", "--json")[1])
+    assert (shown["policy_hash"], shown["mode"]) == (Policy.load(path).hash, "shadow")
+    assert json.loads(cli("decide", lines(said(EASY, id="s", node="reply")))[1])["policy_hash"] == shown["policy_hash"]
+    assert json.loads(cli("policy", "show", "--tiers", "gpt", "--json")[1])["stance"] == "balanced"
+
+
+def test_a_mistyped_expectation_is_named(cli, lines):
+    _, _, err = cli("policy", "test", lines(case("a", "strong", strong=True), said("x", expct="strong")))
+    assert 'line 2: "expct": did you mean "expect"?' in err
+
+
+def test_shown_floors_say_where_they_hold(cli, tmp_path):
+    path = tmp_path / "policy.toml"
+    path.write_text('[[floor]]\ntier = "strong"\nnode = "reply"\nlabel = { tenant = "bolt" }\ncode = "contract"\npin = "thread"\n')
+    assert '  strong     where node = "reply" and tenant = "bolt"; code contract, pinned for the thread\n' in cli("policy", "show", path)[1]
+
+
+def test_shown_classes_say_from_where_the_middle_tier_serves(cli):
+    out = cli("policy", "show", "--tiers", "claude-2026-11-three")[1]
+    assert re.search(r"knowledge_qa +partial +strong from p_strong 0\.\d+, mid from 0\.\d+", out)
+    assert not re.search(r" route .*mid from", out)

@@ -122,6 +122,7 @@ def test_broken_off_run_goes_on_where_it_stopped(how, cli, lines, echo, tmp_path
     [
         ("", "{file}", "has no `graph`; expose a compiled LangGraph graph as `graph`"),
         (f"{ECHO}\nflow = builder.compile()", "{file}", "it has flow: name one, like"),
+        (f"{ECHO}\nmodel = 'claude'", "{file}", "it has builder: name one, like"),
         ("graph = 5", "{file}", "wanted a compiled LangGraph graph"),
         ("import nowhere_to_be_found", "{file}", "cannot be imported: ModuleNotFoundError: No module named 'nowhere_to_be_found'"),
         ("raise SystemExit(3)", "{file}", "cannot be imported: SystemExit: 3"),
@@ -153,6 +154,14 @@ def test_builder_and_factories_are_graphs_too(ending, cli, lines, tmp_path):
     path = tmp_path / "made.py"
     path.write_text(f"{ECHO}\n{ending}\n")
     code, out, _ = cli("run", f"{path}:flow", "--input", lines(said("hi", id="a")))
+    assert (code, parsed(out)[0]["reply"]) == (0, "echo hi")
+
+
+def test_a_module_in_the_working_directory_is_found(cli, lines, tmp_path, monkeypatch):
+    (tmp_path / "beside_me.py").write_text(f"{ECHO}\ngraph = builder.compile()\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place])
+    code, out, _ = cli("run", "beside_me", "--input", lines(said("hi", id="a")))
     assert (code, parsed(out)[0]["reply"]) == (0, "echo hi")
 
 

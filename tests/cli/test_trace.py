@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -64,7 +65,7 @@ def test_sql_reads_nothing_but_the_file(cli: Cli, recorded: tuple[Path, Path]) -
 def test_sql_without_duckdb_says_what_to_install(cli: Cli, recorded: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "duckdb", None)
     code, _, err = cli("trace", "sql", recorded[0], "SELECT 1")
-    assert (code, err.count("\n"), "routed-agents[report]" in err) == (2, 1, True)
+    assert (code, err.count("\n"), "pip install '.[report]'" in err) == (2, 1, True)
 
 
 def test_top_lists_the_dearest_first(cli: Cli, recorded: tuple[Path, Path]) -> None:
@@ -188,3 +189,25 @@ def test_a_page_of_ledger_and_trace_counts_each_call_once(cli: Cli, recorded: tu
 def test_misuse_is_one_line(cli: Cli, argv: list[str], wanted: str) -> None:
     code, _, err = cli(*argv)
     assert (code, err.count("\n"), wanted in err) == (2, 1, True)
+
+
+def test_a_row_of_more_columns_than_fit_goes_downwards(cli: Cli, recorded: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, _ = cli("trace", "sql", recorded[0], "SELECT * FROM spans WHERE attempt = 1 LIMIT 1")
+    assert (code, out.count("\n\n")) == (0, 1)
+    assert re.search(r"^node +n0$", out, re.MULTILINE)
+
+
+def test_why_finds_the_step_that_top_and_tree_list(cli: Cli, recorded: tuple[Path, Path]) -> None:
+    trace, place = recorded
+    rows = json.loads(cli("trace", "top", trace, "--json")[1])["rows"]
+    drawn = {json.loads(line)["rows"][0]["step"] for line in cli("trace", "tree", trace, "--json")[1].splitlines()}
+    for begun in [row["id"] for row in rows]:
+        found = json.loads(cli("why", begun, "--trace", trace, "--ledger", place, "--json")[1])
+        assert found["step"] in drawn
+        assert {"trace", "ledger"} <= set(found)
+
+
+def test_a_label_that_nobody_has_is_said_to_have_no_entry(cli: Cli, recorded: tuple[Path, Path]) -> None:
+    assert 'no entry has a label "tennant"' in cli("report", recorded[1], "--by", "label:tennant")[2]
+    assert "or label:tenant if it is a label" in cli("report", recorded[1], "--by", "tenant")[2]

@@ -13,7 +13,7 @@ from langchain.agents import create_agent
 from langchain_core.messages import HumanMessage
 
 from routed_agents import Ledger, RoutedChatModel, Router, RouterMiddleware, cost_of, decision_of, embedded, routed_anthropic
-from routed_agents.errors import ConfigurationError
+from routed_agents.errors import ConfigurationError, LedgerError, PolicyError
 from routed_agents.testing import ScriptedChatModel
 
 ASKED = "Is this review positive or negative? One word. The boots came on Monday and they fit well."
@@ -93,3 +93,27 @@ def test_a_bill_in_shadow_mode_says_what_was_decided(monkeypatch: pytest.MonkeyP
     reply, _ = wrapped()
 
     assert "shadow, decided cheap" in str(cost_of(reply))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error"),
+    [
+        ("ROUTED_AGENTS_MODE", "shade", ConfigurationError),
+        ("ROUTED_AGENTS_POLICY", "nowhere.toml", PolicyError),
+        ("ROUTED_AGENTS_LEDGER", "nowhere/costs.db", LedgerError),
+    ],
+)
+def test_a_middleware_is_not_made_where_the_environment_is_wrong(
+    name: str, value: str, error: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(name, value)
+
+    with pytest.raises(error):
+        RouterMiddleware(cheap="anthropic:claude-haiku-5-5")
+
+
+@pytest.mark.parametrize("make", [lambda name: RouterMiddleware(cheap=name), lambda name: RoutedChatModel(cheap=name, strong=STRONG)])
+def test_a_mistyped_provider_is_named_when_the_model_is_given(make: Callable[[str], object]) -> None:
+    with pytest.raises(PolicyError, match=r'unknown provider "antropic" of model "antropic:claude-haiku-5-5", tier "cheap"\. Did you mean'):
+        make("antropic:claude-haiku-5-5")

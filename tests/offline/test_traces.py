@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from routed_agents.errors import ConfigurationError
+from routed_agents.ledger import Ledger
 from routed_agents.offline.traces import Trouble, group, read_spans, runs
 from routed_agents.telemetry.runs import SpanRecord, run_of
 
@@ -165,3 +166,25 @@ def test_memory_holds_the_open_runs_and_not_the_file(tmp_path: Path) -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert (count, peak < file.stat().st_size / 5) == (5_000, True)
+
+
+@pytest.mark.parametrize(
+    ("written", "reason"),
+    [
+        (b"oops\n", "not JSON: expecting value at column 1"),
+        (b"{\xff}\n", "not UTF-8: byte 0xff at column 2"),
+        (b'{"resourceMetrics": []}\n', "no OTLP trace: resourceSpans is missing"),
+    ],
+)
+def test_why_a_line_is_passed_over_is_said_in_words(written: bytes, reason: str, tmp_path: Path) -> None:
+    file, troubles = tmp_path / "t.jsonl", list[Trouble]()
+    file.write_bytes(line(span("a")).encode() + written)
+    assert [each.span_id for each in read_spans(file, on_trouble=troubles.append)] == ["a"]
+    assert [each.reason for each in troubles] == [reason]
+
+
+def test_a_ledger_is_no_trace(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "costs.db"):
+        pass
+    with pytest.raises(ConfigurationError, match="is a SQLite file, as a ledger is, and no trace; see routed-agents report"):
+        list(read_spans(tmp_path / "costs.db"))

@@ -177,7 +177,7 @@ def test_spans_dropped_at_the_end_are_in_the_last_metrics(tmp_path: Path) -> Non
 
 def test_a_missing_extra_is_named_without_the_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.metric_exporter", None)
-    with pytest.raises(ConfigurationError, match=r"metrics_endpoint http://h/v1/metrics needs .* pip install 'routed-agents\[otlp\]'"):
+    with pytest.raises(ConfigurationError, match=r"metrics_endpoint http://h/v1/metrics needs .* pip install '\.\[otlp\]'"):
         configure(metrics_endpoint="http://me:secret@h")
 
 

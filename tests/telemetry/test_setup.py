@@ -144,7 +144,7 @@ def test_dead_backends_hold_the_end_of_a_program_up_once_however_often_it_was_co
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
-    with pytest.raises(ConfigurationError, match=r"pip install 'routed-agents\[otlp\]'"):
+    with pytest.raises(ConfigurationError, match=r"pip install '\.\[otlp\]'"):
         configure(otlp_endpoint="http://localhost:4318")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -352,3 +353,17 @@ def test_amounts_read_well(pico: int, wanted: str) -> None:
 def test_cheap_steps_get_a_digit_more_rather_than_all_looking_alike() -> None:
     tree = CostTree(title="g", rows=(Row(kind="step", name="a", tier="cheap", cost_pico=46_000_000),), steps=1, cost_pico=46_000_000)
     assert "$0.00005" in plain(tree, width=140)
+
+
+def test_a_step_bears_the_name_of_the_node_that_made_it() -> None:
+    desk = Desk()
+    with desk.ours.start_as_current_span("graph"), desk.ours.start_as_current_span("node", attributes={names.NODE: "router"}):
+        step = Step.from_messages("Classify as open or closed: late", node="router", task_class="classification")
+        with desk.router.step(step) as call:
+            assert call.span is not None
+            made, model, parent = replace(step, node="quick"), call.decision.model, call.span.context
+            assert model is not None
+            told = {"step": made, "decision": call.decision, "started_ns": time.time_ns(), "parent": parent}
+            desk.router.watch(model=model, reply=desk.reply(model, "ok"), **told)
+    (drawn,) = desk.tree().rows
+    assert (drawn.name, drawn.kind, drawn.tier, desk.tree().steps) == ("quick", "step", "cheap", 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import hashlib
 import json
 import re
@@ -134,7 +135,9 @@ def read_cases(source: str, policy: Policy, complaints: Complaints) -> list[Case
     for number, step, record in read_steps(source, complaints):
         expect, kind = record.get("expect"), record.get("kind")
         if expect not in ("cheap", "strong"):
-            complaints(number, f'"expect" is {json.dumps(expect)}; wanted "cheap" or "strong"')
+            near = difflib.get_close_matches("expect", record, n=1, cutoff=0.75) if expect is None else []
+            wanted = f'"expect" is {json.dumps(expect)}; wanted "cheap" or "strong"'
+            complaints(number, f'"{near[0]}": did you mean "expect"?' if near else wanted)
             continue
         decision = policy.decide(step)
         why = ", ".join(decision.codes) or f"{decision.task_class}, confidence {decision.confidence:.2f}, p_strong {decision.p_strong:.2f}"

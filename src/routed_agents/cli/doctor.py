@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import difflib
 import json
 import os
 import warnings
@@ -14,9 +15,9 @@ from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from routed_agents.cli import FOUND, OK, say
-from routed_agents.cli.arguments import add_output, add_policy, policy_of
+from routed_agents.cli.arguments import add_output, add_policy, policy_file, policy_of
 from routed_agents.cli.run import add_provider
-from routed_agents.errors import ConfigurationError, StepStopped
+from routed_agents.errors import ConfigurationError, ExtraMissing, StepStopped
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -94,8 +95,9 @@ def doctor(args: argparse.Namespace) -> int:
             os.environ[SDK_SPANS] = sdk_spans
         seen = Collected()
         findings += _switched_on(args.instrumentors, seen.provider)
-        findings += asyncio.run(_graph(args, seen)) if args.graph else _probes(args, policy, options, seen)
+        findings += asyncio.run(_graph(args, policy, seen)) if args.graph else _probes(args, policy, options, seen)
         findings += _others()
+    findings += _doubts(policy_file(args))
     findings += _order(policy)
     findings += _prices(policy)
     findings += _endings(policy, datetime.now(UTC).date())
@@ -210,7 +212,7 @@ def _watched(router: Router, tier: Tier, text: str) -> None:
     try:
         module = __import__(package)
     except ImportError:
-        raise ConfigurationError(f'needs {package}; pip install "routed-agents[{extra}]"') from None
+        raise ExtraMissing(f"needs {package}", extra) from None
     plain = getattr(module, name)(model=deployment.model, max_tokens=MOST_TOKENS, max_retries=0)
     plain.invoke(text, {"callbacks": [CostObserver(router)]})
 
@@ -299,14 +301,55 @@ def _repairs(name: str, spans: Sequence[SpanRecord]) -> Iterator[Finding]:
 # ---- a graph of yours -------------------------------------------------------------------------------------------------
 
 
-async def _graph(args: argparse.Namespace, seen: Collected) -> list[Finding]:
+async def _graph(args: argparse.Namespace, policy: Policy, seen: Collected) -> list[Finding]:
     from routed_agents.cli.graphs import load_graph
 
     loaded = await load_graph(args.graph)
+    floors = list(_floors(loaded, policy))
     calls = await _run(loaded, args.input, raising=args.traceback)
     if isinstance(calls, Finding):
-        return [calls]
-    return list(_of_graph(loaded.name, calls, seen.records()))
+        return [calls, *floors]
+    return [*_of_graph(loaded.name, calls, seen.records()), *floors]
+
+
+def _floors(loaded: LoadedGraph, policy: Policy) -> Iterator[Finding]:
+    """Floors for nodes that decide nothing in this graph."""
+    chosen = loaded.router.policy if loaded.router is not None else policy
+    floored = dict.fromkeys(floor.node for floor in chosen.floors if floor.node is not None)
+    if not floored:
+        return
+    nodes, routed = _nodes(loaded.graph)
+    for node in floored:
+        if node not in nodes:
+            known = f"; its nodes: {', '.join(nodes)}" if nodes else ""
+            meant = difflib.get_close_matches(node, nodes, n=1)
+            yield Finding(
+                level="note",
+                code="floor_without_node",
+                says=f'a floor is for node "{node}", which {loaded.name} does not have{known}',
+                do=f'did you mean "{meant[0]}"?' if meant else "name a node of the graph, unless the floor is for another graph",
+            )
+        elif node in routed and routed[node] not in floored:
+            yield Finding(
+                level="note",
+                code="floor_behind_router",
+                says=f'a floor is for node "{node}", but the RouterNode "{routed[node]}" decides whether its step goes there',
+                do=f'name node = "{routed[node]}" in the floor',
+            )
+
+
+def _nodes(graph: Any) -> tuple[list[str], dict[str, str]]:
+    """The names of a graph's nodes and of its subgraphs', and by name the RouterNode that goes there."""
+    nodes: list[str] = []
+    routed: dict[str, str] = {}
+    below = [inner for _, inner in graph.get_subgraphs(recurse=True)] if hasattr(graph, "get_subgraphs") else []
+    for each in [graph, *below]:
+        for name, node in getattr(each, "nodes", {}).items():
+            if not name.startswith("__"):
+                nodes.append(name)
+            for way in getattr(getattr(node, "bound", None), "destinations", ()):
+                routed[way] = name
+    return list(dict.fromkeys(nodes)), routed
 
 
 async def _run(loaded: LoadedGraph, text: str, *, raising: bool) -> list[tuple[str, str, bool]] | Finding:
@@ -369,7 +412,7 @@ def _of_graph(name: str, calls: Sequence[tuple[str, str, bool]], spans: Sequence
         level="bad",
         code="bypassing",
         says=f"{name}: {bypassing} of {len(calls)} model calls bypass the policy ({where}), {books}",
-        do="use RoutedChatModel there, or put a RouterNode before the node and wrap the graph with observed(graph, router)",
+        do="use RoutedChatModel there, or put a RouterNode before the node and wrap the graph with watch(graph, router)",
     )
 
 
@@ -406,6 +449,13 @@ def _others() -> Iterator[Finding]:
                 says=f"{source.title} is installed and not active here",
                 do=f"check with it: --with {source.key}",
             )
+
+
+def _doubts(file: str | None) -> Iterator[Finding]:
+    from routed_agents.config import policy_doubts
+
+    for line in policy_doubts(file) if file is not None else ():
+        yield Finding(level="note", code="policy_doubtful", says=line)
 
 
 def _order(policy: Policy) -> Iterator[Finding]:

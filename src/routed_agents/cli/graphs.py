@@ -6,8 +6,9 @@ import asyncio
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -49,9 +50,8 @@ async def load_graph(target: str) -> LoadedGraph:
     # A module that imports for seconds, or runs a model, must not hold up the loop's other work.
     module = await asyncio.to_thread(_imported, place)
     if not hasattr(module, name):
-        graphs = [each for each, value in vars(module).items() if hasattr(value, "ainvoke") and not each.startswith("_")]
         hint = f"expose a compiled LangGraph graph as `{name}`"
-        if graphs:
+        if graphs := _graphs(module):
             hint = f"it has {', '.join(graphs)}: name one, like {place}:{graphs[0]}"
         raise ConfigurationError(f"{place} has no `{name}`; {hint}")
     graph = await _ready(getattr(module, name), f"{place}:{name}")
@@ -62,6 +62,13 @@ async def load_graph(target: str) -> LoadedGraph:
         graph=graph,
         router=router if hasattr(router, "ledger") and hasattr(router, "policy") else None,
     )
+
+
+def _graphs(module: ModuleType) -> list[str]:
+    """The names of a module's compiled graphs, else of its builders; a class or a chat model has no nodes."""
+    held = {name: value for name, value in vars(module).items() if not name.startswith("_") and not isinstance(value, type)}
+    graphs = {name: value for name, value in held.items() if isinstance(getattr(value, "nodes", None), Mapping)}
+    return [name for name in graphs if hasattr(graphs[name], "ainvoke")] or [name for name in graphs if hasattr(graphs[name], "compile")]
 
 
 def parted(target: str) -> tuple[str, str]:
@@ -79,6 +86,8 @@ def _imported(place: str) -> ModuleType:
             found = "is a directory" if path.is_dir() else "does not exist"
             raise ConfigurationError(f"graph {place} {found}; {WANTED}")
         return _from_file(path.resolve(), place)
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # as `python -m` does; an installed command looks beside itself
     try:
         return importlib.import_module(place)
     except ModuleNotFoundError as error:

@@ -13,6 +13,7 @@ from routed_agents.cli.records import EXAMPLE, RECORDS
 from routed_agents.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from routed_agents.guards import PolicyFloor
     from routed_agents.policy import Policy
     from routed_agents.tiers import Deployment
 
@@ -26,7 +27,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     checked = verbs.add_parser("check", help="is the file in order?", description="Says what is wrong with a policy file, if anything is.")
     checked.add_argument("file", metavar="FILE")
     shown = verbs.add_parser("show", help="what a policy says", description="Shows a policy with all its defaults.")
-    shown.add_argument("file", metavar="FILE", nargs="?", help="policy file; the default policy when not given")
+    shown.add_argument("file", metavar="FILE", nargs="?", help="policy file; ROUTED_AGENTS_POLICY or the default policy when not given")
     shown.add_argument("--toml", action="store_true", help="as a policy file")
     schema = verbs.add_parser("schema", help="JSON Schema of policy files", description="Prints the JSON Schema of policy files.")
     tested = verbs.add_parser("test", help="does it decide these cases as it must?", description="Decides cases whose right tier is known.")
@@ -48,6 +49,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def check(args: argparse.Namespace) -> int:
     from routed_agents.cli.tier_order import alike, swapped
+    from routed_agents.config import policy_doubts
     from routed_agents.errors import PolicyError
     from routed_agents.policy import Policy
 
@@ -59,12 +61,13 @@ def check(args: argparse.Namespace) -> int:
         else:
             say(str(error))
         return FOUND if Path(args.file).is_file() else MISUSED
-    unpriced, order = _unpriced(policy), [*swapped(policy), *alike(policy)]
+    unpriced, order, doubts = _unpriced(policy), [*swapped(policy), *alike(policy)], policy_doubts(args.file)
     if args.json:
-        print(json.dumps({"ok": True, "file": args.file, "policy_hash": policy.hash, "unpriced": unpriced, "order": order}))
+        found = {"unpriced": unpriced, "order": order, "doubts": doubts}
+        print(json.dumps({"ok": True, "file": args.file, "policy_hash": policy.hash, **found}))
         return OK
     print(f"{args.file} is in order: {policy.stance}, {policy.mode}, tiers {', '.join(policy.tiers.names)}; policy {policy.hash}")
-    for line in order:
+    for line in [*doubts, *order]:
         say(line)
     for model in unpriced:
         say(f'no price is known for "{model}": its calls will be recorded as unpriced; give one in a price file, or name priced_as')
@@ -127,15 +130,25 @@ def _lines(policy: Policy) -> list[str]:
     lines += ["", "task classes"]
     for row in policy.taxonomy:
         threshold = _threshold(policy, row.key)
-        rule = "always strong" if row.disposition == "escalate" else "cheap" if threshold is None else f"strong from p_strong {threshold:g}"
+        rule = "always strong" if threshold is None else f"strong from p_strong {threshold:g}"
+        if threshold and policy.tiers.top > 1 and row.disposition != "route":
+            rule += f", {policy.tiers[1].name} from {threshold / 2:.4g}"
         own = " (own threshold)" if row.key in policy.thresholds else ""
         lines.append(f"  {row.number:2} {row.key:20} {row.disposition:15} {rule}{own}")
-    for title, rules in (("floors", policy.floors), ("guards", policy.guards), ("checks", policy.checks)):
+    lines += ["", "floors", *[f"  {_floor(floor)}" for floor in policy.floors]] if policy.floors else []
+    for title, rules in (("guards", policy.guards), ("checks", policy.checks)):
         lines += ["", title, *[f"  {identity(rule)}" for rule in rules]] if rules else []
     lapsing = [f"  {name:20} lapses after {turns} more turn{'' if turns == 1 else 's'}" for name, turns in policy.expiry.items()]
     lines += ["", "facts and pins that lapse", *lapsing] if lapsing else []
     lines += ["", f"labels {', '.join(policy.labels) or 'none'}; trusted to lower a tier: {', '.join(policy.trusted) or 'nothing'}"]
     return lines
+
+
+def _floor(floor: PolicyFloor) -> str:
+    asked = {"node": floor.node, "task_class": floor.task_class, **dict(floor.metadata)}
+    where = " and ".join([f"{name} = {json.dumps(value)}" for name, value in asked.items() if value is not None])
+    pinned = f", pinned for the {floor.pin}" if floor.pin is not None else ""
+    return f"{floor.tier:10} {f'where {where}' if where else 'for every step'}; code {floor.code}{pinned}"
 
 
 def _shown(deployment: Deployment) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from json import dumps
@@ -88,11 +87,8 @@ def report(args: argparse.Namespace) -> int:
 
 def _would_save(ledger: Ledger, args: argparse.Namespace) -> Table:
     from routed_agents.offline.shadow import would_save
-    from routed_agents.policy import Policy
 
-    named = os.environ.get("ROUTED_AGENTS_POLICY")
-    policy = Policy.named(named) if named and not (args.policy or args.tiers) else policy_of(args)
-    return would_save(ledger, policy)
+    return would_save(ledger, policy_of(args))
 
 
 def write_page(args: argparse.Namespace) -> int:
@@ -162,9 +158,12 @@ def table_of(ledger: Ledger, name: str) -> Table:
 
     kind, _, label = name.partition(":")
     if kind == "label" and label:
+        if not any(label in entry.labels for entry in ledger.entries()):
+            say(f'no entry has a label "{label}"; the policy\'s `labels` say which metadata becomes one')
         return tables.by_label(ledger, label)
     if name not in TABLES:
-        raise ConfigurationError(f'unknown table "{name}"; known: {", ".join(TABLES)}, {SHADOW}, label:NAME; use one of these')
+        known = f"{', '.join(TABLES)}, {SHADOW}, label:NAME"
+        raise ConfigurationError(f'unknown table "{name}"; known: {known}; use one of these, or label:{name} if it is a label')
     return getattr(tables, TABLES[name])(ledger)
 
 

@@ -17,15 +17,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO, cast
 
 from routed_agents.cli import FOUND, OK, Parser, say
-from routed_agents.cli.arguments import add_output, number
+from routed_agents.cli.arguments import add_output, add_traceback, number
 from routed_agents.cli.files import TRACE, apart, replacing, there
 
 if TYPE_CHECKING:
+    from rich.table import Table
+    from rich.text import Text
+
     from routed_agents.offline.traces import Trouble
 
 FORMATS: Final = ("auto", "otlp", "phoenix", "langfuse", "langsmith")
 ROWS: Final = 200
 """Rows of an answer that are drawn for a person."""
+NARROWEST: Final = 7
+"""Characters a column needs at least, with the gap to the next, to stand beside others."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -76,7 +81,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     taken = verb("read", read, "step records from another tool's export", text)
     taken.add_argument("--format", choices=FORMATS, default="auto", help="of the export (auto)")
     taken.add_argument("--output", metavar="OUT", help="step records, JSONL; standard output when not given")
-    taken.add_argument("--traceback", action="store_true", help=argparse.SUPPRESS)
+    add_traceback(taken)
 
 
 def _there(path: str) -> Path:
@@ -159,22 +164,43 @@ def _answer(args: argparse.Namespace, columns: Sequence[str], rows: Iterator[Seq
         for row in rows:
             sys.stdout.write(f"{_json(dict(zip(columns, row, strict=True)))}\n")
         return
+    from routed_agents.cli.printer import Printer
+
+    shown, printer = list(islice(rows, ROWS)), Printer()
+    if len(columns) * NARROWEST > printer.width:
+        for row in shown:
+            printer.print(_downwards(columns, row), soft_wrap=True)
+    else:
+        printer.print(_across(columns, shown))
+    if left := sum(1 for _ in rows):
+        say(f"and {left:,} more rows; add LIMIT, or --json for all")
+
+
+def _across(columns: Sequence[str], shown: Sequence[Sequence[Any]]) -> Table:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    from routed_agents.cli.printer import Printer
-
-    shown = list(islice(rows, ROWS))
     numeric = [any(isinstance(row[index], (int, float, Decimal)) for row in shown) for index in range(len(columns))]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name, right in zip(columns, numeric, strict=True):
         table.add_column(Text(name), justify="right" if right else "left", overflow="fold" if right else "ellipsis")
     for row in shown:
-        table.add_row(*[Text("–" if value is None else str(_plain(value)), style="dim" if value is None else "") for value in row])
-    Printer().print(table)
-    if left := sum(1 for _ in rows):
-        say(f"and {left:,} more rows; add LIMIT, or --json for all")
+        table.add_row(*[Text(_text(value), style="dim" if value is None else "") for value in row])
+    return table
+
+
+def _downwards(columns: Sequence[str], row: Sequence[Any]) -> Text:
+    """A row of more columns than stand beside each other, a line for each that holds something."""
+    from rich.text import Text
+
+    width = max(len(name) for name in columns)
+    held = [(name, value) for name, value in zip(columns, row, strict=True) if value is not None]
+    return Text("".join([f"{name:{width}}  {_text(value)}\n" for name, value in held]))
+
+
+def _text(value: object) -> str:
+    return "–" if value is None else str(_plain(value))
 
 
 def _json(row: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from routed_agents.cli import FOUND, OK, harmless, say
@@ -15,11 +15,19 @@ from routed_agents.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from routed_agents.ledger import Entry
+    from routed_agents.steps import Step
     from routed_agents.telemetry.runs import SpanRecord
+
+Found = tuple[str, dict[str, Any], str, str]
+"""Where a step was found, its record, the same in words, and its whole id."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("step", metavar="STEP_ID")
+    parser.add_argument(
+        "step",
+        metavar="STEP_ID",
+        help="or how it begins, if no other does: `trace top` lists it, and a reply has it as decision_of(reply)['step']",
+    )
     parser.add_argument("--trace", metavar="FILE", help="trace file, OTLP JSON lines")
     parser.add_argument("--ledger", metavar="FILE", help="ledger, SQLite")
     parser.add_argument("--steps", metavar="FILE", help="step records; the step is decided again")
@@ -32,7 +40,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 def why(args: argparse.Namespace) -> int:
     if not (args.trace or args.ledger or args.steps):
         raise ConfigurationError("why needs a place to look: give --trace FILE, --ledger FILE or --steps FILE")
-    found: list[tuple[str, dict[str, Any], str]] = []
+    args.step = args.step.rstrip("…")  # as a narrow table shows it
+    found: list[Found] = []
     if args.trace:
         found += _from_trace(args.step, args.trace)
     if args.ledger:
@@ -43,20 +52,22 @@ def why(args: argparse.Namespace) -> int:
         say(f"no step {args.step} in {', '.join(each for each in (args.trace, args.ledger, args.steps) if each)}")
         return FOUND
     if args.json:
-        print(json.dumps({"step": args.step, **{place: record for place, record, _ in found}}, default=str))
+        print(json.dumps({"step": found[0][3], **{place: record for place, record, _, _ in found}}, default=str))
     else:
-        print(harmless("\n\n".join(text for _, _, text in found)))
+        print(harmless("\n\n".join(text for _, _, text, _ in found)))
     return OK
 
 
-def _from_trace(step: str, path: str) -> Iterator[tuple[str, dict[str, Any], str]]:
+def _from_trace(step: str, path: str) -> Iterator[Found]:
     from routed_agents.decisions import words
     from routed_agents.offline.traces import read_spans
     from routed_agents.telemetry import names
 
-    spans = [span for span in read_spans(there(path, "trace file", TRACE)) if span.attributes.get(names.STEP) == step]
-    if not spans:
+    begun = [span for span in read_spans(there(path, "trace file", TRACE)) if str(span.attributes.get(names.STEP, "")).startswith(step)]
+    if not begun:
         return
+    step = _whole(step, [str(span.attributes[names.STEP]) for span in begun], path)
+    spans = [span for span in begun if span.attributes[names.STEP] == step]
     leaves = sorted((span for span in spans if names.ATTEMPT in span.attributes), key=lambda span: span.start_ns)
     routes = [span.attributes for span in spans if names.CONFIDENCE in span.attributes]
     seen: Mapping[str, Any] = routes[0] if routes else spans[-1].attributes
@@ -68,7 +79,7 @@ def _from_trace(step: str, path: str) -> Iterator[tuple[str, dict[str, Any], str
     lines += [f"  {leaf.attributes.get(names.CALL_KIND, 'attempt')} {leaf.attributes[names.ATTEMPT]}  {_attempt(leaf)}" for leaf in leaves]
     lines += [f"  policy     {seen.get(names.POLICY, 'unknown')}"]
     record = {"decision": dict(seen), "attempts": [dict(leaf.attributes) for leaf in leaves]}
-    yield "trace", record, "\n".join(lines)
+    yield "trace", record, "\n".join(lines), step
 
 
 def _row(label: str, value: object, *more: tuple[str, str], among: Mapping[str, Any]) -> list[str]:
@@ -91,15 +102,16 @@ def _attempt(leaf: SpanRecord) -> str:
     return ", ".join(parts)
 
 
-def _from_ledger(step: str, path: str) -> Iterator[tuple[str, dict[str, Any], str]]:
+def _from_ledger(step: str, path: str) -> Iterator[Found]:
     from routed_agents.cli.report import opened
     from routed_agents.decisions import words
     from routed_agents.telemetry.trees import dollars
 
     with opened(path) as ledger:
-        entries = list(ledger.entries(step_id=step))
+        entries = list(ledger.entries(step_id=step)) or [entry for entry in ledger.entries() if entry.step_id.startswith(step)]
     if not entries:
         return
+    step = _whole(step, [entry.step_id for entry in entries], path)
     last = entries[-1]
     costs = [entry.cost.total_pico for entry in entries if entry.cost is not None]
     known = dollars(sum(costs)) if len(costs) == len(entries) else f"{dollars(sum(costs))} + {len(entries) - len(costs)} unpriced"
@@ -112,7 +124,7 @@ def _from_ledger(step: str, path: str) -> Iterator[tuple[str, dict[str, Any], st
         f"  cost       {known}" + (f", all-strong {dollars(last.baseline_pico)}" if last.baseline_pico is not None else ""),
         f"  policy     {last.policy_hash}",
     ]
-    yield "ledger", {"entries": [entry.to_record() for entry in entries]}, "\n".join(lines)
+    yield "ledger", {"entries": [entry.to_record() for entry in entries]}, "\n".join(lines), step
 
 
 def _told(entry: Entry) -> str:
@@ -124,10 +136,26 @@ def _told(entry: Entry) -> str:
     return ", ".join([*parts, *([entry.error] if entry.error else [])])
 
 
-def _from_steps(args: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any], str]]:
+def _from_steps(args: argparse.Namespace) -> Iterator[Found]:
     policy = policy_of(args)
+    begun: dict[str, Step] = {}
     for _, step, _ in read_steps(args.steps, Complaints(args.steps)):
-        if step.id == args.step:
-            decision = policy.decide(step)
-            yield "decision", decision.to_record(evidence=True), decision.explain()
-            return
+        if step.id.startswith(args.step):
+            begun.setdefault(step.id, step)
+    if begun:
+        decision = policy.decide(begun[_whole(args.step, begun, args.steps)])
+        yield "decision", decision.to_record(evidence=True), decision.explain(), decision.id
+
+
+def _whole(begun: str, ids: Iterable[str], path: str) -> str:
+    """The id that is meant: the one given, or the only one that begins so.
+
+    Raises:
+        ConfigurationError: several do.
+    """
+    several = list(dict.fromkeys(ids))
+    if begun in several or len(several) == 1:
+        return begun if begun in several else several[0]
+    raise ConfigurationError(
+        f"{len(several)} steps in {path} begin with {begun}, such as {several[0]} and {several[1]}; give more of the id"
+    )

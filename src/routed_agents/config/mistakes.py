@@ -32,10 +32,14 @@ class Mistakes:
             place = place[:-1]
         return self.lines.get(place, 1)
 
-    def fail(self, what: str, place: Place, todo: str) -> NoReturn:
+    def said(self, what: str, place: Place, todo: str) -> str:
+        """What is wrong, where, and what to do, in one line."""
         section = _section(place)
         where = f"{self.path}, line {self.line(place)}{', ' + section if section else ''}"
-        raise PolicyError(f"{what} in {where}{'. ' if todo[:1].isupper() else '; '}{todo}")
+        return f"{what} in {where}{'. ' if todo[:1].isupper() else '; '}{todo}"
+
+    def fail(self, what: str, place: Place, todo: str) -> NoReturn:
+        raise PolicyError(self.said(what, place, todo))
 
     def explain(self, error: ErrorDetails) -> NoReturn:
         """Say one of pydantic's findings in our words."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 from pydantic import ValidationError
 
@@ -25,12 +25,14 @@ from routed_agents.config.sections import (
     TiersSection,
 )
 from routed_agents.errors import PolicyError
-from routed_agents.guards import PolicyFloor
+from routed_agents.guards import DISTRESS, PolicyFloor
 from routed_agents.judged_classes import JudgedClassifier
 from routed_agents.taxonomy import Taxonomy
-from routed_agents.tiers import PROVIDERS, ROLES, Deployment, Tiers
+from routed_agents.tiers import PROVIDERS, ROLES, Deployment, Tiers, provider_meant
 
 Rule = TypeVar("Rule")
+STOPS: Final = ("raise", "end", "interrupt")
+"""What a stop may become, beside the name of a node."""
 
 
 def read_policy(path: str | Path) -> dict[str, Any]:
@@ -42,6 +44,16 @@ def read_policy(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     return _Reading(path, _text(path)).arguments()
+
+
+def policy_doubts(path: str | Path) -> list[str]:
+    """What a policy file in order says that can hardly be meant, each in one line with its place and what to do.
+
+    Raises:
+        PolicyError: the file is not in order.
+    """
+    path = Path(path)
+    return list(_Reading(path, _text(path)).doubts())
 
 
 def _text(path: Path) -> str:
@@ -74,13 +86,16 @@ class _Reading(Mistakes):
             raise PolicyError(f"{path} nests its values too deeply to be a policy; see routed-agents policy schema") from None
         super().__init__(path, document, lines_of(text))
 
-    def arguments(self) -> dict[str, Any]:
+    def file(self) -> File:
         try:
-            file = File.model_validate(self.document)
+            return File.model_validate(self.document)
         except ValidationError as error:
             found = error.errors(include_url=False)
             first = min(found, key=lambda each: (self.line(place_of(each["loc"], self.lines)), each["type"] != "extra_forbidden"))
             self.explain(first)
+
+    def arguments(self) -> dict[str, Any]:
+        file = self.file()
         tiers = self.tiers(file.tiers)
         taxonomy = self.taxonomy(file.taxonomy)
         self.on_stop(file.on_stop)
@@ -134,9 +149,8 @@ class _Reading(Mistakes):
         return given
 
     def deployment(self, given: DeploymentSection, place: Place) -> Deployment:
-        prefix, colon, _ = given.model.partition(":")
-        if colon and prefix not in PROVIDERS and given.provider is None and (meant := closest(prefix, PROVIDERS)):
-            self.fail(f'unknown provider "{prefix}" of model "{given.model}"', place, f'Did you mean "{meant}"?')
+        if given.provider is None and (meant := provider_meant(given.model)):
+            self.fail(f'unknown provider "{given.model.partition(":")[0]}" of model "{given.model}"', place, f'Did you mean "{meant}"?')
         if given.model != given.model.strip():
             self.fail(f'model "{given.model}" begins or ends with a blank', place, "Remove it.")
         self.named(given.model, place)
@@ -253,11 +267,32 @@ class _Reading(Mistakes):
         return PolicyFloor(tier=given.tier, node=given.node, metadata=conditions, task_class=task_class, code=given.code, pin=given.pin)
 
     def on_stop(self, given: str) -> None:
-        known = ("raise", "end", "interrupt")
-        meant = next((word for word in known if given not in known and sorted(given.lower()) == sorted(word)), None)
+        meant = next((word for word in STOPS if given not in STOPS and sorted(given.lower()) == sorted(word)), None)
         if meant:
-            todo = f'known: {", ".join(known)}, or the name of a graph node. Did you mean "{meant}"?'
+            todo = f'known: {", ".join(STOPS)}, or the name of a graph node. Did you mean "{meant}"?'
             self.fail(f'on_stop is "{given}"', ("on_stop",), todo)
+
+    def doubts(self) -> Iterator[str]:
+        file = self.file()
+        if file.on_stop not in STOPS and (meant := closest(file.on_stop, STOPS)):
+            yield self.said(f'on_stop "{file.on_stop}" is taken for a graph node', ("on_stop",), f'Did you mean "{meant}"?')
+        lapsing = (DISTRESS, *[row.code for row in file.floor if row.pin in ("lineage", "thread")])
+        for name in file.expiry:
+            if name not in lapsing and (meant := closest(name, lapsing)):
+                what = f'no fact or pin of this policy is named "{name}"'
+                yield self.said(what, ("expiry", name), f'Did you mean "{meant}"?')
+        for number, row in enumerate(file.floor):
+            yield from self.floor_doubts(row, number, file.labels)
+
+    def floor_doubts(self, row: FloorSection, number: int, labels: Sequence[str]) -> Iterator[str]:
+        for name in row.label:
+            if name not in labels:
+                meant = closest(name, labels)
+                todo = f'Did you mean "{meant}"?' if meant else "Add it there, or make it metadata."
+                yield self.said(f'"{name}" is none of the labels ({", ".join(labels)})', ("floor", number, "label", name), todo)
+        if row.node is None and row.task_class is None and not row.metadata and not row.label:
+            what = f'a floor at "{row.tier}" for every step, without node, task_class, label or metadata,'
+            yield self.said(what, ("floor", number), "Say for which steps it is, if not for all.")
 
 
 def _applied(

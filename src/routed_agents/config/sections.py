@@ -56,7 +56,9 @@ class FloorSection(Section):
     """An unconditional floor: all that is given must hold; no classifier decides."""
 
     tier: Text = Field(description="no cheaper than this tier")
-    node: Text | None = Field(default=None, description="graph node that makes the call")
+    node: Text | None = Field(
+        default=None, description="graph node that decides the step: the one that makes the call, or the RouterNode before it"
+    )
     task_class: str | int | None = Field(default=None, description="key or number of a task class")
     metadata: dict[str, Scalar] = Field(default_factory=dict, description="metadata the step must carry, like vulnerable = true")
     label: dict[str, Scalar] = Field(default_factory=dict, description='labels the step must carry, like team = "legal"')

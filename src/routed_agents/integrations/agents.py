@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Final, NotRequired, cast
@@ -14,6 +15,7 @@ from langchain_core.runnables.config import ensure_config
 from langgraph.types import Command
 from typing_extensions import override
 
+from routed_agents.environment import POLICY
 from routed_agents.errors import ConfigurationError, StepStopped
 from routed_agents.integrations import shelf
 from routed_agents.integrations.caching import Ttl, check_ttl, with_caching
@@ -66,8 +68,10 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
             it a reply stands once a word or tool call of it has been seen.
 
     Raises:
-        ConfigurationError: an argument is of no use; at the first call, when the agent's model is not the router's top tier.
-        PolicyError: `cheap` is no model.
+        ConfigurationError: an argument or the environment is of no use; at the first call, when the agent's model is not the router's top
+            tier.
+        PolicyError: `cheap` is no model, or the policy file cannot be used.
+        LedgerError: there can be no ledger where the environment names one.
     """
 
     state_schema = RoutingState
@@ -79,7 +83,8 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
         check_ttl(prompt_cache)
         if cheap is not None:
             deployment_of(cheap, "cheap")  # reading it is the check
-        self._given = Router.of(router) if router is not None else None
+        self._router = Router.of(router)
+        self._names_tiers = router is not None or bool(os.environ.get(POLICY))
         self._cheap = cheap
         self._prompt_cache: Ttl | None = prompt_cache
         self._buffer = buffer
@@ -176,11 +181,11 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
 
     def _build(self, model: Any) -> tuple[Router, Models]:
         own = deployment_of(model, STRONG)
-        router = self._given
-        if router is None:
+        router = self._router
+        if not self._names_tiers:
             cheap = self._cheap if self._cheap is not None else _cheaper_sibling(own.provider)
             tiers = Tiers.of({"cheap": deployment_of(cheap, "cheap"), STRONG: own})
-            router = Router.from_env(policy=lambda: Policy.default(tiers=tiers))
+            router = router.replace(policy=router.policy.replace(tiers=tiers))
         top = router.policy.tiers[router.policy.tiers.top]
         if not any(same_model(each.model, own.model) for each in top.deployments):
             raise ConfigurationError(

@@ -6,10 +6,10 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from routed_agents.errors import ConfigurationError, PolicyError
+from routed_agents.errors import ExtraMissing, PolicyError
 from routed_agents.policy import Policy
 from routed_agents.repairs import repaired
-from routed_agents.tiers import SIMULATED_URLS, Deployment, Tiers, card, same_model
+from routed_agents.tiers import SIMULATED_URLS, Deployment, Tiers, card, provider_meant, same_model
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -68,7 +68,7 @@ class Models:
         """The chat model of a deployment.
 
         Raises:
-            ConfigurationError: the package that talks to its provider is missing.
+            ExtraMissing: the package that talks to its provider is missing.
         """
         found = self._built.get(deployment.name)
         if found is None:
@@ -108,16 +108,15 @@ class Models:
             try:
                 module = __import__(package)
             except ImportError:
-                wanted = f'tier model "{deployment.name}" needs {package}, which is not installed; pip install "routed-agents[{extra}]"'
-                raise ConfigurationError(wanted) from None
+                raise ExtraMissing(f'tier model "{deployment.name}" needs {package}, which is not installed', extra) from None
             if deployment.provider == "openai":
                 options.setdefault("stream_usage", True)  # else a stream through a gateway reports no usage at all
             return getattr(module, name)(model=deployment.model, **options)
         try:
             from langchain.chat_models import init_chat_model
         except ImportError:
-            wanted = f'tier model "{deployment.name}" needs langchain to be built from a string'
-            raise ConfigurationError(f'{wanted}; pip install "routed-agents[agents]", or pass a chat model') from None
+            wanted = f'tier model "{deployment.name}" needs langchain to be built from a string; pass a chat model'
+            raise ExtraMissing(wanted, "agents") from None
         return cast("BaseChatModel", init_chat_model(deployment.name, **options))
 
 
@@ -167,8 +166,15 @@ def policy_for(given: Mapping[str, Any]) -> Policy:
 
 
 def deployment_of(model: object, tier: str) -> Deployment:
-    """The deployment a chat model or a string stands for."""
+    """The deployment a chat model or a string stands for.
+
+    Raises:
+        PolicyError: it names no model, or a provider that is mistyped.
+    """
     if isinstance(model, str) and model.strip():
+        if meant := provider_meant(model):
+            unknown = f'unknown provider "{model.partition(":")[0]}" of model "{model}", tier "{tier}"'
+            raise PolicyError(f'{unknown}. Did you mean "{meant}"?')
         return Deployment.parse(model)
     name = next((value for key in ("model", "model_name", "model_id") if isinstance(value := getattr(model, key, None), str) and value), "")
     if not name:

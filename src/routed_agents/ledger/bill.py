@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import ROUND_HALF_UP, Decimal
 from types import MappingProxyType
 from typing import Final, cast
@@ -33,6 +33,7 @@ class Bill:
         unpriced: calls without a known price, which `cost_pico` leaves out.
         below_floor: steps that a lower model answered than they may go to; they have no baseline, for that is no saving.
         uncosted: replies that carry no cost, as those of plain models and the chunks a graph streams; it is in none of the sums.
+        nothing: what to say where there is no step.
     """
 
     cost_pico: int = 0
@@ -46,6 +47,7 @@ class Bill:
     unpriced: int = 0
     below_floor: int = 0
     uncosted: int = 0
+    nothing: str = "no routed step found in this result; pass ledger= and thread="
 
     @property
     def cost(self) -> Decimal:
@@ -63,7 +65,7 @@ class Bill:
             carry = "carries" if self.uncosted == 1 else "carry"
             return f"unknown: {replies} {carry} no cost; where it is routed or watched, pass ledger=router.ledger and thread="
         if not self.steps:
-            return "no routed step found in this result; pass ledger= and thread="
+            return self.nothing
         unpriced = f" + {self.unpriced} unpriced" if self.unpriced else ""
         uncosted = f" + {replies} without a cost" if self.uncosted else ""
         parts = [f"{_dollars(self.cost_pico)}{unpriced}{uncosted}"]
@@ -105,13 +107,15 @@ def cost_of(result: object = None, *, ledger: Ledger | None = None, thread: str 
     `cost_of(ledger=router.ledger, thread="t1")`.
 
     Raises:
-        ConfigurationError: a ledger without a thread or run, or the other way round.
+        ConfigurationError: a ledger without a thread or run, or the other way round, or what is given is none.
         LedgerError: the ledger cannot be read, or does not have all entries yet.
     """
     if ledger is None:
         if thread is not None or run is not None:
             raise ConfigurationError("cost_of(thread=, run=) without a ledger; pass ledger= as well")
         return _bill(_stamped(result), uncosted=_uncosted(result))
+    if not callable(getattr(ledger, "entries", None)):
+        raise ConfigurationError(f'cost_of(ledger=) was given {ledger!r}; wanted a ledger, like Ledger.sqlite("costs.db", read_only=True)')
     if thread is None and run is None:
         raise ConfigurationError("cost_of(ledger=) without a thread or run; pass thread= or run=, or use ledger.total() for everything")
     where: Where = {}
@@ -119,7 +123,8 @@ def cost_of(result: object = None, *, ledger: Ledger | None = None, thread: str 
         where["thread"] = thread
     if run is not None:
         where["run"] = run
-    return _bill(_recorded(ledger.entries(**where)))
+    sought = " and ".join([f'{name} "{value}"' for name, value in where.items()])
+    return replace(_bill(_recorded(ledger.entries(**where))), nothing=f"no step of {sought} in this ledger")
 
 
 def _bill(lines: Iterable[_Line], *, uncosted: int = 0) -> Bill:

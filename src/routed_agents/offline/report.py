@@ -167,12 +167,13 @@ def step_table(calls: Calls, limit: int) -> Table:
         COST,
         UNPRICED_CALLS,
         Column(key="saving_usd", name="saving", form="usd"),
+        Column(key="id", name="id", form="text"),
     )
     rows: list[tuple[Value, ...]] = []
     for step in calls.dearest_steps(limit):
         named = (step["node"], words(step["class"]), step["tier"], step["chain"], words(step["reason"]).replace(":", ": "))
         saving = step["baseline"] - step["cost"] if step["comparable"] else None
-        rows.append((*named, step["input"] + step["output"], step["cost"], step["unpriced"], saving))
+        rows.append((*named, step["input"] + step["output"], step["cost"], step["unpriced"], saving, step["step"][:SHORT_ID]))
     return _dearest(calls, "Dearest steps", columns, rows)
 
 
@@ -201,6 +202,8 @@ def _dearest(calls: Calls, title: str, columns: tuple[Column, ...], rows: Sequen
     return Table(title=f"{title} ({some})" if simulated else title, columns=columns, rows=tuple(rows), simulated=bool(simulated))
 
 
+SHORT_ID: Final = 8
+"""Characters of a step's id that tell it apart; `why` takes as many."""
 LEAST: Final = 6
 """Columns that are left of a name, however little room there is."""
 GAP: Final = 2

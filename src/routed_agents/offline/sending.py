@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 from urllib.parse import unquote
 
-from routed_agents.errors import ConfigurationError
+from routed_agents.errors import ExtraMissing
 from routed_agents.offline.traces import Trouble, documents, warn
 from routed_agents.telemetry.endpoints import whole
 
@@ -134,7 +134,7 @@ def request_of(document: Mapping[str, Any]) -> bytes:
 
 def _protobuf() -> None:
     if any(find_spec(name) is None for name in ("google.protobuf", "opentelemetry.proto")):
-        raise ConfigurationError("trace send needs an exporter that isn't installed; add the extra: pip install 'routed-agents[otlp]'")
+        raise ExtraMissing("trace send needs an exporter that isn't installed", "otlp")
 
 
 def _post(url: str, body: bytes, headers: Mapping[str, str], timeout_s: float, sleep: Callable[[float], object]) -> tuple[bool, int, str]:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from routed_agents.errors import ConfigurationError
+from routed_agents.errors import ConfigurationError, ExtraMissing
 from routed_agents.offline.lines import BOM, GZIP, ahead, lines, opened
 from routed_agents.telemetry import names
 
@@ -89,9 +89,7 @@ class Spans:
         try:
             import duckdb
         except ImportError as error:
-            raise ConfigurationError(
-                "trace sql needs DuckDB, which isn't installed; add it: pip install 'routed-agents[report]'"
-            ) from error
+            raise ExtraMissing("trace sql needs DuckDB, which isn't installed", "report") from error
         place = Path(path).absolute()
         if not place.is_file():
             raise ConfigurationError(f"trace file {path} does not exist; name one that run --trace or configure(trace_file=...) wrote")

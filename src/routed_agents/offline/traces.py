@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any, Final, cast
 
 from routed_agents.errors import ConfigurationError
-from routed_agents.offline.lines import lines, opened
+from routed_agents.offline.lines import BOM, lines, opened
 from routed_agents.telemetry.runs import NOTHING, Run, SpanRecord, Status, run_of
 
 Value = str | int | float | bool | bytes | None | tuple["Value", ...] | Mapping[str, "Value"]
@@ -27,6 +27,9 @@ SETTLING: Final = 64
 """Finished traces held back, so that a span that ends after its root still finds its run."""
 OPEN_TRACES: Final = 4_096
 """Traces without a root that are held; a crashed process leaves such traces, and they must not pile up."""
+
+SQLITE: Final = b"SQLite format 3\0"
+"""How a SQLite file begins."""
 
 log: Final = logging.getLogger("routed_agents")
 
@@ -85,11 +88,15 @@ def _read(path: str | Path, on_trouble: Callable[[Trouble], None]) -> Iterator[t
         for number, line, broken in lines(file):
             if broken is None and not line.strip():
                 continue
+            if number == 1 and line.startswith(SQLITE):
+                raise ConfigurationError(
+                    f"{path} is a SQLite file, as a ledger is, and no trace; see routed-agents report, or name another file"
+                )
             found = broken or _exported(line)
             if isinstance(found, Exception):
                 troubles += 1
                 torn = not line.endswith(b"\n")
-                on_trouble(Trouble(path=path, line=number, reason=f"{type(found).__name__}: {found}", torn=torn))
+                on_trouble(Trouble(path=path, line=number, reason=_why(found), torn=torn))
             else:
                 readable += 1
                 yield found
@@ -100,10 +107,21 @@ def _read(path: str | Path, on_trouble: Callable[[Trouble], None]) -> Iterator[t
 def _exported(line: bytes) -> tuple[dict[str, Any], list[SpanRecord]] | Exception:
     """The export on a line and its spans, or why there is none."""
     try:
-        document = json.loads(line)
+        document = json.loads(line.removeprefix(BOM).decode("utf-8", "surrogatepass"))
         return document, list(spans_of(document))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         return error
+
+
+def _why(error: Exception) -> str:
+    """Why a line cannot be read, in words."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"not UTF-8: byte 0x{error.object[error.start]:02x} at column {error.start + 1}"
+    if isinstance(error, json.JSONDecodeError):
+        return f"not JSON: {error.msg[:1].lower()}{error.msg[1:]} at column {error.colno}"
+    if isinstance(error, KeyError):
+        return f"no OTLP trace: {error.args[0]} is missing"
+    return f"{type(error).__name__}: {error}"
 
 
 def runs(path: str | Path, *, on_trouble: Callable[[Trouble], None] = warn) -> Iterator[Run]:
@@ -134,10 +152,10 @@ def spans_of(document: Mapping[str, Any]) -> Iterator[SpanRecord]:
     """The spans of one OTLP JSON document.
 
     Raises:
-        KeyError: it is none.
+        KeyError: it is none, for want of this key.
     """
     if "resourceSpans" not in document:
-        raise KeyError("no resourceSpans")
+        raise KeyError("resourceSpans")
     for process in document["resourceSpans"]:
         resource = _attributes(process.get("resource", NOTHING).get("attributes", ()))
         for part in process.get("scopeSpans", ()):

@@ -129,7 +129,9 @@ def own_prices(override: Mapping[str, Mapping[str, object]] | str | Path | None)
         try:
             text = Path(override).read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigurationError(f"price file {override} cannot be read: {error}; give the path of a TOML file") from error
+            why = (error.strerror or str(error)) if isinstance(error, OSError) else "it is not UTF-8"
+            reason = f"{why[:1].lower()}{why[1:]}"
+            raise ConfigurationError(f"price file {override} cannot be read: {reason}; give the path of a TOML file") from error
         book = _book(text, str(override))
     book.check()
     return replace(book, rows={_own_name(name): rows for name, rows in book.rows.items()} | dict(book.rows))

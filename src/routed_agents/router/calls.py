@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import time
-from collections.abc import Callable, Generator, Mapping, Set
+from collections.abc import Callable, Generator, Mapping, Sequence, Set
 from dataclasses import replace
 from functools import lru_cache
 from types import TracebackType
@@ -151,9 +152,26 @@ class RoutedCall:
             self.conditions = replace(self.conditions, now_s=int(time.time())) if self.conditions is not NOTHING_SPECIAL else _now()
         self.decision = self._decide(state)
         self.decision_ns = time.perf_counter_ns() - began
+        if self.decision.unsure:
+            self._name_unknown()
         router.remember(self._memory, self.decision.state)
         self._span = router.telemetry.open_route(self.decision, self, self._span)
         return self
+
+    def _name_unknown(self) -> None:
+        """Say once what was asked for that nobody knows: such a step goes to the top, whatever was meant."""
+        features, policy = self.decision.features, self.router.policy
+        codes = {verdict.code for verdict in self.decision.verdicts}
+        if "declared_class_unknown" in codes:
+            self._warn_of(f'task_class "{features.declared}" declared for a step', str(features.declared), tuple(policy.taxonomy.rows))
+        if "forced_tier_unknown" in codes:
+            wanted = f'wanted "routed_agents": {{"tier": "{policy.tiers.names[-1]}"}}'
+            self._warn_of(f'tier "{features.forced}" asked for by a step\'s metadata ({wanted})', str(features.forced), policy.tiers.names)
+
+    def _warn_of(self, what: str, given: str, known: Sequence[str]) -> None:
+        meant = difflib.get_close_matches(given, known, n=1)
+        hint = f'; did you mean "{meant[0]}"?' if meant else f"; known: {', '.join(known)}"
+        self.router.warn_once(f"unknown {what}, which goes to the top as unsure{hint}")
 
     def _decide(self, state: ThreadState) -> Decision:
         """Decide, leaving resting deployments alone; where nothing else may answer they are asked after all."""

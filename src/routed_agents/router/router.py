@@ -11,12 +11,13 @@ from typing import Any, Final, cast
 from routed_agents.asking import Asker, Asking
 from routed_agents.care import Care
 from routed_agents.decisions import Decision
+from routed_agents.environment import LEDGER, policy_in
 from routed_agents.errors import ConfigurationError
 from routed_agents.guards import Conditions
 from routed_agents.health import Health
 from routed_agents.judging import deployment_of
 from routed_agents.ledger import Entry, Ledger
-from routed_agents.policy import MODES, Policy
+from routed_agents.policy import Policy
 from routed_agents.pricing import Cost, Prices, PriceSource, Usage, seller_of
 from routed_agents.router.calls import NOTHING_SPECIAL, RoutedCall
 from routed_agents.router.labels import labelled, labels_of
@@ -27,6 +28,8 @@ from routed_agents.telemetry import MadeBy, Telemetry
 from routed_agents.tiers import Deployment, Tier
 
 log: Final = logging.getLogger("routed_agents")
+WARNINGS: Final = 1_000
+"""Different warnings of one router; what they quote may come from outside and must not fill the memory."""
 
 
 class Router:
@@ -101,7 +104,7 @@ class Router:
         """A router from `ROUTED_AGENTS_POLICY` (a policy file or a tier preset), `_MODE` and `_LEDGER` (as for `Ledger.open`).
 
         Integrations that are handed no router go by it, so shadow mode can be switched on without touching code. Routers of one process
-        that name the same ledger share it.
+        that name the same ledger share it. Other variables of that prefix are named in one warning.
 
         Args:
             environ: where the variables are; the process's environment when not given.
@@ -113,13 +116,7 @@ class Router:
             LedgerError: there can be no ledger at that place.
         """
         env = os.environ if environ is None else environ
-        named = env.get("ROUTED_AGENTS_POLICY", "")
-        found = Policy.named(named) if named else policy()
-        if mode := env.get("ROUTED_AGENTS_MODE"):
-            if mode not in MODES:
-                raise ConfigurationError(f"ROUTED_AGENTS_MODE is {mode!r}; known modes: {', '.join(MODES)}")
-            found = found.replace(mode=mode)
-        ledger = env.get("ROUTED_AGENTS_LEDGER")
+        found, ledger = policy_in(env, default=policy), env.get(LEDGER)
         return cls(found, ledger=Ledger.shared(ledger) if ledger else None)
 
     def replace(self, **changes: Any) -> Router:
@@ -309,7 +306,7 @@ class Router:
 
     def warn_once(self, message: str) -> None:
         """Say once what will go wrong at every step; a mistake in the set-up must not hide behind failover."""
-        if message not in self._warned:
+        if message not in self._warned and len(self._warned) < WARNINGS:
             self._warned.add(message)
             log.warning("%s", message)
 

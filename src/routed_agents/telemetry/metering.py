@@ -19,7 +19,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult, MetricsData, PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
 
-from routed_agents.errors import ConfigurationError
+from routed_agents.errors import ConfigurationError, ExtraMissing
 from routed_agents.telemetry.endpoints import public
 from routed_agents.telemetry.providers import meters
 
@@ -130,9 +130,7 @@ def _otlp(endpoint: str) -> MetricExporter:
     try:
         from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
     except ImportError as error:
-        raise ConfigurationError(
-            f"metrics_endpoint {public(endpoint)} needs an exporter that isn't installed; add the extra: pip install 'routed-agents[otlp]'"
-        ) from error
+        raise ExtraMissing(f"metrics_endpoint {public(endpoint)} needs an exporter that isn't installed", "otlp") from error
     return OTLPMetricExporter(endpoint=endpoint)
 
 

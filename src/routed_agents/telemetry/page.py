@@ -51,6 +51,10 @@ def _lines() -> Iterator[str]:
     yield "a stream's reader would inherit them: a span you open in a node belongs to the run's trace where one is current around the run,"
     yield "and the node's steps hang under it. Otherwise it begins a trace of its own; the steps stay with the run and are linked to it."
     yield ""
+    yield 'The allow-list is `Router(telemetry=Telemetry(labels=["tenant", "thread"]))`, or `ROUTED_AGENTS_SPAN_LABELS=tenant,thread`.'
+    yield "The ledger is yours and keeps every label of the policy; spans go to others, so they bear none that is not allowed. Headers for"
+    yield "a backend, such as a key, come from `OTEL_EXPORTER_OTLP_HEADERS` (`name=value,name=value`)."
+    yield ""
     yield "## Attributes"
     yield ""
     yield from _table(

@@ -25,7 +25,7 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import Sampler
 
-from routed_agents.errors import ConfigurationError
+from routed_agents.errors import ConfigurationError, ExtraMissing
 from routed_agents.telemetry import metering, names
 from routed_agents.telemetry.dialects import Dialect, chosen, told
 from routed_agents.telemetry.endpoints import asked_by, metrics_asked_by, public, whole
@@ -447,9 +447,7 @@ def _otlp(endpoint: str) -> SpanExporter:
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     except ImportError as error:
-        raise ConfigurationError(
-            f"otlp_endpoint {public(endpoint)} needs an exporter that isn't installed; add the extra: pip install 'routed-agents[otlp]'"
-        ) from error
+        raise ExtraMissing(f"otlp_endpoint {public(endpoint)} needs an exporter that isn't installed", "otlp") from error
     return OTLPSpanExporter(endpoint=endpoint)
 
 

@@ -43,6 +43,7 @@ class Row:
         baseline_pico: what the step would have cost on the top tier.
         mark: what became of an attempt; empty where nothing needs saying.
         why: what held the step where it went, in words.
+        step: the id of the step.
     """
 
     kind: Kind
@@ -58,6 +59,7 @@ class Row:
     baseline_pico: int | None = None
     mark: str = ""
     why: str = ""
+    step: str = ""
     below: tuple[Row, ...] = ()
 
     @property
@@ -183,7 +185,8 @@ def _rows(root: Branch) -> list[Row]:
 
 def _group(branch: Branch, below: list[Row]) -> list[Row]:
     label = _text(branch.span, names.TOOL_NAME) or _text(branch.span, names.NODE) or branch.span.name
-    if branch.span.parent_id is not None and len(below) == 1 and below[0].name == label:
+    own = {_text(child.span, names.NODE) for child in branch.children if _kind(child.span) == "step"}
+    if branch.span.parent_id is not None and len(below) == 1 and label in (below[0].name, *own):
         return below  # a node's span round the one step it makes says nothing new
     return [Row(kind="group", name=label, below=tuple(below))]
 
@@ -200,10 +203,11 @@ def _step(branch: Branch, below: Sequence[Row]) -> Row:
     costs = [each.cost_pico for each in calls if each.cost_pico is not None]
     baselines = [each.baseline_pico for each in attempts if each.baseline_pico is not None]
     decided = _text(span, names.DECIDED_TIER)
+    made_in = next((node for leaf in reversed(leaves) if names.CALL_KIND not in leaf.attributes and (node := _text(leaf, names.NODE))), "")
     made = found if isinstance(found := span.attributes.get(names.ATTEMPTS), int) else 0  # some may have left no span
     return Row(
         kind="step",
-        name=_text(span, names.NODE) or span.name.removeprefix("route "),
+        name=made_in or _text(span, names.NODE) or span.name.removeprefix("route "),
         task_class=words(_text(span, names.TASK_CLASS)),
         tier=last.tier if last else decided,
         model=last.model if last else "",
@@ -215,6 +219,7 @@ def _step(branch: Branch, below: Sequence[Row]) -> Row:
         baseline_pico=sum(baselines) if baselines else None,
         mark=last.mark if last and len(attempts) == 1 else "",
         why=_why(span, attempts),
+        step=_text(span, names.STEP),
         below=(*(calls if len(calls) > 1 else ()), *others),
     )
 
@@ -249,6 +254,7 @@ def _leaf(span: SpanRecord, kind: Kind, number: int = 1) -> Row:
         baseline_pico=baseline if isinstance(baseline, int) else None,
         mark=mark,
         why=words(trouble),
+        step=_text(span, names.STEP),
     )
 
 
