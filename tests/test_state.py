@@ -145,35 +145,6 @@ def test_of_a_turn_whose_opening_is_cut_off_the_latest_pins_hold_while_it_goes_o
     assert [state.pinned(key="plan", turn="@v", going_on=going_on) for going_on in (True, False)] == [(new,), ()]
 
 
-WORDS = "0123456789abcdef@0"
-
-
-@pytest.mark.parametrize(
-    ("name", "at", "run", "since", "going_on", "held"),
-    [
-        (WORDS, "05", "r1", None, False, True),
-        (WORDS, "05", "r2", None, False, False),
-        ("@0123456789abcdef", "05", "r2", None, False, False),
-        (WORDS, "05", "r2", "04", False, True),
-        (WORDS, "05", "r2", None, True, True),
-        (WORDS, "", "r2", None, False, True),
-        (WORDS, "05", None, None, False, True),
-        ("h1", "05", "r2", None, False, True),
-        ("@h1", "05", "r2", None, False, True),
-    ],
-    ids=["its run", "another run", "cut off", "taken up", "a tool's result", "no graph", "no run", "an id", "an id, cut off"],
-)
-def test_words_name_a_graphs_turn_within_its_run_and_what_goes_on_with_it(
-    name: str, at: str, run: str | None, since: str | None, going_on: bool, held: bool
-) -> None:
-    pin = Pin(scope="turn", tier="strong", key="plan", turn=name, run="r1", at=at)
-    turn = Turn(number=1, name=name, run="r1", at=at)
-    state = ThreadState(frozenset({pin}), turns=frozenset({turn}))
-
-    assert state.pinned(key="plan", turn=name, run=run, since=since, going_on=going_on) == ((pin,) if held else ())
-    assert state.turn_of(name=name, run=run, since=since, going_on=going_on) == (turn if held else None)
-
-
 def test_a_pin_holds_in_the_run_that_takes_up_its_own() -> None:
     pin = Pin(scope="turn", tier="strong", key="plan", turn="h1", run="r1", at="05")
     state = ThreadState(frozenset({pin}))

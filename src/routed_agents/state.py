@@ -32,8 +32,6 @@ TURNS_KEPT: Final = 32
 """Turns remembered by name, the latest: how many runs of one thread may be going on at once and still count as one turn each."""
 PLACED: Final = "@"
 """Parts a turn's name, where messages have no ids, into what opened it and its place; stands in front where that is not in view."""
-WORDED: Final = re.compile(rf"[0-9a-f]{{16}}{PLACED}\d+|{PLACED}[0-9a-f]{{16}}")
-"""A turn's name that is made of words; others are ids of messages."""
 MICRO: Final = 1_000_000
 UNDATED: Final = 1
 """When a fact was noted that says nothing about it: before any release."""
@@ -142,7 +140,7 @@ class ThreadState:
         """
         if not self.pins:
             return ()
-        held = [pin for pin in self.pins if _holds(pin, key, turn, run, since, going_on)]
+        held = [pin for pin in self.pins if _holds(pin, key, turn, run, since)]
         if going_on and turn and run is None:
             held += [pin for pin in self._shortened(key, turn) if pin not in held]
         return tuple(sorted(held))
@@ -175,9 +173,7 @@ class ThreadState:
         found = [
             turn
             for turn in self.turns
-            if (run is not None and turn.run == run)
-            or _names(turn.name, turn, name or None, run, going_on)
-            or (since is not None and turn.at >= since)
+            if (run is not None and turn.run == run) or (name and turn.name == name) or (since is not None and turn.at >= since)
         ]
         if not found and going_on and run is None:
             found = [turn for turn in self.turns if name.startswith(PLACED) or _opened_alike(turn.name, name)]
@@ -312,25 +308,14 @@ def _now() -> int:
     return time.time_ns() // 1_000
 
 
-def _holds(pin: Pin, key: str, turn: str | None, run: str | None, since: str | None, going_on: bool) -> bool:
+def _holds(pin: Pin, key: str, turn: str | None, run: str | None, since: str | None) -> bool:
     if pin.scope == "thread":
         return True
     if pin.key != key:
         return False
-    if pin.scope == "lineage" or (run is not None and pin.run == run) or _names(pin.turn, pin, turn, run, going_on):
+    if pin.scope == "lineage" or (turn is not None and pin.turn == turn) or (run is not None and pin.run == run):
         return True
     return since is not None and pin.at >= since
-
-
-def _names(name: str, known: Pin | Turn, turn: str | None, run: str | None, going_on: bool) -> bool:
-    """Whether a pin or counted turn of this name is of the turn that is seen.
-
-    In graphs words alone name a turn within its run, for a node may ask the same in every one; where a tool's result has come in since,
-    they name it in a later run, too.
-    """
-    if turn is None or name != turn:
-        return False
-    return going_on or not (run and known.run and known.at) or known.run == run or WORDED.fullmatch(name) is None
 
 
 def _opened_alike(known: str, seen: str) -> bool:

@@ -82,7 +82,7 @@ def resumed(router: Host, position: Position, known: ThreadState | None, message
         while walk.next is not None:
             walk.take(position.checkpointer.get_tuple(walk.next))
     except Exception:
-        walk.give_up()
+        _unread(position)
     return _heard(position, _KNOWN.put(position, walk.end()), messages)
 
 
@@ -98,7 +98,7 @@ async def aresumed(router: Host, position: Position, known: ThreadState | None, 
         while walk.next is not None:
             walk.take(await position.checkpointer.aget_tuple(walk.next))
     except Exception:
-        walk.give_up()
+        _unread(position)
     return _heard(position, _KNOWN.put(position, walk.end()), messages)
 
 
@@ -187,11 +187,6 @@ class _Walk:
             else:
                 self._answers.append(answer)
 
-    def give_up(self) -> None:
-        """Of checkpoints that cannot be read each may be of the turn that the run has taken up."""
-        log.exception("the graph's checkpoints cannot be read; all that its steps on thread %s had pinned holds for this run", self._thread)
-        self._begun = FIRST
-
     def end(self) -> _Found | None:
         """What was found, as far as the way went."""
         if self._begun is None:
@@ -211,3 +206,10 @@ def _starts_a_node(channel: str, value: Any) -> bool:
         seen = cast("Collection[str]", value[0] if isinstance(value, tuple | list) else value)
         return bool(seen) and len("+".join(seen)) == len(names)
     return bool(value) if channel == SENT else channel.startswith(STARTING)
+
+
+def _unread(position: Position) -> None:
+    log.exception(
+        "the graph's checkpoints cannot be read; if this run takes up another, pins of the turn it was in may be missing on thread %s",
+        position.thread,
+    )
