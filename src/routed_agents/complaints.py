@@ -1,4 +1,4 @@
-"""Our own trouble is told without the words of its error, which may quote a prompt, a reply or a key."""
+"""What is wrong is told: our own trouble without the words of its error, which may quote a prompt, a reply or a key."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import os
 from typing import Final
 
 log: Final = logging.getLogger("routed_agents")
+_TOLD: Final[set[str]] = set()
+"""What was said of graphs that are not set up as their routed calls need it."""
 
 
 def complain(what: str, trouble: BaseException, *, quoting: bool = False) -> None:
@@ -27,3 +29,10 @@ def kind_and_place(trouble: BaseException) -> str:
         at = at.tb_next
     place = f"{os.path.basename(at.tb_frame.f_code.co_filename)}:{at.tb_lineno}" if at is not None else "unknown place"
     return f"{type(trouble).__name__} at {place}"
+
+
+def tell_once(message: str) -> None:
+    """Say once in this process what is wrong with how a graph is set up: it will be at each of its steps."""
+    if message not in _TOLD:
+        _TOLD.add(message)
+        log.warning("%s", message)

@@ -13,8 +13,8 @@ from langgraph.func import entrypoint, task
 from langgraph.graph import START, MessagesState, StateGraph, add_messages
 from langgraph.types import CachePolicy, Send
 
-from routed_agents import RouterNode, join
-from routed_agents.integrations import cached_nodes, channels
+from routed_agents import RouterNode, complaints, join
+from routed_agents.integrations import cached_nodes
 
 from .conftest import EASY, Books
 
@@ -62,7 +62,7 @@ def told(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def nothing_said_yet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(channels, "_TOLD", set())
+    monkeypatch.setattr(complaints, "_TOLD", set())
     monkeypatch.setattr(cached_nodes, "_KNOWN", {})
 
 

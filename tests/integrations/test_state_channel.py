@@ -23,9 +23,8 @@ from langgraph.types import Send
 from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
-from routed_agents import RouterNode, join
+from routed_agents import RouterNode, complaints, join
 from routed_agents.errors import StateError
-from routed_agents.integrations import channels
 from routed_agents.integrations.langgraph import facts
 from routed_agents.state import CHANNEL_PINS, CHANNEL_RUNS, Mark, Pin, ThreadState, lineage_key
 
@@ -200,7 +199,7 @@ class Aloud(MessagesState):
 
 @pytest.mark.parametrize(("schema", "seen"), [(Bare, "has no reducer"), (Commented, "has no reducer"), (Merged, "has the reducer or_")])
 def test_a_key_that_keeps_nothing_is_told_once_and_left_alone(schema, seen, books, caplog, monkeypatch):
-    monkeypatch.setattr(channels, "_TOLD", set())
+    monkeypatch.setattr(complaints, "_TOLD", set())
     graph = chain_of(schema, hear=says(books, GRIEF), reply=says(books, FAQ)).compile()
     result = graph.invoke({**asked(EASY), "routing": {"mine": 1}}, THREAD)
     told = [record.message for record in caplog.records]
@@ -209,7 +208,7 @@ def test_a_key_that_keeps_nothing_is_told_once_and_left_alone(schema, seen, book
 
 
 def test_each_graph_whose_key_keeps_nothing_is_told(books, caplog, monkeypatch):
-    monkeypatch.setattr(channels, "_TOLD", set())
+    monkeypatch.setattr(complaints, "_TOLD", set())
     for node in ("hear", "reply"):
         chain_of(Bare, **{node: says(books, EASY)}).compile().invoke(asked(EASY))
     assert [('"hear"' in record.message, '"reply"' in record.message) for record in caplog.records] == [(True, False), (False, True)]

@@ -6,8 +6,8 @@ import copy
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, cast
 
-from routed_agents.complaints import kind_and_place
-from routed_agents.integrations.channels import CHANNEL, tell_once
+from routed_agents.complaints import kind_and_place, tell_once
+from routed_agents.integrations.channels import CHANNEL
 from routed_agents.integrations.loops import called_with
 
 TASK_ID: Final = "__pregel_task_id"

@@ -21,11 +21,11 @@ from typing_extensions import override
 from routed_agents.errors import StepStopped
 from routed_agents.features import upper_tokens
 from routed_agents.integrations import shelf
-from routed_agents.integrations.channels import send_state
 from routed_agents.integrations.fitting import fitted
 from routed_agents.integrations.late import Late, name_of_tool, subject_of
 from routed_agents.integrations.live import Shown, Withheld, handlers_of, kept_quiet, read_along, with_handler
 from routed_agents.integrations.models import is_simulated
+from routed_agents.integrations.node_writes import send_state
 from routed_agents.integrations.observer import AGAIN, MARK, message_of
 from routed_agents.integrations.position import Position
 from routed_agents.integrations.resuming import aresumed, resumed

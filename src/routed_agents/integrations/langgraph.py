@@ -15,10 +15,12 @@ from typing_extensions import override
 from routed_agents.decisions import Decision
 from routed_agents.errors import ConfigurationError, StateError, StepStopped
 from routed_agents.integrations import shelf
-from routed_agents.integrations.channels import CHANNEL, READ, has_channel, send_update, trouble_with
+from routed_agents.integrations.channels import CHANNEL, READ, has_channel
 from routed_agents.integrations.labels import labels_at
+from routed_agents.integrations.node_writes import send_update
 from routed_agents.integrations.observer import CostObserver, heard_by
 from routed_agents.integrations.position import Position, position_of
+from routed_agents.integrations.reducers import trouble_with
 from routed_agents.integrations.resuming import aresumed, resumed
 from routed_agents.integrations.stopping import told
 from routed_agents.integrations.watching import watch

@@ -8,7 +8,8 @@ from itertools import islice
 from typing import Any, Final, Protocol, cast
 
 from routed_agents.integrations.cached_nodes import tell_of_cache
-from routed_agents.integrations.channels import READ, channel_state, left_state, thread_state
+from routed_agents.integrations.channels import READ
+from routed_agents.integrations.graph_states import channel_state, left_state, thread_state
 from routed_agents.integrations.loops import is_fresh, loop_of, name_of, nodes_of
 from routed_agents.integrations.side_by_side import is_beside_others
 from routed_agents.state import EMPTY, ThreadState, join_all
