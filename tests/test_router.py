@@ -507,6 +507,23 @@ def test_what_metadata_asks_for_and_nobody_knows_is_named_once(
     assert message in said
 
 
+@pytest.mark.parametrize("metadata", [{"task_class": "no\nclass " * 20_000}, {"routed_agents": {"tier": "no\ntier " * 20_000}}])
+def test_a_long_text_in_place_of_a_name_is_quoted_in_part_and_on_one_line(
+    metadata: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    with router().step(Step.from_messages("Is it rude?", metadata=metadata)) as call:
+        assert call.decision.tier == "strong"
+
+    (said,) = caplog.messages
+    assert (len(said) < 500, "\n" in said, '"no\\n' in said, '…"' in said) == (True, False, True, True)
+
+
+def test_what_a_warning_hints_at_is_worked_out_only_when_it_is_said() -> None:
+    made, asked = router(), iter(["; first"])
+    for _ in range(2):
+        made.warn_once("a name is unknown", lambda: next(asked))
+
+
 def test_the_environment_may_keep_the_ledger_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert (Router.from_env({"ROUTED_AGENTS_LEDGER": "memory:"}).ledger.steps, list(tmp_path.iterdir())) == (0, [])

@@ -38,7 +38,11 @@ class ExtraMissing(ConfigurationError, ImportError):
     """A part of the library needs a package that comes with an extra which is not installed."""
 
     def __init__(self, what: str, extra: str) -> None:
-        super().__init__(f"{what}; add the extra {extra}: pip install '.[{extra}]' in a checkout of routed-agents")
+        super().__init__(what, extra)
+
+    def __str__(self) -> str:
+        what, extra = self.args
+        return f"{what}; add the extra {extra}: pip install '.[{extra}]' in a checkout of routed-agents"
 
 
 class StepStopped(RoutedAgentsError, RuntimeError):

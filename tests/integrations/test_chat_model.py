@@ -269,14 +269,29 @@ def test_one_call_at_a_time_is_asked_of_each_provider_in_its_own_words(books, re
     assert strong["tool_choice"] == {"type": "auto", "disable_parallel_tool_use": True}
 
 
-class Unaware(ScriptedChatModel):
-    """A chat model whose provider knows nothing of parallel calls."""
+class Forwarding(ScriptedChatModel):
+    """A chat model that names no parallel calls and hands on what it is told."""
 
     def bind_tools(self, tools: Any, *, tool_choice: Any = None, **kwargs: Any) -> Any:
         return super().bind_tools(tools, tool_choice=tool_choice, **kwargs)
 
 
-def test_a_model_that_does_not_name_parallel_calls_is_not_told_of_them(books):
+class Unaware(ScriptedChatModel):
+    """A chat model whose provider knows nothing of parallel calls."""
+
+    def bind_tools(self, tools: Any, *, tool_choice: Any = None) -> Any:  # type: ignore[override]
+        return super().bind_tools(tools, tool_choice=tool_choice)
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_a_model_that_takes_what_it_does_not_name_is_told_of_parallel_calls(value, books):
+    model = books.model(Forwarding(model_name=HAIKU, provider="groq"))
+    model.bind_tools([search], parallel_tool_calls=value).invoke(EASY)
+    assert model.cheap.calls[0].options["parallel_tool_calls"] is value
+    assert names.REPAIRS not in books.leaves[0].attributes
+
+
+def test_a_model_that_takes_no_parallel_calls_is_not_told_of_them(books):
     model = books.model(Unaware(model_name=HAIKU, provider="anthropic"))
     model.bind_tools([search], parallel_tool_calls=False).invoke(EASY)
     assert "parallel_tool_calls" not in model.cheap.calls[0].options

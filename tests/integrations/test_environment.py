@@ -10,10 +10,12 @@ from typing import Any
 import anthropic
 import pytest
 from langchain.agents import create_agent
+from langchain.chat_models.base import _BUILTIN_PROVIDERS, _attempt_infer_model_provider
 from langchain_core.messages import HumanMessage
 
 from routed_agents import Ledger, RoutedChatModel, Router, RouterMiddleware, cost_of, decision_of, embedded, routed_anthropic
 from routed_agents.errors import ConfigurationError, LedgerError, PolicyError
+from routed_agents.integrations.models import deployment_of
 from routed_agents.testing import ScriptedChatModel
 
 ASKED = "Is this review positive or negative? One word. The boots came on Monday and they fit well."
@@ -113,7 +115,30 @@ def test_a_middleware_is_not_made_where_the_environment_is_wrong(
         RouterMiddleware(cheap="anthropic:claude-haiku-5-5")
 
 
+def test_a_middleware_goes_by_what_the_environment_says_at_the_first_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = create_agent(scripted(STRONG), [], middleware=[RouterMiddleware(cheap=scripted("claude-haiku-5-5"))])
+    monkeypatch.setenv("ROUTED_AGENTS_POLICY", "claude")
+    monkeypatch.setenv("ROUTED_AGENTS_MODE", "shadow")
+    monkeypatch.setenv("ROUTED_AGENTS_LEDGER", str(tmp_path / "costs.db"))
+    agent.invoke({"messages": [HumanMessage(ASKED)]})
+    del agent
+
+    assert recorded(tmp_path / "costs.db") == [("shadow", "cheap", "strong")]
+
+
 @pytest.mark.parametrize("make", [lambda name: RouterMiddleware(cheap=name), lambda name: RoutedChatModel(cheap=name, strong=STRONG)])
 def test_a_mistyped_provider_is_named_when_the_model_is_given(make: Callable[[str], object]) -> None:
     with pytest.raises(PolicyError, match=r'unknown provider "antropic" of model "antropic:claude-haiku-5-5", tier "cheap"\. Did you mean'):
         make("antropic:claude-haiku-5-5")
+
+
+@pytest.mark.parametrize("name", ["mistral:7b", "mistral:latest", "Mistral:7b", "deepseek2:16b"])
+def test_a_model_id_whose_provider_langchain_infers_is_not_taken_for_a_mistyped_provider(name: str) -> None:
+    assert _attempt_infer_model_provider(name)
+    assert deployment_of(name, "cheap").model == name
+
+
+def test_no_provider_that_langchain_knows_is_taken_for_a_mistyped_one() -> None:
+    names = [f"{provider}:some-model" for provider in _BUILTIN_PROVIDERS]
+
+    assert [deployment_of(name, "cheap").name for name in names] == names

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Final, NotRequired, cast
@@ -15,7 +14,6 @@ from langchain_core.runnables.config import ensure_config
 from langgraph.types import Command
 from typing_extensions import override
 
-from routed_agents.environment import POLICY
 from routed_agents.errors import ConfigurationError, StepStopped
 from routed_agents.integrations import shelf
 from routed_agents.integrations.caching import Ttl, check_ttl, with_caching
@@ -38,7 +36,7 @@ from routed_agents.schemas import carried
 from routed_agents.state import ThreadState, join
 from routed_agents.steps import STAMP, Step, field_of, text_of, tool_name
 from routed_agents.telemetry.around import within
-from routed_agents.tiers import Tiers, card, same_model
+from routed_agents.tiers import Deployment, Tiers, card, same_model
 
 STRONG: Final = "strong"
 AGENTS_KEPT: Final = 64
@@ -58,7 +56,8 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
 
         agent = create_agent("anthropic:claude-opus-5-5", tools, middleware=[RouterMiddleware(cheap="anthropic:claude-haiku-5-5")])
 
-    List it first, so that it is the outermost middleware: what the others bind then fits the model that was chosen.
+    List it first, so that it is the outermost middleware: what the others bind then fits the model that was chosen. Without a router it
+    goes by what the environment says at an agent's first call.
 
     Args:
         router: a router, a policy or the path of a policy file; its top tier must be the agent's own model.
@@ -83,8 +82,9 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
         check_ttl(prompt_cache)
         if cheap is not None:
             deployment_of(cheap, "cheap")  # reading it is the check
-        self._router = Router.of(router)
-        self._names_tiers = router is not None or bool(os.environ.get(POLICY))
+        self._given = Router.of(router) if router is not None else None
+        if self._given is None:
+            Router.from_env()  # reading it is the check; it may yet be set before the first call
         self._cheap = cheap
         self._prompt_cache: Ttl | None = prompt_cache
         self._buffer = buffer
@@ -181,11 +181,7 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
 
     def _build(self, model: Any) -> tuple[Router, Models]:
         own = deployment_of(model, STRONG)
-        router = self._router
-        if not self._names_tiers:
-            cheap = self._cheap if self._cheap is not None else _cheaper_sibling(own.provider)
-            tiers = Tiers.of({"cheap": deployment_of(cheap, "cheap"), STRONG: own})
-            router = router.replace(policy=router.policy.replace(tiers=tiers))
+        router = self._given if self._given is not None else Router.from_env(policy=lambda: self._pair(own))
         top = router.policy.tiers[router.policy.tiers.top]
         if not any(same_model(each.model, own.model) for each in top.deployments):
             raise ConfigurationError(
@@ -195,6 +191,11 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
         given = {top.name: model, **({router.policy.tiers[0].name: self._cheap} if self._cheap is not None else {})}
         models = Models(router.policy, given, {}, sdk_spans=router.telemetry.keeps_sdk_spans)
         return (router if models.policy is router.policy else router.replace(policy=models.policy)), models
+
+    def _pair(self, own: Deployment) -> Policy:
+        """The default policy over the cheap model and the agent's own."""
+        cheap = self._cheap if self._cheap is not None else _cheaper_sibling(own.provider)
+        return Policy.default(tiers=Tiers.of({"cheap": deployment_of(cheap, "cheap"), STRONG: own}))
 
     def _open(self, router: Router, request: ModelRequest[Any]) -> tuple[RoutedCall, Position, bool]:
         """The call, where it is made, and whether somebody reads along."""

@@ -15,8 +15,11 @@ if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
 EXTRAS: Final = {"anthropic": ("claude", "langchain_anthropic", "ChatAnthropic"), "openai": ("gpt", "langchain_openai", "ChatOpenAI")}
-
-
+INFERRED: Final = (
+    "gpt-", "o1", "o3", "chatgpt", "text-davinci", "claude", "command", "accounts/fireworks", "gemini", "amazon.", "anthropic.", "meta.",
+    "mistral", "mixtral", "deepseek", "grok", "sonar", "solar",
+)  # fmt: skip
+"""How models' names begin whose provider `init_chat_model` infers, be there a colon in them or not."""
 QUIET: Final = "routed_agents_sdk_span_off"
 """Metadata of a model whose SDK makes no span, so that an observer knows whose span is counted."""
 
@@ -172,7 +175,7 @@ def deployment_of(model: object, tier: str) -> Deployment:
         PolicyError: it names no model, or a provider that is mistyped.
     """
     if isinstance(model, str) and model.strip():
-        if meant := provider_meant(model):
+        if not model.lower().startswith(INFERRED) and (meant := provider_meant(model)):
             unknown = f'unknown provider "{model.partition(":")[0]}" of model "{model}", tier "{tier}"'
             raise PolicyError(f'{unknown}. Did you mean "{meant}"?')
         return Deployment.parse(model)

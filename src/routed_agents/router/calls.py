@@ -27,6 +27,8 @@ from routed_agents.telemetry import MadeBy, RouteSpan
 from routed_agents.tiers import Deployment, Tier
 
 NOTHING_SPECIAL: Final = Conditions()
+QUOTED: Final = 60
+"""Characters of a caller's text that a warning quotes."""
 UNKNOWN_TIER: Final = Tier(name="unrouted", rank=0, deployments=(Deployment(model=""),))
 """Stands for the tier of a watched call whose model is in none of the policy's tiers."""
 
@@ -163,15 +165,14 @@ class RoutedCall:
         features, policy = self.decision.features, self.router.policy
         codes = {verdict.code for verdict in self.decision.verdicts}
         if "declared_class_unknown" in codes:
-            self._warn_of(f'task_class "{features.declared}" declared for a step', str(features.declared), tuple(policy.taxonomy.rows))
+            self._warn_of("task_class", str(features.declared), "declared for a step", tuple(policy.taxonomy.rows))
         if "forced_tier_unknown" in codes:
             wanted = f'wanted "routed_agents": {{"tier": "{policy.tiers.names[-1]}"}}'
-            self._warn_of(f'tier "{features.forced}" asked for by a step\'s metadata ({wanted})', str(features.forced), policy.tiers.names)
+            self._warn_of("tier", str(features.forced), f"asked for by a step's metadata ({wanted})", policy.tiers.names)
 
-    def _warn_of(self, what: str, given: str, known: Sequence[str]) -> None:
-        meant = difflib.get_close_matches(given, known, n=1)
-        hint = f'; did you mean "{meant[0]}"?' if meant else f"; known: {', '.join(known)}"
-        self.router.warn_once(f"unknown {what}, which goes to the top as unsure{hint}")
+    def _warn_of(self, what: str, given: str, where: str, known: Sequence[str]) -> None:
+        message = f'unknown {what} "{_quoted(given)}" {where}, which goes to the top as unsure'
+        self.router.warn_once(message, lambda: _hint(given, known))
 
     def _decide(self, state: ThreadState) -> Decision:
         """Decide, leaving resting deployments alone; where nothing else may answer they are asked after all."""
@@ -393,6 +394,17 @@ def _now() -> Conditions:
 def _conditions_at(second: int) -> Conditions:
     """Nothing special but the time; the same value for all steps of a second."""
     return Conditions(now_s=second)
+
+
+def _quoted(text: str) -> str:
+    """The beginning of a text, on one line."""
+    return repr(text[:QUOTED])[1:-1] + ("…" if len(text) > QUOTED else "")
+
+
+def _hint(given: str, known: Sequence[str]) -> str:
+    """What an unknown name may mean; a long text is no mistyped name, and comparing it takes long."""
+    meant = difflib.get_close_matches(given, known, n=1) if len(given) <= QUOTED else []
+    return f'; did you mean "{meant[0]}"?' if meant else f"; known: {', '.join(known)}"
 
 
 def decision_of(message: object) -> dict[str, Any] | None:

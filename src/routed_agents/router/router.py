@@ -304,11 +304,14 @@ class Router:
         except Exception:
             log.exception('the price of "%s" cannot be looked up', model)
 
-    def warn_once(self, message: str) -> None:
-        """Say once what will go wrong at every step; a mistake in the set-up must not hide behind failover."""
+    def warn_once(self, message: str, hint: Callable[[], str] | None = None) -> None:
+        """Say once what will go wrong at every step; a mistake in the set-up must not hide behind failover.
+
+        `hint` is what is said behind the message; it is worked out only when it is said.
+        """
         if message not in self._warned and len(self._warned) < WARNINGS:
             self._warned.add(message)
-            log.warning("%s", message)
+            log.warning("%s%s", message, hint() if hint is not None else "")
 
     def price(self, deployment: Deployment, model: str, usage: Usage) -> tuple[Cost | None, str | None]:
         """The cost of a call at the price of the model that answered, and where that price is from."""
