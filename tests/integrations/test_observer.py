@@ -11,9 +11,12 @@ from typing import Annotated, Any
 from uuid import uuid4
 
 import pytest
+from langchain.agents import create_agent
 from langchain_core.exceptions import ModelConnectionError
 from langchain_core.messages import AIMessage, HumanMessage
+from langgraph.func import task
 from langgraph.graph import END, START, MessagesState, StateGraph
+from langgraph.types import Command, RetryPolicy
 
 from routed_agents import CostObserver, Ledger, Policy, Router, RouterNode, cost_of, join, watch
 from routed_agents.economics import tokenizer_factor
@@ -54,13 +57,28 @@ def plain_graph(model: Any, *, how: str = "invoke") -> Any:
 
 def routed_graph(books: Books, quick: Any, deep: Any) -> Any:
     """A router node before plain models."""
+    return routed_to(books, asks(deep), quick=asks(quick))
+
+
+def asks(*models: Any) -> Any:
+    """A node that asks these models, one after the other, and answers as the first does."""
+
+    def asked(state: MessagesState) -> dict[str, Any]:
+        first, *_ = [model.invoke(state["messages"]) for model in models]
+        return {"messages": [first]}
+
+    return asked
+
+
+def routed_to(books: Books, deep: Any, *, quick: Any = None, seen_by: Any = observed, **options: Any) -> Any:
+    """A router node before two nodes."""
     builder = StateGraph(Desk)
     builder.add_node("router", RouterNode(books.router, to={"cheap": "quick", "strong": "deep"}), destinations=("quick", "deep"))
-    builder.add_node("quick", lambda state: {"messages": [quick.invoke(state["messages"])]})
-    builder.add_node("deep", lambda state: {"messages": [deep.invoke(state["messages"])]})
+    builder.add_node("quick", quick or asks(scripted(HAIKU, "yes")))
+    builder.add_node("deep", deep, **options)
     builder.add_edge(START, "router")
     builder.add_edge("quick", END)
-    return observed(builder.compile(), books.router)
+    return seen_by(builder.compile(), books.router)
 
 
 def around(graph: Any) -> Any:
@@ -76,7 +94,7 @@ def observer_of(graph: Any) -> CostObserver:
 
 
 def holds_nothing(observer: CostObserver) -> bool:
-    return not (observer._open or observer._parents or observer._expected or observer in observer._bookers.values())
+    return not (observer._open or observer._parents or observer._expected or observer._decided or observer in observer._bookers.values())
 
 
 @pytest.mark.parametrize("how", ["invoke", "stream"])
@@ -199,6 +217,95 @@ def test_a_middle_model_that_the_node_does_not_name_is_a_lower_one(books):
     middle = three.router.policy.tiers.named("mid").model
     routed_graph(three, scripted(HAIKU, "yes"), scripted(middle, "no")).invoke(ASKED, HARD)
     assert [entry.below_floor for entry in three.entries] == [True]
+
+
+def called_from_a_function(model: Any) -> Any:
+    agent = create_agent(model, [])
+    return lambda state: agent.invoke({"messages": state["messages"]})
+
+
+def called_in_a_task(model: Any) -> Any:
+    @task
+    def asked(messages: Any) -> Any:
+        return model.invoke(messages)
+
+    return lambda state: {"messages": [asked(state["messages"]).result()]}
+
+
+@pytest.mark.parametrize("seen_by", [observed, watch])
+@pytest.mark.parametrize(
+    "made",
+    [lambda model: create_agent(model, []), plain_graph, called_from_a_function, called_in_a_task],
+    ids=["an agent", "a graph", "an agent in a function", "a task"],
+)
+@pytest.mark.parametrize("mode", ["enforce", "shadow"])
+def test_a_call_further_in_behind_a_router_node_stands_under_its_decision(mode, made, seen_by, caplog):
+    books = Books(Policy.default(mode=mode))
+    routed_to(books, made(scripted(HAIKU, "no")), seen_by=seen_by).invoke(ASKED, HARD)
+    [entry], [route], [leaf] = books.entries, books.routes, books.leaves
+    assert (entry.mode, entry.decided_tier, entry.below_floor) == (mode, "strong", mode == "enforce")
+    assert leaf.parent.span_id == route.context.span_id
+    assert any('node "deep": ' in line for line in caplog.messages) == (mode == "enforce")
+
+
+def test_a_call_in_the_node_of_the_graph_around_that_a_router_node_goes_to_is_the_decided_step(books):
+    inner = StateGraph(Desk)
+    inner.add_node("router", RouterNode(books.router, to={"cheap": "deep", "strong": "deep"}, graph=Command.PARENT))
+    inner.add_edge(START, "router")
+    builder = StateGraph(Desk)
+    builder.add_node("desk", inner.compile(), destinations=("deep",))
+    builder.add_node("deep", asks(scripted(HAIKU, "no")))
+    builder.add_edge(START, "desk")
+    observed(builder.compile(), books.router).invoke(ASKED, HARD)
+    assert [(entry.mode, entry.below_floor) for entry in books.entries] == [("enforce", True)]
+
+
+def test_a_call_behind_two_router_nodes_is_the_inner_ones_step(books):
+    inner = routed_to(books, asks(scripted(OPUS, "no"), scripted(HAIKU, "a title")))
+    routed_to(books, inner).invoke(ASKED, HARD)
+    assert [(entry.mode, entry.below_floor) for entry in books.entries] == [("enforce", False), ("watch", False)]
+    assert books.leaves[0].parent.span_id == books.routes[1].context.span_id
+
+
+def asked_anew(strong: Any, cheap: Any) -> Any:
+    """A node that is visited again by an edge of its own, and then asks the cheap model."""
+
+    def asked(state: Desk) -> Command[Any]:
+        first = len(state["messages"]) == 1
+        return Command(update={"messages": [(strong if first else cheap).invoke(state["messages"])]}, goto="deep" if first else END)
+
+    return asked
+
+
+@pytest.mark.parametrize("deep", [asks, asked_anew], ids=["in the node", "in a later visit"])
+@pytest.mark.parametrize("mode", ["enforce", "shadow"])
+def test_a_further_call_behind_a_router_node_is_a_step_of_its_own(mode, deep, caplog):
+    books = Books(Policy.default(mode=mode))
+    routed_to(books, deep(scripted(OPUS, replied(OPUS)), scripted(HAIKU, replied(HAIKU)))).invoke(ASKED, HARD)
+    step, further = books.entries
+    assert [(entry.mode, entry.below_floor, entry.baseline_pico) for entry in (step, further)] == [
+        (mode, False, step.cost.total_pico),
+        ("watch", False, step.cost.total_pico),
+    ]
+    assert (books.counted("routed_agents.alarms"), [line for line in caplog.messages if "must not go below" in line]) == (0, [])
+
+
+def test_what_shadow_would_save_behind_a_router_node_is_reckoned_on_the_decided_step_only():
+    books = Books(Policy.default(mode="shadow"))
+    routed_to(books, asks(scripted(OPUS, replied(OPUS)), scripted(HAIKU, replied(HAIKU)))).invoke(ASKED, HARD)
+    cost = books.ledger.total(mode="shadow").cost_pico
+    assert would_save(books.ledger, Policy.default()).total[1:5] == (1, cost, cost, 0)
+
+
+@pytest.mark.parametrize("retried_by", ["the model", "the graph"])
+def test_the_first_answer_behind_a_router_node_is_the_decided_steps(retried_by, books):
+    model = scripted(HAIKU, [ConnectionError("gone"), "no"])
+    if retried_by == "the model":
+        graph = routed_to(books, asks(model.with_retry(wait_exponential_jitter=False)))
+    else:
+        graph = routed_to(books, asks(model), retry_policy=RetryPolicy(initial_interval=0))
+    graph.invoke(ASKED, HARD)
+    assert [(entry.outcome, entry.below_floor) for entry in books.entries] == [("failed", False), ("watched", True)]
 
 
 def test_a_failed_call_of_a_lower_model_answers_nobody(books):

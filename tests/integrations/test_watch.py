@@ -485,7 +485,8 @@ def test_nothing_is_left_behind_by_a_run(books):
     for _ in graph.stream(asked()):
         break
     seen = watch_of(graph)
-    assert [seen._parents, seen._spans, seen._nodes, seen._roots, seen._owners, seen._open, seen._expected] == [
+    assert [seen._parents, seen._spans, seen._nodes, seen._roots, seen._owners, seen._open, seen._expected, seen._decided] == [
+        {},
         {},
         {},
         {},

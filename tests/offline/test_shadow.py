@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from langchain_core.messages import AIMessage
 
 from routed_agents.economics import tokenizer_factor
+from routed_agents.guards import Assessment, Guard, Verdict, named
 from routed_agents.ledger import Ledger
 from routed_agents.offline.shadow import would_save
 from routed_agents.policy import Mode, Policy
@@ -27,11 +29,17 @@ CHEAP, STRONG = "classification", "agentic_chain"
 
 
 def recorded(
-    *classes: str, mode: Mode = "shadow", tiers: Tiers | str = "claude", prices: Prices = PRICES, path: Path | None = None
+    *classes: str,
+    mode: Mode = "shadow",
+    tiers: Tiers | str = "claude",
+    guards: Sequence[Guard] | None = None,
+    prices: Prices = PRICES,
+    path: Path | None = None,
 ) -> Ledger:
     """A ledger of steps of 1,000 prompt and 100 reply tokens each."""
     ledger = Ledger.memory() if path is None else Ledger.sqlite(path)
-    router = Router(Policy.default(mode=mode, tiers=tiers), ledger=ledger, prices=prices, telemetry=Telemetry.off())
+    policy = Policy.default(mode=mode, tiers=tiers)
+    router = Router(policy if guards is None else policy.replace(guards=guards), ledger=ledger, prices=prices, telemetry=Telemetry.off())
     usage: Any = {"input_tokens": 1000, "output_tokens": 100, "total_tokens": 1100}
     for task_class in classes:
         with router.step(Step.from_messages("hello", task_class=task_class)) as call:
@@ -77,6 +85,21 @@ def test_models_and_prices_are_those_of_the_router_that_decided(rate: str) -> No
     table = would_save(recorded(CHEAP, tiers=two, prices=own), Policy.default())
     assert [row[:4] for row in table.rows] == [(f"cheap ({SONNET})", 1, 10_000 * 10**6, round(1000 * factor) * int(float(rate) * 10**6))]
     assert not any("estimate" in note for note in table.notes)
+
+
+@named("halt", version="1")
+def halt(seen: Assessment) -> Verdict | None:
+    return Verdict(guard="halt", code="halt", stop=True) if seen.features.declared == CHEAP else None
+
+
+@pytest.mark.parametrize("release", ["this", "an older"])
+def test_a_step_that_would_be_stopped_costs_what_it_does_and_would_cost_nothing(release: str) -> None:
+    policy = Policy.default().replace(guards=[halt])
+    ledger = recorded(CHEAP, STRONG, guards=[halt])
+    table = would_save(ledger if release == "this" else older(ledger), policy, prices=PRICES)
+    cost = 15_000 * 10**6
+    assert table.rows == (("stop", 1, cost, 0, cost, 1.0, 0), (f"strong ({OPUS})", 1, cost, cost, 0, 0.0, 0))
+    assert table.total == ("total", 2, ledger.total().cost_pico, cost, cost, 0.5, 0)
 
 
 def older(ledger: Ledger) -> Ledger:

@@ -184,7 +184,7 @@ class RouterNode(Runnable[Any, Any]):
             if not decision.stopped or call.mode != "enforce":
                 goto = self.to[self.router.policy.tiers[call.acting_rank].name] if self.to else None
                 if goto is not None:
-                    _announce(config, goto, decision, self.router, call, edge=edge)
+                    _announce(config, goto, decision, self.router, call, up=self._runs_out(edge=edge))
                 return self._update(decision, position, goto), self._sent(goto, state, position)
             if HUMAN not in self.to and not self._stop_at:
                 raise StepStopped(call.stopped_message(decision.stopped), decision=decision)
@@ -193,6 +193,10 @@ class RouterNode(Runnable[Any, Any]):
             interrupt(told(stop, call))
         goto = self.to.get(HUMAN) or self._stop_at
         return self._update(decision, position, None), self._sent(goto, state, position)
+
+    def _runs_out(self, *, edge: bool) -> int:
+        """How far out the run of the graph with the nodes it goes to is: an edge runs inside a node, and so does an inner graph."""
+        return 3 if self._graph is not None else 2 if edge else 1
 
     def _update(self, decision: Decision, position: Position, goto: str | None) -> dict[str, Any]:
         state = decision.state.of_thread() if position.branch else decision.state
@@ -357,15 +361,15 @@ def _whole(config: RunnableConfig | None) -> RunnableConfig:
     return config if config is not None and READ in config.get("configurable", {}) else ensure_config(config)
 
 
-def _announce(config: RunnableConfig, node: str, decision: Decision, router: Router, call: RoutedCall, *, edge: bool) -> None:
-    """Tell an observer of this run what was decided for the node that comes next."""
+def _announce(config: RunnableConfig, node: str, decision: Decision, router: Router, call: RoutedCall, *, up: int) -> None:
+    """Tell an observer of this run what was decided for the node that comes next, whose graph is so many runs further out."""
     callbacks = config.get("callbacks")
     if not isinstance(callbacks, BaseCallbackManager):
         return
     context = call.span.context if call.span is not None else None
     for handler in callbacks.handlers:
         if isinstance(handler, CostObserver):
-            handler.expect(callbacks.parent_run_id, node, decision, router, context, edge=edge)
+            handler.expect(callbacks.parent_run_id, node, decision, router, context, up=up)
 
 
 def _no_channel(config: RunnableConfig) -> str:

@@ -24,6 +24,7 @@ from routed_agents.integrations.position import position_of
 from routed_agents.integrations.telling import usage_as_asked
 from routed_agents.policy import Policy
 from routed_agents.router import Router, labels_from_tags
+from routed_agents.router.reading import failure_in
 from routed_agents.steps import Step, field_of
 from routed_agents.telemetry.spans import parent_context
 
@@ -66,7 +67,7 @@ class _Watched:
     tags: Sequence[str]
     started_ns: int
     parent: object
-    above: tuple[UUID, ...]
+    decided: tuple[_Expected, ...]
     within: UUID | None
     id: str
     first_chunk_ns: int | None = None
@@ -74,11 +75,17 @@ class _Watched:
 
 @dataclass(slots=True)
 class _Expected:
-    """What a router decided for a node; the first call made there is that step, and further ones are steps of their own."""
+    """What a router decided for a node; the first answer given there is that step's, and further calls are steps of their own.
 
+    `task` is the node's task that it was decided for, once that has begun.
+    """
+
+    node: str
     decision: Any
     router: Router
     context: object
+    task: str = ""
+    answered: bool = False
     calls: int = 0
 
     def step_id(self) -> str:
@@ -107,22 +114,38 @@ class CostObserver(BaseCallbackHandler):
         self._open: dict[UUID, _Watched] = {}
         self._parents: OrderedDict[UUID, UUID | None] = OrderedDict()
         self._expected: dict[UUID, dict[str, list[_Expected]]] = {}
+        self._decided: dict[UUID, _Expected] = {}
 
-    def expect(self, run: UUID | None, node: str, decision: Any, router: Router, context: object, *, edge: bool = False) -> None:
-        """Remember what the router node with this run, and its router, decided for a node beside it; the calls made there are recorded
-        under it.
+    def expect(self, run: UUID | None, node: str, decision: Any, router: Router, context: object, *, up: int = 1) -> None:
+        """Remember what a router node, and its router, decided for a node; the step made there, or further in, is recorded under it.
 
-        An edge runs inside the node it leads from, so its graph is one run further up.
+        Args:
+            run: the router node's.
+            node: its name.
+            decision: what was decided.
+            router: the one that did.
+            context: the span context of the decision.
+            up: how many runs further out that of the node's graph is.
         """
-        graph = self._parents.get(run) if run is not None else None
-        if edge and graph is not None:
-            graph = self._parents.get(graph)
-        if graph is not None:
-            self._expected.setdefault(graph, {}).setdefault(node, []).append(_Expected(decision=decision, router=router, context=context))
+        above = self._above(run)
+        if len(above) > up and above[up] in self._parents:
+            waiting = self._expected.setdefault(above[up], {}).setdefault(node, [])
+            waiting.append(_Expected(node=node, decision=decision, router=router, context=context))
 
     @override
-    def on_chain_start(self, serialized: Any, inputs: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any) -> None:
+    def on_chain_start(
+        self,
+        serialized: Any,
+        inputs: Any,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        metadata: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
         self._begun(run_id, parent_run_id)
+        if parent_run_id is not None and parent_run_id in self._expected:
+            self._take_up(run_id, self._expected[parent_run_id], metadata or {})
 
     @override
     def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
@@ -182,7 +205,7 @@ class CostObserver(BaseCallbackHandler):
             tags=tags or (),
             started_ns=time.time_ns(),
             parent=parent_context(parent_run_id),
-            above=self._above(parent_run_id),
+            decided=self._decided_for(parent_run_id),
             within=parent_run_id,
             id=str(run_id),
         )
@@ -220,8 +243,10 @@ class CostObserver(BaseCallbackHandler):
 
     def book(self, seen: _Watched, message: BaseMessage | None, error: BaseException | None) -> None:
         """Price a call that is over."""
-        node = seen.metadata.get("langgraph_node")
-        expected = self._expected_for(seen.above, str(node))
+        expected = seen.decided[0] if seen.decided and not seen.decided[0].answered else None
+        if error is None and failure_in(message) is None:
+            for each in seen.decided:
+                each.answered = True
         decision = expected.decision if expected is not None else None
         position = position_of({"metadata": seen.metadata})
         step = Step.from_messages(
@@ -239,6 +264,7 @@ class CostObserver(BaseCallbackHandler):
             step=step,
             decision=decision,
             decided_by=expected.router if expected is not None else None,
+            decided_for=expected.node if expected is not None else None,
             thread=position.thread,
             labels=labels_from_tags(self.router.policy.labels, seen.tags) if seen.tags else None,
             key=decision.key if decision is not None else position.node or "",
@@ -266,6 +292,7 @@ class CostObserver(BaseCallbackHandler):
     def _forget(self, run_id: UUID) -> None:
         self._parents.pop(run_id, None)
         self._expected.pop(run_id, None)
+        self._decided.pop(run_id, None)
 
     def _above(self, run_id: UUID | None) -> tuple[UUID, ...]:
         """The runs a call is made in, innermost first."""
@@ -275,12 +302,20 @@ class CostObserver(BaseCallbackHandler):
             run_id = self._parents.get(run_id)
         return tuple(found)
 
-    def _expected_for(self, above: tuple[UUID, ...], node: str) -> _Expected | None:
-        """The decision a call at this node belongs to: of several made side by side, the first that has no call yet."""
-        waiting = next((found for run in above if (found := self._expected.get(run, {}).get(node))), None)
-        if waiting is None:
-            return None
-        return next((each for each in waiting if not each.calls), waiting[-1])
+    def _take_up(self, run_id: UUID, expected: Mapping[str, Sequence[_Expected]], metadata: Mapping[str, Any]) -> None:
+        """Note the decision a node's run was begun for: of several, the first that no task has yet; a task tried again keeps its own."""
+        waiting = expected.get(str(metadata.get("langgraph_node")), ())
+        task = str(metadata.get("langgraph_checkpoint_ns") or run_id)
+        found = next((each for each in waiting if each.task == task), None) or next((each for each in waiting if not each.task), None)
+        if found is not None:
+            found.task, found.answered = task, False
+            self._decided[run_id] = found
+
+    def _decided_for(self, run_id: UUID | None) -> tuple[_Expected, ...]:
+        """What was decided for the nodes that a run is in, innermost first."""
+        if not self._decided:
+            return ()
+        return tuple([self._decided[each] for each in self._above(run_id) if each in self._decided])
 
 
 def heard_by(handler: CostObserver, graph: Any) -> Any:

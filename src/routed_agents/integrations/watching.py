@@ -243,7 +243,7 @@ class GraphWatch(CostObserver):
             return
         known: Mapping[str, Any] = metadata or {}
         outer = parent_run_id if parent_run_id in self._parents else None
-        super().on_chain_start(serialized, inputs, run_id=run_id, parent_run_id=parent_run_id)
+        super().on_chain_start(serialized, inputs, run_id=run_id, parent_run_id=parent_run_id, metadata=metadata)
         if outer is None:
             self._roots[run_id] = _Untold({names.GRAPH: self.plan.name, **_run_of(known)}, time.time_ns())
             return

@@ -41,7 +41,8 @@ class Entry:
         mode: the policy's, of whoever decided the call; `watch` where nobody did.
         decided_tier: what the policy chose, also where a mode other than enforce acted on another tier.
         decided_model: the model of that tier; None for a stop, and in entries that an older release wrote.
-        decided_pico: what the call would have cost on `decided_model`, reckoned as the baseline is; None where that has no price.
+        decided_pico: what the call would have cost on `decided_model`, reckoned as the baseline is; None where that has no price, and
+            for a stop, which would have cost nothing.
         price_source: which price list the cost is from.
         decision_ns: how long deciding took.
         escalated_from: the tier of the attempt before, when its reply was rejected.

@@ -25,7 +25,7 @@ def would_save(ledger: Ledger, policy: Policy, *, prices: Prices | None = None) 
     """What the steps of shadow mode cost, by the tier that was decided for them, and what they would cost there.
 
     The ledger's entries say so themselves, at the prices of the router that decided. Those that an older release wrote don't: what they
-    would cost is an estimate, and the table says so.
+    would cost is an estimate, and the table says so. A step that would have been stopped would have cost nothing.
 
     Args:
         ledger: where they are recorded.
@@ -39,6 +39,8 @@ def would_save(ledger: Ledger, policy: Policy, *, prices: Prices | None = None) 
         if model is None and (tier := _tier_of(entry, policy)) is not None:
             model, would = tier.model, _estimate(entry, tier, known)
             guessed.add(entry)
+        elif model is None and entry.decided_tier == "stop":
+            would = 0  # the call would not have been made
         for row in (rows.setdefault((entry.decided_tier, model or ""), _Row()), whole):
             row.add(entry, would)
     title, simulated = titled("What shadow mode would save", ledger.total(mode="shadow"))

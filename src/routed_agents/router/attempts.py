@@ -53,6 +53,8 @@ class Call(About, CallView, Protocol):
     @property
     def decided_by(self) -> Host | None: ...
     @property
+    def decided_for(self) -> str | None: ...
+    @property
     def entries(self) -> list[Entry]: ...
     @property
     def alarms(self) -> list[Rejection]: ...
@@ -429,7 +431,7 @@ class Attempt:
         self.alarmed = True
         self.rejection = Rejection(check="served_model", code="served_model_below_floor", alarm=True)
         call.router.warn_once(
-            f'node "{call.step.node}": {answered or self.model} answered a step that must not go below tier {floor}; '
+            f'node "{call.decided_for}": {answered or self.model} answered a step that must not go below tier {floor}; '
             f"have the node call a model of that tier, or name another node for it in `to`"
         )
 

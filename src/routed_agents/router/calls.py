@@ -38,6 +38,7 @@ class RoutedCall:
 
     An integration sets `handed_off` where somebody takes over from a stop, and `stopped_before` to the code of a stop that the same step
     came to before, where it must come to it again. `decided_by` is whose decision a watched call follows; None where nobody decided it.
+    `decided_for` is the graph node it led to, in which the call is made.
 
     >>> from routed_agents import Router
     >>> router = Router()
@@ -82,6 +83,7 @@ class RoutedCall:
         self.alarms: list[Rejection] = []
         self.decision: Decision = cast("Decision", None)
         self.decided_by: Host | None = None
+        self.decided_for: str | None = None
         self.decision_ns = 0
         self._given_state = state
         self._memory = memory if memory is not None else thread
@@ -314,6 +316,7 @@ class RoutedCall:
         *,
         decision: Decision | None,
         decided_by: Host | None,
+        decided_for: str | None,
         model: str,
         tier: Tier | None,
         deployment: Deployment,
@@ -326,7 +329,7 @@ class RoutedCall:
     ) -> Entry:
         """One entry and one leaf span for a call that is only watched."""
         if decision is not None:
-            self.decision, self.decided_by = decision, decided_by or self.router
+            self.decision, self.decided_by, self.decided_for = decision, decided_by or self.router, decided_for or self.step.node
         elif self.step.messages:
             self.decision = self.router.policy.decide(self.step, self.router.state_of(self.thread), key=self.key)
         attempt = Attempt(call=self, number=1, tier=tier or UNKNOWN_TIER, deployment=deployment, watched=True)

@@ -254,6 +254,7 @@ class Router:
         step: Step | None = None,
         decision: Decision | None = None,
         decided_by: Router | None = None,
+        decided_for: str | None = None,
         thread: str | None = None,
         labels: Mapping[str, str] | None = None,
         key: str = "",
@@ -266,8 +267,8 @@ class Router:
         """Record a call somebody else made and chose the model of: it is priced, never routed.
 
         `usage` is given where the reply doesn't hold it, as after a stream that was broken off, and `provider` where it is known who
-        was called, by LangChain's name or ours. `decision` is what was decided for the call before it was made, and `decided_by` the router
-        that did, where it is another one.
+        was called, by LangChain's name or ours. `decision` is what was decided for the call before it was made, `decided_by` the router
+        that did, where it is another one, and `decided_for` the graph node that the decision led to.
         """
         rank = self.policy.tiers.rank_of_model(model)
         tier = self.policy.tiers[rank] if rank is not None else None
@@ -286,6 +287,7 @@ class Router:
         return watched.record_watched(
             decision=decision,
             decided_by=decided_by,
+            decided_for=decided_for,
             model=model,
             tier=tier,
             deployment=_called(tier, model, provider),
