@@ -216,7 +216,7 @@ async def test_a_fact_holds_in_the_branches_of_a_graph_inside():
     model = books.model()
 
     async def say(state: Any) -> Any:
-        await model.ainvoke([HumanMessage(self.ask)])
+        await model.ainvoke([HumanMessage(ASK)])
         return {}
 
     inner: StateGraph[Any] = StateGraph(MessagesState)
