@@ -15,7 +15,9 @@ from rich.table import Table
 
 from routed_agents.offline.corpus import Corpus
 from routed_agents.offline.neighbours import read
-from routed_agents.offline.training import SEGMENT_EACH, Counted, clusters_of, count, fit, kind_of, needs_of, segment_weights
+from routed_agents.offline.segmenting import EACH as SEGMENT_EACH
+from routed_agents.offline.segmenting import segment_weights
+from routed_agents.offline.training import Counted, clusters_of, count, fit, kind_of, needs_of
 from routed_agents.taxonomy import Taxonomy
 
 if TYPE_CHECKING:
@@ -64,8 +66,9 @@ def run(folder: Path = CORPUS, *, groups: int = GROUPS, each: int = EACH) -> tup
     """
     corpus, order = Corpus.load(folder), [row.key for row in Taxonomy.default()]
     clusters = clusters_of(folder / "words" / "clusters.toml")
-    segments = segment_weights(corpus.examples(each=SEGMENT_EACH), clusters)
-    counted = count(corpus.examples(each=each), clusters, read(folder / "words" / "neighbours.toml"), order, segments)
+    neighbours = read(folder / "words" / "neighbours.toml")
+    segments = segment_weights(corpus.examples(each=SEGMENT_EACH), clusters, neighbours)
+    counted = count(corpus.examples(each=each), clusters, neighbours, order, segments)
     rows = [{name: value for name, value in row.items() if kind_of(name) not in NEIGHBOURLY} for row in counted.rows]
     plain = replace(counted, rows=rows)
     sets = _sets(counted, {skeleton.name: skeleton.lang for skeleton in corpus.skeletons})

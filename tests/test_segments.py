@@ -1,16 +1,10 @@
-"""Segments are cut at lines and sentences, and their form and words tell instruction from material."""
+"""Segments are cut at lines and sentences, and have forms."""
 
 from __future__ import annotations
 
 import pytest
 
-from routed_agents.classify import shipped
-from routed_agents.segments import EDGE, END, LINE, PARAGRAPH, PART, SENTENCE, edges, forms_of, lines_of, segments_of, told_in
-
-
-def none(words: tuple[str, ...]) -> dict[str, str]:
-    del words
-    return {}
+from routed_agents.segments import EDGE, END, LINE, PARAGRAPH, PART, SENTENCE, edges, forms_of, lines_of, segments_of
 
 
 @pytest.mark.parametrize(
@@ -55,30 +49,3 @@ def test_forms_tell_place_line_and_paragraph() -> None:
     assert first[4].startswith("=line first")
     assert second[4] == third[4]
     assert second[4].startswith("=line last")
-
-
-def test_a_segment_goes_with_its_neighbours_on_the_line() -> None:
-    """By itself the second one says nothing."""
-    weights = {"label": 90, "gnarf": -10, "river": -90}
-
-    assert told_in("Label. Gnarf", weights, False, none)[0] == "Label.\nGnarf"
-    assert told_in("Label\nGnarf", weights, False, none)[0] == "Label"
-    assert told_in("River. Gnarf. River! Label", weights, False, none)[0] == "Label"
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "{0}\n\nWhat does she want? One word.",
-        "What does she want? One word.\n\n{0}",
-        "Which of refund, delay or praise is this?\n{0}",
-        "{0}\n---\nExtract the order number as JSON.",
-    ],
-)
-def test_a_plain_instruction_beside_a_mail_is_found(text: str) -> None:
-    mail = "Hello, I ordered a lamp in May and it never came. I called twice. Nobody could tell me where it is. I am tired of waiting."
-    said, told, rest, _ = told_in(text.format(mail), shipped().segments, False, none)
-
-    assert "lamp" in rest
-    assert "lamp" not in told
-    assert said

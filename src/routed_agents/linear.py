@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from routed_agents.errors import ConfigurationError
+from routed_agents.told import Telling
 from routed_agents.zones import BULK_ZONES, INSTRUCTION_ZONES, LED_ZONES, Zones
 
 LANES: Final = 16
@@ -64,7 +65,7 @@ class LinearModel:
     Attributes:
         classes: keys of the taxonomy, in the order of the lanes.
         tables: packed weights by zone and feature: words, pairs of words, and for `stems` beginnings of words.
-        segments: how much a word speaks for its segment being an instruction.
+        segments: how much words and forms speak for a segment being an instruction.
         neighbours: the neighbourhood of a word, under whose name in the `near` tables it weighs besides.
         signs: packed weights of what a step's shape says; `bias` is among them.
         powers: e to the minus n/32 in parts of 2**30, after calibration; so nobody's floating-point library has a say.
@@ -74,7 +75,7 @@ class LinearModel:
 
     classes: tuple[str, ...]
     tables: Mapping[str, Table]
-    segments: Mapping[str, int]
+    segments: Telling
     neighbours: Mapping[str, int]
     signs: Table
     powers: tuple[int, ...]
@@ -130,7 +131,7 @@ class LinearModel:
         """Telling words with one letter left out, and which word it was; the first letter is seldom the one."""
         found: dict[str, str] = {}
         for word in sorted(self.tables[SHARED]):
-            if len(word) >= SLIPPED and word.isascii() and word.isalpha() and (self._tells(word) or word in self.segments):
+            if len(word) >= SLIPPED and word.isascii() and word.isalpha() and (self._tells(word) or word in self.segments.own):
                 for place in range(1, len(word)):
                     found.setdefault(word[:place] + word[place + 1 :], word)
         return {short: word for short, word in found.items() if short not in self.tables[SHARED]}
@@ -407,11 +408,12 @@ def load(source: bytes | Path) -> LinearModel:
     places = struct.unpack(f"<{count}H", rest[place + length :])
     _, names, numbers = packed.pop(SEGMENTS, (0, b"", b""))
     tables = Tables(packed)
+    neighbours = dict(zip(words, places, strict=True))
     return LinearModel(
         classes=tuple(head["classes"]),
         signs=tables["sign"],
-        segments=dict(zip(_lines(names), [number - OFFSET for number in numbers], strict=bool(numbers))),
-        neighbours=dict(zip(words, places, strict=True)),
+        segments=Telling(dict(zip(_lines(names), [number - OFFSET for number in numbers], strict=bool(numbers))), neighbours),
+        neighbours=neighbours,
         tables=tables,
         powers=powers,
         digest=hashlib.blake2b(data, digest_size=8).hexdigest(),

@@ -1,30 +1,13 @@
-"""Segments are a message's lines and sentences; each is either instruction or material, which its words and its form tell apart."""
+"""Segments are a message's lines and sentences, and the forms they have."""
 
 from __future__ import annotations
 
 from bisect import bisect
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import chain, repeat
+from collections.abc import Sequence
 from typing import Final
-
-from routed_agents.words import runs_of
-
-Words = tuple[str, ...]
-Slips = Callable[[Words], Mapping[str, str]]
-"""Tells which of some words were mistyped, and what was meant."""
 
 EDGE: Final = 8
 """Segments at the start and at the end of a message that may be its instruction."""
-TOLD: Final = 120
-"""Words of segments that read like an instruction."""
-OPENED: Final = 3
-"""Segments whose first words are read where none is told."""
-SHARE: Final = 8
-"""The words of a longer segment weigh less each; half of this and more words, and they weigh `SHARE` together."""
-
-LOUD: Final = 96
-"""Three logits; a segment's neighbours hear no more of it."""
-
 PARAGRAPH, LINE, SENTENCE, PART, END = range(5)
 """What comes before a segment: an empty line, the end of a line, that of a sentence, a colon or dash; or the message ends."""
 _BREAKS: Final = ((". ", ".\n\1"), ("? ", "?\n\1"), ("! ", "!\n\1"), (": ", ":\n\2"))
@@ -77,65 +60,6 @@ def _cut(text: str) -> tuple[list[str], list[int]]:
             breaks.append(_KINDS[segment[0]] if kind else kind)
             kind = LINE
     return segments, breaks
-
-
-def told_in(own: str, weights: Mapping[str, int], under: bool, slips: Slips) -> tuple[str, Words, Words, Words]:
-    """The segments that read like an instruction, as text and as words, the others' words, and the words that open what is told; nothing
-    is told where no segment reads so, and then the message's first segments are opened.
-
-    Args:
-        own: the message without marked material.
-        weights: how much each word and each form speaks for an instruction.
-        under: there is a system prompt.
-        slips: tells what was mistyped.
-    """
-    segments, breaks = segments_of(own)
-    runs = runs_of(segments)
-    places = edges(len(segments))
-    mistyped = slips(tuple(chain.from_iterable([runs[place] for place in places])))
-    scores: list[int] = []
-    weight = weights.get
-    lines = lines_of(breaks)
-    for place, names in zip(places, forms_of(segments, breaks, lines, [len(run) for run in runs], under), strict=True):
-        run = runs[place]
-        words = {mistyped.get(word, word) for word in run} if mistyped else {*run}
-        scores.append(sum(map(weight, names, repeat(0))) + SHARE * sum(map(weight, words, repeat(0))) // (len(run) + SHARE // 2))
-    said: list[str] = []
-    told: list[str] = []
-    instructive: list[int] = []
-    for place, score in zip(places, _seconded(scores, [lines[place][0] for place in places]), strict=True):
-        if score > 0 and len(told) < TOLD:
-            instructive.append(place)
-            said.append(segments[place])
-            told += [mistyped.get(word, word) for word in runs[place]] if mistyped else runs[place]
-    rest = chain.from_iterable([run for place, run in enumerate(runs) if place not in instructive])
-    leads = leads_of([runs[place] for place in instructive] or runs[:OPENED])
-    return "\n".join(said), tuple(told[:TOLD]), tuple(rest), tuple([mistyped.get(word, word) for word in leads]) if mistyped else leads
-
-
-def leads_of(runs: Iterable[Words]) -> Words:
-    """The words that segments open with: an instruction's verb stands there more often than anywhere else."""
-    return tuple([run[0] for run in runs if run])
-
-
-def _seconded(scores: Sequence[int], lines: Sequence[int]) -> list[int]:
-    """Twice each score, and the mean of its neighbours' on the same line: who instructs seldom changes in the middle of one.
-
-    Args:
-        scores: of some segments.
-        lines: where the line of each starts.
-    """
-    heard = [LOUD if score > LOUD else -LOUD if score < -LOUD else score for score in scores]
-    found = [2 * score for score in scores]
-    for place, line in enumerate(lines):
-        if place and lines[place - 1] == line:
-            if place + 1 < len(lines) and lines[place + 1] == line:
-                found[place] += (heard[place - 1] + heard[place + 1]) // 2
-            else:
-                found[place] += heard[place - 1]
-        elif place + 1 < len(lines) and lines[place + 1] == line:
-            found[place] += heard[place + 1]
-    return found
 
 
 def edges(count: int) -> Sequence[int]:

@@ -12,7 +12,8 @@ from typing import Final
 
 from routed_agents.features import Features
 from routed_agents.material import hard_split
-from routed_agents.segments import TOLD, Slips, Words, leads_of, segments_of, told_in
+from routed_agents.segments import segments_of
+from routed_agents.told import TOLD, Slips, Telling, Words, leads_of, told_in
 from routed_agents.words import runs_of, words_of
 
 OPENING: Final = 25
@@ -82,7 +83,7 @@ class Reading:
     system: int
 
 
-def read(own: str, system_prompt: str, marked: bool, segment_weights: Mapping[str, int], slips: Slips = none_mistyped) -> Reading:
+def read(own: str, system_prompt: str, marked: bool, segment_weights: Telling, slips: Slips = none_mistyped) -> Reading:
     """Read the message and the system prompt place by place.
 
     Args:
@@ -147,7 +148,7 @@ def placed(reading: Reading, features: Features) -> tuple[list[tuple[str, Words]
     return around, _signs(features, reading.said, reading.told, reading.asked, reading.system)
 
 
-def zones_of(features: Features, segment_weights: Mapping[str, int], slips: Slips = none_mistyped) -> Zones:
+def zones_of(features: Features, segment_weights: Telling, slips: Slips = none_mistyped) -> Zones:
     """Read a step's words place by place.
 
     Args:
@@ -160,7 +161,7 @@ def zones_of(features: Features, segment_weights: Mapping[str, int], slips: Slip
     return Zones(instruction=reading.instruction, leads=reading.leads, bulk=(*reading.bulk, *around), signs=tuple(signs))
 
 
-def split(features: Features, segment_weights: Mapping[str, int], slips: Slips = none_mistyped) -> tuple[str, str]:
+def split(features: Features, segment_weights: Telling, slips: Slips = none_mistyped) -> tuple[str, str]:
     """The message's instruction and its material, as `zones_of` takes them, for a person to read."""
     own, quoted = features.own.strip(), features.quoted if features.marked else ""
     if quoted and len(words_of(own)) <= TOLD:

@@ -224,7 +224,7 @@ def test_an_approval_keeps_the_turn_of_a_node_with_prompts_of_its_own(rig, betwe
 @pytest.mark.parametrize("durability", ["sync", "async"])
 @pytest.mark.parametrize("quoting", ["the same words", "a sentence round them", "no word of them"])
 def test_an_answer_that_became_a_message_frees_prompts_of_a_nodes_own(rig, quoting, durability):
-    said = "Now only the tone of it, please"
+    said = "Now only classify the tone of it, please"
     prompt = {"the same words": said, "a sentence round them": f"Classify the sentiment: {said}", "no word of them": EASY}[quoting]
     graph = rig.graph(answered, nothing, asks=own_prompts(rig, PLAN, prompt))
     assert rig.run(graph, asked("go"), Command(resume=said), durability=durability) == ["strong", "cheap"]

@@ -9,7 +9,7 @@ import pytest
 
 from routed_agents.classify import shipped
 from routed_agents.errors import ConfigurationError
-from routed_agents.offline.corpus import Corpus, Skeleton
+from routed_agents.offline.corpus import OPEN, SHUT, Corpus, Skeleton
 from routed_agents.offline.neighbours import read
 from routed_agents.offline.training import clusters_of, digest_of, train, weighing
 from routed_agents.steps import text_of
@@ -44,7 +44,7 @@ def test_material_comes_in_any_order_and_whole() -> None:
     code = "a = 1. \nb = 2. c = 3. d = 4. and then some more of it. And."
     nothing: dict[str, Any] = {"system": None, "turns": (), "tools": (), "tokens": None, "hard": None, "voice": "", "lang": "en"}
     skeletons = tuple(
-        Skeleton(name=name, task_class="summarization", author="me", ask=f"{{{{{name}}}}}", **nothing) for name in ("story", "code")
+        Skeleton(name=name, task_class="summarization", author="me", marked=f"{{{{{name}}}}}", **nothing) for name in ("story", "code")
     )
     grown = [each.step for each in Corpus(skeletons, {"story": [story], "code": [code]}).examples(each=30)]
     stories = [text_of(step.messages[-1]) for step in grown if step.id == "story"]
@@ -53,6 +53,25 @@ def test_material_comes_in_any_order_and_whole() -> None:
     assert len({*stories}) > 3
     assert {tuple(sorted(text.split())) for text in stories} == {tuple(sorted(story.split()))}
     assert {text_of(step.messages[-1]) for step in grown if step.id == "code"} == {code, " ".join(code.split())}
+
+
+def test_material_may_be_marked_where_it_stands(tmp_path: Path) -> None:
+    (tmp_path / "slots").mkdir()
+    (tmp_path / "contrast.me.toml").write_text("[[skeleton]]\nclass = 'extraction'\nask = 'Who? ⟦Ann came on <<Monday|Monday>>.⟧ Names!'\n")
+    (skeleton,) = Corpus.load(tmp_path).skeletons
+    (example,) = Corpus.load(tmp_path).examples(each=1)
+
+    assert skeleton.ask == "Who? Ann came on <<Monday|Monday>>. Names!"
+    assert text_of(example.step.messages[-1]) == "Who? Ann came on Monday. Names!"
+    assert example.marked == f"Who? {OPEN}Ann came on Monday.{SHUT} Names!"
+
+
+@pytest.mark.parametrize("ask", ["Who? ⟦Ann", "Who? Ann⟧", "⟦Who? ⟦Ann⟧⟧"])
+def test_marks_of_material_come_in_pairs(tmp_path: Path, ask: str) -> None:
+    (tmp_path / "contrast.me.toml").write_text(f"[[skeleton]]\nclass = 'extraction'\nask = '{ask}'\n")
+
+    with pytest.raises(ConfigurationError, match=r"contrast.me.toml skeleton 1: a mark of material .* wanted pairs"):
+        Corpus.load(tmp_path)
 
 
 def test_the_shipped_weights_are_of_this_corpus() -> None:
@@ -72,11 +91,9 @@ def test_training_twice_gives_the_same_bytes(tmp_path: Path) -> None:
 def test_words_of_neighbourhoods_that_weigh_nothing_are_left_out() -> None:
     neighbours = {"sum": 1, "total": 1, "mail": 2, "letter": 3, "tree": 4}
 
-    assert weighing(neighbours, {"near told": {"1": [9]}, "near pairs": {"1 3": [5]}, "told": {"4": [9]}}) == {
-        "sum": 1,
-        "total": 1,
-        "letter": 3,
-    }
+    found = weighing(neighbours, {"near told": {"1": [9]}, "near pairs": {"1 3": [5]}, "told": {"4": [9]}}, ["word", "^~4"])
+
+    assert found == {"sum": 1, "total": 1, "letter": 3, "tree": 4}
 
 
 def test_a_wrong_skeleton_is_named(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ class Skeleton:
     Attributes:
         author: who wrote it; a file's name ends with it.
         name: the file and the place in it.
+        marked: what is asked, with the material its author wrote into it between `OPEN` and `SHUT`.
         turns: what was said before, as pairs of role and text.
         tokens: the true size, for material of which only head and tail are written down.
         hard: whether a small model would probably fail; None where its author did not say.
@@ -42,16 +43,21 @@ class Skeleton:
     voice: str
     lang: str
     system: str | None
-    ask: str | None
+    marked: str
     turns: tuple[tuple[str, str], ...]
     tools: tuple[str, ...]
     tokens: int | None
     hard: bool | None
 
     @property
+    def ask(self) -> str:
+        """The message that is asked, in plain text; empty where none is."""
+        return self.marked.translate(UNMARKED)
+
+    @property
     def text(self) -> str:
         """All of its words, for counting and comparing."""
-        return "\n".join([self.system or "", *(text for _, text in self.turns), self.ask or ""])
+        return "\n".join([self.system or "", *(text for _, text in self.turns), self.ask])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +75,9 @@ class Example:
 
 OPEN: Final = "\ue000"
 SHUT: Final = "\ue001"
+WRITTEN: Final = str.maketrans("⟦⟧", OPEN + SHUT)
+"""How material that is no slot is marked in a file."""
+UNMARKED: Final = str.maketrans("", "", OPEN + SHUT)
 ONE_LINE: Final = 0.12
 """Share of the steps whose message lost its line ends on the way, as forms and tables do to them."""
 PROSE: Final = 60
@@ -162,14 +171,14 @@ class Corpus:
             return SLOT.sub(lambda found: self._filled(found[1], drawn.setdefault(found[0], slot(found[1]))), text)
 
         def fill(text: str) -> str:
-            return marked(text).replace(OPEN, "").replace(SHUT, "")
+            return marked(text).translate(UNMARKED)
 
         system = fill(skeleton.system) if skeleton.system else None
         turns = [{"role": role, "content": fill(text)} for role, text in skeleton.turns]
-        ask = marked(skeleton.ask) if skeleton.ask else ""
+        ask = marked(skeleton.marked)
         if not plain and dice.random() < ONE_LINE:
             ask = " ".join(ask.split())
-        messages = [*turns, *([{"role": "user", "content": ask.replace(OPEN, "").replace(SHUT, "")}] if ask else [])]
+        messages = [*turns, *([{"role": "user", "content": ask.translate(UNMARKED)}] if ask else [])]
         tools = skeleton.tools
         tokens = skeleton.tokens
         if not plain:
@@ -199,7 +208,7 @@ class Corpus:
         ]
         for _ in range(dice.randint(1, 3)):
             other = dice.choice(pool or [skeleton])
-            said = [text for role, text in (*other.turns, ("user", other.ask or "")) if role == "user" and text]
+            said = [text for role, text in (*other.turns, ("user", other.ask)) if role == "user" and text]
             heard = [text for role, text in other.turns if role == "assistant"] or list(ACKNOWLEDGED)
             found += [
                 {"role": "user", "content": self._draw(dice.choice(said or ["ok"]), dice)},
@@ -256,6 +265,7 @@ TOOLBOX: Final = (
 )  # fmt: skip
 
 
+_MARKED: Final = re.compile(f"{OPEN}[^{OPEN}{SHUT}]*{SHUT}")
 _SENTENCE: Final = re.compile(r"(?<=[.!?])\s+")
 
 
@@ -278,8 +288,10 @@ def _skeleton(row: Mapping[str, Any], *, author: str, where: str) -> Skeleton:
     if unknown := set(row) - KEYS:
         raise ConfigurationError(f"{where}: unknown key {', '.join(sorted(unknown))}; known: {', '.join(sorted(KEYS))}")
     turns = tuple((str(role), str(text)) for role, text in row.get("turns", ()))
-    ask = row.get("ask") or None
-    if ask is None and (not turns or turns[-1][0] != "tool"):
+    marked = str(row.get("ask", "")).translate(WRITTEN)
+    if _MARKED.sub("", marked) != _MARKED.sub("", marked).translate(UNMARKED):
+        raise ConfigurationError(f"{where}: a mark of material stands alone or inside another; wanted pairs of ⟦ and ⟧")
+    if not marked and (not turns or turns[-1][0] != "tool"):
         raise ConfigurationError(f"{where}: nothing is asked; wanted `ask`, or turns that end with a tool result")
     return Skeleton(
         task_class=str(row.get("class")),
@@ -288,7 +300,7 @@ def _skeleton(row: Mapping[str, Any], *, author: str, where: str) -> Skeleton:
         voice=str(row.get("voice", "")),
         lang=str(row.get("lang", "en")),
         system=row.get("system") or None,
-        ask=ask,
+        marked=marked,
         turns=turns,
         tools=tuple(row.get("tools", ())),
         tokens=row.get("tokens"),

@@ -10,7 +10,7 @@ import math
 import sys
 import tomllib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -19,19 +19,22 @@ from routed_agents.classify import NEED
 from routed_agents.errors import ConfigurationError
 from routed_agents.features import extract
 from routed_agents.linear import LEADS, NEAR, SCALE, SHARED, STEM, dump, names_of
-from routed_agents.material import hard_split
-from routed_agents.offline.corpus import OPEN, SHUT, Corpus, Example
+from routed_agents.offline import segmenting
+from routed_agents.offline.corpus import Corpus, Example
+from routed_agents.offline.descent import descend, logistic, met
 from routed_agents.offline.neighbours import read
-from routed_agents.segments import SHARE, edges, forms_of, lines_of, segments_of
+from routed_agents.offline.segmenting import segment_weights
 from routed_agents.taxonomy import Taxonomy
-from routed_agents.words import runs_of, words_of
+from routed_agents.told import Telling
+from routed_agents.words import words_of
 from routed_agents.zones import BULK_ZONES, INSTRUCTION_ZONES, zones_of
 
 if TYPE_CHECKING:
     import numpy as np
     from scipy.sparse import csr_matrix
 
-    Array = np.ndarray[Any, np.dtype[np.float64]]
+    from routed_agents.offline.descent import Array
+
     Marks = np.ndarray[Any, np.dtype[np.bool_]]
 
 EACH: Final = 6
@@ -39,8 +42,6 @@ EACH: Final = 6
 PENALTY: Final = 2e-5
 """L2 on the weights, per unit of sample weight."""
 ROUNDS: Final = 200
-SEGMENT_PENALTY: Final = 1e-4
-SEGMENT_EACH: Final = 3
 KEPT: Final = 0.5
 """Chance of each of a step's features, save those of its shape, to be seen in a round: half of the words have to do, so none carries a
 class alone (dropout, Srivastava et al. 2014). Weighing whole steps with `KEPT` afterwards makes up for it."""
@@ -50,7 +51,6 @@ SAFE: Final = 1.5
 """A drawing may hold that much more of a rare feature than its share."""
 HARD_PENALTY: Final = 8e-4
 """L2 on the weights of hardness, of which few skeletons tell."""
-SEGMENT_ROUNDS: Final = 250
 FOLDS: Final = 4
 SEEN_IN: Final = {"word": 4, "pair": 5, "lead": 4, "beside": 5, "bulk": 14, "stem": 5}
 """Skeletons a feature must occur in; what stands in fewer says more about its author than about the class."""
@@ -82,7 +82,7 @@ def count(
     clusters: Mapping[str, Sequence[str]],
     neighbours: Mapping[str, int],
     order: Sequence[str],
-    segments: Mapping[str, int],
+    segments: Telling,
 ) -> Counted:
     """Read each step as the classifier will."""
     counted = Counted(rows=[], classes=[], hard=[], skeletons=[], authors=[])
@@ -151,7 +151,7 @@ def fit(counted: Counted, keep: Sequence[int], *, classes: int, rounds: int = RO
     weights = _thinned(scaled, always, target, _sample_weights(counted, keep), _softmax, penalty, rounds)
     known = [place for place, number in enumerate(keep) if counted.hard[number] is not None]
     hard = np.array([[1.0 if counted.hard[keep[place]] else 0.0] for place in known])
-    hardness = _thinned(scaled[known], always, hard, np.full(len(known), 1.0 / max(len(known), 1)), _logistic, HARD_PENALTY, rounds)
+    hardness = _thinned(scaled[known], always, hard, np.full(len(known), 1.0 / max(len(known), 1)), logistic, HARD_PENALTY, rounds)
     return Fitted(names=names, weights=np.column_stack([weights, hardness]) * strength[:, None] * KEPT)
 
 
@@ -172,13 +172,13 @@ def _thinned(
     import numpy as np
 
     draws = [_seen(matrix, always, number) for number in range(min(DRAWS, rounds))]
-    curvature = (_met(matrix, share) * np.where(always, KEPT, KEPT**2) / 2)[:, None] + penalty
+    curvature = (met(matrix, share) * np.where(always, KEPT, KEPT**2) / 2)[:, None] + penalty
 
     def slope(weights: Array, number: int) -> Array:
         seen = draws[number % len(draws)]
         return seen.T @ ((guess(seen @ weights) - target) * share[:, None]) + penalty * weights
 
-    return _descend(slope, np.zeros((matrix.shape[1], target.shape[1])), SAFE * curvature, rounds)
+    return descend(slope, np.zeros((matrix.shape[1], target.shape[1])), SAFE * curvature, rounds)
 
 
 def _seen(matrix: csr_matrix, always: Marks, number: int) -> csr_matrix:
@@ -196,36 +196,6 @@ def _softmax(logits: Array) -> Array:
 
     parts = np.exp(logits - logits.max(axis=1, keepdims=True))
     return parts / parts.sum(axis=1, keepdims=True)
-
-
-def _logistic(logits: Array) -> Array:
-    import numpy as np
-
-    return 1.0 / (1.0 + np.exp(-logits))
-
-
-def _descend(slope: Callable[[Array, int], Array], start: Array, curvature: Array | float, rounds: int) -> Array:
-    """Nesterov's method; a step of one over the curvature contracts, so rounding errors die out instead of growing.
-
-    Args:
-        slope: the gradient at a place, in a round.
-        start: where to begin.
-        curvature: a bound on the second derivative, for all or along each axis.
-        rounds: steps taken.
-    """
-    at, last = start, start
-    for number in range(rounds):
-        ahead = at + (number / (number + 3)) * (at - last)
-        last, at = at, ahead - slope(ahead, number) / curvature
-    return at
-
-
-def _met(matrix: csr_matrix, share: Array) -> Array:
-    """What each feature meets in the rows it stands in, itself included; half of it bounds a softmax's curvature, a quarter a logistic's,
-    along every axis and all of them together."""
-    import numpy as np
-
-    return np.asarray(matrix.T @ (share * np.asarray(matrix.sum(axis=1)).ravel())).ravel()
 
 
 def _vocabulary(counted: Counted, keep: Sequence[int]) -> list[str]:
@@ -264,76 +234,6 @@ def _sample_weights(counted: Counted, keep: Sequence[int]) -> Array:
         by_class[place] += 1
     shares = [1.0 / by_skeleton[counted.skeletons[number]] / by_class[counted.classes[number]] for number in keep]
     return np.array(shares) / len(by_class)
-
-
-# ---- instruction or material ------------------------------------------------------------------------------------------
-
-
-def segment_weights(examples: Iterable[Example], clusters: Mapping[str, Sequence[str]]) -> dict[str, int]:
-    """How much each word, and each place and form of a segment, speaks for an instruction: a logistic in whole numbers.
-
-    Learnt from the messages with material in them, where the corpus itself says which words are the skeleton's and which filled it.
-    """
-    import numpy as np
-    from scipy.sparse import csr_matrix
-
-    rows: list[dict[str, float]] = []
-    truth: list[float] = []
-    seen: dict[str, set[str]] = defaultdict(set)
-    for example in examples:
-        if not example.marked:
-            continue
-        for row, share in _segments(example.marked, clusters, bool(example.step.system)):
-            rows.append(row)
-            truth.append(share)
-            for name in row:
-                seen[name].add(example.skeleton.name)
-    names = sorted(name for name, where in seen.items() if len(where) >= (1 if name[0] in "=@" else 3))
-    index = {name: place for place, name in enumerate(names)}
-    data = [value for row in rows for name, value in row.items() if name in index]
-    places = [index[name] for row in rows for name in row if name in index]
-    starts = np.cumsum([0, *[sum(name in index for name in row) for row in rows]])
-    matrix = csr_matrix((np.array(data), np.array(places), starts), shape=(len(rows), len(names)))
-    target, share = np.array(truth), np.full(len(rows), 1.0 / len(rows))
-
-    def slope(one: Array, number: int) -> Array:
-        del number
-        return matrix.T @ ((_logistic(matrix @ one) - target) * share) + SEGMENT_PENALTY * one
-
-    fitted = _descend(slope, np.zeros(len(names)), _met(matrix, share) / 4 + SEGMENT_PENALTY, SEGMENT_ROUNDS)
-    found = dict(zip(names, fitted, strict=True))
-    known = {name for name in names if name[0] != "@"} | set(clusters)
-    whole = {
-        name: int(np.rint(SCALE * (found.get(name, 0.0) + sum(found.get(f"@{each}", 0.0) for each in clusters.get(name, ())))))
-        for name in sorted(known)
-    }
-    return {name: max(-MOST, min(MOST, weight)) for name, weight in whole.items() if weight}
-
-
-def _segments(marked: str, clusters: Mapping[str, Sequence[str]], under: bool) -> Iterator[tuple[dict[str, float], float]]:
-    """The segments of a marked message as features, and which of them are instruction."""
-    texts: list[str] = []
-    breaks: list[int] = []
-    ours: list[bool] = []
-    inside = False
-    for segment, kind in zip(*segments_of(hard_split(marked)[0].strip()), strict=True):
-        own = 0
-        for character in segment:
-            inside = True if character == OPEN else False if character == SHUT else inside
-            own += not inside
-        if clean := segment.replace(OPEN, "").replace(SHUT, "").strip():
-            texts.append(clean)
-            breaks.append(kind)
-            ours.append(own * 2 > len(segment))
-    runs = runs_of(texts)
-    for place, names in zip(edges(len(texts)), forms_of(texts, breaks, lines_of(breaks), [len(run) for run in runs], under), strict=True):
-        value = SHARE / (len(runs[place]) + SHARE // 2)
-        row: dict[str, float] = defaultdict(float, dict.fromkeys(names, 1.0))
-        for word in {*runs[place]}:
-            row[word] += value
-            for cluster in clusters.get(word, ()):
-                row[f"@{cluster}"] += value
-        yield dict(row), float(ours[place])
 
 
 # ---- from weights to a file -------------------------------------------------------------------------------------------
@@ -381,14 +281,16 @@ def compiled(fitted: Fitted, clusters: Mapping[str, Sequence[str]]) -> dict[str,
     return tables
 
 
-def weighing(neighbours: Mapping[str, int], tables: Mapping[str, Mapping[str, object]]) -> dict[str, int]:
+def weighing(neighbours: Mapping[str, int], tables: Mapping[str, Mapping[str, object]], segments: Iterable[str]) -> dict[str, int]:
     """The words whose neighbourhoods have a weight anywhere.
 
     Args:
         neighbours: the neighbourhood of each word.
         tables: weights by table and name, as `compiled` gives them.
+        segments: names that weigh in telling instructions from material.
     """
     used = {place for table, names in tables.items() if table.startswith(NEAR) for name in names for place in name.split()}
+    used.update([place for name in segments for _, mark, place in [name.rpartition("~")] if mark])
     return {word: place for word, place in neighbours.items() if str(place) in used}
 
 
@@ -449,8 +351,8 @@ def train(
     corpus = Corpus.load(folder)
     order = [row.key for row in Taxonomy.default()]
     say(f"{len(corpus.skeletons)} skeletons by {len({each.author for each in corpus.skeletons})} authors")
-    segments = segment_weights(corpus.examples(each=SEGMENT_EACH), clusters)
-    say(f"{len(segments)} words and forms tell instructions from material")
+    segments = segment_weights(corpus.examples(each=segmenting.EACH), clusters, neighbours)
+    say(f"{len(segments.own)} words and forms tell instructions from material")
     counted = count(corpus.examples(each=each), clusters, neighbours, order, segments)
     everything = list(range(len(counted.rows)))
     folds = [_fold(name) for name in counted.skeletons]
@@ -476,8 +378,8 @@ def train(
     tables = compiled(fitted, clusters)
     data = dump(
         classes=order,
-        weights={**tables, "segments": {name: [weight] for name, weight in segments.items()}},
-        neighbours=weighing(neighbours, tables),
+        weights={**tables, "segments": {name: [weight] for name, weight in segments.own.items()}},
+        neighbours=weighing(neighbours, tables, segments.own),
         powers=powers(temperature),
         facts=facts,
     )
