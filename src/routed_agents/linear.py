@@ -65,7 +65,6 @@ class LinearModel:
     Attributes:
         classes: keys of the taxonomy, in the order of the lanes.
         tables: packed weights by zone and feature: words, pairs of words, and for `stems` beginnings of words.
-        segments: how much words and forms speak for a segment being an instruction.
         neighbours: the neighbourhood of a word, under whose name in the `near` tables it weighs besides.
         signs: packed weights of what a step's shape says; `bias` is among them.
         powers: e to the minus n/32 in parts of 2**30, after calibration; so nobody's floating-point library has a say.
@@ -75,12 +74,16 @@ class LinearModel:
 
     classes: tuple[str, ...]
     tables: Mapping[str, Table]
-    segments: Telling
     neighbours: Mapping[str, int]
     signs: Table
     powers: tuple[int, ...]
     digest: str
     facts: Mapping[str, Any]
+
+    @cached_property
+    def segments(self) -> Telling:
+        """How much words and forms speak for a segment being an instruction."""
+        return Telling(self.tables[SEGMENTS], self.neighbours)
 
     def parts(self, zones: Zones) -> tuple[list[int], int]:
         """What the words say: each class's part of the whole, not yet divided, and the logit of hardness in 1/32."""
@@ -341,6 +344,7 @@ TABLES: Final = (
     *(f"{LEADS} {zone}" for zone in (*LED_ZONES, SHARED)),
     "stems",
     "sign",
+    SEGMENTS,
 )
 
 
@@ -406,14 +410,11 @@ def load(source: bytes | Path) -> LinearModel:
     count, length = head["neighbours"]
     words = _lines(rest[place : place + length]) if count else []
     places = struct.unpack(f"<{count}H", rest[place + length :])
-    _, names, numbers = packed.pop(SEGMENTS, (0, b"", b""))
     tables = Tables(packed)
-    neighbours = dict(zip(words, places, strict=True))
     return LinearModel(
         classes=tuple(head["classes"]),
         signs=tables["sign"],
-        segments=Telling(dict(zip(_lines(names), [number - OFFSET for number in numbers], strict=bool(numbers))), neighbours),
-        neighbours=neighbours,
+        neighbours=dict(zip(words, places, strict=True)),
         tables=tables,
         powers=powers,
         digest=hashlib.blake2b(data, digest_size=8).hexdigest(),
@@ -436,7 +437,8 @@ class Tables(dict[str, dict[str, int]]):
         if zone not in TABLES:
             raise KeyError(zone)
         count, names, rows = self._packed.get(zone, (0, b"", b""))
-        found = self[zone] = dict(zip(_lines(names), _packed(rows, count), strict=True)) if count else {}
+        weights = [number - OFFSET for number in rows] if zone == SEGMENTS else _packed(rows, count)
+        found = self[zone] = dict(zip(_lines(names), weights, strict=True)) if count else {}
         return found
 
 
