@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import chain
+from itertools import chain, repeat
 from typing import Final
 
 from routed_agents.segments import END, edges, forms_of, lines_of, segments_of
@@ -69,11 +69,12 @@ def told_in(own: str, weights: Telling, under: bool, slips: Slips) -> tuple[str,
         runs = [tuple([mistyped.get(word, word) for word in run]) for run in runs]
     lines = lines_of(breaks)
     scores = scores_of(runs, forms_of(segments, breaks, lines, [len(run) for run in runs], under), places, weights)
+    weight = weights.own.get
     said: list[str] = []
     told: list[str] = []
     instructive: list[int] = []
     for place, names in zip(places, seen_together(scores, places, breaks, lines), strict=True):
-        if sum([weights[name] for name in names]) > 0 and len(told) < TOLD:
+        if sum(map(weight, names, repeat(0))) > 0 and len(told) < TOLD:
             instructive.append(place)
             said.append(segments[place])
             told += runs[place]
@@ -104,12 +105,15 @@ def scores_of(runs: Sequence[Words], forms: Sequence[Sequence[str]], places: Seq
         places: of these.
         weights: see `Telling`.
     """
-    weight = weights.__getitem__
+    weight, own = weights.__getitem__, weights.own.get
     scores: list[int] = []
     for place, names in zip(places, forms, strict=True):
         run = runs[place]
-        words = SHARE * sum(map(weight, {*run})) // (len(run) + SHARE // 2)
-        scores.append(sum(map(weight, names)) + sum(map(weight, openings_of(run))) + words)
+        score = SHARE * sum(map(weight, {*run})) // (len(run) + SHARE // 2) + sum(map(own, names, repeat(0)))
+        if run:
+            first, *pair = openings_of(run)
+            score += weight(first) + sum(map(own, pair, repeat(0)))
+        scores.append(score)
     return scores
 
 
