@@ -6,10 +6,10 @@ import pytest
 
 from routed_agents.classify import shipped
 from routed_agents.segments import END, LINE, PARAGRAPH, SENTENCE, edges, lines_of, segments_of
-from routed_agents.told import COARSE, FINE, Telling, openings_of, scores_of, seen_together, told_in
+from routed_agents.told import COARSE, FINE, SURELY, Telling, openings_of, scores_of, seen_together, told_in
 from routed_agents.words import runs_of
 
-OWN = {f"+own {place}": 2 * place - len(FINE) - 2 for place in range(len(FINE) + 1)}
+OWN = {f"+own {place}": 40 * place - 460 for place in range(len(FINE) + 1)}
 """A segment that by itself reads like an instruction is one."""
 
 
@@ -30,6 +30,13 @@ def together(scores: list[int], text: str) -> list[set[str]]:
 def test_words_tell() -> None:
     assert told("Label\nRiver", {"label": 90, "river": -90}) == "Label"
     assert told("River\nRiver", {"label": 90, "river": -90}) == ""
+
+
+def test_what_only_may_be_an_instruction_is_not_told() -> None:
+    weights = {f"+own {place}": SURELY for place in range(len(FINE) + 1)}
+
+    assert told("Label", weights) == ""
+    assert told("Label", {name: weight + 1 for name, weight in weights.items()}) == "Label"
 
 
 def test_a_word_weighs_what_its_neighbourhood_does_besides() -> None:
@@ -55,7 +62,7 @@ def test_the_words_of_a_longer_segment_weigh_less_each() -> None:
 
 def test_a_segment_goes_with_its_neighbours() -> None:
     """By itself the second one says nothing."""
-    after_an_instruction = {f"+before {SENTENCE} {len(COARSE)}": 60}
+    after_an_instruction = {f"+before {SENTENCE} {len(COARSE)}": 120}
 
     assert told("Label. Gnarf", {"label": 120, "gnarf": -1}) == "Label."
     assert told("Label. Gnarf", {"label": 120, "gnarf": -1, **after_an_instruction}) == "Label.\nGnarf"

@@ -20,6 +20,8 @@ OPENED: Final = 3
 """Segments whose first words are read where none is told."""
 SHARE: Final = 8
 """The words of a longer segment weigh less each; half of this and more words, and they weigh `SHARE` together."""
+SURELY: Final = 32
+"""A logit; what only may be an instruction is read with the whole message, as one that has no material is."""
 REMEMBERED: Final = 20_000
 """Words whose weight is kept."""
 
@@ -74,7 +76,7 @@ def told_in(own: str, weights: Telling, under: bool, slips: Slips) -> tuple[str,
     told: list[str] = []
     instructive: list[int] = []
     for place, names in zip(places, seen_together(scores, places, breaks, lines), strict=True):
-        if sum(map(weight, names, repeat(0))) > 0 and len(told) < TOLD:
+        if sum(map(weight, names, repeat(0))) > SURELY and len(told) < TOLD:
             instructive.append(place)
             said.append(segments[place])
             told += runs[place]
