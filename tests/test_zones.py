@@ -105,7 +105,7 @@ def test_ordinary_sentences_stay() -> None:
     ("step", "sign"),
     [
         ({"text": "why?"}, "ends:?"),
-        ({"text": "why?\nA. x\nB. y"}, "options"),
+        ({"text": "Classify as (A) good or (B) bad"}, "options"),
         ({"text": "go", "tools": ["a", "b"]}, "tools:2"),
         ({"text": "go", "tokens": 60_000}, "tokens:1"),
         ({"text": ["a", ("ai", "b"), "c"]}, "turns:1"),
