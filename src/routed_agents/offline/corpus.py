@@ -289,7 +289,8 @@ def _skeleton(row: Mapping[str, Any], *, author: str, where: str) -> Skeleton:
         raise ConfigurationError(f"{where}: unknown key {', '.join(sorted(unknown))}; known: {', '.join(sorted(KEYS))}")
     turns = tuple((str(role), str(text)) for role, text in row.get("turns", ()))
     marked = str(row.get("ask", "")).translate(WRITTEN)
-    if _MARKED.sub("", marked) != _MARKED.sub("", marked).translate(UNMARKED):
+    left = _MARKED.sub("", marked)
+    if OPEN in left or SHUT in left:
         raise ConfigurationError(f"{where}: a mark of material stands alone or inside another; wanted pairs of ⟦ and ⟧")
     if not marked and (not turns or turns[-1][0] != "tool"):
         raise ConfigurationError(f"{where}: nothing is asked; wanted `ask`, or turns that end with a tool result")
