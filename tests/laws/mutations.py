@@ -157,8 +157,8 @@ MUTATIONS = (
         5,
         "every attempt has a baseline",
         "router/attempts.py",
-        "self._on(top, usage, cost, model) if final and not self.alarmed else None",
-        "self._on(top, usage, cost, model)",
+        "self._cost_on(top, usage, cost, model) if final and not self.alarmed else None",
+        "self._cost_on(top, usage, cost, model)",
     ),
     Mutation(
         5,

@@ -501,7 +501,7 @@ class Attempt:
             deployment=self.deployment.name or None,
             usage=usage,
             cost=cost,
-            baseline_pico=self._on(top, usage, cost, model) if final and not self.alarmed else None,
+            baseline_pico=self._cost_on(top, usage, cost, model) if final and not self.alarmed else None,
             baseline_model=top.model,
             codes=(*(decision.codes if decision else ()), *((f"check:{self.rejection.code}",) if self.rejection else ())),
             outcome=self.outcome or "abandoned",
@@ -510,7 +510,7 @@ class Attempt:
             mode="watch" if self._watched and call.decided_by is None else decider.policy.mode,
             decided_tier=(decision.tier or "stop") if decision else self.row.name,
             decided_model=chosen.model if chosen is not None else None,
-            decided_pico=self._on(chosen, usage, cost, model) if chosen is not None else None,
+            decided_pico=self._cost_on(chosen, usage, cost, model) if chosen is not None else None,
             policy_hash=router.policy.hash,
             price_source=source,
             started_ns=self._started_ns,
@@ -528,7 +528,7 @@ class Attempt:
             return Cost(), None
         return self._call.router.price(self.deployment, model, usage) if usage.source != "missing" else (None, None)
 
-    def _on(self, tier: Tier, usage: Usage, cost: Cost | None, model: str) -> int | None:
+    def _cost_on(self, tier: Tier, usage: Usage, cost: Cost | None, model: str) -> int | None:
         """What the same tokens would have cost on a tier; nominal, at this router's prices and with the same cache behaviour."""
         if usage.source == "missing":
             return None
