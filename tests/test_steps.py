@@ -297,6 +297,8 @@ class Kind:
         ({"messages": [SAID], "approx_tokens": -5}, '"approx_tokens" is -5; wanted a number that is not negative'),
         ({"messages": [SAID], "metadata": []}, '"metadata" is list; wanted an object'),
         ({"messages": [SAID], "deadline_s": "1"}, '"deadline_s" is str; wanted a number'),
+        ({"messages": [SAID], "in_loop": 1}, '"in_loop" is int; wanted true or false'),
+        ({"messages": [SAID], "in_loop": "true"}, '"in_loop" is str; wanted true or false'),
         ({"messages": [SAID], "task_clas": "x"}, '"task_clas": did you mean "task_class"[?]'),
         ({"messages": [SAID, {"role": "user", "text": "x"}]}, 'message 2 has no "content"'),
         ({"messages": [{"role": "system", "content": None}, SAID]}, 'message 1 has no "content"'),

@@ -255,7 +255,7 @@ class Step:
             node=_optional(record, "node", str),
             output_schema=_optional(record, "output_schema", Mapping),
             downstream=_optional(record, "downstream", int),
-            in_loop=record.get("in_loop") is True,
+            in_loop=_optional(record, "in_loop", bool) or False,
             deadline_s=_optional(record, "deadline_s", (int, float)),
             metadata=_optional(record, "metadata", Mapping),
             run=_optional(graph, "run", str),
@@ -696,14 +696,14 @@ def _check_number(name: str, value: object, kind: type | tuple[type, ...], *, le
 
 
 KINDS: Final[Mapping[Any, str]] = MappingProxyType(
-    {Mapping: "an object", (list, tuple): "a list", str: "text", int: "a whole number", (int, float): "a number"}
+    {Mapping: "an object", (list, tuple): "a list", str: "text", int: "a whole number", (int, float): "a number", bool: "true or false"}
 )
 """What the parts of a record are called in JSON."""
 
 
 def _optional(record: Mapping[str, object], key: str, kind: Any) -> Any:
     value = record.get(key)
-    if value is None or (isinstance(value, kind) and not isinstance(value, bool)):
+    if value is None or (isinstance(value, kind) and isinstance(value, bool) is (kind is bool)):
         return value
     raise StepError(f'"{key}" is {_kind(value)}; wanted {KINDS[kind]}')
 
