@@ -290,6 +290,17 @@ def test_a_declared_size_is_held_against_the_density_of_the_script() -> None:
     assert features("委员会再次开会" * 10_000, tokens=10_001).tokens_source == "estimated"
 
 
+def test_the_schema_of_the_answer_counts() -> None:
+    assert features("x", output_schema={"type": "object", "description": "word " * 20_000}).tokens > 20_000
+
+
+def test_a_web_search_that_the_provider_counted_is_as_long_as_it_said() -> None:
+    found = {"type": "web_search_result", "url": "u", "title": "t", "encrypted_content": "A" * 90_000}
+    reply = ai(content=[{"type": "web_search_tool_result", "content": [found]}], usage={"input_tokens": 9_000, "output_tokens": 10})
+
+    assert features(human(), reply, human()).tokens_source == "reported"
+
+
 def test_tools_and_framing_count() -> None:
     assert features("x", tools=["a", "b"]).tokens - features("x").tokens == 240
 
@@ -302,10 +313,19 @@ def test_tools_and_framing_count() -> None:
         "word " * 20_000,
         [{"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "word " * 20_000}}],
         [{"type": "document", "source": {"type": "file", "file_id": "file_1"}}],
+        [{"type": "code_execution_tool_result", "content": {"type": "code_execution_result", "stdout": "word " * 20_000, "content": []}}],
+        [{"type": "web_search_tool_result", "content": [{"type": "web_search_result", "encrypted_content": "A" * 100_000}]}],
     ],
 )
 def test_long_content_is_long_in_every_form(content: object) -> None:
     assert features(human(), ai("a"), {"role": "user", "content": content}).tokens > 20_000
+
+
+@pytest.mark.parametrize("content", [None, "", "so"])
+def test_a_long_function_call_is_long(content: str | None) -> None:
+    call = {"name": "write", "arguments": "word " * 20_000}
+
+    assert features(human(), {"role": "assistant", "content": content, "function_call": call}, human()).tokens > 20_000
 
 
 # ---- who said what

@@ -37,10 +37,34 @@ def in_files(*blocks: Any) -> int:
         ([block("tool_result", content=[block("document", source={"type": "text", "data": "x" * 100})])], 100),
         ([block("search_result", source="https://example.com", title="t", content=[block("text", text="x" * 100)])], 100),
         ([block("text-plain", text="x" * 100)], 100),
+        ([block("code_execution_tool_result", content=block("code_execution_result", stdout="x" * 90, stderr="x" * 10, content=[]))], 100),
+        ([block("bash_code_execution_tool_result", content=block("bash_code_execution_result", stdout="x" * 100, content=[]))], 100),
+        ([block("tool_result", content=block("text_editor_code_execution_str_replace_result", lines=["x" * 50] * 2))], 100),
+        ([block("mcp_call", name="f", arguments="x" * 50, output="x" * 50)], 100),
+        ([block("file_search_call", queries=["q"], results=[{"file_id": "1", "text": "x" * 100}])], 100),
+        ([block("code_interpreter_call", code="x" * 50, outputs=[block("logs", logs="x" * 50)])], 100),
+        ([block("server_tool_result", output="x" * 100)], 100),
+        ([{"stdout": "x" * 60, "stderr": "x" * 40, "outcome": {"type": "exit", "exit_code": 1}}], 100),
     ],
 )
 def test_the_length_of_a_message_counts_all_that_is_sent(content: object, least: int) -> None:
     assert least <= length_of({"role": "user", "content": content}) <= least + 20
+
+
+def test_a_call_in_the_former_way_is_as_long_as_its_arguments() -> None:
+    assert 100 <= length_of({"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": "x" * 100}}) <= 150
+
+
+@pytest.mark.parametrize(
+    "sealed",
+    [
+        block("web_search_tool_result", content=[block("web_search_result", url="u", title="t", encrypted_content="A" * 30_000)]),
+        block("code_execution_tool_result", content=block("encrypted_code_execution_result", encrypted_stdout="A" * 30_000, stderr="")),
+        block("redacted_thinking", data="A" * 30_000),
+    ],
+)
+def test_sealed_words_come_to_a_token_for_three_characters(sealed: dict[str, Any]) -> None:
+    assert (in_files(sealed), block_length([sealed])) == (10_000, 0)
 
 
 @pytest.mark.parametrize(

@@ -148,6 +148,12 @@ def test_one_tool_call_is_equal_in_every_providers_form(message: object) -> None
     assert tool_calls_of(message) == (CALL,)
 
 
+def test_a_function_call_is_a_tool_call() -> None:
+    message = {"role": "assistant", "content": None, "function_call": {"name": "look", "arguments": '{"q":"x", "at":1}'}}
+
+    assert tool_calls_of(message) == (replace(CALL, id=None),)
+
+
 def test_a_text_is_no_list_of_tool_calls() -> None:
     assert tool_calls_of({"tool_calls": "nope"}) == ()
 
@@ -245,6 +251,7 @@ STAMPED = {"routed_agents": {"tier": "strong", "pin": "turn", "codes": ("because
 FAILED = {"role": "user", "content": [block("tool_result", tool_use_id="1", content="no", is_error=True), block("text", text="Go on.")]}
 COUNTED = {"input_tokens": 20_000, "output_tokens": 7, "cache_read_input_tokens": 5}
 HISTORIES = {
+    "a function call": [SAID, {"role": "assistant", "content": "", "function_call": {"name": "f", "arguments": "x" * 9_000}}, SAID],
     "failed tools": [SAID, called(1), FAILED, called(2), FAILED],
     "failed tools of LangChain": [SAID, called(1), ToolMessage("no", tool_call_id="1", status="error")],
     "stamps": [HumanMessage("u", id="h"), AIMessage("", response_metadata=STAMPED, id="a"), ToolMessage("r", tool_call_id="1")],

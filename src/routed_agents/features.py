@@ -48,7 +48,7 @@ SAMPLES: Final = 6
 PER_MESSAGE: Final = 12
 """Tokens of framing added for each message."""
 TOOL_TOKENS: Final = 120
-"""Tokens assumed for the schema of one bound tool."""
+"""Tokens assumed for the definition of one bound tool, of which a step knows the name."""
 
 TokenSource = Literal["declared", "reported", "estimated"]
 
@@ -77,7 +77,7 @@ class Features:
     """Everything the rules may look at.
 
     Attributes:
-        tokens: the prompt's size, an upper bound unless its source is `declared`.
+        tokens: the prompt's size, an upper bound unless its source is `declared` or its tools' definitions are long (`TOOL_TOKENS`).
         declared: the task class its author gave.
         declared_in: `call` when given with the call itself, `metadata` when it came along in metadata.
         forced: the tier asked for under `metadata["routed_agents"]["tier"]`.
@@ -478,6 +478,9 @@ def _tokens(step: Step) -> tuple[int, TokenSource]:
     framing = PER_MESSAGE * len(sizes)
     if not start:
         framing += TOOL_TOKENS * len(step.tools)
+        if step.output_schema is not None:
+            schema = str(step.output_schema)
+            framing += upper_tokens(len(schema), schema[:SAMPLE])
         if step.system:
             total += len(step.system)
     return known + framing + sum(files) + upper_tokens(
@@ -546,7 +549,7 @@ def _lengths(messages: Sequence[object]) -> list[int]:
 def _sizes(messages: Sequence[object], files: list[int]) -> list[int]:
     """`length_of` each, quicker for messages that only speak: without a reported count the whole history passes here."""
     given: Sequence[Any] = messages
-    if {*map(type, given)} == {dict} and not any(map(HAS_KEY, given, repeat("tool_calls"))):
+    if {*map(type, given)} == {dict} and not any(any(map(HAS_KEY, given, repeat(key))) for key in CALLS):
         try:  # plain dicts that only speak: counted in C
             contents: list[Any] = list(map(itemgetter("content"), given))
         except KeyError:
@@ -555,9 +558,15 @@ def _sizes(messages: Sequence[object], files: list[int]) -> list[int]:
             return list(map(len, contents))
     fields: list[Any] = [message if message.__class__ is dict else getattr(message, "__dict__", NOTHING) for message in given]
     return [
-        len(content) if type(content := known.get("content")) is str and not known.get("tool_calls") else length_of(message, files)
+        len(content)
+        if type(content := known.get("content")) is str and not known.get("tool_calls") and not known.get("function_call")
+        else length_of(message, files)
         for known, message in zip(fields, messages, strict=True)
     ]
+
+
+CALLS: Final = ("tool_calls", "function_call")
+"""Where a message keeps what it calls."""
 
 
 def _fields(message: Any) -> Any:

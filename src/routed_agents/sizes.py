@@ -27,6 +27,27 @@ DATA: Final = ("data", "base64", "file_data")
 """Where a block keeps a file that is sent along."""
 HOLDS: Final = (*DATA, "source", "file", "file_id", "file_url", "file_uri", "url", "image_url", "input_audio")
 """What a block has that brings more than its text."""
+HOLDING: Final[Mapping[object, tuple[str, ...]]] = MappingProxyType(
+    {
+        "code_execution_result": ("stdout", "stderr"),
+        "bash_code_execution_result": ("stdout", "stderr"),
+        "encrypted_code_execution_result": ("stderr",),
+        "text_editor_code_execution_str_replace_result": ("lines",),
+        "server_tool_result": ("output",),
+        "mcp_call": ("arguments", "output"),
+        "file_search_call": ("results",),
+        "code_interpreter_call": ("code", "outputs"),
+        "logs": ("logs",),
+        None: ("stdout", "stderr"),
+    }
+)
+"""Where blocks keep more words than others do: results of tools that the provider runs, and OpenAI's of a shell, which have no type."""
+SEALED: Final[Mapping[object, str]] = MappingProxyType(
+    {"web_search_result": "encrypted_content", "encrypted_code_execution_result": "encrypted_stdout", "redacted_thinking": "data"}
+)
+"""Where blocks keep words that only the provider can read, and counts as input."""
+SEALED_PER_TOKEN: Final = 3
+"""Characters of them: four hold three bytes, and text has 2.25 bytes a token at least, but for code and numbers."""
 MEDIA: Final[Mapping[str, Kind]] = MappingProxyType({"image": "picture", "audio": "recording", "video": "recording"})
 """What the first half of a media type says about a block that may bring anything."""
 
@@ -36,18 +57,18 @@ def length_of(message: object, files: list[int] | None = None) -> int:
 
     Args:
         message: in any form.
-        files: is given the tokens that each file of the message comes to at most; the characters say nothing about it.
+        files: is given the tokens that each file and sealed part of the message comes to at most; the characters say nothing about it.
     """
     content = content_of(message)
     size = len(content) if isinstance(content, str) else block_length(content, files)
-    calls = field_of(message, "tool_calls")
+    calls = field_of(message, "tool_calls") or field_of(message, "function_call")
     if calls:
         size += len(str(calls))
     return size
 
 
 def block_length(content: object, files: list[int] | None = None) -> int:
-    """Characters in content blocks: nested ones, tool inputs and the text of documents included."""
+    """Characters in content blocks: nested ones, inputs and results of tools, and the text of documents included."""
     if isinstance(content, str):
         return len(content)
     if isinstance(content, (list, tuple)):
@@ -56,14 +77,17 @@ def block_length(content: object, files: list[int] | None = None) -> int:
         return 0
     if content.__class__ is dict and (plain := cast("dict[str, object]", content)).get("type") == "text":
         return block_length(plain.get("text"), files)
+    kind = field_of(content, "type")
+    kind = kind if isinstance(kind, str) else None
     size = 0
-    for key in ("text", "content", "thinking"):
+    for key in ("text", "content", "thinking", *HOLDING.get(kind, ())):
         if (part := field_of(content, key)) is not None:
             size += block_length(part, files)
     if (given := field_of(content, "input")) is not None:
         size += len(str(given))
-    kind = field_of(content, "type")
-    if isinstance(kind, str) and kind in FILES:
+    if files is not None and kind in SEALED and isinstance(sealed := field_of(content, SEALED[kind]), str):
+        files.append(-(-len(sealed) // SEALED_PER_TOKEN))
+    if kind is not None and kind in FILES:
         size += _opened(content, files)
         if files is not None and not (size and _tells_all(content)):
             files.append(_file_tokens(content, kind))

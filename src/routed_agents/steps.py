@@ -390,8 +390,8 @@ def content_of(message: object) -> object:
 
 
 def tool_calls_of(message: object) -> tuple[ToolCall, ...]:
-    """The tool calls a reply asks for, in LangChain's, OpenAI's or Anthropic's form."""
-    calls = field_of(message, "tool_calls")
+    """The tool calls a reply asks for, in LangChain's, OpenAI's (also its former `function_call`) or Anthropic's form."""
+    calls = field_of(message, "tool_calls") or ((call,) if (call := field_of(message, "function_call")) else None)
     found = list(_calls(cast("Sequence[object]", calls))) if isinstance(calls, Sequence) and not isinstance(calls, str) else []
     if not found and isinstance(content := field_of(message, "content"), Sequence) and not isinstance(content, str):
         blocks = [block for block in cast("Sequence[object]", content) if field_of(block, "type") == "tool_use"]

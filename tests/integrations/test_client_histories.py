@@ -12,9 +12,10 @@ import openai
 import pytest
 
 from routed_agents import Policy, decision_of, embedded
+from routed_agents.features import extract
 from routed_agents.integrations.clients import routed_anthropic, routed_openai
 from routed_agents.integrations.sdk_histories import Writers
-from routed_agents.integrations.sdk_requests import tool_schemas, with_caching
+from routed_agents.integrations.sdk_requests import About, step_of, tool_schemas, with_caching
 from routed_agents.telemetry import names
 from routed_agents.tiers import Tiers
 
@@ -270,3 +271,26 @@ def test_results_of_calls_that_code_made_are_not_marked():
 def _thoughts(body: Any) -> int:
     blocks = [block for message in body["messages"] if isinstance(message["content"], list) for block in message["content"]]
     return sum(block["type"] in ("thinking", "redacted_thinking") for block in blocks)
+
+
+LONG = "word " * 20_000
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"type": "mcp_call", "id": "m", "name": "look", "server_label": "s", "arguments": "{}", "output": LONG},
+        {"type": "file_search_call", "id": "f", "queries": ["q"], "status": "completed", "results": [{"file_id": "1", "text": LONG}]},
+        {
+            "type": "shell_call_output",
+            "call_id": "c",
+            "output": [{"stdout": LONG, "stderr": "", "outcome": {"type": "exit", "exit_code": 0}}],
+        },
+        {"type": "function_call_output", "call_id": "c", "output": LONG},
+    ],
+    ids=lambda item: item["type"],
+)
+def test_what_a_provider_ran_itself_counts_in_a_history_of_items(item: dict[str, Any]) -> None:
+    step = step_of("responses", {"input": [KIEL, item, KIEL]}, About())
+
+    assert extract(step).tokens > 20_000

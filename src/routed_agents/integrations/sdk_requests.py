@@ -261,7 +261,7 @@ def _message(item: object) -> object:
         return {"role": "assistant", "content": "", "tool_calls": [call]}
     if isinstance(kind, str) and kind.endswith("_output"):
         return {"role": "tool", "content": field_of(item, "output"), "tool_call_id": field_of(item, "call_id")}
-    return {"role": "assistant", "content": _words(field_of(item, "summary"))}
+    return {"role": "assistant", "content": _words(field_of(item, "summary")) or [item]}
 
 
 def _schema(api: Api, body: Body) -> Mapping[str, object] | None:
