@@ -78,11 +78,21 @@ FULL = entry(
     mode="shadow",
     decided_model="claude-haiku-5-5",
     decided_pico=7,
+    top=False,
     price_source="prices.toml",
     first_chunk_ns=3,
     decision_ns=4,
     escalated_from="cheap",
 )
+
+
+OLDER = {1: ("decided_model", "decided_pico", "top"), 2: ("top",)}
+"""What the versions before this one lack."""
+
+
+def without(added: tuple[str, ...]) -> Entry:
+    """An entry as an older release knew it."""
+    return replace(FULL, **dict.fromkeys(added))
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -102,15 +112,16 @@ def test_an_entry_survives_pickling_and_copying() -> None:
     assert pickle.loads(pickle.dumps(FULL)) == copy.deepcopy(FULL) == FULL
 
 
-@pytest.mark.parametrize("change", [{"v": 3}, {"usage": {"inputs": 1}}, {"surprise": 1}])
+@pytest.mark.parametrize("change", [{"v": 4}, {"usage": {"inputs": 1}}, {"surprise": 1}])
 def test_a_record_of_another_kind_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(LedgerError):
         Entry.from_record(entry().to_record() | change)
 
 
-def test_a_record_of_an_older_release_is_read() -> None:
-    older = {key: value for key, value in FULL.to_record().items() if key not in ("decided_model", "decided_pico")} | {"v": 1}
-    assert Entry.from_record(older) == replace(FULL, decided_model=None, decided_pico=None)
+@pytest.mark.parametrize(("version", "added"), OLDER.items())
+def test_a_record_of_an_older_release_is_read(version: int, added: tuple[str, ...]) -> None:
+    older = {key: value for key, value in FULL.to_record().items() if key not in added} | {"v": version}
+    assert Entry.from_record(older) == without(added)
 
 
 def test_entries_come_back_as_they_went_in(ledger: Ledger) -> None:
@@ -509,31 +520,33 @@ def _database(path: Path, *statements: str) -> None:
         connection.commit()
 
 
-def older_file(path: Path, *entries: Entry) -> Path:
-    """A ledger as the releases wrote it whose schema was the first."""
+def older_file(path: Path, version: int, *entries: Entry) -> Path:
+    """A ledger as the releases wrote it whose schema was an older one."""
     with Ledger.sqlite(path) as ledger:
         for each in entries:
             ledger.append(each)
-    added = [f"ALTER TABLE entries DROP COLUMN {name}" for name in ("decided_model", "decided_pico")]
-    _database(path, *added, "UPDATE ledger_schema SET version = 1")
+    added = [f"ALTER TABLE entries DROP COLUMN {name}" for name in OLDER[version]]
+    _database(path, *added, f"UPDATE ledger_schema SET version = {version}")
     return path
 
 
-def test_a_file_of_an_older_release_is_read_and_stays_as_it_is(tmp_path: Path) -> None:
-    path = older_file(tmp_path / "costs.db", FULL)
+@pytest.mark.parametrize("version", OLDER)
+def test_a_file_of_an_older_release_is_read_and_stays_as_it_is(version: int, tmp_path: Path) -> None:
+    path = older_file(tmp_path / "costs.db", version, FULL)
     with Ledger.sqlite(path, read_only=True) as ledger:
-        assert list(ledger.entries()) == [replace(FULL, decided_model=None, decided_pico=None)]
+        assert list(ledger.entries()) == [without(OLDER[version])]
         assert ledger.total().steps == 1
     with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("SELECT version FROM ledger_schema").fetchall() == [(1,)]
+        assert connection.execute("SELECT version FROM ledger_schema").fetchall() == [(version,)]
 
 
-def test_a_file_of_an_older_release_gets_the_columns_it_lacks_when_it_is_written_to(tmp_path: Path) -> None:
-    path = older_file(tmp_path / "costs.db", FULL)
+@pytest.mark.parametrize("version", OLDER)
+def test_a_file_of_an_older_release_gets_the_columns_it_lacks_when_it_is_written_to(version: int, tmp_path: Path) -> None:
+    path = older_file(tmp_path / "costs.db", version, FULL)
     with Ledger.sqlite(path) as ledger, Ledger.sqlite(path) as other:
         ledger.append(FULL)
         ledger.flush()
-        assert list(other.entries()) == [replace(FULL, decided_model=None, decided_pico=None), FULL]
+        assert list(other.entries()) == [without(OLDER[version]), FULL]
 
 
 def test_a_place_that_does_not_exist_fails_when_it_is_opened(tmp_path: Path) -> None:
@@ -594,6 +607,25 @@ def test_a_bill_praises_no_answer_from_below_the_floor(ledger: Ledger) -> None:
     ledger.append(entry(thread="t", outcome="watched", codes=("empathy", "check:served_model_below_floor")))
     bill = cost_of(ledger=ledger, thread="t")
     assert str(bill) == "$1.00; 1 step, 1 cheap; 1 answered below the floor: no saving"
+
+
+@pytest.mark.parametrize(
+    ("called", "kept"),
+    [
+        ({"tier": "max", "model": "opus", "top": True}, True),
+        ({"tier": "max", "model": "opus-elsewhere", "top": True}, True),
+        ({"tier": "strong", "model": "sonnet", "top": False}, False),
+        ({"tier": "unrouted", "model": "opus", "top": False}, True),
+        ({"tier": "strong", "model": "opus-elsewhere"}, True),
+        ({"tier": "max", "model": "opus"}, True),
+        ({"tier": "cheap", "model": "haiku"}, False),
+    ],
+)
+def test_what_the_top_tier_answered_is_kept_strong_whatever_its_name(called: dict[str, Any], kept: bool, ledger: Ledger) -> None:
+    ledger.append(entry(thread="t", baseline_model="opus", **called))
+    bill = cost_of(ledger=ledger, thread="t")
+
+    assert (bill.top, len(bill.kept_strong)) == (({called["tier"]}, 1) if kept else (set(), 0))
 
 
 def test_a_single_reply_has_a_bill() -> None:

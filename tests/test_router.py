@@ -773,6 +773,14 @@ def on_haiku(own: Any) -> int:
     return round(100 * factor) * 2 * 10**6 + round(10 * factor) * 4 * 10**6
 
 
+@pytest.mark.parametrize(("tier", "top"), [("cheap", False), ("strong", False), ("max", True)])
+def test_an_entry_says_whether_the_top_tier_was_called(tier: str, top: bool) -> None:
+    tiers = Tiers.of({"cheap": HAIKU, "strong": "anthropic:claude-sonnet-5-5", "max": OPUS})
+    call = router(Policy(tiers=tiers)).step(step(metadata={"routed_agents": {"tier": tier}}))
+    run(call)
+    assert [(each.tier, each.top, each.kept_strong) for each in call.entries] == [(tier, top, top)]
+
+
 def test_what_a_stopped_step_would_have_cost_nobody_knows() -> None:
     call = router(POLICY.replace(guards=[*POLICY.guards, never], mode="shadow")).step(step())
     run(call)

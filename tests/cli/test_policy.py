@@ -176,3 +176,12 @@ def test_shown_classes_say_from_where_the_middle_tier_serves(cli):
     out = cli("policy", "show", "--tiers", "claude-2026-11-three")[1]
     assert re.search(r"knowledge_qa +partial +strong from p_strong 0\.\d+, mid from 0\.\d+", out)
     assert not re.search(r" route .*mid from", out)
+
+
+def test_shown_classes_go_to_the_top_tier_by_its_own_name(cli, tmp_path):
+    path = tmp_path / "policy.toml"
+    models = {"cheap": "claude-haiku-5-5", "strong": "claude-sonnet-5-5", "max": "claude-opus-5-5"}
+    path.write_text("[tiers]\n" + "".join(f'{name} = "anthropic:{model}"\n' for name, model in models.items()))
+    out = cli("policy", "show", path)[1]
+    assert re.search(r"agentic_chain +escalate +always max\n", out)
+    assert re.search(r"knowledge_qa +partial +max from p_strong 0\.\d+, strong from 0\.\d+\n", out)

@@ -151,6 +151,14 @@ def test_kept_strong_says_which_steps_and_why() -> None:
     assert rows == [("extraction", "escalated", "0.005000000000"), ("reply", "empathy", "0.005000000000")]
 
 
+def test_a_middle_tier_called_strong_is_not_kept_strong() -> None:
+    made = ledger(
+        entry("a", tier="strong", top=False, model="claude-sonnet-5-5", baseline_model="claude-opus-5-5"),
+        entry("b", tier="max", top=True, model="claude-opus-5-5@eu", baseline_model="claude-opus-5-5", node="plan"),
+    )
+    assert columns(kept_strong(made), "step") == ["plan"]
+
+
 def test_a_filter_reaches_every_part_of_a_table() -> None:
     table = cost_table(ledger(*MIXED), labels={"tenant": "acme"})
     assert table.total is not None

@@ -128,9 +128,10 @@ def _lines(policy: Policy) -> list[str]:
     lines = [f"policy {policy.hash}, {policy.stance}, {policy.mode}; a stopped step: {policy.on_stop}", "", "tiers, cheap to strong"]
     lines += [f"  {tier.name:10} {'; then '.join(_shown(each) for each in tier.deployments)}" for tier in policy.tiers]
     lines += ["", "task classes"]
+    top = policy.tiers[policy.tiers.top].name
     for row in policy.taxonomy:
         threshold = _threshold(policy, row.key)
-        rule = "always strong" if threshold is None else f"strong from p_strong {threshold:g}"
+        rule = f"always {top}" if threshold is None else f"{top} from p_strong {threshold:g}"
         if threshold and policy.tiers.top > 1 and row.disposition != "route":
             rule += f", {policy.tiers[1].name} from {threshold / 2:.4g}"
         own = " (own threshold)" if row.key in policy.thresholds else ""

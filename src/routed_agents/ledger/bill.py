@@ -212,7 +212,6 @@ def _pico(value: object) -> int | None:
 
 def _recorded(entries: Iterable[Entry]) -> list[_Line]:
     lines: dict[str, _Line] = {}
-    models: dict[str, set[str]] = {}
     for entry in entries:
         line = lines.setdefault(entry.step_id, _Line())
         line.simulated = line.simulated or entry.simulated
@@ -224,10 +223,7 @@ def _recorded(entries: Iterable[Entry]) -> list[_Line]:
         if entry.kind == "attempt":  # the last attempt is the one that answered
             line.name, line.tier = entry.node or entry.task_class, entry.tier
             line.reason = _reason(entry.codes, entry.mode, entry.decided_tier)
-            if entry.model == entry.baseline_model:
-                models.setdefault(entry.tier, set()).add(entry.model)
-    for line in lines.values():
-        line.top = line.tier == "strong" or line.tier in models
+            line.top = entry.kept_strong
     return list(lines.values())
 
 

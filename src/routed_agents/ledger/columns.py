@@ -11,12 +11,12 @@ from routed_agents.ledger.entries import COST_FIELDS, ENTRY_FIELDS, USAGE_FIELDS
 from routed_agents.pricing import Cost, Usage
 from routed_agents.steps import storable
 
-SCHEMA_VERSION: Final = 2
-ADDED: Final = {2: ("decided_model", "decided_pico")}
+SCHEMA_VERSION: Final = 3
+ADDED: Final = {2: ("decided_model", "decided_pico"), 3: ("top",)}
 """The columns that each version of the schema added to those before."""
 COUNTS: Final = tuple(name for name in USAGE_FIELDS if name not in ("source", "speed", "service_tier", "geo", "batch"))
 PLAIN: Final = tuple(name for name in ENTRY_FIELDS if name not in ("usage", "cost", "labels", "codes"))
-INTEGERS: Final = frozenset({"attempt", "rank", "pinned", "simulated", "batch"})
+INTEGERS: Final = frozenset({"attempt", "rank", "pinned", "simulated", "batch", "top"})
 COLUMNS: Final = (
     *PLAIN,
     "labels",
@@ -84,6 +84,7 @@ def entry_of(row: Sequence[Any]) -> Entry:
     stored = dict(zip(COLUMNS, row, strict=True))
     values: dict[str, Any] = {name: stored[name] for name in PLAIN}
     values["pinned"], values["simulated"] = bool(stored["pinned"]), bool(stored["simulated"])
+    values["top"] = None if stored["top"] is None else bool(stored["top"])
     values["labels"] = MappingProxyType(json.loads(stored["labels"]))
     values["codes"] = tuple(json.loads(stored["codes"]))
     stored["batch"] = bool(stored["batch"])

@@ -14,8 +14,8 @@ Kind = Literal["attempt", "judge", "check"]
 Outcome = Literal["accepted", "rejected", "failed", "abandoned", "watched"]
 Mode = Literal["enforce", "shadow", "off", "watch"]
 
-RECORD_VERSION: Final = 2
-"""Version 1 lacks what a step would have cost on the decided model."""
+RECORD_VERSION: Final = 3
+"""Version 1 lacks what a step would have cost on the decided model, version 2 whether the tier is the top one."""
 BELOW_FLOOR: Final = "check:served_model_below_floor"
 """The code of an answer that came from a lower model than the step may go to."""
 
@@ -29,6 +29,7 @@ class Entry:
 
     Attributes:
         kind: an attempt at the step itself, or a call that judged or checked one.
+        top: whether the tier is the policy's top one; None where nobody says, as in entries that an older release wrote.
         deployment: the deployment of the tier that was called.
         cost: None when the call is unpriced.
         baseline_pico: what the step would have cost on `baseline_model`; None except on the step's used attempt, and where a lower model
@@ -77,6 +78,7 @@ class Entry:
     decided_tier: str
     decided_model: str | None = None
     decided_pico: int | None = None
+    top: bool | None = None
     policy_hash: str
     price_source: str | None = None
     started_ns: int
@@ -89,6 +91,11 @@ class Entry:
     def below_floor(self) -> bool:
         """Whether a lower model answered than the step may go to."""
         return BELOW_FLOOR in self.codes
+
+    @property
+    def kept_strong(self) -> bool:
+        """Whether the top tier was called, or its model; where nobody says which tier that is, the one named strong."""
+        return self.model == self.baseline_model or (self.tier == "strong" if self.top is None else self.top)
 
     def to_record(self) -> dict[str, object]:
         """The entry as plain JSON."""

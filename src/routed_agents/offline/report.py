@@ -143,11 +143,7 @@ def kept_strong(ledger: Ledger, **where: Unpack[Where]) -> Table:
     """Which steps were answered by the top tier, and why."""
     tallies: dict[tuple[str, str], _Tally] = {}
     for entry in ledger.entries(**where):
-        if (
-            entry.kind != "attempt"
-            or entry.outcome not in ("accepted", "watched")
-            or not (entry.tier == "strong" or entry.model == entry.baseline_model)
-        ):
+        if entry.kind != "attempt" or entry.outcome not in ("accepted", "watched") or not entry.kept_strong:
             continue
         why = words(entry.codes[0]).replace(":", ": ") if entry.codes else "pinned before" if entry.pinned else "proposed"
         tally = tallies.setdefault((entry.node or words(entry.task_class), why), _Tally())

@@ -511,6 +511,7 @@ class Attempt:
             decided_tier=(decision.tier or "stop") if decision else self.row.name,
             decided_model=chosen.model if chosen is not None else None,
             decided_pico=self._cost_on(chosen, usage, cost, model) if chosen is not None else None,
+            top=self.row.name == top.name,
             policy_hash=router.policy.hash,
             price_source=source,
             started_ns=self._started_ns,
