@@ -166,6 +166,19 @@ def test_a_mistyped_expectation_is_named(cli, lines):
     assert 'line 2: "expct": did you mean "expect"?' in err
 
 
+@pytest.mark.parametrize("claim", ["accuracy >= 0.999", "accuracy >= 99.9%", "accuracy >= .999"])
+def test_a_share_that_is_just_reached_is_met_however_it_is_written(claim, cli, lines):
+    cases = lines(*[case(f"c{number}", "strong" if number == 0 else "cheap", strong=False) for number in range(1000)])
+    code, out, _ = cli("policy", "test", cases, "--require", claim)
+    assert (code, f"met      {claim}: 999 of 1000, 99.900 %" in out) == (0, True)
+
+
+@pytest.mark.parametrize(("right", "share"), [(57, "57.000 %"), (29, "29.000 %"), (100, "100.000 %")])
+def test_a_share_is_printed_as_it_was_counted(right, share, cli, lines):
+    cases = lines(*[case(f"c{number}", "cheap" if number < right else "strong", strong=False) for number in range(100)])
+    assert f"accuracy: {right} of 100, {share}\n" in cli("policy", "test", cases)[1]
+
+
 def test_shown_floors_say_where_they_hold(cli, tmp_path):
     path = tmp_path / "policy.toml"
     path.write_text('[[floor]]\ntier = "strong"\nnode = "reply"\nlabel = { tenant = "bolt" }\ncode = "contract"\npin = "thread"\n')

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -37,13 +38,14 @@ class Claim:
     Attributes:
         measure: recall: of the cases that must be strong, how many are; precision: of those sent strong, how many must be; accuracy:
             how many cases go where they should.
+        share: exactly as it is written, for so are the cases counted.
         confidence: of the exact lower bound that must reach the share; None when the observed share is enough.
     """
 
     text: str
     kind: str | None
     measure: str
-    share: float
+    share: Fraction
     confidence: float | None
 
     @classmethod
@@ -53,8 +55,8 @@ class Claim:
             raise ConfigurationError(f'requirement "{text}" cannot be read; wanted {WANTED}')
         given = match["share"]
         try:
-            share = float(given.rstrip("%")) / (100 if given.endswith("%") else 1)
-            confidence = float(match["confidence"]) / 100 if match["confidence"] else None
+            share = Fraction(given.rstrip("%")) / (100 if given.endswith("%") else 1)
+            confidence = float(Fraction(match["confidence"]) / 100) if match["confidence"] else None
         except ValueError:
             raise ConfigurationError(f'requirement "{text}" holds a number that cannot be read; wanted {WANTED}') from None
         if not 0 <= share <= 1:
@@ -166,7 +168,7 @@ def judge(claim: Claim, cases: Sequence[Case]) -> Finding:
     bound = None
     if claim.confidence is not None:
         bound = lower_bound(hits, len(counted), confidence=claim.confidence) if counted else 0.0
-    reached = bound if bound is not None else hits / len(counted) if counted else 0.0
+    reached = bound if bound is not None else Fraction(hits, len(counted)) if counted else 0
     met = bool(counted) and reached >= claim.share
     needed = None
     if not met and claim.confidence is not None:
@@ -179,14 +181,14 @@ def _lines(finding: Finding, *, required: bool) -> list[str]:
     head = ("met      " if finding.met else "NOT MET  ") + claim.text if required else f"{claim.measure}"
     if not finding.cases:
         return [f"{head}: no case to tell from"]
-    share = f"{finding.hits} of {finding.cases}, {_percent(finding.hits / finding.cases)}"
+    share = f"{finding.hits} of {finding.cases}, {_percent(Fraction(finding.hits, finding.cases))}"
     if finding.bound is not None and claim.confidence is not None:
         share += f"; at {claim.confidence:.4g} confidence at least {_percent(finding.bound)} (exact)"
     lines = [f"{head}: {share}"]
     missed = len(finding.misses)
     if not finding.met and claim.confidence is not None:
         if finding.needed is None:
-            lines.append(f"  no number of cases proves {claim.share:g}")
+            lines.append(f"  no number of cases proves {float(claim.share):g}")
         elif finding.needed > finding.cases:
             lines.append(f"  with {missed} missed, this promise needs {finding.needed:,} cases; there are {finding.cases:,}")
     for case in finding.misses[:MISSES_SHOWN]:
@@ -197,9 +199,9 @@ def _lines(finding: Finding, *, required: bool) -> list[str]:
     return lines
 
 
-def _percent(share: float) -> str:
+def _percent(share: Fraction | float) -> str:
     """Rounded down, so that no promise is printed that was not proved."""
-    return f"{int(share * 100_000) / 1000:.3f} %"
+    return f"{int(Fraction(share) * 100_000) / 1000:.3f} %"
 
 
 def _digest(source: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Final
 
 from routed_agents.errors import ConfigurationError
@@ -36,7 +37,7 @@ def upper_bound(successes: int, trials: int, *, confidence: float = 0.95) -> flo
     return 1 - lower_bound(trials - successes, trials, confidence=confidence)
 
 
-def cases_needed(share: float, *, misses: int = 0, confidence: float = 0.95) -> int | None:
+def cases_needed(share: Fraction | float, *, misses: int = 0, confidence: float = 0.95) -> int | None:
     """How many cases it takes, that many of them missed, to prove at least this share; None when no number does.
 
     >>> cases_needed(0.99)
