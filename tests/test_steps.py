@@ -9,6 +9,7 @@ import pickle
 import random
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -51,6 +52,7 @@ def block(kind: str, **more: Any) -> dict[str, Any]:
         ({"role": "developer", "content": "x"}, "system"),
         ({"role": "assistant", "content": "x"}, "ai"),
         ({"type": "message", "role": "assistant", "content": []}, "ai"),
+        (SimpleNamespace(type="message", role="assistant", content=[]), "ai"),
         ({"role": "function", "content": "x"}, "tool"),
         (SystemMessage("x"), "system"),
         (HumanMessage("x"), "human"),

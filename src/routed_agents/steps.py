@@ -329,6 +329,8 @@ def role_of(message: object) -> Role:
         name = field_of(message, "type") or field_of(message, "role")
         if name in ("chat", "ChatMessageChunk"):
             return ROLES.get(str(field_of(message, "role")), "ai")
+        if name == "message":  # what Anthropic's and OpenAI's replies are; who wrote them is the role
+            name = field_of(message, "role")
     role = ROLES.get(name) if isinstance(name, str) else None
     if role is None:
         raise StepError(f"a message has the role {name!r}; known roles: system, user, assistant, tool")

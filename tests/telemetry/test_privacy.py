@@ -7,6 +7,9 @@ import logging
 from typing import Any
 
 import pytest
+from anthropic.types import Message
+from openai.types.chat import ChatCompletion
+from openai.types.responses import Response
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
@@ -95,6 +98,79 @@ def test_a_redaction_hook_lets_content_through_as_it_sees_fit() -> None:
     leaf = room.leaf()
     assert json.loads(leaf[names.INPUT_MESSAGES]) == [{"role": "user", "parts": [{"type": "text", "content": "my […] died of grief"}]}]
     assert json.loads(leaf[names.OUTPUT_MESSAGES]) == [{"role": "assistant", "parts": [{"type": "text", "content": REPLY}]}]
+
+
+USED: Any = {"input_tokens": 9, "output_tokens": 3, "total_tokens": 12}
+CALLED = {"type": "tool_call", "name": "look", "arguments": '{"at": 1}'}
+MESSAGE = {"id": "m", "type": "message", "role": "assistant", "model": "m", "stop_reason": "end_turn", "stop_sequence": None, "usage": USED}
+COMPLETION = {"id": "c", "object": "chat.completion", "created": 1, "model": "m"}
+RESPONSE = {
+    "id": "r",
+    "object": "response",
+    "created_at": 1,
+    "model": "m",
+    "status": "completed",
+    "parallel_tool_calls": True,
+    "tool_choice": "auto",
+    "tools": [],
+    "usage": None,
+}
+FUNCTION = {"id": "1", "type": "function", "function": {"name": "look", "arguments": '{"at": 1}'}}
+REPLIES = {
+    "anthropic": Message.model_validate(
+        {**MESSAGE, "content": [{"type": "text", "text": REPLY}, {"type": "tool_use", "id": "1", "name": "look", "input": {"at": 1}}]}
+    ),
+    "chat": ChatCompletion.model_validate(
+        {
+            **COMPLETION,
+            "choices": [
+                {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": REPLY, "tool_calls": [FUNCTION]}}
+            ],
+        }
+    ),
+    "responses": Response.model_validate(
+        {
+            **RESPONSE,
+            "output": [
+                {"id": "rs", "type": "reasoning", "summary": []},
+                {
+                    "id": "m",
+                    "type": "message",
+                    "role": "assistant",
+                    "status": "completed",
+                    "content": [{"type": "output_text", "text": REPLY, "annotations": []}],
+                },
+                {"id": "f", "call_id": "1", "type": "function_call", "name": "look", "arguments": '{"at": 1}'},
+            ],
+        }
+    ),
+}
+
+
+@pytest.mark.parametrize("reply", REPLIES)
+def test_what_an_sdks_reply_says_and_calls_is_captured(reply: str) -> None:
+    room = Room(capture=lambda text: text)
+    with room.router.step(Step.from_messages(PROMPT, task_class="customer_reply")) as call:
+        for attempt in call.attempts():
+            with attempt:
+                attempt.record(REPLIES[reply])
+    told = json.loads(room.leaf()[names.OUTPUT_MESSAGES])
+
+    assert [each["role"] for each in told] == ["assistant"] * len(told)
+    assert [part for each in told for part in each["parts"]] == [{"type": "text", "content": REPLY}, CALLED]
+
+
+def test_a_system_prompt_beside_the_messages_and_the_names_of_tools_go_through_the_hook_too() -> None:
+    room = Room(capture=lambda text: text.replace("husband", "[…]"))
+    step = Step.from_messages("hello", system=PROMPT, tools=["look", "husband_of"], task_class="customer_reply")
+    with room.router.step(step) as call:
+        for attempt in call.attempts():
+            with attempt:
+                attempt.record(REPLIES["anthropic"])
+    leaf = room.leaf()
+
+    assert json.loads(leaf[names.SYSTEM_INSTRUCTIONS]) == [{"type": "text", "content": "my […] died of grief"}]
+    assert [each["name"] for each in json.loads(leaf[names.TOOL_DEFINITIONS])] == ["look", "[…]_of"]
 
 
 def test_evidence_goes_through_the_hook_too() -> None:

@@ -59,6 +59,13 @@ RESPONSE_ID: Final = _attribute("gen_ai.response.id", "leaf", "string", "the pro
 CONVERSATION: Final = _attribute(
     "gen_ai.conversation.id", "run node tool route leaf", "string", "the thread; allowed as `thread`", guarded=True
 )
+SYSTEM_INSTRUCTIONS: Final = _attribute(
+    "gen_ai.system_instructions",
+    "leaf",
+    "string",
+    "JSON: the system prompt where it stands beside the messages; only through a redaction hook",
+    guarded=True,
+)
 INPUT_MESSAGES: Final = _attribute("gen_ai.input.messages", "leaf", "string", "JSON; only through a redaction hook", guarded=True)
 OUTPUT_MESSAGES: Final = _attribute("gen_ai.output.messages", "leaf", "string", "JSON; only through a redaction hook", guarded=True)
 INPUT_TOKENS: Final = _attribute("gen_ai.usage.input_tokens", "leaf", "int", "prompt tokens, cached ones included", counted=True)
@@ -68,6 +75,9 @@ CACHE_WRITE_TOKENS: Final = _attribute(
     "gen_ai.usage.cache_creation.input_tokens", "leaf", "int", "prompt tokens written to the cache", counted=True
 )
 REASONING_TOKENS: Final = _attribute("gen_ai.usage.reasoning.output_tokens", "leaf", "int", "tokens the model thought with", counted=True)
+TOOL_DEFINITIONS: Final = _attribute(
+    "gen_ai.tool.definitions", "leaf", "string", "JSON: the names of the bound tools; only through a redaction hook", guarded=True
+)
 TOOL_NAME: Final = _attribute("gen_ai.tool.name", "tool", "string", "the tool")
 TOOL_TYPE: Final = _attribute("gen_ai.tool.type", "tool", "string", "`function`: it runs in this process")
 TOOL_CALL: Final = _attribute("gen_ai.tool.call.id", "tool", "string", "the id of the call it answers")

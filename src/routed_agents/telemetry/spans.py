@@ -21,7 +21,15 @@ from routed_agents.errors import ConfigurationError
 from routed_agents.steps import field_of, storable, text_of
 from routed_agents.telemetry import names
 from routed_agents.telemetry.around import beside, context_for
-from routed_agents.telemetry.content import Redaction, json_text, messages_attribute, redacted
+from routed_agents.telemetry.content import (
+    Redaction,
+    instructions_attribute,
+    json_text,
+    messages_attribute,
+    redacted,
+    reply_attribute,
+    tools_attribute,
+)
 from routed_agents.telemetry.detection import FULL, SDK, Emission, MadeBy, emission_for, langchain_parent, tools_told
 from routed_agents.telemetry.instruments import instruments_of
 from routed_agents.telemetry.providers import tracers
@@ -336,7 +344,10 @@ class Telemetry:
         except Exception as trouble:
             complain("a leaf span could not be opened", trouble)
             return None
-        self._reveal(span, names.INPUT_MESSAGES, lambda hook: messages_attribute(call.step.messages, hook))
+        step = call.step
+        self._reveal(span, names.SYSTEM_INSTRUCTIONS, lambda hook: instructions_attribute(step.system or "", hook))
+        self._reveal(span, names.INPUT_MESSAGES, lambda hook: messages_attribute(step.messages, hook))
+        self._reveal(span, names.TOOL_DEFINITIONS, lambda hook: tools_attribute(step.tools, hook))
         return LeafSpan(span, emission, call.made_by)
 
     def close_attempt(
@@ -441,7 +452,7 @@ class Telemetry:
         if repairs:
             span.set_attribute(names.REPAIRS, list(repairs))
         if reply is not None:
-            self._reveal(span, names.OUTPUT_MESSAGES, lambda hook: messages_attribute([reply], hook))
+            self._reveal(span, names.OUTPUT_MESSAGES, lambda hook: reply_attribute(reply, hook))
         if (reply_id := _id_of(reply)) is not None:
             span.set_attribute(names.RESPONSE_ID, storable(reply_id))
         attributes = self._leaf_attributes(entry, emission)
