@@ -666,6 +666,21 @@ def test_an_openai_response_keeps_retentions_apart_and_counts_searches() -> None
     assert usage_of(responses.Response.model_validate(raw)) == usage_of(raw) == expected
 
 
+@pytest.mark.parametrize(
+    ("told", "status", "searches"),
+    [(3, "completed", 3), (0, "completed", 0), (None, "completed", 1), (None, "failed", 0)],
+)
+def test_the_searches_of_an_openai_response_are_those_it_says_are_billed(told: int | None, status: str, searches: int) -> None:
+    item = {"type": "web_search_call", "id": "ws_1", "status": status, "action": {"type": "search", "query": "q"}}
+    raw = {
+        "object": "response",
+        "output": [item],
+        "usage": {"input_tokens": 100, "input_tokens_details": {}, "output_tokens": 50, "output_tokens_details": {}, "total_tokens": 150},
+        "tool_usage": {"web_search": {"num_requests": told}} if told is not None else None,
+    }
+    assert usage_of(raw) == usage_of(responses.Response.model_construct(None, **raw)) == Usage(input=100, output=50, web_searches=searches)
+
+
 @pytest.mark.parametrize("tier", ["priority", "flex", "default", None])
 def test_langchains_openai_prefixes_are_undone(tier: str | None) -> None:
     message = AIMessage(

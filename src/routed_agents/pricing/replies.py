@@ -131,7 +131,7 @@ def _from_raw(reply: object, raw: object) -> Usage:
             total=_total_of(raw),
             reasoning=_count(taken, "reasoning_tokens"),
             other=_fees(field_of(reply, "output")),
-            searches=_searches(field_of(reply, "output")),
+            searches=_billed_searches(reply),
             tier=tier,
         )
     usage = _from_anthropic(raw)
@@ -230,6 +230,12 @@ def _known(usage: Usage) -> Usage | None:
     return usage if usage.total or usage.other else None
 
 
+def _billed_searches(response: object) -> int:
+    """Web searches of an OpenAI response: as many as it says are billed, else as its items tell."""
+    billed = _told(field_of(field_of(response, "tool_usage"), "web_search"), "num_requests")
+    return _searches(field_of(response, "output")) if billed is None else billed
+
+
 def _searches(blocks: object) -> int:
     """Web searches among a reply's blocks: OpenAI's calls, Anthropic's results that are no error, and LangChain's v1 form of both."""
     if not isinstance(blocks, Sequence) or isinstance(blocks, str):
@@ -239,7 +245,7 @@ def _searches(blocks: object) -> int:
     for block in cast("Sequence[object]", blocks):
         kind = field_of(block, "type")
         if kind == "web_search_call":
-            count += field_of(field_of(block, "action"), "type") in (None, "search")
+            count += field_of(field_of(block, "action"), "type") in (None, "search") and field_of(block, "status") != "failed"
         elif kind == "web_search_tool_result":
             count += isinstance(field_of(block, "content"), list)
         elif kind == "server_tool_call" and field_of(block, "name") == "web_search":
