@@ -21,8 +21,10 @@ from genai_prices import calc_price
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_anthropic.chat_models import _create_usage_metadata
+from langchain_core.language_models._utils import _update_message_content_to_blocks
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.outputs import ChatGeneration, ChatResult, LLMResult
+from langchain_openai.chat_models.base import _construct_lc_result_from_responses_api
 from langchain_openai.chat_models.base import _create_usage_metadata as openai_metadata
 from openai.types import chat, responses
 
@@ -709,6 +711,44 @@ def test_a_hosted_tool_with_a_fee_makes_a_call_unpriced(kind: str) -> None:
     message = AIMessage([{"type": kind}], usage_metadata=counted, response_metadata=told)  # type: ignore[arg-type]
     v1 = AIMessage([{"type": "server_tool_call", "name": kind.removesuffix("_call"), "id": "1", "args": {}}], usage_metadata=counted)  # type: ignore[arg-type]
     assert [usage and (usage.other, usd("gpt-6-sol", usage)) for usage in map(usage_of, (raw, message, v1))] == [(1, None)] * 3
+
+
+@pytest.mark.parametrize("version", ["responses/v1", "v1", "v0"])
+@pytest.mark.parametrize(
+    ("item", "told"),
+    [
+        ({"type": "image_generation_call", "id": "ig_1", "status": "completed", "result": "aGk="}, (1, 0)),
+        ({"type": "image_generation_call", "id": "ig_1", "status": "failed", "result": None}, (1, 0)),
+        ({"type": "code_interpreter_call", "id": "ci_1", "status": "completed", "code": "1", "container_id": "c", "outputs": []}, (1, 0)),
+        ({"type": "file_search_call", "id": "fs_1", "status": "completed", "queries": ["a"]}, (1, 0)),
+        ({"type": "web_search_call", "id": "ws_1", "status": "completed", "action": {"type": "search", "query": "q"}}, (0, 1)),
+        ({"type": "web_search_call", "id": "ws_1", "status": "failed", "action": {"type": "search", "query": "q"}}, (0, 0)),
+    ],
+)
+def test_hosted_tools_are_seen_in_every_form_that_langchain_gives_a_reply(item: dict[str, Any], told: tuple[int, int], version: str) -> None:
+    response = responses.Response.model_validate(
+        {
+            "id": "resp_1",
+            "object": "response",
+            "created_at": 1,
+            "model": "gpt-6-sol",
+            "output": [item],
+            "parallel_tool_calls": True,
+            "tool_choice": "auto",
+            "tools": [],
+            "usage": {
+                "input_tokens": 100,
+                "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+                "output_tokens": 50,
+                "output_tokens_details": {"reasoning_tokens": 0},
+                "total_tokens": 150,
+            },
+        }
+    )
+    message: Any = _construct_lc_result_from_responses_api(response, output_version=version).generations[0].message
+    usage = usage_of(_update_message_content_to_blocks(message, "v1") if version == "v1" else message)
+    assert usage is not None
+    assert (usage.other, usage.web_searches) == told
 
 
 @pytest.mark.parametrize("name", ["gpt-4o-search-preview", "gpt-5-search-api", "openrouter:openai/gpt-4o-mini-search-preview"])

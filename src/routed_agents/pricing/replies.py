@@ -78,7 +78,8 @@ def _from_langchain(message: object, counted: Mapping[str, object], metadata: ob
                 return Usage(input=prompt, output=output)
     metadata = cast("object", metadata)
     raw = field_of(metadata, "usage")
-    anthropic = field_of(metadata, "model_provider") == "anthropic" or _has(raw, "cache_read_input_tokens")
+    provider = field_of(metadata, "model_provider")
+    anthropic = provider == "anthropic" or _has(raw, "cache_read_input_tokens")
     if anthropic and _has(raw, "input_tokens") and not _has(raw, "total_tokens"):
         return _known(_from_anthropic(raw))  # knows retention, speed and region, which usage_metadata has lost
     given, taken = field_of(counted, "input_token_details"), field_of(counted, "output_token_details")
@@ -87,6 +88,7 @@ def _from_langchain(message: object, counted: Mapping[str, object], metadata: ob
     mark = f"{prefix}_" if prefix else ""
     long = _count(given, "ephemeral_1h_input_tokens")
     short = _count(given, "ephemeral_5m_input_tokens") + _count(given, f"{mark}cache_creation")
+    blocks = _blocks(message)
     return _known(
         _disjoint(
             prompt=_told(counted, "input_tokens"),
@@ -96,8 +98,8 @@ def _from_langchain(message: object, counted: Mapping[str, object], metadata: ob
             output=_told(counted, "output_tokens"),
             total=_total_of(counted),
             reasoning=_count(taken, f"{mark}reasoning"),
-            other=_count(given, "audio") + _count(taken, "audio") + (0 if anthropic else _fees(field_of(message, "content"))),
-            searches=_searches(field_of(message, "content")),
+            other=_count(given, "audio") + _count(taken, "audio") + (0 if anthropic else _fees(blocks, pictures=provider == "openai")),
+            searches=_searches(blocks),
             tier=tier or prefix,
         )
     )
@@ -230,6 +232,12 @@ def _known(usage: Usage) -> Usage | None:
     return usage if usage.total or usage.other else None
 
 
+def _blocks(message: object) -> object:
+    """What a LangChain message consists of; its v0 form of OpenAI's replies keeps the calls of hosted tools beside the content."""
+    content, beside = field_of(message, "content"), field_of(field_of(message, "additional_kwargs"), "tool_outputs")
+    return [*content, *beside] if isinstance(content, list) and isinstance(beside, list) else content
+
+
 def _billed_searches(response: object) -> int:
     """Web searches of an OpenAI response: as many as it says are billed, else as its items tell."""
     billed = _told(field_of(field_of(response, "tool_usage"), "web_search"), "num_requests")
@@ -260,12 +268,25 @@ FEES: Final = frozenset({"file_search_call", "code_interpreter_call", "image_gen
 """Items of a reply for which OpenAI takes more than their tokens."""
 
 
-def _fees(blocks: object) -> int:
-    """Calls of OpenAI's hosted tools with a fee of their own among a reply's blocks; LangChain's v1 form leaves out "call"."""
+def _fees(blocks: object, *, pictures: bool = False) -> int:
+    """Calls of OpenAI's hosted tools with a fee of their own among a reply's blocks.
+
+    Args:
+        blocks: items of the reply, or what LangChain made of them.
+        pictures: whether a picture among them is what is left of such a call, as in LangChain's v1 form.
+    """
     if not isinstance(blocks, Sequence) or isinstance(blocks, str):
         return 0
-    found = [(field_of(block, "type"), field_of(block, "name")) for block in cast("Sequence[object]", blocks)]
-    return sum(kind in FEES or (kind == "server_tool_call" and f"{name}_call" in FEES) for kind, name in found)
+    kinds = [_item_of(block) for block in cast("Sequence[object]", blocks)]
+    return sum(kind in FEES or (pictures and kind == "image") for kind in kinds)
+
+
+def _item_of(block: object) -> object:
+    """The type of the item that a block is or was made from; v1 leaves out "call", and wraps what it has no form for."""
+    kind = field_of(block, "type")
+    if kind == "server_tool_call":
+        return f"{field_of(block, 'name')}_call"
+    return field_of(field_of(block, "value"), "type") if kind == "non_standard" else kind
 
 
 def _has(thing: object, name: str) -> bool:
