@@ -768,9 +768,61 @@ def test_a_result_without_messages_is_read_from_its_output() -> None:
     assert served_model_of(result) == "gpt-6-sol"
 
 
-def test_a_total_smaller_than_its_parts_is_an_estimate() -> None:
-    usage = usage_of({"usage": {"prompt_tokens": 5, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 60}}})
-    assert usage == Usage(cache_read=60, output=1, source="estimated")
+def test_a_prompt_smaller_than_its_caches_leaves_them_out_which_is_an_estimate() -> None:
+    raw = {"usage": {"prompt_tokens": 5, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 60}}}
+    told = AIMessage(
+        "", usage_metadata={"input_tokens": 5, "output_tokens": 1, "total_tokens": 6, "input_token_details": {"cache_read": 60}}
+    )
+    assert usage_of(raw) == usage_of(told) == Usage(input=5, cache_read=60, output=1, source="estimated")
+
+
+@pytest.mark.parametrize(
+    "writes",
+    [
+        {"cache_creation_input_tokens": 100},
+        {"cache_creation_input_tokens": 100, "prompt_tokens_details": {"cached_tokens": 200, "cache_creation_tokens": 100}},
+        {"prompt_tokens_details": {"cache_write_tokens": 100, "cache_creation_tokens": 100}},
+        {"prompt_tokens_details": {"cache_creation_tokens": 100, "cache_creation_token_details": SPLIT}},
+    ],
+)
+def test_a_gateways_words_for_cached_tokens_are_read_in_the_format_of_a_completion(writes: dict[str, Any]) -> None:
+    raw = {"prompt_tokens": 310, "completion_tokens": 50, "total_tokens": 360, "cache_read_input_tokens": 200} | writes
+    details = {"cached_tokens": 200} | writes.get("prompt_tokens_details", {})
+    told = openai_metadata(raw | {"prompt_tokens_details": details}, None)
+    message = AIMessage("", usage_metadata=told, response_metadata={"model_provider": "openai", "token_usage": raw})
+    split = (30, 70) if "cache_creation_token_details" in details else (100, 0)
+    expected = Usage(input=10, cache_read=200, cache_write_5m=split[0], cache_write_1h=split[1], output=50)
+    assert usage_of({"usage": raw}) == usage_of(message) == expected
+
+
+def test_a_gateways_completion_tells_how_claude_was_served() -> None:
+    raw = {"prompt_tokens": 10, "completion_tokens": 50, "inference_geo": "us", "speed": "fast"}
+    usage = usage_of({"usage": raw | {"server_tool_use": {"web_search_requests": 2}}})
+    assert usage == Usage(input=10, output=50, web_searches=2, speed="fast", geo="us")
+
+
+def test_a_split_beside_the_whole_of_cache_writes_is_counted_once() -> None:
+    given = {"cache_read": 200, "cache_creation": 100} | SPLIT
+    message = AIMessage(
+        "", usage_metadata={"input_tokens": 310, "output_tokens": 50, "total_tokens": 360, "input_token_details": given}  # type: ignore[typeddict-item]
+    )
+    assert usage_of(message) == Usage(input=10, cache_read=200, cache_write_5m=30, cache_write_1h=70, output=50)
+
+
+@pytest.mark.parametrize(("total", "source"), [(360, "reported"), (60, "estimated"), (0, "reported"), (None, "reported")])
+def test_a_total_beside_anthropics_terms_leaves_them_their_meaning(total: int | None, source: Any) -> None:
+    raw = RAW | {"total_tokens": total}
+    message = AIMessage(
+        "",
+        usage_metadata=_create_usage_metadata(claude.Usage.model_validate(RAW)),
+        response_metadata={"model_provider": "anthropic", "usage": raw},
+    )
+    assert usage_of({"usage": raw}) == usage_of(raw) == usage_of(message) == replace(READ, source=source)
+
+
+def test_what_anthropics_terms_leave_out_the_total_tells() -> None:
+    usage = usage_of({"usage": {"input_tokens": 100, "output_tokens": 5, "cache_read_input_tokens": 0, "total_tokens": 2105}})
+    assert usage == Usage(input=100, output=2005, source="estimated")
 
 
 def replies_counting(count: object) -> list[object]:

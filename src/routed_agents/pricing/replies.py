@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Final, cast
 
-from routed_agents.pricing.usage import Usage
+from routed_agents.pricing.usage import Usage, UsageSource
 from routed_agents.steps import field_of
 
 PLAIN_COUNTS: Final = frozenset({"input_tokens", "output_tokens", "total_tokens"})
@@ -80,14 +80,15 @@ def _from_langchain(message: object, counted: Mapping[str, object], metadata: ob
     raw = field_of(metadata, "usage")
     provider = field_of(metadata, "model_provider")
     anthropic = provider == "anthropic" or _has(raw, "cache_read_input_tokens")
-    if anthropic and _has(raw, "input_tokens") and not _has(raw, "total_tokens"):
+    if anthropic and _has(raw, "input_tokens"):
         return _known(_from_anthropic(raw))  # knows retention, speed and region, which usage_metadata has lost
     given, taken = field_of(counted, "input_token_details"), field_of(counted, "output_token_details")
     tier = _text(field_of(metadata, "service_tier"))
     prefix = next((each for each in ("priority", "flex") if field_of(given, each) is not None or _has(given, f"{each}_cache_read")), None)
     mark = f"{prefix}_" if prefix else ""
-    long = _count(given, "ephemeral_1h_input_tokens")
-    short = _count(given, "ephemeral_5m_input_tokens") + _count(given, f"{mark}cache_creation")
+    short, long = _retentions(_count(given, f"{mark}cache_creation"), given)
+    if not (short or long):
+        short, long = _written(field_of(metadata, "token_usage"))  # ChatOpenAI does not know what gateways call it
     blocks = _blocks(message)
     return _known(
         _disjoint(
@@ -109,17 +110,23 @@ def _from_raw(reply: object, raw: object) -> Usage:
     tier = _text(field_of(reply, "service_tier")) or _text(field_of(raw, "service_tier"))
     if _has(raw, "prompt_tokens"):
         given, taken = field_of(raw, "prompt_tokens_details"), field_of(raw, "completion_tokens_details")
+        short, long = _written(raw)
         return _disjoint(
             prompt=_told(raw, "prompt_tokens"),
-            cache_read=_count(given, "cached_tokens"),
-            short=_count(given, "cache_write_tokens"),
+            cache_read=_count(given, "cached_tokens") or _count(raw, "cache_read_input_tokens"),
+            short=short,
+            long=long,
             output=_told(raw, "completion_tokens"),
             total=_total_of(raw),
             reasoning=_count(taken, "reasoning_tokens"),
             other=_count(given, "audio_tokens") + _count(taken, "audio_tokens"),
+            searches=_count(field_of(raw, "server_tool_use"), "web_search_requests"),
             tier=tier,
+            speed=_text(field_of(raw, "speed")),
+            geo=_text(field_of(raw, "inference_geo")),
         )
-    if _has(raw, "input_tokens_details") or _has(raw, "input_token_details") or _has(raw, "total_tokens"):
+    detailed = _has(raw, "input_tokens_details") or _has(raw, "input_token_details")
+    if detailed or (_has(raw, "total_tokens") and not _has_caches_apart(raw)):
         given, taken = field_of(raw, "input_tokens_details"), field_of(raw, "output_tokens_details")
         if given is None and taken is None and isinstance(raw, Mapping):
             return _from_langchain(None, cast("Mapping[str, object]", raw), None) or Usage()
@@ -147,6 +154,9 @@ def _from_anthropic(raw: object) -> Usage:
     if not _has(raw, "output_tokens"):
         raise _NoCount("output_tokens")
     usage = _anthropic_part(raw)
+    total = _total_of(raw) or usage.total  # Anthropic tells none; a gateway's may leave out the caches
+    unsaid = max(total - usage.total, 0)
+    source: UsageSource = "reported" if _has(raw, "input_tokens") and total == usage.total else "estimated"
     other = 0
     iterations = field_of(raw, "iterations")
     for part in cast("Sequence[object]", iterations) if isinstance(iterations, Sequence) else ():
@@ -160,11 +170,11 @@ def _from_anthropic(raw: object) -> Usage:
         cache_read=usage.cache_read,
         cache_write_5m=usage.cache_write_5m,
         cache_write_1h=usage.cache_write_1h,
-        output=usage.output,
+        output=usage.output + unsaid,
         reasoning=_count(field_of(raw, "output_tokens_details"), "thinking_tokens"),
         other=other,
         web_searches=_count(field_of(raw, "server_tool_use"), "web_search_requests"),
-        source="reported" if _has(raw, "input_tokens") else "estimated",
+        source=source,
         speed=_text(field_of(raw, "speed")),
         service_tier=None if tier == "batch" else tier,
         geo=_text(field_of(raw, "inference_geo")),
@@ -173,16 +183,34 @@ def _from_anthropic(raw: object) -> Usage:
 
 
 def _anthropic_part(raw: object) -> Usage:
-    written, split = _count(raw, "cache_creation_input_tokens"), field_of(raw, "cache_creation")
-    long = _count(split, "ephemeral_1h_input_tokens")
-    short = _count(split, "ephemeral_5m_input_tokens")
+    short, long = _retentions(_count(raw, "cache_creation_input_tokens"), field_of(raw, "cache_creation"))
     return Usage(
         input=_count(raw, "input_tokens"),
         cache_read=_count(raw, "cache_read_input_tokens"),
-        cache_write_5m=max(short, written - long),
+        cache_write_5m=short,
         cache_write_1h=long,
         output=_count(raw, "output_tokens"),
     )
+
+
+def _has_caches_apart(raw: object) -> bool:
+    """Whether a report counts its caches beside its input, in Anthropic's terms; in OpenAI's they are a part of it."""
+    return _has(raw, "input_tokens") and (_has(raw, "cache_read_input_tokens") or _has(raw, "cache_creation_input_tokens"))
+
+
+def _written(raw: object) -> tuple[int, int]:
+    """Tokens written to a cache with short and long retention, by a report in OpenAI's chat format or a gateway's form of it."""
+    given = field_of(raw, "prompt_tokens_details")
+    written = (
+        _count(given, "cache_write_tokens") or _count(given, "cache_creation_tokens") or _count(raw, "cache_creation_input_tokens")
+    )
+    return _retentions(written, field_of(given, "cache_creation_token_details"))
+
+
+def _retentions(written: int, split: object) -> tuple[int, int]:
+    """Tokens written to a cache with short and long retention; what the split does not tell is short."""
+    long = _count(split, "ephemeral_1h_input_tokens")
+    return max(_count(split, "ephemeral_5m_input_tokens"), written - long), long
 
 
 def _disjoint(
@@ -197,12 +225,14 @@ def _disjoint(
     other: int = 0,
     searches: int = 0,
     tier: str | None = None,
+    speed: str | None = None,
+    geo: str | None = None,
 ) -> Usage:
     prompt, output = _completed(prompt, output, total)
     rest = prompt - cache_read - short - long
     unsaid = max((total or 0) - prompt - output, 0) if rest >= 0 else 0  # Gemini's thoughts, in OpenAI's format
     return Usage(
-        input=max(rest, 0),
+        input=rest if rest >= 0 else prompt,  # a prompt smaller than its caches leaves them out
         cache_read=cache_read,
         cache_write_5m=max(short, 0),
         cache_write_1h=long,
@@ -210,8 +240,10 @@ def _disjoint(
         reasoning=reasoning,
         other=other,
         web_searches=searches,
-        source="reported" if rest >= 0 and short >= 0 and not unsaid else "estimated",  # a gateway whose total leaves out its caches
+        source="reported" if rest >= 0 and short >= 0 and not unsaid else "estimated",
+        speed=speed,
         service_tier=None if tier == "batch" else tier,
+        geo=geo,
         batch=tier == "batch",
     )
 
