@@ -582,6 +582,21 @@ def test_compaction_is_added_and_another_models_share_is_unpriced() -> None:
     assert usage_of(advised) == Usage(input=1, output=2, other=12)
 
 
+@pytest.mark.parametrize(
+    ("status", "written", "unknown"),
+    [
+        ({"type": "redeemed"}, 100, 100),
+        ({"type": "redeemed"}, 0, 0),
+        ({"type": "not_applied", "reason": "expired"}, 100, 0),
+    ],
+)
+def test_cache_writes_under_a_redeemed_credit_are_unpriced(status: dict[str, str], written: int, unknown: int) -> None:
+    told = beta.BetaUsage.model_validate(
+        {"input_tokens": 1, "output_tokens": 2, "cache_creation_input_tokens": written, "fallback_credit": {"status": status}}
+    )
+    assert usage_of(told) == usage_of(told.model_dump()) == Usage(input=1, output=2, cache_write_5m=written, other=unknown)
+
+
 def test_langchain_prefers_anthropics_own_usage() -> None:
     raw = claude.Usage.model_validate(RAW)
     message = AIMessage(

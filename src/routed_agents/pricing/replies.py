@@ -165,6 +165,8 @@ def _from_anthropic(raw: object) -> Usage:
             usage += _anthropic_part(part)
         elif kind in ("advisor_message", "fallback_message"):  # another model's tokens at another model's price
             other += _anthropic_part(part).total
+    if field_of(field_of(field_of(raw, "fallback_credit"), "status"), "type") == "redeemed":
+        other += usage.cache_write_5m + usage.cache_write_1h  # some are billed as reads, and it is not told how many
     return Usage(
         input=usage.input,
         cache_read=usage.cache_read,
