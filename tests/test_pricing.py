@@ -301,6 +301,17 @@ def test_a_name_that_is_not_certain_has_no_price(name: str) -> None:
     assert PRICES.card(name, at=NOW) is None
 
 
+@pytest.mark.parametrize(
+    ("model", "label"),
+    [
+        ("claude-haiku-5-5", f"prices.toml {project_prices().version}"),
+        ("mistral-small-latest", f"genai-prices {version('genai-prices')}"),
+    ],
+)
+def test_a_card_says_once_which_version_of_its_source_it_is_from(model: str, label: str) -> None:
+    assert PRICES.card(model, at=NOW).label == label
+
+
 def test_the_provider_says_whose_price_it_is() -> None:
     assert PRICES.card("claude-opus-4-7", provider="anthropic", at=NOW).provider == "anthropic"
     assert PRICES.card("us.anthropic.claude-opus-4-7-v1:0", provider="amazon_bedrock", at=NOW).provider == "aws"
