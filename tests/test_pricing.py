@@ -318,6 +318,11 @@ def test_the_provider_says_whose_price_it_is() -> None:
     assert PRICES.card("claude-opus-4-7", provider="ollama", at=NOW) is None
 
 
+@pytest.mark.parametrize(("name", "model"), [("sonar", "sonar"), ("perplexity/sonar", "perplexity/sonar"), ("perplexity/sonar-pro", "sonar-pro")])
+def test_a_sellers_own_name_for_a_model_comes_before_the_one_without_the_seller(name: str, model: str) -> None:
+    assert PRICES.card(name, provider="perplexity", at=NOW).model == model
+
+
 @pytest.mark.parametrize(
     ("deployment", "pico_per_token"),
     [
