@@ -643,6 +643,17 @@ def test_chunks_add_up_to_the_usage_of_the_stream() -> None:
     assert served_model_of(chunks[0] + chunks[1]) == "claude-opus-5-5"
 
 
+@pytest.mark.parametrize("choices", [1, 2, 3])
+def test_a_stream_of_several_choices_tells_its_model_and_tier_once(choices: int) -> None:
+    end = {"model_provider": "openai", "model_name": "gpt-6-luna", "service_tier": "flex"}
+    whole = AIMessageChunk("")
+    for _ in range(choices):
+        whole += AIMessageChunk("a", response_metadata=end)
+    whole += AIMessageChunk("", usage_metadata=openai_metadata(COMPLETION["usage"], None))
+    assert served_model_of(whole) == "gpt-6-luna"
+    assert usage_of(whole) == replace(COMPLETED, service_tier="flex")
+
+
 def test_an_answer_from_langchains_cache_costs_nothing() -> None:
     message = AIMessage("", usage_metadata={"input_tokens": 5, "output_tokens": 5, "total_tokens": 10, "total_cost": 0})  # type: ignore[typeddict-unknown-key]
     assert usage_of(message) == Usage()

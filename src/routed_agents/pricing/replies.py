@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Final, cast
 
+from routed_agents.pricing.served import said_once
 from routed_agents.pricing.usage import Usage, UsageSource
 from routed_agents.steps import field_of
 
@@ -83,7 +84,7 @@ def _from_langchain(message: object, counted: Mapping[str, object], metadata: ob
     if anthropic and _has(raw, "input_tokens"):
         return _known(_from_anthropic(raw))  # knows retention, speed and region, which usage_metadata has lost
     given, taken = field_of(counted, "input_token_details"), field_of(counted, "output_token_details")
-    tier = _text(field_of(metadata, "service_tier"))
+    tier = said_once(_text(field_of(metadata, "service_tier")) or "")
     prefix = next((each for each in ("priority", "flex") if field_of(given, each) is not None or _has(given, f"{each}_cache_read")), None)
     mark = f"{prefix}_" if prefix else ""
     short, long = _retentions(_count(given, f"{mark}cache_creation"), given)
