@@ -318,7 +318,9 @@ def test_the_provider_says_whose_price_it_is() -> None:
     assert PRICES.card("claude-opus-4-7", provider="ollama", at=NOW) is None
 
 
-@pytest.mark.parametrize(("name", "model"), [("sonar", "sonar"), ("perplexity/sonar", "perplexity/sonar"), ("perplexity/sonar-pro", "sonar-pro")])
+@pytest.mark.parametrize(
+    ("name", "model"), [("sonar", "sonar"), ("perplexity/sonar", "perplexity/sonar"), ("perplexity/sonar-pro", "sonar-pro")]
+)
 def test_a_sellers_own_name_for_a_model_comes_before_the_one_without_the_seller(name: str, model: str) -> None:
     assert PRICES.card(name, provider="perplexity", at=NOW).model == model
 
@@ -767,7 +769,9 @@ def test_a_hosted_tool_with_a_fee_makes_a_call_unpriced(kind: str) -> None:
         ({"type": "web_search_call", "id": "ws_1", "status": "failed", "action": {"type": "search", "query": "q"}}, (0, 0)),
     ],
 )
-def test_hosted_tools_are_seen_in_every_form_that_langchain_gives_a_reply(item: dict[str, Any], told: tuple[int, int], version: str) -> None:
+def test_hosted_tools_are_seen_in_every_form_that_langchain_gives_a_reply(
+    item: dict[str, Any], told: tuple[int, int], version: str
+) -> None:
     response = responses.Response.model_validate(
         {
             "id": "resp_1",
@@ -846,7 +850,8 @@ def test_a_gateways_completion_tells_how_claude_was_served() -> None:
 def test_a_split_beside_the_whole_of_cache_writes_is_counted_once() -> None:
     given = {"cache_read": 200, "cache_creation": 100} | SPLIT
     message = AIMessage(
-        "", usage_metadata={"input_tokens": 310, "output_tokens": 50, "total_tokens": 360, "input_token_details": given}  # type: ignore[typeddict-item]
+        "",
+        usage_metadata={"input_tokens": 310, "output_tokens": 50, "total_tokens": 360, "input_token_details": given},  # type: ignore[typeddict-item]
     )
     assert usage_of(message) == Usage(input=10, cache_read=200, cache_write_5m=30, cache_write_1h=70, output=50)
 

@@ -204,9 +204,7 @@ def _has_caches_apart(raw: object) -> bool:
 def _written(raw: object) -> tuple[int, int]:
     """Tokens written to a cache with short and long retention, by a report in OpenAI's chat format or a gateway's form of it."""
     given = field_of(raw, "prompt_tokens_details")
-    written = (
-        _count(given, "cache_write_tokens") or _count(given, "cache_creation_tokens") or _count(raw, "cache_creation_input_tokens")
-    )
+    written = _count(given, "cache_write_tokens") or _count(given, "cache_creation_tokens") or _count(raw, "cache_creation_input_tokens")
     return _retentions(written, field_of(given, "cache_creation_token_details"))
 
 
@@ -270,7 +268,9 @@ def _known(usage: Usage) -> Usage | None:
 def _blocks(message: object) -> object:
     """What a LangChain message consists of; its v0 form of OpenAI's replies keeps the calls of hosted tools beside the content."""
     content, beside = field_of(message, "content"), field_of(field_of(message, "additional_kwargs"), "tool_outputs")
-    return [*content, *beside] if isinstance(content, list) and isinstance(beside, list) else content
+    if isinstance(content, list) and isinstance(beside, list):
+        return [*cast("list[object]", content), *cast("list[object]", beside)]
+    return cast("object", content)
 
 
 def _billed_searches(response: object) -> int:
