@@ -198,8 +198,6 @@ class Going:
         if fit.changed:
             attempt.repaired(fit.changed)
         attempt.simulated = is_simulated(model)
-        if streaming and getattr(model, "stream_usage", True) is None:
-            kwargs.setdefault("stream_usage", True)
         config: RunnableConfig = {**self._config, "metadata": {**(self._config.get("metadata") or {}), MARK: attempt.tier}}
         if attempt.number > 1:
             config.pop("run_id", None)
