@@ -1,0 +1,58 @@
+"""Keeps what a model gave, or as far as it came: a parser, a handler that raises or a reader who leaves keeps it from whoever asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+from uuid import UUID
+
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.messages import AIMessageChunk, BaseMessage
+from langchain_core.outputs import LLMResult
+from typing_extensions import override
+
+from routed_agents.integrations.events import Event, written_in
+from routed_agents.integrations.observer import message_of
+
+
+class Capture(BaseCallbackHandler):
+    """Hears one call.
+
+    Attributes:
+        message: what the model gave; None until it is whole.
+        result: all it gave.
+        run_id: the call's.
+    """
+
+    run_inline = True
+
+    def __init__(self) -> None:
+        self.message: BaseMessage | None = None
+        self.result: LLMResult | None = None
+        self.run_id: UUID | None = None
+        self._chunks: list[AIMessageChunk] = []
+        self._words: list[str] = []
+
+    def so_far(self) -> BaseMessage | None:
+        """The message, or what came of its stream in one piece; None where nothing came."""
+        if self.message is not None:
+            return self.message
+        if not self._chunks:
+            return AIMessageChunk(content="".join(self._words)) if self._words else None
+        first, *others = self._chunks
+        self._chunks = [first + others if others else first]
+        return self._chunks[0]
+
+    @override
+    def on_llm_new_token(self, token: Any, *, chunk: Any = None, **kwargs: Any) -> None:
+        if type(message := getattr(chunk, "message", None)) is AIMessageChunk:
+            self._chunks.append(message)
+
+    @override
+    def on_stream_event(self, event: Any, **kwargs: Any) -> None:
+        if isinstance(event, Mapping) and (words := written_in(cast("Event", event))):
+            self._words.append(words)
+
+    @override
+    def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
+        self.message, self.result, self.run_id = message_of(response), response, run_id
