@@ -7,12 +7,11 @@ from typing import Any, cast
 from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.messages import AIMessageChunk, BaseMessage
-from langchain_core.outputs import LLMResult
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.outputs import ChatGeneration, LLMResult
 from typing_extensions import override
 
 from routed_agents.integrations.events import Event, written_in
-from routed_agents.integrations.observer import message_of
 
 
 class Capture(BaseCallbackHandler):
@@ -47,6 +46,8 @@ class Capture(BaseCallbackHandler):
     def on_llm_new_token(self, token: Any, *, chunk: Any = None, **kwargs: Any) -> None:
         if type(message := getattr(chunk, "message", None)) is AIMessageChunk:
             self._chunks.append(message)
+        elif isinstance(token, str) and token:
+            self._words.append(token)
 
     @override
     def on_stream_event(self, event: Any, **kwargs: Any) -> None:
@@ -56,3 +57,11 @@ class Capture(BaseCallbackHandler):
     @override
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
         self.message, self.result, self.run_id = message_of(response), response, run_id
+
+
+def message_of(response: LLMResult) -> BaseMessage | None:
+    """The first message of a result; a text completion's as one."""
+    generation = response.generations[0][0] if response.generations and response.generations[0] else None
+    if generation is None or isinstance(generation, ChatGeneration):
+        return generation.message if generation is not None else None
+    return AIMessage(generation.text, response_metadata={**(response.llm_output or {}), **(generation.generation_info or {})})

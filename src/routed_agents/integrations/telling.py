@@ -59,14 +59,10 @@ class Telling:
             words: all that was written in it.
             prompt: the upper bound of the prompt's tokens, for streams that report theirs at the end only.
         """
-        bound = upper_tokens(len(words), words[:400])
-        if (reported := self.usage(message) or usage_of(message)) is not None:
-            return reported if self._whole or _ended(message) else reported.at_least(bound)
-        if message is None:
-            return Usage(input=prompt, output=bound, source="estimated") if bound else None
-        counted = {"input_tokens": prompt, "output_tokens": bound, "total_tokens": prompt + bound}
-        used = usage_of(message.model_copy(update={"usage_metadata": counted}))
-        return used.at_least(bound) if used is not None and (bound or used.web_searches or used.other) else None
+        reported = self.usage(message) or usage_of(message)
+        if reported is not None and self._whole:
+            return reported
+        return usage_of_part(reported, message, words, prompt)
 
     def hear(self, event: Any) -> None:
         """Take an event of the stream."""
@@ -76,6 +72,25 @@ class Telling:
             told = {name: value for name, value in _plain(event.usage).items() if value is not None}
             self._usage.update(told)
             self._whole = "output_tokens" in told
+
+
+def usage_of_part(reported: Usage | None, message: BaseMessage | None, words: str, prompt: int) -> Usage | None:
+    """The usage of a reply that breaks off: as reported, at least what was seen where it doesn't say why it ended; None where nothing came.
+
+    Args:
+        reported: what its part of the message reports.
+        message: what came of it.
+        words: all that was written in it.
+        prompt: the upper bound of the prompt's tokens, for streams that report theirs at the end only.
+    """
+    bound = upper_tokens(len(words), words[:400])
+    if reported is not None:
+        return reported if _ended(message) else reported.at_least(bound)
+    if message is None:
+        return Usage(input=prompt, output=bound, source="estimated") if bound else None
+    counted = {"input_tokens": prompt, "output_tokens": bound, "total_tokens": prompt + bound}
+    used = usage_of(message.model_copy(update={"usage_metadata": counted}))
+    return used.at_least(bound) if used is not None and (bound or used.web_searches or used.other) else None
 
 
 def heard_by(model: Any, hear: Callable[[Any], None]) -> Any:
