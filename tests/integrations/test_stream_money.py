@@ -18,11 +18,13 @@ from langchain_anthropic import ChatAnthropic
 from langchain_core.callbacks import BaseCallbackHandler, CallbackManager
 from langchain_core.exceptions import ModelConnectionError
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.runnables import RunnableLambda
 from langchain_openai import ChatOpenAI
 from langgraph.graph import START, MessagesState, StateGraph
 
 from routed_agents import CostObserver, Policy, RoutedChatModel, RouterMiddleware
+from routed_agents.integrations.capture import Capture
 from routed_agents.integrations.sdk_streams import gathering, usage_so_far
 from routed_agents.integrations.telling import Telling
 from routed_agents.pricing import Usage, usage_of
@@ -638,3 +640,13 @@ def test_a_message_that_breaks_off_is_booked_with_the_tools_that_were_seen(text:
 
 def test_a_message_without_a_word_or_tool_has_no_usage_to_estimate() -> None:
     assert Telling().so_far(AIMessageChunk(content=""), "", 100) is None
+
+
+def test_chunks_that_do_not_fit_together_leave_their_words() -> None:
+    capture = Capture()
+    for number, kept in enumerate(["text", 1]):
+        message = AIMessageChunk(content=f"word {number} ", additional_kwargs={"kept": kept})
+        capture.on_llm_new_token("", chunk=ChatGenerationChunk(message=message))
+    came = capture.so_far()
+    assert came is not None
+    assert came.text == "word 0 word 1 "

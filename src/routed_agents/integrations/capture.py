@@ -11,6 +11,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 from typing_extensions import override
 
+from routed_agents.complaints import complain
 from routed_agents.integrations.events import Event, written_in
 
 
@@ -39,7 +40,11 @@ class Capture(BaseCallbackHandler):
         if not self._chunks:
             return AIMessageChunk(content="".join(self._words)) if self._words else None
         first, *others = self._chunks
-        self._chunks = [first + others if others else first]
+        try:
+            self._chunks = [first + others if others else first]
+        except Exception as trouble:
+            complain("the chunks of a stream do not fit together; its words alone are counted", trouble)
+            self._chunks = [AIMessageChunk(content="".join(chunk.text for chunk in self._chunks))]
         return self._chunks[0]
 
     @override

@@ -111,7 +111,7 @@ class InnerCalls(BaseCallbackHandler):
             except BaseException:
                 own = self._made[-1] if self._made else None  # the last call's error is the attempt's
                 self._book(attempt, own=own)
-                if own is not None and (used := own.used(self._prompt)) is not None:
+                if own is not None and (used := own.used(self._prompt) or usage_of(own.message)) is not None:
                     attempt.partial(used, reply=own.message)
                 raise
         self._answered(attempt, found[0])
