@@ -61,8 +61,8 @@ class Usage:
         return self.prompt + self.output
 
     def at_least(self, output: int) -> Usage:
-        """The usage of a reply that was broken off: as reported, its output no less than what was seen of it, which is an estimate."""
-        return self if self.output >= output else replace(self, output=output, source="estimated")
+        """The usage of a reply whose end did not come: as reported, its output no less than what was seen of it, which is an estimate."""
+        return replace(self, output=max(self.output, output), source="estimated")
 
     def kept_long(self) -> Usage:
         """The same tokens, all that were written to a cache written with the long retention."""

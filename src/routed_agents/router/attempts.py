@@ -232,12 +232,15 @@ class Attempt:
         """No call was made after all, for somebody on the way had an answer; nothing is booked."""
         self.outcome, self._unmade = "accepted", True
 
-    def also(self, *, reply: object, started_ns: int, error: BaseException | None) -> None:
-        """Book another call that the same request led to: somebody on the way made it again, and this one's answer was not used."""
+    def also(self, *, reply: object, usage: Usage | None = None, started_ns: int, error: BaseException | None) -> None:
+        """Book another call that the same request led to: somebody on the way made it again, and this one's answer was not used.
+
+        `usage` is given where the reply doesn't hold it.
+        """
         other = Attempt(call=self._call, number=self.number, tier=self.row, deployment=self.deployment)
         other.simulated = self.simulated
         other._begun = self._begun
-        other.settle_other(reply=reply, started_ns=started_ns, error=error)
+        other.settle_other(reply=reply, usage=usage, started_ns=started_ns, error=error)
 
     def settle(self) -> None:
         """Work out a recorded attempt's entry before its block ends, for a stream whose last words carry what it cost."""
@@ -281,12 +284,12 @@ class Attempt:
         self._span = self._call.router.telemetry.open_attempt(None, self, self._call, started_ns=started_ns, parent=parent)
         self._write(error)
 
-    def settle_other(self, *, reply: object, started_ns: int, error: BaseException | None) -> None:
+    def settle_other(self, *, reply: object, usage: Usage | None, started_ns: int, error: BaseException | None) -> None:
         """Write the entry of a call whose answer was not used."""
         call, failure = self._call, failure_behind(error) if error is not None else None
         self._started_ns = started_ns
         self._reply = reply
-        self._usage = usage_in(reply) if reply is not None else None
+        self._usage = usage if usage is not None else usage_in(reply) if reply is not None else None
         if error is not None:
             self._note_refusal(error)
         self.outcome = "failed" if isinstance(error, Exception) else "abandoned"
