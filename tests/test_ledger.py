@@ -180,6 +180,15 @@ def test_an_unpriced_call_is_counted_and_its_step_claims_no_saving(ledger: Ledge
     assert (total.cost_pico, total.unpriced, total.baseline_pico, total.saving_pico) == (1, 1, 55, 4)
 
 
+def test_estimated_calls_are_counted_and_one_that_was_cut_off_leaves_its_step_without_a_saving(ledger: Ledger) -> None:
+    ledger.append(entry("s1", cost=1, baseline_pico=5, usage=Usage(input=9, output=4, source="estimated")))
+    ledger.append(entry("s2", cost=2, usage=Usage(input=9, source="estimated"), outcome="failed"))
+    ledger.append(entry("s2", cost=3, baseline_pico=50, attempt=2))
+    ledger.append(entry("s3", cost=None, usage=Usage(input=9, source="estimated"), outcome="failed"))
+    total = ledger.total()
+    assert (total.cost_pico, total.unpriced, total.estimated, total.output_unknown, total.saving_pico) == (6, 1, 2, 1, 4)
+
+
 def test_groups_add_up_to_the_total(ledger: Ledger) -> None:
     ledger.append(entry("s1", cost=1, outcome="rejected", labels={"tenant": "acme"}))
     ledger.append(entry("s1", cost=10, tier="strong", baseline_pico=10, labels={"tenant": "acme"}))
@@ -588,6 +597,23 @@ def test_a_bill_says_what_it_does_not_know() -> None:
 def test_a_bill_keeps_what_is_known_of_a_step_with_an_unpriced_call() -> None:
     bill = cost_of(stamped("1", cost_pico=None, priced_pico=DOLLAR // 1000, unpriced=2))
     assert (str(bill), bill.unpriced) == ("$0.0010 + 2 unpriced; all-strong $0.0050; 1 step, 1 cheap", 2)
+
+
+def test_a_bill_says_how_many_calls_are_estimated() -> None:
+    bill = cost_of([stamped("1"), stamped("2", estimated=1, output_unknown=0)])
+    assert (str(bill), bill.estimated) == ("$0.0020 (1 estimated); all-strong $0.0100; 2 steps, 2 cheap", 1)
+
+
+def test_a_bill_with_a_call_that_was_cut_off_is_a_lower_bound(ledger: Ledger) -> None:
+    ledger.append(entry("s1", thread="t", baseline_pico=2 * DOLLAR))
+    ledger.append(entry("s2", thread="t", usage=Usage(input=9, source="estimated"), outcome="abandoned"))
+    bill = cost_of(ledger=ledger, thread="t")
+    assert (str(bill), bill.output_unknown) == ("at least $2.00 (1 estimated); all-strong $2.00 (1 of 2 steps); 2 steps, 2 cheap", 1)
+
+
+@pytest.mark.parametrize("count", [-5, True, "7", None])
+def test_a_count_of_estimates_that_is_none_is_nothing(count: object) -> None:
+    assert cost_of(stamped("1", estimated=count, output_unknown=count)).estimated == 0
 
 
 def test_a_bill_praises_no_answer_from_below_the_floor(ledger: Ledger) -> None:

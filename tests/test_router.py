@@ -692,6 +692,28 @@ def test_a_call_that_reports_no_usage_is_estimated_and_says_so() -> None:
     assert call.entries[0].usage.source == "estimated"
 
 
+def test_a_call_that_was_cut_off_is_booked_with_its_prompt_as_a_lower_bound_and_without_a_baseline() -> None:
+    seen = router()
+    call = seen.step(step(tokens=40))
+
+    with pytest.raises(TimeoutError):
+        run(call, TimeoutError())
+
+    total, [entry] = seen.ledger.total(), call.entries
+    assert (entry.usage, entry.cost is not None, entry.baseline_pico) == (Usage(input=40, source="estimated"), True, None)
+    assert (total.unpriced, total.estimated, total.output_unknown) == (0, 1, 1)
+
+
+def test_a_step_with_an_attempt_that_was_cut_off_says_so_on_its_stamp() -> None:
+    call = router().step(step(tokens=40))
+
+    run(call, ModelTimeoutError("late"))
+
+    stamp = call.stamp()
+    assert (stamp["unpriced"], stamp["estimated"], stamp["output_unknown"]) == (0, 1, 1)
+    assert str(cost_of(AIMessage("yes", response_metadata={"routed_agents": stamp}))).startswith("at least ")
+
+
 @pytest.mark.parametrize(
     "said",
     [

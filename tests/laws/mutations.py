@@ -157,7 +157,7 @@ MUTATIONS = (
         5,
         "every attempt has a baseline",
         "router/attempts.py",
-        "self._cost_on(top, usage, cost, model) if final and not self.alarmed else None",
+        "self._cost_on(top, usage, cost, model) if final and not self.alarmed and not usage.output_unknown else None",
         "self._cost_on(top, usage, cost, model)",
     ),
     Mutation(
@@ -171,7 +171,7 @@ MUTATIONS = (
         5,
         "a judge is free in the stamp",
         "router/calls.py",
-        "[entry.cost for entry in (*self.entries, *self.asides)]",
+        "[entry.cost for entry in made]",
         "[entry.cost for entry in self.entries]",
     ),
     Mutation(

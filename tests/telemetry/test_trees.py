@@ -152,6 +152,20 @@ def test_an_unpriced_call_has_no_cost_and_no_saving() -> None:
     assert (odd.cost_pico, odd.unpriced, odd.saving_pico) == (None, 1, None)
 
 
+def test_a_call_that_was_cut_off_is_told_as_estimated_and_its_cost_as_a_lower_bound() -> None:
+    desk = Desk()
+    with desk.ours.start_as_current_span("run"):
+        desk.step("triage")
+        desk.step("plan", says=(ModelTimeoutError("late"), "ok"))
+    tree, total = desk.tree(), desk.ledger.total()
+    assert (tree.estimated, tree.output_unknown, tree.compared) == (total.estimated, total.output_unknown, 1) == (1, 1, 1)
+    money, shown = plain(tree).splitlines()[1], {line.split()[1]: line for line in plain(tree).splitlines()[3:]}
+    assert (money.startswith("≥$"), " (1 estimated) · " in money, "(1 of 2 steps)" in money) == (True, True, True)
+    assert ["≥$" in shown[name] for name in ("triage", "plan")] == [False, True]
+    routes = {span.name: span.attributes or {} for span in desk.spans.get_finished_spans()}
+    assert [names.ROLLUP_SAVING in routes[name] for name in ("route triage", "route plan")] == [True, False]
+
+
 def test_a_step_held_by_its_class_says_so() -> None:
     tree = a_run(Desk())
     agent = row(tree, "agent").below[0]

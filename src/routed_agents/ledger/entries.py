@@ -31,8 +31,8 @@ class Entry:
         kind: an attempt at the step itself, or a call that judged or checked one.
         deployment: the deployment of the tier that was called.
         cost: None when the call is unpriced.
-        baseline_pico: what the step would have cost on `baseline_model`; None except on the step's used attempt, and where a lower model
-            answered than the step may go to, which saves nothing.
+        baseline_pico: what the step would have cost on `baseline_model`; None except on the step's used attempt, and where no
+            answer came, or one from a lower model than the step may go to, which saves nothing.
         cache_aware_saving_pico: the saving once moving between caches is counted, where it is known.
         codes: reason codes of the decision, most telling first.
         outcome: what became of the reply.
@@ -89,6 +89,16 @@ class Entry:
     def below_floor(self) -> bool:
         """Whether a lower model answered than the step may go to."""
         return BELOW_FLOOR in self.codes
+
+    @property
+    def estimated(self) -> bool:
+        """Whether the cost is that of estimated tokens."""
+        return self.cost is not None and self.usage.source == "estimated"
+
+    @property
+    def output_unknown(self) -> bool:
+        """Whether the cost is that of the estimated prompt alone, and so a lower bound."""
+        return self.cost is not None and self.usage.output_unknown
 
     def to_record(self) -> dict[str, object]:
         """The entry as plain JSON."""

@@ -60,6 +60,11 @@ class Usage:
         """All tokens, sent and received."""
         return self.prompt + self.output
 
+    @property
+    def output_unknown(self) -> bool:
+        """Whether it is an estimate of the prompt alone, as of a call that was cut off before an answer; more may have been billed."""
+        return self.source == "estimated" and not self.output
+
     def at_least(self, output: int) -> Usage:
         """The usage of a reply whose end did not come: as reported, its output no less than what was seen of it, which is an estimate."""
         return replace(self, output=max(self.output, output), source="estimated")

@@ -504,7 +504,7 @@ class Attempt:
             deployment=self.deployment.name or None,
             usage=usage,
             cost=cost,
-            baseline_pico=self._cost_on(top, usage, cost, model) if final and not self.alarmed else None,
+            baseline_pico=self._cost_on(top, usage, cost, model) if final and not self.alarmed and not usage.output_unknown else None,
             baseline_model=top.model,
             codes=(*(decision.codes if decision else ()), *((f"check:{self.rejection.code}",) if self.rejection else ())),
             outcome=self.outcome or "abandoned",
