@@ -15,6 +15,7 @@ import pytest
 import redis
 import requests
 from langchain_core import exceptions as langchain
+from openai.types.responses import ResponseError
 
 from routed_agents.failures import Failure, failure_of, failure_told, refused, unbilled
 
@@ -193,6 +194,23 @@ def test_a_prompt_that_azures_filter_has_read_may_cost_something() -> None:
 def test_a_response_that_failed_tells_of_trouble_unless_the_request_is_at_fault(code: str | None, trouble: Any) -> None:
     reply = {"object": "response", "status": "failed", "error": {"code": code, "message": "no"}}
     assert failure_told(reply) == (Failure(trouble=trouble) if trouble is not None else None)
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize(
+    ("code", "trouble"), [("server_error", "server_error"), ("rate_limit_exceeded", "rate_limit"), ("invalid_prompt", None)]
+)
+def test_langchains_error_for_a_response_that_failed_tells_the_same(code: Any, trouble: Any, streamed: bool) -> None:
+    told = ResponseError(code=code, message="no")
+    assert failure_of(ValueError(str(told) if streamed else told)) == (Failure(trouble=trouble) if trouble is not None else None)
+
+
+@pytest.mark.parametrize(
+    ("code", "trouble"), [(429, "rate_limit"), (502, "server_error"), (503, "server_error"), (400, None), ("server_error", "server_error")]
+)
+def test_a_gateways_error_under_http_200_is_known_by_its_code(code: object, trouble: Any) -> None:
+    failure = failure_of(ValueError({"code": code, "message": "upstream"}))
+    assert (failure and failure.trouble) == trouble
 
 
 @pytest.mark.parametrize("reply", [None, "no", {"object": "response", "status": "completed"}, {"status": "failed"}])

@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
-from decimal import Decimal
+from decimal import Context, Decimal, Inexact, Rounded, localcontext
 from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
@@ -189,6 +189,15 @@ def test_an_unpriced_call_is_counted_and_its_step_claims_no_saving(ledger: Ledge
     ledger.append(entry("s2", cost=None, baseline_pico=50))
     total = ledger.total()
     assert (total.cost_pico, total.unpriced, total.baseline_pico, total.saving_pico) == (1, 1, 55, 4)
+
+
+def test_estimated_calls_are_counted_and_one_that_was_cut_off_leaves_its_step_without_a_saving(ledger: Ledger) -> None:
+    ledger.append(entry("s1", cost=1, baseline_pico=5, usage=Usage(input=9, output=4, source="estimated")))
+    ledger.append(entry("s2", cost=2, usage=Usage(input=9, source="estimated"), outcome="failed"))
+    ledger.append(entry("s2", cost=3, baseline_pico=50, attempt=2))
+    ledger.append(entry("s3", cost=None, usage=Usage(input=9, source="estimated"), outcome="failed"))
+    total = ledger.total()
+    assert (total.cost_pico, total.unpriced, total.estimated, total.output_unknown, total.saving_pico) == (6, 1, 2, 1, 4)
 
 
 def test_groups_add_up_to_the_total(ledger: Ledger) -> None:
@@ -603,6 +612,23 @@ def test_a_bill_keeps_what_is_known_of_a_step_with_an_unpriced_call() -> None:
     assert (str(bill), bill.unpriced) == ("$0.0010 + 2 unpriced; all-strong $0.0050; 1 step, 1 cheap", 2)
 
 
+def test_a_bill_says_how_many_calls_are_estimated() -> None:
+    bill = cost_of([stamped("1"), stamped("2", estimated=1, output_unknown=0)])
+    assert (str(bill), bill.estimated) == ("$0.0020 (1 estimated); all-strong $0.0100; 2 steps, 2 cheap", 1)
+
+
+def test_a_bill_with_a_call_that_was_cut_off_is_a_lower_bound(ledger: Ledger) -> None:
+    ledger.append(entry("s1", thread="t", baseline_pico=2 * DOLLAR))
+    ledger.append(entry("s2", thread="t", usage=Usage(input=9, source="estimated"), outcome="abandoned"))
+    bill = cost_of(ledger=ledger, thread="t")
+    assert (str(bill), bill.output_unknown) == ("at least $2.00 (1 estimated); all-strong $2.00 (1 of 2 steps); 2 steps, 2 cheap", 1)
+
+
+@pytest.mark.parametrize("count", [-5, True, "7", None])
+def test_a_count_of_estimates_that_is_none_is_nothing(count: object) -> None:
+    assert cost_of(stamped("1", estimated=count, output_unknown=count)).estimated == 0
+
+
 def test_a_bill_praises_no_answer_from_below_the_floor(ledger: Ledger) -> None:
     ledger.append(entry(thread="t", outcome="watched", codes=("empathy", "check:served_model_below_floor")))
     bill = cost_of(ledger=ledger, thread="t")
@@ -753,10 +779,14 @@ def test_a_ledger_needs_a_thread_or_run_and_the_other_way_round(ledger: Ledger) 
         (11_249_000_000, "$0.0112"),
         (7_500_000_000_000, "$7.50"),
         (1_234_567_891_000_000_000, "$1234567.89"),
+        (5, "$0.000000000005"),
+        (-123_456_000_000_000, "-$123.46"),
     ],
 )
-def test_dollars_are_printed_as_finely_as_they_matter(pico: int, printed: str) -> None:
-    assert str(Bill(cost_pico=pico, steps=1)).split(";")[0] == printed
+@pytest.mark.parametrize("context", [Context(), Context(prec=4), Context(traps=[Inexact, Rounded])])
+def test_dollars_are_printed_as_finely_as_they_matter_in_any_decimal_context(pico: int, printed: str, context: Context) -> None:
+    with localcontext(context):
+        assert str(Bill(cost_pico=pico, steps=1)).split(";")[0] == printed
 
 
 def test_a_ledger_opened_to_be_read_makes_and_writes_nothing(tmp_path: Path) -> None:

@@ -692,6 +692,28 @@ def test_a_call_that_reports_no_usage_is_estimated_and_says_so() -> None:
     assert call.entries[0].usage.source == "estimated"
 
 
+def test_a_call_that_was_cut_off_is_booked_with_its_prompt_as_a_lower_bound_and_without_a_baseline() -> None:
+    seen = router()
+    call = seen.step(step(tokens=40))
+
+    with pytest.raises(TimeoutError):
+        run(call, TimeoutError())
+
+    total, [entry] = seen.ledger.total(), call.entries
+    assert (entry.usage, entry.cost is not None, entry.baseline_pico) == (Usage(input=40, source="estimated"), True, None)
+    assert (total.unpriced, total.estimated, total.output_unknown) == (0, 1, 1)
+
+
+def test_a_step_with_an_attempt_that_was_cut_off_says_so_on_its_stamp() -> None:
+    call = router().step(step(tokens=40))
+
+    run(call, ModelTimeoutError("late"))
+
+    stamp = call.stamp()
+    assert (stamp["unpriced"], stamp["estimated"], stamp["output_unknown"]) == (0, 1, 1)
+    assert str(cost_of(AIMessage("yes", response_metadata={"routed_agents": stamp}))).startswith("at least ")
+
+
 @pytest.mark.parametrize(
     "said",
     [
@@ -811,6 +833,15 @@ def test_a_call_the_provider_refuses_costs_nothing_and_is_not_unpriced() -> None
 
     total = router.ledger.total()
     assert (total.cost_pico, total.unpriced, total.attempts) == (0, 0, 1)
+
+
+def test_an_answer_from_langchains_cache_costs_nothing_whatever_its_model_costs() -> None:
+    told: Any = {"input_tokens": 5, "output_tokens": 5, "total_tokens": 10, "total_cost": 0}
+    call = router(Policy(tiers=Tiers.of({"cheap": "nobody-1", "strong": "nobody-2"}))).step(step())
+
+    run(call, AIMessage("yes", usage_metadata=told))
+
+    assert [(entry.cost, entry.baseline_pico, entry.price_source) for entry in call.entries] == [(Cost(), 0, None)]
 
 
 def test_a_wish_for_a_tier_nobody_understands_goes_to_the_top() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -63,6 +64,8 @@ FILTERED: Final = "content_filter"
 MAY_BE_BILLED: Final = frozenset({408, 409, 429})
 """Statuses of requests that a provider may have begun to work on."""
 UNCONNECTED: Final = frozenset({"ConnectError", "ConnectTimeout", "ConnectionRefusedError", "gaierror"})
+RESPONSE_ERROR: Final = re.compile(r"ResponseError\(code='(\w+)'")
+"""How the openai SDK writes the error of a failed response."""
 TOO_LONG: Final = ("prompt is too long", "maximum context length", "context_length_exceeded", "context window")
 
 
@@ -157,8 +160,23 @@ def _midstream(error: Exception) -> Trouble | None:
         body = field_of(error, "body")
         said = field_of(field_of(body, "error") or body, "type") or field_of(error, "type") or field_of(error, "code")
         return BY_TYPE.get(said, "server_error") if isinstance(said, str) else "server_error"
-    # langchain-openai raises a bare ValueError("code: message") for the Responses API's error event
-    return BY_TYPE.get(str(error).partition(":")[0].strip()) if type(error) is ValueError else None
+    return _coded(error) if type(error) is ValueError else None
+
+
+def _coded(error: ValueError) -> Trouble | None:
+    """The trouble in a bare ValueError of langchain-openai.
+
+    It is raised with the error of a failed response or of a gateway's completion, with that error as text where it was streamed, and with
+    "code: message" for an error event.
+    """
+    told: object = error.args[0] if error.args else None
+    code = field_of(told, "code")
+    if isinstance(code, int):
+        return BY_STATUS.get(code) or ("server_error" if code >= 500 else None)
+    if not isinstance(code, str):
+        written = RESPONSE_ERROR.match(str(told))
+        code = written[1] if written is not None else str(told).partition(":")[0].strip()
+    return BY_TYPE.get(code)
 
 
 def _overflow(status: int | None) -> Trouble | None:

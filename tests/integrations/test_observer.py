@@ -13,7 +13,10 @@ from uuid import uuid4
 import pytest
 from langchain.agents import create_agent
 from langchain_core.exceptions import ModelConnectionError
+from langchain_core.language_models import BaseLLM
 from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.outputs import Generation, GenerationChunk, LLMResult
+from langchain_core.runnables import RunnableLambda
 from langgraph.func import task
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.types import Command, RetryPolicy
@@ -94,7 +97,8 @@ def observer_of(graph: Any) -> CostObserver:
 
 
 def holds_nothing(observer: CostObserver) -> bool:
-    return not (observer._open or observer._parents or observer._expected or observer._decided or observer in observer._bookers.values())
+    held = (observer._open, observer._parents, observer._expected, observer._decided, observer._counted_already)
+    return not any(held) and observer not in observer._bookers.values()
 
 
 @pytest.mark.parametrize("how", ["invoke", "stream"])
@@ -385,6 +389,108 @@ def test_a_stream_its_reader_gives_up_is_recorded_as_abandoned(books):
     next(stream)
     stream.close()
     assert [entry.outcome for entry in books.entries] == ["abandoned"]
+
+
+@pytest.mark.parametrize("how", ["invoke", "stream"])
+def test_a_stream_that_breaks_off_is_booked_with_the_words_seen(how, books):
+    broken = ScriptedChatModel(model_name=HAIKU, replies="one two three " * 200, break_after=300)
+    graph = observed(plain_graph(broken, how=how), books.router)
+    with pytest.raises(ModelConnectionError):
+        list(graph.stream(ASKED, stream_mode="messages"))
+    (entry,) = books.entries
+    assert (entry.outcome, entry.usage.source, entry.usage.input > 0, entry.usage.output > 300) == ("failed", "estimated", True, True)
+
+
+COUNTED = {"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100}
+
+
+class Completing(BaseLLM):
+    """A text completion model, which says with each request what all of its prompts took."""
+
+    model_name: str = "gpt-3.5-turbo-instruct"
+    counted: Any = COUNTED
+    fails: bool = False
+
+    @property
+    def _llm_type(self) -> str:
+        return "openai"
+
+    def _get_ls_params(self, *_: Any, **__: Any) -> Any:
+        return {"ls_provider": "openai", "ls_model_name": self.model_name, "ls_model_type": "llm"}
+
+    def _generate(self, prompts: list[str], *_: Any, **__: Any) -> LLMResult:
+        if self.fails:
+            raise TimeoutError("gone")
+        told = {"token_usage": self.counted, "model_name": self.model_name} if self.counted is not None else None
+        return LLMResult(
+            generations=[[Generation(text="yes", generation_info={"finish_reason": "stop"})] for _ in prompts], llm_output=told
+        )
+
+    def _stream(self, prompt: str, *_: Any, run_manager: Any = None, **__: Any) -> Any:
+        for word in ["word "] * 300:
+            chunk = GenerationChunk(text=word)
+            run_manager.on_llm_new_token(word, chunk=chunk)
+            yield chunk
+        raise TimeoutError("gone")
+
+
+COMPLETED: dict[str, Any] = {
+    "observed": lambda llm, books: llm.invoke("hi", {"callbacks": [CostObserver(books.router)]}),
+    "watched": lambda llm, books: completing_graph(llm, books).invoke(ASKED),
+    "async": lambda llm, books: asyncio.run(completing_graph(llm, books).ainvoke(ASKED)),
+    "three prompts": lambda llm, books: llm.batch(["one", "two", "three"], {"callbacks": [CostObserver(books.router)]}),
+    "three at once": lambda llm, books: asyncio.run(llm.abatch(["one", "two", "three"], {"callbacks": [CostObserver(books.router)]})),
+}
+
+
+def completing_graph(llm: Any, books: Books) -> Any:
+    builder = StateGraph(MessagesState)
+
+    async def asay(state: MessagesState) -> dict[str, Any]:
+        return {"messages": [AIMessage(await llm.ainvoke("hi"))]}
+
+    builder.add_node("say", RunnableLambda(lambda state: {"messages": [AIMessage(llm.invoke("hi"))]}, afunc=asay))
+    builder.add_edge(START, "say")
+    return watch(builder.compile(), books.router)
+
+
+@pytest.mark.parametrize("how", COMPLETED)
+def test_a_request_of_a_text_completion_model_is_booked_once(how, books):
+    COMPLETED[how](Completing(), books)
+    (entry,) = books.entries
+    assert (entry.outcome, entry.served_model, entry.usage.source, entry.cost.usd) == (
+        "watched",
+        "gpt-3.5-turbo-instruct",
+        "reported",
+        Decimal("0.0017"),
+    )
+    assert [span.name for span in books.leaves] == ["chat gpt-3.5-turbo-instruct"]
+
+
+@pytest.mark.parametrize("counted", [None, {}], ids=["no report", "an empty one"])
+@pytest.mark.parametrize(("how", "calls"), [("observed", 1), ("three prompts", 3)])
+def test_a_text_completion_that_reports_nothing_is_unpriced(how, calls, counted, books):
+    COMPLETED[how](Completing(counted=counted), books)
+    assert [(entry.outcome, entry.cost, entry.usage.source) for entry in books.entries] == [("watched", None, "missing")] * calls
+
+
+def test_a_text_completion_that_fails_is_recorded_with_its_error(books):
+    with pytest.raises(TimeoutError):
+        COMPLETED["watched"](Completing(fails=True), books)
+    assert [(entry.outcome, entry.error, entry.node) for entry in books.entries] == [("failed", "TimeoutError", "say")]
+
+
+def test_a_text_completion_that_breaks_off_is_booked_with_the_words_seen(books):
+    with pytest.raises(TimeoutError):
+        list(Completing().stream("hi", {"callbacks": [CostObserver(books.router)]}))
+    assert [(entry.outcome, entry.usage.source, entry.usage.output > 300) for entry in books.entries] == [("failed", "estimated", True)]
+
+
+def test_nothing_is_kept_of_requests_with_several_prompts(books):
+    observer = CostObserver(books.router)
+    for _ in range(3):
+        Completing().batch(["one", "two"], {"callbacks": [observer]})
+    assert (len(books.entries), holds_nothing(observer)) == (3, True)
 
 
 async def test_a_cancelled_call_is_recorded_as_abandoned_and_forgotten(books):

@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from langchain.agents import create_agent
+from langchain.agents.middleware import ModelFallbackMiddleware, ModelRetryMiddleware, wrap_model_call
 from langchain_anthropic import ChatAnthropic
 from langchain_core.callbacks import BaseCallbackHandler, CallbackManager
-from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.exceptions import ModelConnectionError
+from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.outputs import ChatGenerationChunk
+from langchain_core.runnables import RunnableLambda
 from langchain_openai import ChatOpenAI
+from langgraph.graph import START, MessagesState, StateGraph
 
-from routed_agents import CostObserver, Policy, RoutedChatModel
+from routed_agents import CostObserver, Policy, RoutedChatModel, RouterMiddleware
+from routed_agents.integrations.capture import Capture
+from routed_agents.integrations.sdk_streams import gathering, usage_so_far
+from routed_agents.integrations.telling import Telling
 from routed_agents.pricing import Usage, usage_of
 from routed_agents.testing import ScriptedChatModel
+from routed_agents.tiers import Tiers
 
 from .conftest import EASY, HAIKU, LOOP, OPUS, Books
 
 BETA = pytest.mark.filterwarnings("ignore::langchain_core._api.LangChainBetaWarning")
-CHEAP = {"metadata": {"task_class": "classification"}}
+PREGEL_BETA = pytest.mark.filterwarnings("ignore:The v3 streaming protocol on Pregel:langchain_core._api.LangChainBetaWarning")
+CHEAP: Any = {"metadata": {"task_class": "classification"}}
 WORDS = "word word word word word word word word "
 SEARCHED = {"type": "web_search_tool_result", "tool_use_id": "srvtoolu_1", "content": []}
 COUNTED = {
@@ -45,7 +58,14 @@ SAID = [{"type": "text_delta", "text": word} for word in ("Hello ", "there")]
 
 
 class Anthropic(ThreadingHTTPServer):
-    """Answers every message with the same blocks and usage."""
+    """Answers every message with the same blocks and usage.
+
+    Attributes:
+        breaks_after: how many events of a stream come before its connection breaks; all where it is None.
+        left: it breaks only when this is set.
+        together: streams wait for each other once they have begun.
+        in_turn: what the next streams report, where they differ.
+    """
 
     daemon_threads = True
 
@@ -53,20 +73,25 @@ class Anthropic(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Answering)
         self.usage: dict[str, Any] = COUNTED
         self.blocks: list[tuple[dict[str, Any], list[dict[str, Any]]]] = [(SAYS, SAID)]
+        self.breaks_after: int | None = None
+        self.left = threading.Event()
+        self.together: threading.Barrier | None = None
+        self.in_turn: list[dict[str, Any]] = []
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}"
 
     def events(self, model: str) -> Iterator[dict[str, Any]]:
+        usage = self.in_turn.pop(0) if self.in_turn else self.usage
         head = {"id": "msg_1", "type": "message", "role": "assistant", "model": model, "content": [], "stop_reason": None}
-        started = {**self.usage, "output_tokens": 1, "server_tool_use": None}
+        started = {**usage, "output_tokens": 1, "server_tool_use": None}
         yield {"type": "message_start", "message": {**head, "stop_sequence": None, "usage": started}}
         for index, (block, deltas) in enumerate(self.blocks):
             yield {"type": "content_block_start", "index": index, "content_block": block}
             yield from ({"type": "content_block_delta", "index": index, "delta": delta} for delta in deltas)
             yield {"type": "content_block_stop", "index": index}
-        ended = {name: self.usage.get(name) for name in TOLD_AT_THE_END}
+        ended = {name: usage.get(name) for name in TOLD_AT_THE_END}
         yield {"type": "message_delta", "delta": {"stop_reason": "end_turn", "stop_sequence": None}, "usage": ended}
         yield {"type": "message_stop"}
 
@@ -79,8 +104,11 @@ class Answering(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        events: list[bytes] = []
         if asked.get("stream"):
-            data = "".join(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n" for event in self.server.events(asked["model"]))
+            told = self.server.events(asked["model"])
+            events = [f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode() for event in told]
+            data = b"".join(events).decode()
         else:
             head = {"id": "msg_1", "type": "message", "role": "assistant", "model": asked["model"], "stop_sequence": None}
             said = [{"type": "text", "text": "Hello there"}]
@@ -89,7 +117,16 @@ class Answering(BaseHTTPRequestHandler):
         self.send_header("content-type", "text/event-stream" if asked.get("stream") else "application/json")
         self.send_header("content-length", str(len(data.encode())))
         self.end_headers()
-        self.wfile.write(data.encode())
+        if self.server.together is not None and events:
+            self.wfile.write(events.pop(0))
+            self.wfile.flush()
+            self.server.together.wait(5)
+        if self.server.breaks_after is not None and events:
+            self.wfile.write(b"".join(events[: self.server.breaks_after]))
+            self.wfile.flush()
+            self.server.left.wait(5)
+        else:
+            self.wfile.write(b"".join(events) or data.encode())
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +140,8 @@ def serving() -> Iterator[Anthropic]:
 @pytest.fixture
 def claude(serving: Anthropic) -> Anthropic:
     """The module's server, answering as at first."""
-    serving.usage, serving.blocks = COUNTED, [(SAYS, SAID)]
+    serving.usage, serving.blocks, serving.breaks_after, serving.together = COUNTED, [(SAYS, SAID)], None, None
+    serving.left.set()
     return serving
 
 
@@ -191,6 +229,207 @@ def test_a_watched_stream_of_claude_is_booked_as_it_was_asked_for(
     list(model.stream(prompt, {"callbacks": [CostObserver(streamed.router)]}))
     (wanted,), (entry,) = invoked.entries, streamed.entries
     assert (entry.cost, entry.usage.source, wanted.usage.source) == (wanted.cost, "estimated", "reported")
+
+
+GO: Any = {"messages": [HumanMessage(EASY)]}
+
+
+def graph_of(model: Any) -> Any:
+    async def ask(state: Any) -> Any:
+        return {"messages": [await model.ainvoke(state["messages"])]}
+
+    builder: StateGraph[Any] = StateGraph(MessagesState)
+    builder.add_node("ask", RunnableLambda(lambda state: {"messages": [model.invoke(state["messages"])]}, afunc=ask))
+    builder.add_edge(START, "ask")
+    return builder.compile()
+
+
+def models_of(claude: Anthropic, **more: Any) -> list[Any]:
+    return [ChatAnthropic(model=name, base_url=claude.url, api_key="x", max_tokens=256, max_retries=0, **more) for name in (HAIKU, OPUS)]
+
+
+def node_of(books: Books, cheap: Any, strong: Any, **more: Any) -> Any:
+    return graph_of(RoutedChatModel(cheap=cheap, strong=strong, router=books.router, **more))
+
+
+def agent_of(books: Books, cheap: Any, strong: Any, *inner: Any, **more: Any) -> Any:
+    return create_agent(strong, [], middleware=[RouterMiddleware(books.router, cheap=cheap, **more), *inner])
+
+
+GIVES_UP = ModelRetryMiddleware(max_retries=0, on_failure="error")
+AGENTS: dict[str, Callable[..., Any]] = {
+    "agent": agent_of,
+    "agent with an inner middleware": lambda books, *models: agent_of(
+        books, *models, ModelRetryMiddleware(max_retries=0, on_failure="error")
+    ),
+    "agent with a buffer": lambda books, *models: agent_of(books, *models, buffer=True),
+}
+GRAPHS: dict[str, Callable[..., Any]] = {
+    "graph": node_of,
+    "graph with a buffer": lambda books, *models: node_of(books, *models, buffer=True),
+    **AGENTS,
+}
+
+
+def read(graph: Any) -> None:
+    for _ in graph.stream(GO, CHEAP, stream_mode="messages"):
+        pass
+
+
+async def _aread(graph: Any) -> None:
+    async for _ in graph.astream(GO, CHEAP, stream_mode="messages"):
+        pass
+
+
+async def _read_v3(graph: Any) -> None:
+    async for _ in await graph.astream_events(GO, CHEAP, version="v3"):
+        pass
+
+
+READINGS: dict[str, Callable[[Any], object]] = {
+    "messages": read,
+    "async messages": lambda graph: LOOP.run_until_complete(_aread(graph)),
+    "v3": lambda graph: LOOP.run_until_complete(_read_v3(graph)),
+}
+
+
+@PREGEL_BETA
+@BETA
+@pytest.mark.parametrize("told", [{}, {"service_tier": "priority"}, {"inference_geo": "us"}], ids=str)
+@pytest.mark.parametrize("reading", READINGS)
+@pytest.mark.parametrize("way", GRAPHS)
+def test_who_reads_along_changes_no_price(way: str, reading: str, told: dict[str, Any], claude: Anthropic) -> None:
+    claude.usage = {**COUNTED, **told}
+    invoked, read_along = Books(Policy.default()), Books(Policy.default())
+    models = models_of(claude)
+    LOOP.run_until_complete(GRAPHS[way](invoked, *models).ainvoke(GO, CHEAP))
+    READINGS[reading](GRAPHS[way](read_along, *models))
+    (wanted,), (entry,) = invoked.entries, read_along.entries
+    assert (entry.usage, entry.cost, entry.usage.source) == (wanted.usage, wanted.cost, "reported")
+
+
+def test_calls_made_at_once_of_one_request_are_each_booked_as_their_own_stream_tells(claude: Anthropic, books: Books) -> None:
+    @wrap_model_call
+    async def two_at_once(request: Any, handler: Any) -> Any:
+        return (await asyncio.gather(handler(request), handler(request)))[0]
+
+    claude.together, claude.in_turn = threading.Barrier(2), [{**COUNTED, "inference_geo": "us"}, {**COUNTED, "speed": "fast"}]
+    LOOP.run_until_complete(_aread(agent_of(books, *models_of(claude), two_at_once)))
+    assert {(entry.usage.geo, entry.usage.speed, entry.usage.source) for entry in (*books.entries,)} == {
+        ("us", None, "reported"),
+        (None, "fast", "reported"),
+    }
+
+
+def test_a_stream_of_a_model_nobody_chose_is_an_estimate(claude: Anthropic, books: Books) -> None:
+    down = ScriptedChatModel(model_name=HAIKU, provider="anthropic", replies=[ModelConnectionError("down")])
+    fallback, strong = models_of(claude)
+    read(agent_of(books, down, strong, ModelFallbackMiddleware(fallback)))
+    assert [(entry.outcome, entry.usage.source) for entry in books.entries][-1] == ("accepted", "estimated")
+
+
+OF_OPENAI = Policy.default(tiers=Tiers.of({"cheap": "openai:gpt-6-luna", "strong": "openai:gpt-6.1-sol"}))
+
+
+@pytest.mark.parametrize("how", ["graph", "agent"])
+def test_what_openai_is_asked_to_keep_for_12_hours_is_booked_so_in_graphs(how: str) -> None:
+    counted = {"input_tokens": 4000, "output_tokens": 5, "total_tokens": 4005, "input_token_details": {"cache_creation": 3000}}
+
+    class Keeping(ScriptedChatModel):
+        model_kwargs: dict[str, Any] = LONG_LIFE
+
+    books, reply = Books(OF_OPENAI), AIMessage("yes", usage_metadata=counted)
+    graph = GRAPHS[how](books, *[Keeping(model_name=name, provider="openai", replies=[reply]) for name in ("gpt-6-luna", "gpt-6.1-sol")])
+    graph.invoke(GO, CHEAP)
+    read(graph)
+    assert [(entry.usage.cache_write_1h, entry.usage.source) for entry in books.entries] == [(3000, "reported")] * 2
+
+
+LONG_STORY = (SAYS, [{"type": "text_delta", "text": WORDS} for _ in range(100)])
+
+
+@PREGEL_BETA
+@BETA
+@pytest.mark.parametrize("reading", ["async messages", "v3"])
+@pytest.mark.parametrize("way", ["graph", *AGENTS])
+def test_a_graphs_stream_that_is_left_is_booked_with_the_words_seen(way: str, reading: str, claude: Anthropic, books: Books) -> None:
+    claude.blocks, claude.breaks_after = [LONG_STORY], 60
+    claude.left.clear()
+
+    async def left() -> None:
+        seen = asyncio.ensure_future({"async messages": _aread, "v3": _read_v3}[reading](GRAPHS[way](books, *models_of(claude))))
+        await asyncio.wait([seen], timeout=0.5)
+        seen.cancel()
+        await asyncio.wait([seen])
+        claude.left.set()
+
+    LOOP.run_until_complete(left())
+    (entry,) = books.entries
+    used = entry.usage
+    assert (entry.outcome, used.source, used.input, used.cache_write_1h, used.output > 400) == ("abandoned", "estimated", 100, 2000, True)
+
+
+@pytest.mark.parametrize("way", GRAPHS)
+def test_a_graphs_stream_whose_connection_breaks_is_booked_with_the_words_seen(way: str, claude: Anthropic, books: Books) -> None:
+    claude.blocks, claude.breaks_after = [LONG_STORY], 60
+    with pytest.raises(Exception, match="peer closed connection"):
+        read(GRAPHS[way](books, *models_of(claude)))
+    booked = {(entry.outcome, entry.usage.source, entry.usage.cache_write_1h, entry.usage.output > 400) for entry in books.entries}
+    assert booked == {("failed", "estimated", 2000, True)}
+
+
+def test_a_call_that_streams_within_and_breaks_is_booked_with_the_words_seen(claude: Anthropic, books: Books) -> None:
+    claude.blocks, claude.breaks_after = [LONG_STORY], 60
+    cheap, strong = models_of(claude, streaming=True)
+    with pytest.raises(Exception, match="peer closed connection"):
+        RoutedChatModel(cheap=cheap, strong=strong, router=books.router).invoke(EASY, {"metadata": {"routed_agents": {"tier": "strong"}}})
+    assert [(entry.usage.source, entry.usage.input, entry.usage.output > 400) for entry in books.entries] == [("estimated", 100, True)]
+
+
+@pytest.mark.parametrize("way", ["graph", "agent"])
+def test_a_stream_that_breaks_before_its_first_word_is_an_estimate(way: str, claude: Anthropic, books: Books) -> None:
+    claude.breaks_after = 1
+    with pytest.raises(Exception, match="peer closed connection"):
+        read(GRAPHS[way](books, *models_of(claude)))
+    assert {(entry.usage.source, entry.usage.input) for entry in books.entries} == {("estimated", 100)}
+
+
+@pytest.mark.parametrize("way", ["graph", "agent"])
+def test_a_stream_that_breaks_after_its_usage_has_come_is_booked_as_reported(way: str, claude: Anthropic, books: Books) -> None:
+    claude.breaks_after = 6
+    with pytest.raises(Exception, match="peer closed connection"):
+        read(GRAPHS[way](books, *models_of(claude)))
+    assert [(entry.usage.source, entry.usage.output, entry.usage.web_searches) for entry in books.entries] == [("reported", 50, 3)]
+
+
+ASKED: dict[str, Callable[..., object]] = {
+    "stream": lambda books, *models: list(RoutedChatModel(cheap=models[0], strong=models[1], router=books.router).stream(EASY, CHEAP)),
+    "graph": lambda books, *models: read(node_of(books, *models)),
+    "agent": lambda books, *models: read(agent_of(books, *models)),
+}
+
+
+def gpt(provider: Any, **options: Any) -> list[ChatOpenAI]:
+    """The two tiers' models, at an address of one's own: LangChain asks for no usage there."""
+    own = {"base_url": provider.openai_url, "api_key": "x", "max_retries": 0, **options}
+    models = [ChatOpenAI(model=name, **own) for name in ("gpt-6-luna", "gpt-6.1-sol")]
+    assert [model.stream_usage for model in models] == [options.get("stream_usage")] * 2
+    return models
+
+
+@pytest.mark.parametrize("responses", [False, True], ids=["chat", "responses"])
+@pytest.mark.parametrize("how", ASKED)
+def test_a_gateway_is_asked_for_the_usage_of_what_it_streams(how: str, responses: bool, provider: Any) -> None:
+    books = Books(OF_OPENAI)
+    ASKED[how](books, *gpt(provider, use_responses_api=responses))
+    assert [(entry.outcome, entry.usage.source) for entry in books.entries] == [("accepted", "reported")]
+
+
+@pytest.mark.parametrize("how", ASKED)
+def test_a_gateway_that_cannot_tell_is_not_asked(how: str, provider: Any) -> None:
+    books = Books(OF_OPENAI)
+    ASKED[how](books, *gpt(provider, stream_usage=False))
+    assert [(entry.outcome, entry.usage.source) for entry in books.entries] == [("accepted", "estimated")]
 
 
 def test_a_held_back_stream_of_claude_is_booked_like_the_whole_reply(claude: Anthropic, books: Books) -> None:
@@ -346,3 +585,68 @@ def test_no_handler_is_added_where_none_raises(books: Books) -> None:
 def test_searches_in_langchains_v1_form_are_counted(blocks: list[Any], searches: int) -> None:
     message = AIMessage(blocks, usage_metadata={"input_tokens": 3, "output_tokens": 2, "total_tokens": 5})
     assert usage_of(message) == Usage(input=3, output=2, web_searches=searches)
+
+
+SEARCH = {"type": "web_search_call", "id": "ws_1", "status": "completed", "action": {"type": "search", "query": "boots"}}
+IMAGE = {"type": "image_generation_call", "id": "ig_1", "status": "completed", "result": "x"}
+
+
+def begun(tier: str, *items: dict[str, Any], text: str = WORDS) -> Any:
+    """A stream of the Responses API that has no end."""
+    gathered = gathering("responses", {})
+    head = {"id": "resp_1", "model": "gpt-6-luna", "service_tier": tier}
+    gathered.add(SimpleNamespace(type="response.created", response=head))
+    for index, item in enumerate(items):
+        gathered.add(SimpleNamespace(type="response.output_item.done", output_index=index, item=item))
+    if text:
+        gathered.add(SimpleNamespace(type="response.output_text.delta", delta=text))
+    return gathered
+
+
+@pytest.mark.parametrize("text", [WORDS, ""], ids=["words", "no words"])
+@pytest.mark.parametrize(
+    ("items", "searches", "others"), [([SEARCH, {**SEARCH, "id": "ws_2"}], 2, 0), ([IMAGE], 0, 1), ([SEARCH, IMAGE], 1, 1)]
+)
+def test_a_response_that_breaks_off_is_booked_with_the_tools_that_were_seen(
+    items: list[dict[str, Any]], searches: int, others: int, text: str
+) -> None:
+    used = usage_so_far(begun("auto", *items, text=text), 100)
+    assert used is not None
+    assert (used.input, used.web_searches, used.other, used.source) == (100, searches, others, "estimated")
+
+
+@pytest.mark.parametrize(("told", "tier"), [("priority", "priority"), ("flex", "flex"), ("auto", None)])
+def test_a_response_that_breaks_off_has_the_service_tier_it_was_begun_with(told: str, tier: str | None) -> None:
+    used = usage_so_far(begun(told), 100)
+    assert used is not None
+    assert (used.service_tier, used.source) == (tier, "estimated")
+
+
+def test_a_completion_that_breaks_off_has_the_service_tier_its_chunks_tell() -> None:
+    gathered = gathering("chat", {})
+    delta = SimpleNamespace(index=0, delta={"content": WORDS}, finish_reason=None)
+    gathered.add(SimpleNamespace(id="chatcmpl_1", model="gpt-6-luna", service_tier="priority", usage=None, choices=[delta]))
+    used = usage_so_far(gathered, 100)
+    assert used is not None
+    assert (used.input, used.output > 8, used.service_tier, used.source) == (100, True, "priority", "estimated")
+
+
+@pytest.mark.parametrize("text", [WORDS, ""], ids=["words", "no words"])
+def test_a_message_that_breaks_off_is_booked_with_the_tools_that_were_seen(text: str) -> None:
+    used = Telling().so_far(AIMessageChunk(content=[SEARCH, IMAGE, {"type": "text", "text": text}]), text, 100)
+    assert used is not None
+    assert (used.input, used.web_searches, used.other, used.source) == (100, 1, 1, "estimated")
+
+
+def test_a_message_without_a_word_or_tool_has_no_usage_to_estimate() -> None:
+    assert Telling().so_far(AIMessageChunk(content=""), "", 100) is None
+
+
+def test_chunks_that_do_not_fit_together_leave_their_words() -> None:
+    capture = Capture()
+    for number, kept in enumerate(["text", 1]):
+        message = AIMessageChunk(content=f"word {number} ", additional_kwargs={"kept": kept})
+        capture.on_llm_new_token("", chunk=ChatGenerationChunk(message=message))
+    came = capture.so_far()
+    assert came is not None
+    assert came.text == "word 0 word 1 "

@@ -157,7 +157,7 @@ MUTATIONS = (
         5,
         "every attempt has a baseline",
         "router/attempts.py",
-        "self._cost_on(top, usage, cost, model) if final and not self.alarmed else None",
+        "self._cost_on(top, usage, cost, model) if final and not self.alarmed and not usage.output_unknown else None",
         "self._cost_on(top, usage, cost, model)",
     ),
     Mutation(
@@ -171,7 +171,7 @@ MUTATIONS = (
         5,
         "a judge is free in the stamp",
         "router/calls.py",
-        "[entry.cost for entry in (*self.entries, *self.asides)]",
+        "[entry.cost for entry in made]",
         "[entry.cost for entry in self.entries]",
     ),
     Mutation(
@@ -266,7 +266,7 @@ MUTATIONS = (
         "False",
     ),
     Mutation(8, "every reported count is believed", "features.py", "if _believable(counted, messages[: position + 1]):", "if True:"),
-    Mutation(8, "every declared size is believed", "features.py", '_believable(step.tokens, messages, len(step.system or ""))', "True"),
+    Mutation(8, "every declared size is believed", "features.py", "_believable(step.tokens, messages)", "True"),
     Mutation(8, "a file has no size", "sizes.py", "files.append(_file_tokens(content, kind))", "pass"),
     Mutation(8, "a document has no size", "sizes.py", "return block_length(document_text(block), files) + ", "return 1 + "),
     Mutation(8, "a document instructs", "steps.py", 'material = field_of(block, "type") in MATERIAL', "material = False"),

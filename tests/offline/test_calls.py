@@ -16,7 +16,7 @@ from routed_agents import Ledger, Policy, Router, Step, Telemetry
 from routed_agents.errors import ConfigurationError
 from routed_agents.offline.calls import DIMENSIONS, OTHERS, Calls
 from routed_agents.offline.page import page
-from routed_agents.pricing import Cost
+from routed_agents.pricing import Cost, Usage
 
 
 @pytest.fixture
@@ -105,6 +105,21 @@ def test_an_unpriced_call_is_in_no_sum_and_its_step_in_no_saving(tmp_path: Path,
     totals = calls.totals()
     assert (totals["cost"], totals["unpriced"], totals["saving"], totals["compared"]) == (10**9, 1, 4 * 10**9, 1)
     assert calls.dearest_steps(2)[1]["cost"] is None
+
+
+def test_a_call_that_was_cut_off_is_counted_and_its_step_in_no_saving(tmp_path: Path, calls: Calls) -> None:
+    lost = entry("b", outcome="failed", baseline=None, usage=Usage(input=9, source="estimated"), thread="t")
+    guessed = entry("a", usage=Usage(input=9, output=4, source="estimated"), thread="u")
+    calls.add_ledger(file_of(tmp_path / "l.db", guessed, lost, entry("b", "strong", attempt=2, thread="t")))
+    with Ledger.sqlite(tmp_path / "l.db") as ledger:
+        total = ledger.total()
+    found, threads = calls.totals(), calls.thread_costs()
+    wanted = (2, 1, 4 * 10**9)
+    assert (found["estimated"], found["output_unknown"], found["saving"]) == wanted
+    assert (total.estimated, total.output_unknown, total.saving_pico) == wanted
+    assert sum(each.output_unknown for each in calls.cube().cells) == 1
+    assert [(row["chain"], row["estimated"], row["output_unknown"]) for row in calls.dearest_chains(2)] == [("t", 1, 1), ("u", 1, 0)]
+    assert (threads or {})["threads"] == 1
 
 
 def test_escalations_say_where_to_and_why(tmp_path: Path, calls: Calls) -> None:

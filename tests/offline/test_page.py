@@ -14,6 +14,7 @@ from tests.offline.test_report import entry
 
 from routed_agents.offline.calls import Calls
 from routed_agents.offline.page import NAME_LENGTH, embedded, page
+from routed_agents.pricing import Usage
 
 ATTACK = "<script>alert(1)</script>"
 
@@ -61,6 +62,14 @@ def test_unpriced_is_never_nothing(tmp_path: Path) -> None:
     whole, data = made(tmp_path, entry("a", cost=None, baseline=None))
     assert (data["steps"][0]["cost"], data["steps"][0]["unpriced"], data["chains"][0]["saving"]) == (None, 1, None)
     assert "cost unpriced" in whole
+
+
+def test_a_call_that_was_cut_off_makes_the_cost_a_lower_bound(tmp_path: Path) -> None:
+    lost = entry("a", usage=Usage(input=9, source="estimated"), baseline=None, outcome="abandoned")
+    whole, data = made(tmp_path, lost, entry("b", usage=Usage(input=9, output=4, source="estimated"), baseline=None))
+    assert [(row["estimated"], row["output_unknown"]) for row in data["steps"]] == [(1, 1), (1, 0)]
+    assert (data["totals"]["estimated"], data["totals"]["output_unknown"]) == (2, 1)
+    assert "cost at least $0.0020 (2 estimated)" in whole
 
 
 def test_simulated_is_said(tmp_path: Path) -> None:

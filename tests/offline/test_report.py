@@ -78,6 +78,8 @@ def test_a_tier_shows_cost_baseline_and_saving() -> None:
         "tokens": 220,
         "cost_usd": "0.002000000000",
         "unpriced": 0,
+        "estimated": 0,
+        "output_unknown": 0,
         "baseline_usd": "0.005000000000",
         "saving_usd": "0.003000000000",
         "saving_share": 0.6,
@@ -106,6 +108,28 @@ def test_unpriced_is_never_nothing() -> None:
 
 def test_a_partly_unpriced_cost_is_a_lower_bound() -> None:
     assert "≥$0.0010" in printed(cost_table(ledger(entry("a"), entry("b", cost=None))))
+
+
+GUESSED = Usage(input=90, output=20, source="estimated")
+CUT_OFF = Usage(input=90, source="estimated")
+
+
+def test_estimated_calls_are_counted_in_every_table_and_said() -> None:
+    kept = ledger(entry("a", codes=("pin",)), entry("b", "strong", usage=GUESSED, codes=("pin",)))
+    for table in (cost_table(kept), by_class(kept), by_kind(kept), by_guard(kept), kept_strong(kept)):
+        assert [(row["estimated"], row["output_unknown"]) for row in table.to_json()["rows"] if row["estimated"]] == [(1, 0)], table.title
+    assert cost_table(kept).notes[-1] == "1 call is estimated"
+    assert "≥" not in printed(cost_table(kept))
+
+
+def test_a_sum_with_a_call_that_was_cut_off_is_a_lower_bound_and_says_so() -> None:
+    table = cost_table(ledger(entry("a"), entry("b", usage=CUT_OFF, baseline=None, outcome="abandoned")))
+    assert table.notes[-1] == (
+        "1 call is estimated, 1 by the prompt alone (cut off before an answer): costs with one are lower bounds (≥); "
+        "steps with one are in no saving"
+    )
+    assert "≥$0.0020" in printed(table)
+    assert records(table)["cheap"]["output_unknown"] == 1
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from routed_agents.guards import Assessment, Guard, Verdict, named
 from routed_agents.ledger import Ledger
 from routed_agents.offline.shadow import would_save
 from routed_agents.policy import Mode, Policy
-from routed_agents.pricing import Prices
+from routed_agents.pricing import Prices, Usage
 from routed_agents.router import Router
 from routed_agents.steps import Step
 from routed_agents.telemetry import Telemetry
@@ -71,7 +71,19 @@ NAMELESS = Tiers.of({"cheap": Deployment(model="a-model-of-ours"), "strong": Dep
 
 
 def test_a_call_without_a_price_is_counted_and_in_no_sum() -> None:
-    assert would_save(recorded(CHEAP, tiers=NAMELESS), Policy.default()).rows == (("cheap (a-model-of-ours)", 1, 0, 0, 0, None, 1),)
+    assert would_save(recorded(CHEAP, tiers=NAMELESS), Policy.default()).rows == (("cheap (a-model-of-ours)", 1, 0, 0, 0, None, 1, 0, 0),)
+
+
+def test_a_call_that_was_cut_off_makes_the_cost_a_lower_bound() -> None:
+    kept = Ledger.memory()
+    for each in recorded(CHEAP).entries():
+        kept.append(replace(each, usage=Usage(input=9, source="estimated"), outcome="abandoned"))
+
+    table = would_save(kept, Policy.default())
+
+    assert table.total is not None
+    assert table.total[-3:] == (0, 1, 1)
+    assert any(note.startswith("1 call is estimated, 1 by the prompt alone") for note in table.notes)
 
 
 @pytest.mark.parametrize("rate", ["0.5", "1", "20"])
@@ -98,8 +110,8 @@ def test_a_step_that_would_be_stopped_costs_what_it_does_and_would_cost_nothing(
     ledger = recorded(CHEAP, STRONG, guards=[halt])
     table = would_save(ledger if release == "this" else older(ledger), policy, prices=PRICES)
     cost = 15_000 * 10**6
-    assert table.rows == (("stop", 1, cost, 0, cost, 1.0, 0), (f"strong ({OPUS})", 1, cost, cost, 0, 0.0, 0))
-    assert table.total == ("total", 2, ledger.total().cost_pico, cost, cost, 0.5, 0)
+    assert table.rows == (("stop", 1, cost, 0, cost, 1.0, 0, 0, 0), (f"strong ({OPUS})", 1, cost, cost, 0, 0.0, 0, 0, 0))
+    assert table.total == ("total", 2, ledger.total().cost_pico, cost, cost, 0.5, 0, 0, 0)
 
 
 def older(ledger: Ledger) -> Ledger:

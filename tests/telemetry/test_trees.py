@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from decimal import Context, Inexact, Rounded, localcontext
 from pathlib import Path
 
 import pytest
@@ -149,6 +150,20 @@ def test_a_call_counted_on_another_span_has_its_model_and_tokens_here_too() -> N
 def test_an_unpriced_call_has_no_cost_and_no_saving() -> None:
     odd = row(a_run(Desk()), "odd")
     assert (odd.cost_pico, odd.unpriced, odd.saving_pico) == (None, 1, None)
+
+
+def test_a_call_that_was_cut_off_is_told_as_estimated_and_its_cost_as_a_lower_bound() -> None:
+    desk = Desk()
+    with desk.ours.start_as_current_span("run"):
+        desk.step("triage")
+        desk.step("plan", says=(ModelTimeoutError("late"), "ok"))
+    tree, total = desk.tree(), desk.ledger.total()
+    assert (tree.estimated, tree.output_unknown, tree.compared) == (total.estimated, total.output_unknown, 1) == (1, 1, 1)
+    money, shown = plain(tree).splitlines()[1], {line.split()[1]: line for line in plain(tree).splitlines()[3:]}
+    assert (money.startswith("≥$"), " (1 estimated) · " in money, "(1 of 2 steps)" in money) == (True, True, True)
+    assert ["≥$" in shown[name] for name in ("triage", "plan")] == [False, True]
+    routes = {span.name: span.attributes or {} for span in desk.spans.get_finished_spans()}
+    assert [names.ROLLUP_SAVING in routes[name] for name in ("route triage", "route plan")] == [True, False]
 
 
 def test_a_step_held_by_its_class_says_so() -> None:
@@ -344,10 +359,13 @@ def test_a_terminal_without_unicode_gets_plain_signs(tmp_path: Path) -> None:
         (1_200_000_000, "$0.0012"),
         (-1_200_000_000, "-$0.0012"),
         (12_345 * 10**12, "$12,345.0000"),
+        (1_234_567_890_123_450_000, "$1,234,567.8901"),
     ],
 )
-def test_amounts_read_well(pico: int, wanted: str) -> None:
-    assert dollars(pico) == wanted
+@pytest.mark.parametrize("context", [Context(), Context(prec=4), Context(traps=[Inexact, Rounded])])
+def test_amounts_read_well_in_any_decimal_context(pico: int, wanted: str, context: Context) -> None:
+    with localcontext(context):
+        assert dollars(pico) == wanted
 
 
 def test_cheap_steps_get_a_digit_more_rather_than_all_looking_alike() -> None:

@@ -20,17 +20,19 @@ from routed_agents.integrations.caching import Ttl, check_ttl, with_caching
 from routed_agents.integrations.channels import CHANNEL
 from routed_agents.integrations.fitting import fitted
 from routed_agents.integrations.going import stamped
-from routed_agents.integrations.inner_calls import InnerCalls, inner_calls_of
+from routed_agents.integrations.inner_calls import InnerCalls, alone
 from routed_agents.integrations.labels import labels_at
 from routed_agents.integrations.late import reachable, schemas_of
-from routed_agents.integrations.live import Shown, Withheld, kept_quiet, read_along, with_handler
+from routed_agents.integrations.live import Shown, Withheld, kept_quiet, read_along, streams_within, with_handler
 from routed_agents.integrations.models import Models, deployment_of, is_simulated
 from routed_agents.integrations.observer import AGAIN, MARK
 from routed_agents.integrations.position import Position, position_of
 from routed_agents.integrations.resuming import aresumed, resumed
 from routed_agents.integrations.stopped_before import Visit, avisit, visit
 from routed_agents.integrations.stopping import HANDED_OFF, can_hand_off, hand_off, stopped_stamp
+from routed_agents.integrations.telling import Telling, asked_of, heard_by
 from routed_agents.policy import Policy
+from routed_agents.pricing import Usage
 from routed_agents.router import Attempt, RoutedCall, Router
 from routed_agents.schemas import carried
 from routed_agents.state import ThreadState, join
@@ -96,7 +98,8 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
     @override
     def wrap_model_call(self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]) -> Any:
         router, models = self._for(request.model)
-        call, position, along = self._open(router, request)
+        call, position, config = self._open(router, request)
+        along = read_along(config.get("callbacks"), config.get("tags"))
         known = shelf.load(router, position)
         call.hold(known, resumed=resumed(router, position, known, request.messages))
         seen = visit(call, position) if router.policy.on_stop == "interrupt" else None
@@ -109,13 +112,13 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
                         shelf.keep(router, position, call.decision.state)
                     withheld = Withheld(attempt, hidden=along and self._buffer and attempt.may_rise)
                     with attempt:
-                        inner = inner_calls_of(handler)
                         tiered = _tiered(request, models, attempt, self._prompt_cache)
+                        inner = _calls_of(tiered, handler, call, config)
                         asked = _heard(tiered, attempt, inner, along=along, hidden=withheld.hidden)
                         if inner is None:
                             with within(attempt.context), withheld.around():
                                 response = handler(asked)
-                            attempt.record(_reply(response))
+                            attempt.record(_reply(response), usage=_used(tiered, response))
                         else:
                             with inner.hearing(attempt) as heard, within(attempt.context), withheld.around():
                                 response = handler(asked)
@@ -133,7 +136,8 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
     ) -> Any:
         router, models = self._for(request.model)
-        call, position, along = self._open(router, request)
+        call, position, config = self._open(router, request)
+        along = read_along(config.get("callbacks"), config.get("tags"))
         known = await shelf.aload(router, position)
         call.hold(known, resumed=await aresumed(router, position, known, request.messages))
         seen = await avisit(call, position) if router.policy.on_stop == "interrupt" else None
@@ -146,20 +150,20 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
                         await shelf.akeep(router, position, call.decision.state)
                     withheld = Withheld(attempt, hidden=along and self._buffer and attempt.may_rise)
                     with attempt:
-                        inner = inner_calls_of(handler)
                         tiered = _tiered(request, models, attempt, self._prompt_cache)
+                        inner = _calls_of(tiered, handler, call, config)
                         asked = _heard(tiered, attempt, inner, along=along, hidden=withheld.hidden)
                         if inner is None:
                             with within(attempt.context), withheld.around():
                                 response = await handler(asked)
                             if attempt.judged:
-                                await attempt.consult(_reply(response))
-                            attempt.record(_reply(response))
+                                await attempt.consult(_reply(response), usage=_used(tiered, response))
+                            attempt.record(_reply(response), usage=_used(tiered, response))
                         else:
                             with inner.hearing(attempt) as heard, within(attempt.context), withheld.around():
                                 response = await handler(asked)
                                 if attempt.judged:
-                                    await attempt.consult(_reply(response))
+                                    await attempt.consult(_reply(response), usage=inner.used(_reply(response)))
                                 heard(_reply(response))
                     await withheld.atell()
                 return _answered(response, call, position.state)
@@ -197,8 +201,8 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
         cheap = self._cheap if self._cheap is not None else _cheaper_sibling(own.provider)
         return Policy.default(tiers=Tiers.of({"cheap": deployment_of(cheap, "cheap"), STRONG: own}))
 
-    def _open(self, router: Router, request: ModelRequest[Any]) -> tuple[RoutedCall, Position, bool]:
-        """The call, where it is made, and whether somebody reads along."""
+    def _open(self, router: Router, request: ModelRequest[Any]) -> tuple[RoutedCall, Position, Mapping[str, Any]]:
+        """The call, where it is made, and the config it is made with."""
         config = cast("Mapping[str, Any]", ensure_config())
         position = position_of(config)
         step = Step.from_messages(
@@ -231,7 +235,7 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
             made_by="langchain",
         )
         call.handed_off = can_hand_off(router.policy.on_stop, position)
-        return call, position, read_along(config.get("callbacks"), config.get("tags"))
+        return call, position, config
 
     def _schemas_of(self, tools: Sequence[Any]) -> dict[str, Mapping[str, Any]]:
         """The schemas of tools' arguments; pydantic takes 30 us to write one, so those of an agent's own tools are kept."""
@@ -284,11 +288,24 @@ def _tiered(request: ModelRequest[Any], models: Models, attempt: Attempt, cache:
     return request.override(model=marked, model_settings=fit.kwargs, tool_choice=choice, response_format=answer_as, **told)
 
 
+def _calls_of(request: ModelRequest[Any], handler: object, call: RoutedCall, config: Mapping[str, Any]) -> InnerCalls | None:
+    """What hears the calls made of a request; None where its reply tells all there is to know, for it is asked once and in one piece."""
+    if alone(handler) and not streams_within(request.model, config.get("callbacks"), request.model_settings):
+        return None
+    return InnerCalls(asked_of(request.model, request.model_settings), call.decision.features.tokens)
+
+
+def _used(request: ModelRequest[Any], response: Any) -> Usage | None:
+    """The usage of a reply in one piece; None where it tells as much itself."""
+    return Telling(asked_of(request.model, request.model_settings)).usage(_reply(response))
+
+
 def _heard(request: ModelRequest[Any], attempt: Attempt, inner: InnerCalls | None, *, along: bool, hidden: bool) -> ModelRequest[Any]:
     """The request, its model heard by whoever has to know of its calls or words."""
     if inner is None and not along:
         return request
     model = kept_quiet(request.model) if hidden else request.model
+    model = heard_by(model, inner.hear) if inner is not None else model
     callbacks = model.callbacks
     for handler in (inner, Shown(attempt) if along and not hidden else None):
         callbacks = with_handler(callbacks, handler) if handler is not None else callbacks

@@ -9,7 +9,6 @@ from typing import Any, Final
 from langchain_core.language_models.chat_model_stream import AsyncChatModelStream, ChatModelStream
 from langchain_core.messages import AIMessage
 
-from routed_agents.features import upper_tokens
 from routed_agents.pricing import Usage, usage_of
 from routed_agents.router import Attempt, RoutedCall
 from routed_agents.steps import STAMP
@@ -26,11 +25,13 @@ class PassingEvents:
         call: the step it is made for.
         record: takes the whole message once it is there.
         used: gives the usage that the provider's own events tell of a message.
+        so_far: gives the usage of a message that breaks off, with all that was written of it.
         hold: keep all of them until the reply has been judged.
     """
 
     __slots__ = (
-        "_attempt", "_call", "_finish", "_held", "_hold", "_open", "_record", "_seen", "_start", "_thought", "_used", "refused", "stands",
+        "_attempt", "_call", "_finish", "_held", "_hold", "_open", "_record", "_seen", "_start", "_used", "_used_so_far", "_written",
+        "refused", "stands",
     )  # fmt: skip
 
     def __init__(
@@ -39,6 +40,7 @@ class PassingEvents:
         call: RoutedCall,
         record: Callable[[AIMessage | None], None],
         used: Callable[[AIMessage], Usage | None],
+        so_far: Callable[[AIMessage, str], Usage | None],
         *,
         hold: bool,
     ) -> None:
@@ -46,12 +48,13 @@ class PassingEvents:
         self._call = call
         self._record = record
         self._used = used
+        self._used_so_far = so_far
         self._hold = hold
         self._held: list[Event] = []
         self._finish: Event | None = None
         self._start: Event = {}
         self._seen: list[str] = []
-        self._thought: list[str] = []
+        self._written: list[str] = []
         self._open = False
         self.refused = False
         self.stands = False
@@ -67,7 +70,7 @@ class PassingEvents:
             self._start = event.get("metadata") or {}
         words = shown_by(event)
         self._seen.append(words)
-        self._thought.append(_thoughts(event))
+        self._written.append(written_in(event))
         if self._open:
             yield event
             return
@@ -89,12 +92,8 @@ class PassingEvents:
         if self._finish is not None and (reported := self._used(self._so_far()) or _usage_at(self._finish)) is not None:
             self._attempt.partial(reported)
             return
-        text = "".join([*self._thought, *self._seen])
-        bound = upper_tokens(len(text), text[:400])
-        if (reported := self._used(self._so_far())) is not None:
-            self._attempt.partial(reported.at_least(bound))
-        elif bound:
-            self._attempt.partial(Usage(input=self._call.decision.features.tokens, output=bound, source="estimated"))
+        if (used := self._used_so_far(self._so_far(), "".join(self._written))) is not None:
+            self._attempt.partial(used)
 
     def record(self, message: AIMessage | None) -> None:
         """The whole is there, or as much as was taken of a refused one: have it judged."""
@@ -118,9 +117,9 @@ def shown_by(event: Event) -> str:
     return str(part.get("text") or part.get("args") or part.get("name") or "")
 
 
-def _thoughts(event: Event) -> str:
-    """What of an event the model said to itself, which is paid for like its words."""
-    return str(_part(event).get("reasoning") or "")
+def written_in(event: Event) -> str:
+    """What of an event is paid for: what a reader would see, and what the model said to itself."""
+    return f"{_part(event).get('reasoning') or ''}{shown_by(event)}"
 
 
 def _part(event: Event) -> Event:

@@ -7,31 +7,30 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 from uuid import UUID
 
-from langchain_core.callbacks import BaseCallbackHandler, Callbacks
+from langchain_core.callbacks import Callbacks
 from langchain_core.exceptions import OutputParserException
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-from langchain_core.outputs import ChatGeneration, LLMResult
+from langchain_core.outputs import ChatGeneration
 from langchain_core.prompt_values import ChatPromptValue, PromptValue
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.utils import AddableDict, add
 from pydantic import BaseModel, ValidationError
-from typing_extensions import override
 
 from routed_agents.errors import StepStopped
-from routed_agents.features import upper_tokens
 from routed_agents.integrations import shelf
+from routed_agents.integrations.capture import Capture
 from routed_agents.integrations.fitting import fitted
 from routed_agents.integrations.late import Late, name_of_tool, subject_of
-from routed_agents.integrations.live import Shown, Withheld, handlers_of, kept_quiet, read_along, with_handler
+from routed_agents.integrations.live import Shown, Withheld, handlers_of, kept_quiet, read_along, streams_within, with_handler
 from routed_agents.integrations.models import is_simulated
 from routed_agents.integrations.node_writes import send_state
-from routed_agents.integrations.observer import AGAIN, MARK, message_of
+from routed_agents.integrations.observer import AGAIN, MARK
 from routed_agents.integrations.position import Position
 from routed_agents.integrations.resuming import aresumed, resumed
 from routed_agents.integrations.stopped_before import Visit, avisit, visit
 from routed_agents.integrations.stopping import hand_off
-from routed_agents.integrations.telling import Telling, words_of
+from routed_agents.integrations.telling import Telling, asked_of, heard_by, words_of
 from routed_agents.pricing import Usage, usage_of
 from routed_agents.router import Attempt, RoutedCall
 from routed_agents.steps import STAMP
@@ -91,7 +90,7 @@ class Going:
         self._visit: Visit | None = None
         self._answer: Any = None
         self._error: BaseException | None = None
-        self._capture: _Capture | None = None
+        self._capture: Capture | None = None
         self._telling = Telling()
         self._told = False
         self._withheld: Withheld | None = None
@@ -189,17 +188,14 @@ class Going:
         kwargs = fit.kwargs
         along = read_along(self._config.get("callbacks"), self._config.get("tags"))
         hidden = along and (self._buffer or (self.structured and not streaming)) and attempt.may_rise
-        fields = cast("dict[str, Any]", vars(fit.model))
-        self._telling = Telling((kwargs, fields.get("model_kwargs") or {}, fields))
-        tiered = self._telling.heard_by(kept_quiet(fit.model) if hidden else fit.model)
+        self._telling = Telling(asked_of(fit.model, kwargs))
+        tiered = heard_by(kept_quiet(fit.model) if hidden else fit.model, self._telling.hear)
         runnable: Any = tiered if late is None else getattr(tiered, late.method)(subject_of(late, fit.options), **fit.options)
         if fit.messages is not None or attempt.number > 1:
             self.prompt = ChatPromptValue(messages=fit.messages if fit.messages is not None else list(messages))
         if fit.changed:
             attempt.repaired(fit.changed)
         attempt.simulated = is_simulated(model)
-        if streaming and getattr(model, "stream_usage", True) is None:
-            kwargs.setdefault("stream_usage", True)
         config: RunnableConfig = {**self._config, "metadata": {**(self._config.get("metadata") or {}), MARK: attempt.tier}}
         if attempt.number > 1:
             config.pop("run_id", None)
@@ -209,8 +205,9 @@ class Going:
         self._withheld = Withheld(attempt, hidden=hidden)
         if hidden:
             config["callbacks"] = self._withheld.kept_from(config.get("callbacks"))
-        if self.structured or self._generating or _may_raise(config.get("callbacks"), getattr(model, "callbacks", None)):
-            self._capture = _Capture()
+        streamed = not streaming and streams_within(model, config.get("callbacks"), kwargs)
+        if streamed or self.structured or self._generating or _may_raise(config.get("callbacks"), getattr(model, "callbacks", None)):
+            self._capture = Capture()
             config["callbacks"] = with_handler(config.get("callbacks"), self._capture)
         if along and not hidden and not streaming:
             config["callbacks"] = with_handler(config.get("callbacks"), Shown(attempt))
@@ -254,16 +251,14 @@ class Going:
             if (used := self.used(whole) or usage_of(whole)) is not None:
                 attempt.partial(used, reply=whole)
             return
-        if capture is not None and capture.chunks:
-            seen = capture.so_far()
-        message = seen if isinstance(seen, BaseMessage) else None
-        text = words_of(message) if message is not None else ""
-        bound = upper_tokens(len(text), text[:400])
-        reported = self.used(message) or (usage_of(message) if message is not None else None)
-        if reported is not None:
-            attempt.partial(reported.at_least(bound))
-        elif bound:
-            attempt.partial(Usage(input=self.call.decision.features.tokens, output=bound, source="estimated"))
+        came = capture.so_far() if capture is not None else None
+        message = came or (seen if isinstance(seen, BaseMessage) else None)
+        if (used := self.used_so_far(message, words_of(message) if message is not None else "")) is not None:
+            attempt.partial(used)
+
+    def used_so_far(self, message: BaseMessage | None, words: str) -> Usage | None:
+        """The usage of a reply that breaks off, of which a message came and words; None where nothing came."""
+        return self._telling.so_far(message, words, self.call.decision.features.tokens)
 
     def _judgeable(self, answer: Any) -> tuple[Any, bool | None]:
         """The message behind a parsed answer, and whether the parser took it."""
@@ -348,33 +343,6 @@ class Going:
         if self._capture is not None and self._capture.message is not None:
             return self._capture.message
         return cast("Mapping[str, Any]", answer).get("raw") if isinstance(answer, Mapping) else None
-
-
-class _Capture(BaseCallbackHandler):
-    """Keeps the message a model gave before a parser took it, or a handler that raises kept it back."""
-
-    run_inline = True
-
-    def __init__(self) -> None:
-        self.message: BaseMessage | None = None
-        self.result: LLMResult | None = None
-        self.run_id: UUID | None = None
-        self.chunks: list[AIMessageChunk] = []
-
-    def so_far(self) -> AIMessageChunk:
-        """What came of a stream, in one piece."""
-        first, *others = self.chunks
-        self.chunks = [first + others if others else first]
-        return self.chunks[0]
-
-    @override
-    def on_llm_new_token(self, token: Any, *, chunk: Any = None, **kwargs: Any) -> None:
-        if type(message := getattr(chunk, "message", None)) is AIMessageChunk:
-            self.chunks.append(message)
-
-    @override
-    def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
-        self.message, self.result, self.run_id = message_of(response), response, run_id
 
 
 def stamped(message: BaseMessage, stamp: dict[str, Any]) -> BaseMessage:

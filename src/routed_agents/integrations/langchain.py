@@ -304,7 +304,7 @@ class RoutedChatModel(BaseChatModel):
     ) -> Iterator[Event]:
         with self._open(input, config, kwargs) as going:
             for attempt in going.call.attempts():
-                passing = PassingEvents(attempt, going.call, going.taking(attempt), going.used, hold=self.buffer)
+                passing = PassingEvents(attempt, going.call, going.taking(attempt), going.used, going.used_so_far, hold=self.buffer)
                 with attempt:
                     target = going.target(self._ready(attempt, going), attempt, stop, streaming=True)
                     with within(attempt.context):
@@ -327,7 +327,7 @@ class RoutedChatModel(BaseChatModel):
     ) -> AsyncIterator[Event]:
         async with self._open(input, config, kwargs) as going:
             for attempt in going.call.attempts():
-                passing = PassingEvents(attempt, going.call, going.taking(attempt), going.used, hold=self.buffer)
+                passing = PassingEvents(attempt, going.call, going.taking(attempt), going.used, going.used_so_far, hold=self.buffer)
                 with attempt:
                     target = going.target(await self._aready(attempt, going), attempt, stop, streaming=True)
                     with within(attempt.context):

@@ -128,6 +128,13 @@ def read_along(callbacks: Callbacks, tags: Sequence[str] | None) -> bool:
     return any(_reads(handler) for handler in handlers_of(callbacks)) and NOSTREAM not in (tags or ())
 
 
+def streams_within(model: Any, callbacks: Callbacks, kwargs: Mapping[str, Any]) -> bool:
+    """Whether a call that is no stream is made as one: somebody hears its words as they come, or it was asked for so."""
+    if kwargs.get("stream") or getattr(model, "streaming", False):
+        return True
+    return any(_reads(handler) for heard in (callbacks, getattr(model, "callbacks", None)) if heard for handler in handlers_of(heard))
+
+
 def _reads(handler: BaseCallbackHandler) -> bool:
     return hasattr(handler, "tap_output_iter")
 

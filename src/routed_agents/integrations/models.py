@@ -93,6 +93,8 @@ class Models:
             for name, value in self._handed_on.items()
             if getattr(model, name, None) is (False if name == "disable_streaming" else None)
         }
+        if getattr(model, "stream_usage", False) is None:
+            lacking["stream_usage"] = True  # else a ChatOpenAI at an address of one's own reports no usage of whatever it streams
         return model.model_copy(update=lacking) if lacking else model
 
     def profile(self) -> dict[str, Any] | None:
@@ -112,8 +114,6 @@ class Models:
                 module = __import__(package)
             except ImportError:
                 raise ExtraMissing(f'tier model "{deployment.name}" needs {package}, which is not installed', extra) from None
-            if deployment.provider == "openai":
-                options.setdefault("stream_usage", True)  # else a stream through a gateway reports no usage at all
             return getattr(module, name)(model=deployment.model, **options)
         try:
             from langchain.chat_models import init_chat_model

@@ -5,24 +5,28 @@ from __future__ import annotations
 import asyncio
 import copy
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, cast
 from uuid import UUID
 from weakref import WeakValueDictionary
 
 from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.messages import BaseMessage
-from langchain_core.outputs import ChatGeneration, LLMResult
+from langchain_core.messages import BaseMessage, HumanMessage
+from langchain_core.outputs import LLMResult
 from typing_extensions import override
 
+from routed_agents.complaints import complain
+from routed_agents.features import extract
+from routed_agents.integrations.capture import Capture, message_of
 from routed_agents.integrations.models import QUIET
 from routed_agents.integrations.position import position_of
-from routed_agents.integrations.telling import usage_as_asked
+from routed_agents.integrations.telling import usage_as_asked, usage_of_part, words_of
 from routed_agents.policy import Policy
+from routed_agents.pricing import Usage, usage_of
 from routed_agents.router import Router, labels_from_tags
 from routed_agents.router.reading import failure_in
 from routed_agents.steps import Step, field_of
@@ -70,6 +74,8 @@ class _Watched:
     decided: tuple[_Expected, ...]
     within: UUID | None
     id: str
+    beside: int
+    came: Capture = field(default_factory=Capture)
     first_chunk_ns: int | None = None
 
 
@@ -115,6 +121,7 @@ class CostObserver(BaseCallbackHandler):
         self._parents: OrderedDict[UUID, UUID | None] = OrderedDict()
         self._expected: dict[UUID, dict[str, list[_Expected]]] = {}
         self._decided: dict[UUID, _Expected] = {}
+        self._counted_already: Counter[tuple[UUID | None, str]] = Counter()
 
     def expect(self, run: UUID | None, node: str, decision: Any, router: Router, context: object, *, up: int = 1) -> None:
         """Remember what a router node, and its router, decided for a node; the step made there, or further in, is recorded under it.
@@ -187,10 +194,30 @@ class CostObserver(BaseCallbackHandler):
         *,
         run_id: UUID,
         parent_run_id: UUID | None = None,
-        tags: list[str] | None = None,
-        metadata: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
+        self._asked(serialized, messages[0] if messages else (), run_id, parent_run_id, **kwargs)
+
+    @override
+    def on_llm_start(
+        self, serialized: Any, prompts: list[str], *, run_id: UUID, parent_run_id: UUID | None = None, batch_size: int = 1, **kwargs: Any
+    ) -> None:
+        messages = [HumanMessage(prompt) for prompt in prompts]
+        self._asked(serialized, messages, run_id, parent_run_id, beside=batch_size - 1, **kwargs)
+
+    def _asked(
+        self,
+        serialized: Any,
+        messages: Sequence[BaseMessage],
+        run_id: UUID,
+        parent_run_id: UUID | None,
+        *,
+        tags: list[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+        beside: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        """Note a call that begins, of a text completion model's request with as many other prompts beside it."""
         known = metadata or {}
         if MARK in known:
             return
@@ -199,7 +226,7 @@ class CostObserver(BaseCallbackHandler):
         self.router.expect(str(model), known.get("ls_provider"))
         self._open[run_id] = _Watched(
             model=str(model),
-            messages=messages[0] if messages else (),
+            messages=messages,
             asked=_mappings(parameters, parameters.get("model_kwargs"), field_of(serialized, "kwargs")),
             metadata=known,
             tags=tags or (),
@@ -208,6 +235,7 @@ class CostObserver(BaseCallbackHandler):
             decided=self._decided_for(parent_run_id),
             within=parent_run_id,
             id=str(run_id),
+            beside=beside,
         )
         self._claim(run_id)
 
@@ -218,8 +246,14 @@ class CostObserver(BaseCallbackHandler):
     @override
     def on_llm_new_token(self, token: Any, *, run_id: UUID, **kwargs: Any) -> None:
         seen = self._open.get(run_id)
-        if seen is not None and seen.first_chunk_ns is None:
-            seen.first_chunk_ns = time.time_ns()
+        if seen is not None:
+            seen.first_chunk_ns = seen.first_chunk_ns or time.time_ns()
+            seen.came.on_llm_new_token(token, **kwargs)
+
+    @override
+    def on_stream_event(self, event: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        if (seen := self._open.get(run_id)) is not None:
+            seen.came.on_stream_event(event)
 
     @override
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
@@ -235,11 +269,26 @@ class CostObserver(BaseCallbackHandler):
         if seen is None or self._bookers.get((run_id, self._books)) is not self:
             return
         del self._bookers[run_id, self._books]
+        if seen.beside and self._counted_with_another(seen, message):
+            return
         claims = _CLAIMS.get()
         if claims is not None and message is not None and error is None:
             claims.append((self, seen, message))
         else:
             self.book(seen, message, error)
+
+    def _counted_with_another(self, seen: _Watched, message: BaseMessage | None) -> bool:
+        """Whether a prompt's tokens are in the report of another of its request, for LangChain tells them with the first."""
+        counted = message.response_metadata.get("token_usage") if message is not None else None
+        request = (seen.within, seen.model)
+        if counted:
+            self._counted_already[request] += seen.beside
+            return False
+        if counted is None or not self._counted_already[request]:
+            return False
+        self._counted_already[request] -= 1
+        self._counted_already += Counter()  # forgets those that are used up
+        return True
 
     def book(self, seen: _Watched, message: BaseMessage | None, error: BaseException | None) -> None:
         """Price a call that is over."""
@@ -256,11 +305,13 @@ class CostObserver(BaseCallbackHandler):
             run=position.run,
             id=expected.step_id() if expected is not None else seen.id,
         )
+        reply = message if error is None else seen.came.so_far() or message
+        usage = usage_as_asked(reply, seen.messages, seen.asked) if reply is not None else None
         self.router.watch(
             model=seen.model,
             provider=seen.metadata.get("ls_provider"),
-            reply=message,
-            usage=usage_as_asked(message, seen.messages, seen.asked) if message is not None and error is None else None,
+            reply=reply,
+            usage=usage if error is None or reply is None else _used_so_far(usage, reply, step),
             step=step,
             decision=decision,
             decided_by=expected.router if expected is not None else None,
@@ -318,6 +369,15 @@ class CostObserver(BaseCallbackHandler):
         return tuple([self._decided[each] for each in self._above(run_id) if each in self._decided])
 
 
+def _used_so_far(reported: Usage | None, message: BaseMessage, step: Step) -> Usage | None:
+    """The usage of a call that broke off."""
+    try:
+        return usage_of_part(reported or usage_of(message), message, words_of(message), extract(step).tokens)
+    except Exception as trouble:
+        complain(f"what came of step {step.id} cannot be read; its usage is not known", trouble)
+        return None
+
+
 def heard_by(handler: CostObserver, graph: Any) -> Any:
     """A copy of a compiled graph whose runs the handler hears, and which is the same in all else."""
     configured = graph.with_config(callbacks=[handler])
@@ -330,8 +390,3 @@ def heard_by(handler: CostObserver, graph: Any) -> Any:
 
 def _mappings(*given: object) -> list[Mapping[str, Any]]:
     return [cast("Mapping[str, Any]", each) for each in given if isinstance(each, Mapping)]
-
-
-def message_of(response: LLMResult) -> BaseMessage | None:
-    generation = response.generations[0][0] if response.generations and response.generations[0] else None
-    return generation.message if isinstance(generation, ChatGeneration) else None

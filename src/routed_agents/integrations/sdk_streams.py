@@ -43,6 +43,10 @@ class Gathering(Protocol):
         """The reply so far, in the shape of one that was not streamed."""
         ...
 
+    def counts(self, prompt: int, output: int) -> dict[str, Any]:
+        """Tokens in the words of the format's own reports."""
+        ...
+
 
 class MessagesGathering:
     """Events of Anthropic's Messages API."""
@@ -86,6 +90,9 @@ class MessagesGathering:
         blocks = [self._blocks[index] for index in sorted(self._blocks)]
         broken = [{"name": block.get("name")} for block in blocks if block.get("type") == "tool_use" and not _is_json(block.get("input"))]
         return {**self._head, "content": blocks, "usage": self._usage, "invalid_tool_calls": broken}
+
+    def counts(self, prompt: int, output: int) -> dict[str, Any]:
+        return {"input_tokens": prompt, "output_tokens": output}
 
     def _add_delta(self, block: dict[str, Any], delta: Any) -> None:
         for name, key in (("text", "text"), ("partial_json", "input"), ("thinking", "thinking"), ("signature", "signature")):
@@ -138,6 +145,9 @@ class ChatGathering:
         choice = {"index": 0, "message": message, "finish_reason": self._finished.get(0)}
         return {**self._head, "object": "chat.completion", "choices": [choice], "usage": self._usage}
 
+    def counts(self, prompt: int, output: int) -> dict[str, Any]:
+        return {"prompt_tokens": prompt, "completion_tokens": output}
+
     def _add_delta(self, index: int, delta: Any) -> None:
         for name in ("content", "refusal"):
             if isinstance(piece := field_of(delta, name), str):
@@ -188,6 +198,8 @@ class ResponsesGathering:
             self.ended = self.counted = True
         elif (response := field_of(event, "response")) is not None:
             self._head = {name: field_of(response, name) for name in ("id", "model")}
+            if (tier := field_of(response, "service_tier")) != UNDECIDED:
+                self._head["service_tier"] = tier
         elif kind == "error":
             self._error = event
         elif kind in ITEMS:
@@ -210,9 +222,14 @@ class ResponsesGathering:
         failed = {"status": "failed", "error": {"code": field_of(self._error, "code")}} if self._error is not None else {}
         return {**self._head, **failed, "object": "response", "output": [*items, said] if self.text else items}
 
+    def counts(self, prompt: int, output: int) -> dict[str, Any]:
+        return {"input_tokens": prompt, "input_tokens_details": {}, "output_tokens": output}
+
 
 LAST_RESPONSES: Final = ("response.completed", "response.incomplete", "response.failed")
 ITEMS: Final = ("response.output_item.added", "response.output_item.done")
+UNDECIDED: Final = "auto"
+"""The service tier of a response before its end, where none was asked for."""
 QUIET_ITEMS: Final = ("message", "reasoning")
 
 
@@ -237,20 +254,22 @@ def reply_so_far(gathered: Gathering) -> Any:
 
 
 def usage_so_far(gathered: Gathering, prompt: int) -> Usage | None:
-    """What a stream has used: as it reports at its end, else its reply at least what was seen of it; None when nothing came.
+    """What a stream has used: as it reports at its end, else at least what was seen of it, words and tools; None when nothing came.
 
     Args:
         gathered: what came.
         prompt: the upper bound of the prompt's tokens, for streams that report theirs at the end only.
     """
+    reply, bound = reply_so_far(gathered), upper_tokens(len(gathered.text), gathered.text[:400])
     try:
-        reported = usage_of(reply_so_far(gathered))
+        if (reported := usage_of(reply)) is not None:
+            return reported if gathered.counted else reported.at_least(bound)
+        seen = usage_of({**cast("dict[str, Any]", reply), "usage": gathered.counts(prompt, bound)}) if isinstance(reply, dict) else None
     except Exception as trouble:
         complain("the usage a stream reports cannot be read; it is estimated", trouble)
-        reported = None
-    bound = upper_tokens(len(gathered.text), gathered.text[:400])
-    if reported is not None:
-        return reported if gathered.counted else reported.at_least(bound)
+        seen = None
+    if seen is not None and (bound or seen.web_searches or seen.other):
+        return seen.at_least(bound)
     return Usage(input=prompt, output=bound, source="estimated") if bound else None
 
 

@@ -5,7 +5,7 @@ The events of the stream tell the first; where nobody could listen to them, and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import cache
@@ -13,6 +13,7 @@ from typing import Any, Final, cast
 
 from langchain_core.messages import AIMessageChunk, BaseMessage
 
+from routed_agents.features import upper_tokens
 from routed_agents.integrations.caching import KEY
 from routed_agents.pricing import Usage, usage_of
 from routed_agents.steps import content_of, field_of
@@ -20,6 +21,8 @@ from routed_agents.steps import content_of, field_of
 CHUNKS: Final = "_make_message_chunk_from_anthropic_event"
 """Where langchain-anthropic (1.7.7) turns each event of a stream into a chunk."""
 CLIENTS: Final = ("_client", "_async_client")
+ENDS: Final = ("stop_reason", "finish_reason", "status")
+"""Where the last chunks of a stream say why it ended."""
 TYPES: Final = ("anthropic-chat", "anthropic-bedrock-chat", "anthropic-chat-vertexai")
 """What LangChain calls chat models with such chunks."""
 
@@ -31,28 +34,12 @@ class Telling:
         asked: the call's parameters, those that count most first.
     """
 
-    __slots__ = ("_asked", "_usage")
+    __slots__ = ("_asked", "_usage", "_whole")
 
     def __init__(self, asked: Sequence[Mapping[str, Any]] = ()) -> None:
         self._asked = asked
         self._usage: dict[str, Any] = {}
-
-    def heard_by(self, model: Any) -> Any:
-        """A copy of the chat model, for this call, whose stream is listened to; the model itself where it has no such events."""
-        if not _tells(model.__class__):
-            return model
-        for name in CLIENTS:
-            if name not in vars(model):
-                getattr(model, name, None)  # made now, to be shared by all copies
-        listening = copy(model)
-        make = getattr(model, CHUNKS)
-
-        def chunk_of(event: Any, *args: Any, **kwargs: Any) -> Any:
-            self._hear(event)
-            return make(event, *args, **kwargs)
-
-        vars(listening)[CHUNKS] = chunk_of
-        return listening
+        self._whole = False
 
     def usage(self, message: object = None) -> Usage | None:
         """The usage that was told so far, or asked to be kept long; None where the message tells as much.
@@ -64,11 +51,70 @@ class Telling:
             return usage_of({"usage": self._usage, "content": content_of(message)})
         return _kept_long(message, self._asked)
 
-    def _hear(self, event: Any) -> None:
+    def so_far(self, message: BaseMessage | None, words: str, prompt: int) -> Usage | None:
+        """The usage of a reply that breaks off: as reported, where its end was not told at least what was seen; None where nothing came.
+
+        Args:
+            message: what came of the reply.
+            words: all that was written in it.
+            prompt: the upper bound of the prompt's tokens, for streams that report theirs at the end only.
+        """
+        reported = self.usage(message) or usage_of(message)
+        if reported is not None and self._whole:
+            return reported
+        return usage_of_part(reported, message, words, prompt)
+
+    def hear(self, event: Any) -> None:
+        """Take an event of the stream."""
         if event.type == "message_start":
-            self._usage = _plain(field_of(event.message, "usage"))
+            self._usage, self._whole = _plain(field_of(event.message, "usage")), False
         elif event.type == "message_delta":
-            self._usage.update({name: value for name, value in _plain(event.usage).items() if value is not None})
+            told = {name: value for name, value in _plain(event.usage).items() if value is not None}
+            self._usage.update(told)
+            self._whole = "output_tokens" in told
+
+
+def usage_of_part(reported: Usage | None, message: BaseMessage | None, words: str, prompt: int) -> Usage | None:
+    """The usage of a reply that breaks off: as reported, at least what was seen where it doesn't say why it ended; None where nothing came.
+
+    Args:
+        reported: what its part of the message reports.
+        message: what came of it.
+        words: all that was written in it.
+        prompt: the upper bound of the prompt's tokens, for streams that report theirs at the end only.
+    """
+    bound = upper_tokens(len(words), words[:400])
+    if reported is not None:
+        return reported if _ended(message) else reported.at_least(bound)
+    if message is None:
+        return Usage(input=prompt, output=bound, source="estimated") if bound else None
+    counted = {"input_tokens": prompt, "output_tokens": bound, "total_tokens": prompt + bound}
+    used = usage_of(message.model_copy(update={"usage_metadata": counted}))
+    return used.at_least(bound) if used is not None and (bound or used.web_searches or used.other) else None
+
+
+def heard_by(model: Any, hear: Callable[[Any], None]) -> Any:
+    """A copy of the chat model, whose streams' events are told to `hear`; the model itself where it has no such events."""
+    if not _tells(model.__class__):
+        return model
+    for name in CLIENTS:
+        if name not in vars(model):
+            getattr(model, name, None)  # made now, to be shared by all copies
+    listening = copy(model)
+    make = getattr(model, CHUNKS)
+
+    def chunk_of(event: Any, *args: Any, **kwargs: Any) -> Any:
+        hear(event)
+        return make(event, *args, **kwargs)
+
+    vars(listening)[CHUNKS] = chunk_of
+    return listening
+
+
+def asked_of(model: Any, kwargs: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
+    """The parameters of a call of a chat model, those that count most first."""
+    fields = cast("dict[str, Any]", vars(model))
+    return kwargs, fields.get("model_kwargs") or {}, fields
 
 
 def usage_as_asked(message: BaseMessage, messages: Sequence[BaseMessage], asked: Sequence[Mapping[str, Any]]) -> Usage | None:
@@ -92,11 +138,25 @@ def usage_as_asked(message: BaseMessage, messages: Sequence[BaseMessage], asked:
     return replace(usage, speed=_asked("speed", asked), geo=_asked("inference_geo", asked), source="estimated")
 
 
+def usage_unheard(message: BaseMessage) -> Usage | None:
+    """The usage of a ChatAnthropic stream that nobody listened to, an estimate for nobody knows how it was served; None elsewhere."""
+    told = message.response_metadata
+    if told.get("model_provider") != "anthropic" or told.get("usage") is not None:
+        return None
+    usage = usage_of(message)
+    return replace(usage, source="estimated") if usage is not None and usage.total else None
+
+
 def _kept_long(message: object, asked: Sequence[Mapping[str, Any]]) -> Usage | None:
     """The usage of a call to OpenAI that asked for the long retention, which holds for all it writes to the cache; None for any other."""
     options = next((options for each in asked if (options := each.get("prompt_cache_options")) is not None), None)
     usage = usage_of(message) if field_of(options, "ttl") == "12h" else None
     return usage.kept_long() if usage is not None else None
+
+
+def _ended(message: BaseMessage | None) -> bool:
+    """Whether a message says why it ended, so that what it reports is of the whole."""
+    return message is not None and any(message.response_metadata.get(name) for name in ENDS)
 
 
 def _asked(name: str, asked: Sequence[Mapping[str, Any]]) -> str | None:

@@ -277,16 +277,14 @@ class GraphWatch(CostObserver):
         self._ended(run_id, None if isinstance(error, GraphBubbleUp) else error)
 
     @override
-    def on_chat_model_start(
-        self, serialized: Any, messages: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
-    ) -> None:
+    def _asked(self, serialized: Any, messages: Any, run_id: UUID, parent_run_id: UUID | None, **kwargs: Any) -> None:
         if parent_run_id is None or self._owners.get(parent_run_id) is not self:
             return
         if AGAIN not in (kwargs.get("metadata") or {}):
             for each in self._above(parent_run_id):
                 if each in self._nodes:
                     self._nodes[each][1][0] += 1
-        super().on_chat_model_start(serialized, messages, run_id=run_id, parent_run_id=parent_run_id, **kwargs)
+        super()._asked(serialized, messages, run_id, parent_run_id, **kwargs)
         if run_id in self._open and (context := self.span_context(parent_run_id)) is not None:
             self._open[run_id].parent = context
 

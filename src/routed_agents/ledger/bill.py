@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import Decimal
 from types import MappingProxyType
 from typing import Final, cast
 
@@ -12,7 +12,7 @@ from routed_agents.errors import ConfigurationError
 from routed_agents.ledger.entries import Entry
 from routed_agents.ledger.filters import Where
 from routed_agents.ledger.ledger import Ledger
-from routed_agents.pricing import served_model_of, usage_of, usd_of
+from routed_agents.pricing import rounded, served_model_of, usage_of, usd_of
 from routed_agents.steps import ROLES, carried_stamp, field_of
 
 RESPONSES: Final = ("choices", "output", "generations")
@@ -31,6 +31,8 @@ class Bill:
         top: names of the tiers that are the top one.
         kept_strong: node or task class of each step on the top tier, and why, in words.
         unpriced: calls without a known price, which `cost_pico` leaves out.
+        estimated: calls in `cost_pico` whose tokens were estimated.
+        output_unknown: those among them of which nothing but the prompt is known, as they were cut off: `cost_pico` is a lower bound.
         below_floor: steps that a lower model answered than they may go to; they have no baseline, for that is no saving.
         uncosted: replies that carry no cost, as those of plain models and the chunks a graph streams; it is in none of the sums.
         nothing: what to say where there is no step.
@@ -45,6 +47,8 @@ class Bill:
     kept_strong: tuple[tuple[str, str], ...] = ()
     simulated: bool = False
     unpriced: int = 0
+    estimated: int = 0
+    output_unknown: int = 0
     below_floor: int = 0
     uncosted: int = 0
     nothing: str = "no routed step found in this result; pass ledger= and thread="
@@ -68,7 +72,8 @@ class Bill:
             return self.nothing
         unpriced = f" + {self.unpriced} unpriced" if self.unpriced else ""
         uncosted = f" + {replies} without a cost" if self.uncosted else ""
-        parts = [f"{_dollars(self.cost_pico)}{unpriced}{uncosted}"]
+        estimated = f" ({self.estimated} estimated)" if self.estimated else ""
+        parts = [f"{'at least ' if self.output_unknown else ''}{_dollars(self.cost_pico)}{estimated}{unpriced}{uncosted}"]
         if self.compared:
             covered = "" if self.compared == self.steps else f" ({self.compared} of {self.steps} steps)"
             parts.append(f"all-strong {_dollars(self.baseline_pico)}{covered}")
@@ -94,6 +99,8 @@ class _Line:
     cost: int = 0
     baseline: int | None = None
     unpriced: int = 0
+    estimated: int = 0
+    output_unknown: int = 0
     below_floor: bool = False
     simulated: bool = False
 
@@ -142,6 +149,8 @@ def _bill(lines: Iterable[_Line], *, uncosted: int = 0) -> Bill:
         kept_strong=tuple([(line.name, line.reason) for line in steps if line.top]),
         simulated=any(line.simulated for line in steps),
         unpriced=sum(line.unpriced for line in steps),
+        estimated=sum(line.estimated for line in steps),
+        output_unknown=sum(line.output_unknown for line in steps),
         below_floor=sum(line.below_floor for line in steps),
         uncosted=uncosted,
     )
@@ -160,6 +169,8 @@ def _stamped(result: object) -> list[_Line]:
             cost=(known if cost is None else cost) or 0,
             baseline=baseline,
             unpriced=(unpriced or 1) if cost is None else 0,
+            estimated=_pico(stamp.get("estimated")) or 0,
+            output_unknown=_pico(stamp.get("output_unknown")) or 0,
             simulated=stamp.get("simulated") is True,
         )
     return list(lines.values())
@@ -206,7 +217,7 @@ def _by_another(message: object) -> bool:
 
 
 def _pico(value: object) -> int | None:
-    """A stamp's amount; None where it is none."""
+    """A stamp's amount or count; None where it is none."""
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
@@ -216,6 +227,8 @@ def _recorded(entries: Iterable[Entry]) -> list[_Line]:
         line = lines.setdefault(entry.step_id, _Line())
         line.simulated = line.simulated or entry.simulated
         line.unpriced += entry.cost is None
+        line.estimated += entry.estimated
+        line.output_unknown += entry.output_unknown
         line.below_floor = line.below_floor or (entry.below_floor and entry.outcome == "watched")
         line.cost += 0 if entry.cost is None else entry.cost.total_pico
         if entry.baseline_pico is not None:
@@ -236,12 +249,12 @@ def _reason(codes: object, mode: object, decided: object) -> str:
 
 def _dollars(pico: int) -> str:
     """Cents from a dollar up, hundredths of a cent below, and two significant digits where those would read as nothing."""
-    amount = usd_of(pico)
-    if abs(amount) >= 1:
-        places = Decimal("0.01")
-    elif abs(amount) >= Decimal("0.0001") or not pico:
-        places = Decimal("0.0001")
+    size = abs(pico)
+    if size >= 10**12:
+        places = 2
+    elif size >= 10**8 or not pico:
+        places = 4
     else:
-        places = Decimal(1).scaleb(amount.adjusted() - 1)
-    sign = "-" if amount < 0 else ""
-    return f"{sign}${abs(amount).quantize(places, ROUND_HALF_UP):f}"
+        places = 14 - len(str(size))
+    sign = "-" if pico < 0 else ""
+    return f"{sign}${rounded(pico, places):f}"

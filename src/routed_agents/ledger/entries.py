@@ -32,8 +32,8 @@ class Entry:
         top: whether the tier is the policy's top one; None where nobody says, as in entries that an older release wrote.
         deployment: the deployment of the tier that was called.
         cost: None when the call is unpriced.
-        baseline_pico: what the step would have cost on `baseline_model`; None except on the step's used attempt, and where a lower model
-            answered than the step may go to, which saves nothing.
+        baseline_pico: what the step would have cost on `baseline_model`; None except on the step's used attempt, and where no
+            answer came, or one from a lower model than the step may go to, which saves nothing.
         cache_aware_saving_pico: the saving once moving between caches is counted, where it is known.
         codes: reason codes of the decision, most telling first.
         outcome: what became of the reply.
@@ -96,6 +96,16 @@ class Entry:
     def kept_strong(self) -> bool:
         """Whether the top tier was called, or its model; where nobody says which tier that is, the one named strong."""
         return self.model == self.baseline_model or (self.tier == "strong" if self.top is None else self.top)
+
+    @property
+    def estimated(self) -> bool:
+        """Whether the cost is that of estimated tokens."""
+        return self.cost is not None and self.usage.source == "estimated"
+
+    @property
+    def output_unknown(self) -> bool:
+        """Whether the cost is that of the estimated prompt alone, and so a lower bound."""
+        return self.cost is not None and self.usage.output_unknown
 
     def to_record(self) -> dict[str, object]:
         """The entry as plain JSON."""

@@ -12,6 +12,7 @@ from routed_agents.pricing import usd_of
 
 NONE: Final = "(none)"
 """Stands for an absent value among the keys of `Ledger.totals`; who is called so is counted among them."""
+COUNTED: Final = ("steps", "attempts", "unpriced", "estimated", "output_unknown", "simulated", "below_floor")
 SUMMED: Final = (
     "cost_pico",
     "baseline_pico",
@@ -28,6 +29,9 @@ GROUPS: Final = (
     *("outcome", "kind", "mode", "policy_hash", "error", "source"),
 )
 BILLION: Final = 10**9
+ESTIMATED: Final = "cost_pico IS NOT NULL AND source = 'estimated'"
+OUTPUT_UNKNOWN: Final = f"{ESTIMATED} AND output = 0"
+"""As `Entry.estimated` and `Entry.output_unknown` say it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +43,8 @@ class Totals:
         attempts: how many calls were made for them; judging and checking calls are not counted here, but cost.
         cost_pico: what the priced calls cost.
         unpriced: calls without a known price, which `cost_pico` leaves out.
+        estimated: calls whose tokens were estimated, which are in all sums.
+        output_unknown: those among them of which nothing but the prompt is known, as they were cut off: `cost_pico` is a lower bound.
         baseline_pico: what the steps would have cost on their baseline model, as far as known.
         saving_pico: baseline less cost, over the steps for which both are fully known.
         simulated: calls answered by the embedded provider.
@@ -49,6 +55,8 @@ class Totals:
     attempts: int = 0
     cost_pico: int = 0
     unpriced: int = 0
+    estimated: int = 0
+    output_unknown: int = 0
     baseline_pico: int = 0
     saving_pico: int = 0
     simulated: int = 0
@@ -87,15 +95,16 @@ def sums_by(group: str, clause: str) -> str:
     return f"""
         WITH picked AS (SELECT * FROM entries WHERE {clause}),
         step AS (
-            SELECT step_id, COUNT(*) = COUNT(cost_pico) AND COUNT(baseline_pico) > 0 AS comparable FROM picked GROUP BY step_id
+            SELECT step_id, COUNT(*) = COUNT(cost_pico) AND COUNT(baseline_pico) > 0 AND NOT SUM({OUTPUT_UNKNOWN}) AS comparable
+            FROM picked GROUP BY step_id
         ),
         compared AS (
             SELECT picked.*, COALESCE({group}, '{NONE}') AS grouped,
                 CASE WHEN comparable THEN COALESCE(baseline_pico, 0) - cost_pico END AS saving_pico
             FROM picked JOIN step USING (step_id)
         )
-        SELECT grouped, COUNT(DISTINCT step_id), SUM(kind = 'attempt'), COUNT(*) - COUNT(cost_pico), SUM(simulated),
-            SUM(outcome = 'watched' AND instr(codes, '"{BELOW_FLOOR}"') > 0), {sums}
+        SELECT grouped, COUNT(DISTINCT step_id), SUM(kind = 'attempt'), COUNT(*) - COUNT(cost_pico), SUM({ESTIMATED}),
+            SUM({OUTPUT_UNKNOWN}), SUM(simulated), SUM(outcome = 'watched' AND instr(codes, '"{BELOW_FLOOR}"') > 0), {sums}
         FROM compared GROUP BY grouped ORDER BY grouped != '{NONE}', grouped"""
 
 
@@ -106,6 +115,6 @@ def _exact_sum(column: str) -> str:
 
 def totals_of(row: Sequence[int]) -> Totals:
     """A row that `sums_by` finds, without its group."""
-    steps, attempts, unpriced, simulated, below_floor, *halves = row
+    counts, halves = dict(zip(COUNTED, row, strict=False)), row[len(COUNTED) :]
     sums = {name: halves[2 * n] * BILLION + halves[2 * n + 1] for n, name in enumerate(SUMMED)}
-    return Totals(steps=steps, attempts=attempts, unpriced=unpriced, simulated=simulated, below_floor=below_floor, **sums)
+    return Totals(**counts, **sums)

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 
 from routed_agents.errors import ConfigurationError
 from routed_agents.ledger import to_read
+from routed_agents.ledger.sums import ESTIMATED, OUTPUT_UNKNOWN
 from routed_agents.offline.traces import Trouble, read_spans, warn
 from routed_agents.telemetry import names
 from routed_agents.telemetry.runs import SpanRecord
@@ -41,7 +42,8 @@ SCHEMA: Final = """
 CREATE TABLE calls (
     seq INTEGER PRIMARY KEY, step TEXT, attempt INTEGER, kind TEXT, thread TEXT, run TEXT, node TEXT, class TEXT, tier TEXT,
     model TEXT, codes TEXT, reason TEXT, outcome TEXT, error TEXT, cost INTEGER, baseline INTEGER, baseline_model TEXT,
-    cache_aware INTEGER, input INTEGER, output INTEGER, cached INTEGER, simulated INTEGER, started INTEGER, ended INTEGER
+    cache_aware INTEGER, input INTEGER, output INTEGER, cached INTEGER, simulated INTEGER, started INTEGER, ended INTEGER,
+    estimated INTEGER, output_unknown INTEGER
 );
 CREATE INDEX calls_by_step ON calls (step, attempt, ended);
 CREATE TABLE outcomes (thread TEXT PRIMARY KEY, solved INTEGER);
@@ -51,14 +53,15 @@ FROM_LEDGER: Final = f"""
 INSERT INTO calls SELECT
     NULL, step_id, attempt, kind, thread, run, COALESCE(node, task_class), task_class, tier, COALESCE(served_model, model), codes,
     {REASON.format(codes="codes", pinned="pinned")}, outcome, error, cost_pico, baseline_pico, baseline_model, cache_aware_saving_pico,
-    input + cache_read + cache_write_5m + cache_write_1h, output, cache_read, simulated, started_ns, ended_ns
+    input + cache_read + cache_write_5m + cache_write_1h, output, cache_read, simulated, started_ns, ended_ns,
+    {ESTIMATED}, {OUTPUT_UNKNOWN}
 FROM ledger.entries ORDER BY seq
 """
 FROM_SPAN: Final = f"""
 INSERT INTO calls SELECT
     NULL, :step, :attempt, :kind, :thread, :run, :node, :class, :tier, :model, :codes,
     {REASON.format(codes=":codes", pinned=":pinned")}, :outcome, :error, :cost, :baseline, :baseline_model, NULL,
-    :input, :output, :cached, :simulated, :started, :ended
+    :input, :output, :cached, :simulated, :started, :ended, :estimated, :output_unknown
 WHERE NOT EXISTS (SELECT 1 FROM calls WHERE step = :step AND attempt = :attempt AND ended = :ended)
 """
 
@@ -79,15 +82,16 @@ STEPS: Final = f"""
 CREATE TABLE steps AS SELECT
     step, COALESCE(MAX(CASE kind WHEN 'attempt' THEN seq END), MAX(seq)) AS answered, COALESCE(MAX(thread), MAX(run), step) AS chain,
     CASE WHEN MAX(thread) IS NOT NULL THEN 'thread' WHEN MAX(run) IS NOT NULL THEN 'run' ELSE 'step' END AS chain_kind,
-    COUNT(*) AS calls, COUNT(*) - COUNT(cost) AS unpriced,
+    COUNT(*) AS calls, COUNT(*) - COUNT(cost) AS unpriced, SUM(estimated) AS estimated, SUM(output_unknown) AS output_unknown,
     {_halves("cost", f"cost / {HALF}", f"cost % {HALF}")}, {_halves("baseline", f"baseline / {HALF}", f"baseline % {HALF}")},
-    COUNT(*) = COUNT(cost) AND COUNT(baseline) > 0 AS comparable, SUM(kind = 'attempt') AS attempts, MIN(started) AS started,
-    MAX(ended) AS ended, SUM(input) AS input, SUM(output) AS output, SUM(cached) AS cached, MAX(simulated) AS simulated
+    COUNT(*) = COUNT(cost) AND COUNT(baseline) > 0 AND NOT SUM(output_unknown) AS comparable,
+    SUM(kind = 'attempt') AS attempts, MIN(started) AS started, MAX(ended) AS ended,
+    SUM(input) AS input, SUM(output) AS output, SUM(cached) AS cached, MAX(simulated) AS simulated
 FROM calls GROUP BY step;
 CREATE INDEX steps_by_step ON steps (step);
 CREATE TABLE chains AS SELECT
     chain, MAX(chain_kind) AS kind, COUNT(*) AS steps, {COST}, {BASELINE}, {SAVING}, SUM(unpriced) AS unpriced, SUM(calls) AS calls,
-    SUM(attempts > 1) AS again,
+    SUM(estimated) AS estimated, SUM(output_unknown) AS output_unknown, SUM(attempts > 1) AS again,
     MIN(started) AS started, MAX(ended) AS ended, MAX(simulated) AS simulated
 FROM steps GROUP BY chain;
 CREATE INDEX steps_by_chain ON steps (chain);
@@ -111,6 +115,8 @@ class Cell:
     attempts: int
     entries: int
     unpriced: int
+    estimated: int
+    output_unknown: int
     simulated: int
     tokens: int
     cost: int
@@ -211,7 +217,7 @@ class Calls:
         self._count()
         row = self._one(
             f"SELECT COUNT(*) AS entries, SUM(kind = 'attempt') AS attempts, COUNT(*) - COUNT(cost) AS unpriced,"
-            " SUM(simulated) AS simulated,"
+            " SUM(estimated) AS estimated, SUM(output_unknown) AS output_unknown, SUM(simulated) AS simulated,"
             f" SUM(input + output) AS tokens, MIN(started) AS started, MAX(ended) AS ended, COUNT(cache_aware) AS cache_aware_known,"
             f" {_sum('cost')}, {_sum('baseline')}, {_sum('cache_aware')} FROM calls"
         )
@@ -222,9 +228,9 @@ class Calls:
         return {key: 0 if value is None else value for key, value in whole.items()} | {"baseline_models": models}
 
     def thread_costs(self) -> dict[str, int] | None:
-        """What threads cost, in pico-dollars: how many are fully priced, their mean, median, and what a tenth cost more than."""
+        """What threads cost, in pico-dollars: how many are fully known, their mean, median, and what a tenth cost more than."""
         self._count()
-        where = "FROM chains WHERE kind = 'thread' AND unpriced = 0"
+        where = "FROM chains WHERE kind = 'thread' AND unpriced = 0 AND output_unknown = 0"
         row = self._one(f"SELECT COUNT(*) AS threads, {COST} {where}")
         found = _joined(row, "cost")
         if not found["threads"]:
@@ -243,7 +249,7 @@ class Calls:
         """Threads whose outcome is known: how many, how many solved their task, and what all of them cost."""
         self._count()
         row = self._one(
-            f"SELECT COUNT(*) AS known, SUM(solved) AS solved, SUM(unpriced) AS unpriced, {COST}"
+            f"SELECT COUNT(*) AS known, SUM(solved) AS solved, SUM(unpriced) AS unpriced, SUM(output_unknown) AS output_unknown, {COST}"
             " FROM chains JOIN outcomes ON outcomes.thread = chains.chain WHERE kind = 'thread'"
         )
         return _joined(row, "cost") if row["known"] else None
@@ -305,7 +311,8 @@ class Calls:
                 FROM calls JOIN steps USING (step) WHERE kind = 'attempt' AND attempts > 1
                 WINDOW later AS (PARTITION BY step ORDER BY seq)
             )
-            SELECT tier, next_tier, class, node, COUNT(*) AS times, COUNT(*) - COUNT(cost) AS unpriced, {_sum("cost")},
+            SELECT tier, next_tier, class, node, COUNT(*) AS times, COUNT(*) - COUNT(cost) AS unpriced,
+                SUM(estimated) AS estimated, SUM(output_unknown) AS output_unknown, {_sum("cost")},
                 CASE outcome WHEN 'failed' THEN COALESCE(error, outcome) ELSE
                     COALESCE((SELECT value FROM json_each(codes) WHERE value LIKE 'check:%' LIMIT 1), outcome) END AS why
             FROM tried WHERE next_attempt > attempt AND outcome IN ('rejected', 'failed')
@@ -352,7 +359,8 @@ class Calls:
         rows = self._db.execute(
             f"""
             SELECT (calls.started - ?) / ? AS bucket, {places}, SUM(calls.seq = steps.answered) AS steps, SUM(kind = 'attempt') AS attempts,
-                COUNT(*) AS entries, COUNT(*) - COUNT(calls.cost) AS unpriced, SUM(calls.simulated) AS simulated,
+                COUNT(*) AS entries, COUNT(*) - COUNT(calls.cost) AS unpriced, SUM(calls.estimated) AS estimated,
+                SUM(calls.output_unknown) AS output_unknown, SUM(calls.simulated) AS simulated,
                 SUM(calls.input + calls.output) AS tokens, {_sum("calls.cost", "cost")}, {_sum("calls.baseline", "baseline")},
                 {_sum("CASE WHEN comparable THEN COALESCE(calls.baseline, 0) - calls.cost END", "saving")}
             FROM calls JOIN steps USING (step) {joins} GROUP BY bucket, d0, d1, d2, d3""",
@@ -408,6 +416,8 @@ def _row(span: SpanRecord) -> dict[str, object]:
         "simulated": found.get(names.SIMULATED) is True,
         "started": span.start_ns,
         "ended": span.end_ns,
+        "estimated": span.estimated,
+        "output_unknown": span.output_unknown,
     }
 
 

@@ -36,7 +36,8 @@
     return sign + "$" + amount.toLocaleString("en-US", { minimumFractionDigits: places, maximumFractionDigits: places });
   }
   const priced = (sum) => sum.entries > sum.unpriced;
-  const cost = (sum, least) => (!sum.entries ? "–" : !priced(sum) ? "unpriced" : (sum.unpriced ? "≥" : "") + usd(sum.cost || 0, least));
+  const atLeast = (sum) => (sum.unpriced || sum.output_unknown ? "≥" : "");
+  const cost = (sum, least) => (!sum.entries ? "–" : !priced(sum) ? "unpriced" : atLeast(sum) + usd(sum.cost || 0, least));
   const places = (rows) => (rows.some((row) => row.cost >= 100e12) ? 2 : 4); // one column, one precision
   const share = (sum) => (sum.baseline ? sum.saving / sum.baseline : null);
   const percent = (value) => (value == null ? "–" : `${Math.round(value * 100)}%`.replace("-", "−"));
@@ -51,7 +52,7 @@
   const moment = (ms) => `${day(new Date(ms))} ${clock(new Date(ms))}`;
 
   // ---- adding up ----
-  const SUMS = ["steps", "attempts", "entries", "unpriced", "simulated", "tokens", "cost", "baseline", "saving"];
+  const SUMS = ["steps", "attempts", "entries", "unpriced", "estimated", "output_unknown", "simulated", "tokens", "cost", "baseline", "saving"];
   const nothing = () => Object.fromEntries(SUMS.map((name) => [name, 0]));
   function add(sum, cell) { for (const name of SUMS) sum[name] += cell[field[name]]; return sum; }
   const fits = (cell, except) => DIMS.every((dim) => dim === except || chosen[dim] === null || cell[field[dim]] === chosen[dim]);
@@ -75,19 +76,21 @@
     const perStep = sum.steps && priced(sum) ? usd(sum.cost / sum.steps) : "–";
     const saved = share(sum), threads = data.threads, solved = data.solved;
     const cards = [
-      ["Spent", priced(sum) || !sum.entries ? (sum.unpriced ? "≥" : "") + exact("cost") : "unpriced",
-        sum.unpriced ? `${many(sum.unpriced, "call")} unpriced, in no sum` : `${many(sum.attempts, "call")}, ${compact(sum.tokens)} tokens`],
+      ["Spent", priced(sum) || !sum.entries ? atLeast(sum) + exact("cost") : "unpriced",
+        sum.unpriced || sum.estimated
+          ? [sum.unpriced && `${many(sum.unpriced, "call")} unpriced, in no sum`, sum.estimated && `${many(sum.estimated, "call")} estimated`].filter(Boolean).join("; ")
+          : `${many(sum.attempts, "call")}, ${compact(sum.tokens)} tokens`],
       ["All-strong", sum.baseline ? exact("baseline") : "–", totals.baseline_models.length ? `the same steps on ${totals.baseline_models.join(", ")}` : "no baseline recorded"],
       [sum.saving < 0 ? "Extra" : "Saved", sum.baseline ? (saved == null ? "–" : percent(Math.abs(saved))) : "–",
         sum.baseline ? `${whole ? totals.words.saving.replace("-", "") : usd(Math.abs(sum.saving))}, nominal${sum.unpriced ? ", lower bound" : ""}` : "", tone(sum.saving)],
-      ["Per step", sum.unpriced && priced(sum) ? "≥" + perStep : perStep, many(sum.steps, "step")],
+      ["Per step", perStep === "–" ? perStep : atLeast(sum) + perStep, many(sum.steps, "step")],
     ];
     if (whole) {
       cards.push(["Cache-aware saving", totals.cache_aware_known ? usd(totals.cache_aware) : "–",
         totals.cache_aware_known ? `over ${many(totals.cache_aware_known, "call")}` : "not recorded: moving between caches is not counted"]);
       if (threads) cards.push(["Per thread", usd(threads.mean), `${many(threads.threads, "thread")}; median ${usd(threads.median)}, a tenth above ${usd(threads.high)}`]);
       cards.push(solved
-        ? ["Per solved task", solved.solved ? (solved.unpriced ? "≥" : "") + usd(solved.cost / solved.solved) : "–", `${count(solved.solved)} of ${many(solved.known, "task")} solved; failed ones are paid for too`]
+        ? ["Per solved task", solved.solved ? atLeast(solved) + usd(solved.cost / solved.solved) : "–", `${count(solved.solved)} of ${many(solved.known, "task")} solved; failed ones are paid for too`]
         : ["Per solved task", "–", "no outcomes given (--outcomes)"]);
       const again = data.escalations.reduce((all, row) => all + row.times, 0);
       cards.push(["Tried again", count(again), again ? "calls followed by another" : "every first call was kept"]);
@@ -161,7 +164,7 @@
     const said = el("div", { class: "said", "aria-live": "polite" }, hint());
     byBucket.forEach((bucket, index) => {
       const hit = svg("rect", { class: "hit", x: left + slot * index, width: slot, y: top, height: tall });
-      const say = () => { const all = bucket.all; said.textContent = `${span(index)}: ${cost(all)}${all.baseline ? `, all-strong ${usd(all.baseline)}` : ""}, ${many(all.steps, "step")}${all.unpriced ? `, ${count(all.unpriced)} unpriced` : ""}`; };
+      const say = () => { const all = bucket.all; said.textContent = `${span(index)}: ${cost(all)}${all.baseline ? `, all-strong ${usd(all.baseline)}` : ""}, ${many(all.steps, "step")}${all.unpriced ? `, ${count(all.unpriced)} unpriced` : ""}${all.estimated ? `, ${count(all.estimated)} estimated` : ""}`; };
       hit.addEventListener("pointerenter", say); hit.addEventListener("click", say);
       hit.addEventListener("pointerleave", () => { said.textContent = hint(); });
       drawn.append(hit);
@@ -245,8 +248,8 @@
       delete here.reason;
       if (!rowFits(here)) continue;
       const key = JSON.stringify([row.from, row.to, row.why, row.class]);
-      const sum = sums.get(key) || { ...row, times: 0, cost: 0, unpriced: 0, entries: 0, nodes: new Set() };
-      for (const name of ["times", "cost", "unpriced", "entries"]) sum[name] += row[name];
+      const sum = sums.get(key) || { ...row, times: 0, cost: 0, unpriced: 0, output_unknown: 0, entries: 0, nodes: new Set() };
+      for (const name of ["times", "cost", "unpriced", "output_unknown", "entries"]) sum[name] += row[name];
       sum.nodes.add(row.node);
       sums.set(key, sum);
     }
@@ -303,8 +306,9 @@
         const why = [step.class === step.node ? "" : step.class, step.reason === step.class ? "by class" : step.reason, `${count(step.input)} in, ${count(step.output)} out${step.cached ? `, ${count(step.cached)} cached` : ""}`];
         if (step.saving) why.push(`${step.saving < 0 ? "extra" : "saved"} ${usd(Math.abs(step.saving))}`);
         if (step.outcome !== "accepted") why.push(step.outcome);
+        if (step.estimated) why.push("estimated");
         lines.push(el("div", { class: "node" }, el("span", { class: "name" }, step.node), tag(step.tier), el("span", { class: `cost ${costTone(step)}` }, cost(step)), el("span", { class: "why" }, why.filter(Boolean).join(" · "))));
-        for (const call of step.tried) lines.push(el("div", { class: "node call" }, el("span", { class: "name" }, `${call.kind === "attempt" ? call.outcome : `${call.kind}, ${call.outcome}`}${call.why ? ": " + call.why : ""}`), tag(call.tier), el("span", { class: `cost ${call.cost == null ? "warn" : ""}` }, call.cost == null ? "unpriced" : usd(call.cost))));
+        for (const call of step.tried) lines.push(el("div", { class: "node call" }, el("span", { class: "name" }, `${call.kind === "attempt" ? call.outcome : `${call.kind}, ${call.outcome}`}${call.why ? ": " + call.why : ""}`), tag(call.tier), el("span", { class: `cost ${call.cost == null ? "warn" : ""}` }, call.cost == null ? "unpriced" : atLeast(call) + usd(call.cost))));
       }
     }
     if (chain.left_out) lines.push(el("div", { class: "run" }, `and ${many(chain.left_out, "cheaper step")}`));
@@ -340,6 +344,8 @@
       "A step counts where the call that answered it is, and each call under its most telling reason, so the rows of a table add up. A chain is a thread; calls without one count by their run.",
     ];
     if (totals.unpriced) notes.unshift(`${many(totals.unpriced, "call")} of unknown cost: in no sum, and their steps in no saving. ≥ marks sums they are missing from.`);
+    if (totals.output_unknown) notes.unshift(`${many(totals.output_unknown, "call")} cut off before an answer: only the estimated prompt is in the sums, which ≥ marks as lower bounds, and their steps are in no saving.`);
+    if (totals.estimated) notes.unshift(`${many(totals.estimated, "call")} estimated: the provider did not say how many tokens were used.`);
     if (data.chains.length < totals.chains) notes.push(`The figures are over everything; listed are the ${count(data.chains.length)} dearest of ${many(totals.chains, "chain")} and the ${count(data.steps.length)} dearest of ${many(totals.steps, "step")}.`);
     if (data.troubles) notes.unshift(`${many(data.troubles, "line")} of the sources could not be read.`);
     notes.push(`Made ${data.made} by routed-agents.`);

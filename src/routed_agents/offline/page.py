@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from routed_agents.decisions import words
 from routed_agents.offline.calls import Calls, Cube
-from routed_agents.offline.report import Table
+from routed_agents.offline.report import DOUBTS, Table
 from routed_agents.telemetry.trees import dollars
 
 CHAINS: Final = 30
@@ -23,6 +23,7 @@ ESCALATIONS: Final = 400
 NAME_LENGTH: Final = 160
 """Longer names are cut: a label may hold a whole message."""
 DOLLAR: Final = 10**12
+DOUBTED: Final = tuple([column.key for column in DOUBTS])
 
 
 def page(
@@ -106,7 +107,10 @@ def _headline(totals: Mapping[str, Any]) -> dict[str, str]:
 def _summary(totals: Mapping[str, Any]) -> str:
     found = totals["words"]
     known = totals["entries"] > totals["unpriced"]
-    parts = [f"{totals['steps']:,} steps", f"cost {found['cost'] if known else 'unpriced'}"]
+    least = "at least " if totals["output_unknown"] else ""
+    parts = [f"{totals['steps']:,} steps", f"cost {least}{found['cost']}" if known else "cost unpriced"]
+    if totals["estimated"]:
+        parts[-1] += f" ({totals['estimated']:,} estimated)"
     if totals["unpriced"] and known:
         parts[-1] += f" + {totals['unpriced']:,} unpriced"
     if totals["baseline"]:
@@ -126,7 +130,7 @@ def _cube(cube: Cube) -> dict[str, Any]:
     }
 
 
-CELL_FIELDS: Final = ("steps", "attempts", "entries", "unpriced", "simulated", "tokens", "cost", "baseline", "saving")
+CELL_FIELDS: Final = ("steps", "attempts", "entries", *DOUBTED, "simulated", "tokens", "cost", "baseline", "saving")
 
 
 def _chain(calls: Calls, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -180,6 +184,8 @@ def _call(call: Mapping[str, Any]) -> dict[str, Any]:
         "outcome": call["outcome"],
         "why": _cut(why),
         "cost": call["cost"],
+        "estimated": call["estimated"],
+        "output_unknown": call["output_unknown"],
     }
 
 
@@ -191,7 +197,7 @@ def _escalation(row: Mapping[str, Any]) -> dict[str, Any]:
         "class": _spelled("class", row["class"]),
         "node": _spelled("node", row["node"]),
         "times": row["times"],
-        "unpriced": row["unpriced"],
+        **{name: row[name] for name in DOUBTED},
         "cost": row["cost"],
         "entries": row["times"],
     }
@@ -200,7 +206,7 @@ def _escalation(row: Mapping[str, Any]) -> dict[str, Any]:
 def _money(row: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "cost": row["cost"],
-        "unpriced": row["unpriced"],
+        **{name: row[name] for name in DOUBTED},
         "entries": row["calls"],
         "baseline": row["baseline"],
         "saving": row.get("saving"),

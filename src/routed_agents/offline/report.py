@@ -67,7 +67,7 @@ class Table:
 
     def to_texts(self) -> dict[str, Any]:
         """What a page shows of it: heads, rows and total as the texts that `render` prints too."""
-        shown = [index for index, column in enumerate(self.columns) if column.key != "unpriced"]
+        shown = _visible(self.columns)
         rows = (*self.rows, *([self.total] if self.total is not None else []))
         return {
             "title": self.title,
@@ -104,10 +104,11 @@ def by_decided(ledger: Ledger, **where: Unpack[Where]) -> Table:
 def by_kind(ledger: Ledger, **where: Unpack[Where]) -> Table:
     """What the attempts at the steps cost, and what the calls that judged or checked them did."""
     groups, total = ledger.totals("kind", **where), ledger.total(**where)
-    rows = {name: (name, sums.steps, sums.tokens, _cost(sums), sums.unpriced) for name, sums in {**groups, "total": total}.items()}
+    rows = {name: (name, sums.steps, sums.tokens, _cost(sums), *_doubts(sums)) for name, sums in {**groups, "total": total}.items()}
     title, simulated = titled("Cost by kind of call", total)
-    columns = (Column(key="kind", name="kind", form="text"), STEPS, Column(key="tokens", name="tokens"), COST, UNPRICED_CALLS)
-    return Table(title=title, columns=columns, total=rows.pop("total"), rows=tuple(rows.values()), simulated=simulated)
+    columns = (Column(key="kind", name="kind", form="text"), STEPS, Column(key="tokens", name="tokens"), COST, *DOUBTS)
+    whole = rows.pop("total")
+    return Table(title=title, columns=columns, total=whole, rows=tuple(rows.values()), notes=estimates(total), simulated=simulated)
 
 
 def by_label(ledger: Ledger, key: str, **where: Unpack[Where]) -> Table:
@@ -132,9 +133,9 @@ def by_guard(ledger: Ledger, **where: Unpack[Where]) -> Table:
             counted[entry.step_id] = before | set(entry.codes)
         else:
             counted.pop(entry.step_id, None)
-    rows = [(words(code).replace(":", ": "), tally.steps, tally.cost, tally.unpriced) for code, tally in _costliest(tallies)]
+    rows = [(words(code).replace(":", ": "), tally.steps, tally.cost, *_doubts(tally)) for code, tally in _costliest(tallies)]
     title, simulated = titled("Steps by reason", ledger.total(**where))
-    columns = (Column(key="reason", name="reason", form="text"), STEPS, COST, UNPRICED_CALLS)
+    columns = (Column(key="reason", name="reason", form="text"), STEPS, COST, *DOUBTS)
     notes = ("a step with several reasons counts under each, so the rows do not add up",)
     return Table(title=title, columns=columns, rows=tuple(rows), notes=notes if rows else (), simulated=simulated)
 
@@ -149,9 +150,9 @@ def kept_strong(ledger: Ledger, **where: Unpack[Where]) -> Table:
         tally = tallies.setdefault((entry.node or words(entry.task_class), why), _Tally())
         tally.steps += 1
         tally.add(entry)
-    rows = [(name, why, tally.steps, tally.cost, tally.unpriced) for (name, why), tally in _costliest(tallies)]
+    rows = [(name, why, tally.steps, tally.cost, *_doubts(tally)) for (name, why), tally in _costliest(tallies)]
     title, simulated = titled("Kept strong", ledger.total(**where))
-    columns = (Column(key="step", name="step", form="text"), Column(key="reason", name="reason", form="text"), STEPS, COST, UNPRICED_CALLS)
+    columns = (Column(key="step", name="step", form="text"), Column(key="reason", name="reason", form="text"), STEPS, COST, *DOUBTS)
     return Table(title=title, columns=columns, rows=tuple(rows), simulated=simulated)
 
 
@@ -161,7 +162,7 @@ def step_table(calls: Calls, limit: int) -> Table:
         *[Column(key=key, name=key, form="text") for key in ("step", "class", "tier", "thread", "reason")],
         Column(key="tokens", name="tokens"),
         COST,
-        UNPRICED_CALLS,
+        *DOUBTS,
         Column(key="saving_usd", name="saving", form="usd"),
         Column(key="id", name="id", form="text"),
     )
@@ -169,7 +170,8 @@ def step_table(calls: Calls, limit: int) -> Table:
     for step in calls.dearest_steps(limit):
         named = (step["node"], words(step["class"]), step["tier"], step["chain"], words(step["reason"]).replace(":", ": "))
         saving = step["baseline"] - step["cost"] if step["comparable"] else None
-        rows.append((*named, step["input"] + step["output"], step["cost"], step["unpriced"], saving, step["step"][:SHORT_ID]))
+        doubts = [step[column.key] for column in DOUBTS]
+        rows.append((*named, step["input"] + step["output"], step["cost"], *doubts, saving, step["step"][:SHORT_ID]))
     return _dearest(calls, "Dearest steps", columns, rows)
 
 
@@ -180,12 +182,12 @@ def chain_table(calls: Calls, limit: int) -> Table:
         STEPS,
         Column(key="again", name="tried again"),
         COST,
-        UNPRICED_CALLS,
+        *DOUBTS,
         Column(key="baseline_usd", name="all-strong", form="usd"),
         Column(key="saving_usd", name="saving", form="usd"),
     )
     rows = [
-        (row["chain"], row["steps"], row["again"], row["cost"], row["unpriced"], row["baseline"], row["saving"])
+        (row["chain"], row["steps"], row["again"], row["cost"], *[row[column.key] for column in DOUBTS], row["baseline"], row["saving"])
         for row in calls.dearest_chains(limit)
     ]
     return _dearest(calls, "Dearest threads", columns, rows)
@@ -227,8 +229,7 @@ def render(table: Table, width: int | None = None) -> RichTable:
         collapse_padding=True,
         min_width=min(len(table.title), 60),
     )
-    # the cost says where calls are unpriced; their number is in the notes and in JSON
-    shown = [index for index, column in enumerate(table.columns) if column.key != "unpriced"]
+    shown = _visible(table.columns)
     widths = _widths(table, shown)
     if width is not None and sum(widths) + GAP * len(shown) > width:
         widths = _squeezed(widths, [table.columns[index].form == "text" for index in shown], width - GAP * len(shown))
@@ -244,6 +245,11 @@ def render(table: Table, width: int | None = None) -> RichTable:
     for row in table.rows:
         drawn.add_row(*[Text(_shown(table, index, row), style=_style(table.columns[index], row[index])) for index in shown])
     return drawn
+
+
+def _visible(columns: Sequence[Column]) -> list[int]:
+    """Where the columns are that are printed: the sign of a cost says what is in doubt, and notes and JSON how many calls are."""
+    return [index for index, column in enumerate(columns) if column not in DOUBTS]
 
 
 def _widths(table: Table, shown: Sequence[int]) -> list[int]:
@@ -269,12 +275,16 @@ def _squeezed(widths: Sequence[int], gives: Sequence[bool], room: int) -> list[i
 STEPS: Final = Column(key="steps", name="steps")
 COST: Final = Column(key="cost_usd", name="cost", form="usd")
 UNPRICED_CALLS: Final = Column(key="unpriced", name="unpriced")
+ESTIMATED_CALLS: Final = Column(key="estimated", name="estimated")
+OUTPUT_UNKNOWN_CALLS: Final = Column(key="output_unknown", name="output unknown")
+DOUBTS: Final = (UNPRICED_CALLS, ESTIMATED_CALLS, OUTPUT_UNKNOWN_CALLS)
+"""How far a cost can be relied on: the first and last make it a lower bound."""
 SUMS: Final = (
     STEPS,
     Column(key="attempts", name="calls"),
     Column(key="tokens", name="tokens"),
     COST,
-    UNPRICED_CALLS,
+    *DOUBTS,
     Column(key="baseline_usd", name="all-strong", form="usd"),
     Column(key="saving_usd", name="saving", form="usd"),
     Column(key="saving_share", name="saved", form="share"),
@@ -287,8 +297,12 @@ class _Tally:
     cost_pico: int = 0
     priced: int = 0
     unpriced: int = 0
+    estimated: int = 0
+    output_unknown: int = 0
 
     def add(self, entry: Entry) -> None:
+        self.estimated += entry.estimated
+        self.output_unknown += entry.output_unknown
         if entry.cost is None:
             self.unpriced += 1
         else:
@@ -320,6 +334,7 @@ def _summed(ledger: Ledger, by: str, name: str, title: str, where: Where, *, spe
     if total.unpriced:
         calls = f"{_calls(total.unpriced)} of unknown cost {'is' if total.unpriced == 1 else 'are'} in no sum"
         notes.append(f"{calls}; steps with one are in no saving, so shares are lower bounds")
+    notes += [f"{note}; steps with one are in no saving" if total.output_unknown else note for note in estimates(total)]
     return Table(
         title=heading,
         columns=(Column(key=name, name=name, form="text"), *SUMS),
@@ -328,6 +343,20 @@ def _summed(ledger: Ledger, by: str, name: str, title: str, where: Where, *, spe
         notes=tuple(notes),
         simulated=simulated,
     )
+
+
+def estimates(total: Totals) -> tuple[str, ...]:
+    """What a reader has to know of the estimated calls in a sum."""
+    if not total.estimated:
+        return ()
+    note = f"{_calls(total.estimated)} {'is' if total.estimated == 1 else 'are'} estimated"
+    if total.output_unknown:
+        note += f", {total.output_unknown:,} by the prompt alone (cut off before an answer): costs with one are lower bounds (≥)"
+    return (note,)
+
+
+def _doubts(sums: Totals | _Tally) -> tuple[int, int, int]:
+    return sums.unpriced, sums.estimated, sums.output_unknown
 
 
 def _calls(count: int) -> str:
@@ -343,7 +372,7 @@ def _row(name: str, sums: Totals) -> tuple[Value, ...]:
         sums.attempts,
         sums.tokens,
         _cost(sums),
-        sums.unpriced,
+        *_doubts(sums),
         baseline,
         saving,
         None if baseline is None or saving is None else round(saving / baseline, 4),
@@ -384,7 +413,7 @@ def _shown(table: Table, index: int, row: Sequence[Value]) -> str:
             return "–"
         case "usd":
             partly = column.key == "cost_usd" and any(
-                cell for other, cell in zip(table.columns, row, strict=True) if other.key == "unpriced"
+                cell for other, cell in zip(table.columns, row, strict=True) if other in (UNPRICED_CALLS, OUTPUT_UNKNOWN_CALLS)
             )
             return ("≥" if partly else "") + dollars(int(value), places=_places(table, index))
         case "share":

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from routed_agents.economics import baseline, tokenizer_factor
 from routed_agents.ledger import Entry, Ledger
-from routed_agents.offline.report import COST, STEPS, UNPRICED_CALLS, Column, Table, titled
+from routed_agents.offline.report import COST, DOUBTS, STEPS, Column, Table, estimates, titled
 from routed_agents.policy import Policy
 from routed_agents.pricing import Prices
 from routed_agents.tiers import Tier
@@ -43,14 +43,15 @@ def would_save(ledger: Ledger, policy: Policy, *, prices: Prices | None = None) 
             would = 0  # the call would not have been made
         for row in (rows.setdefault((entry.decided_tier, model or ""), _Row()), whole):
             row.add(entry, would)
-    title, simulated = titled("What shadow mode would save", ledger.total(mode="shadow"))
+    total = ledger.total(mode="shadow", kind="attempt")
+    title, simulated = titled("What shadow mode would save", total)
     decided = Column(key="decided", name="decided", form="text")
     return Table(
         title=title,
-        columns=(decided, STEPS, COST, WOULD_COST, WOULD_SAVE, SHARE, UNPRICED_CALLS),
+        columns=(decided, STEPS, COST, WOULD_COST, WOULD_SAVE, SHARE, *DOUBTS),
         rows=tuple([(f"{tier} ({model})" if model else tier, *row.values()) for (tier, model), row in sorted(rows.items())]),
         total=("total", *whole.values()),
-        notes=(*NOTES, *guessed.notes(policy)) if rows else (),
+        notes=(*NOTES, *estimates(total), *guessed.notes(policy)) if rows else (),
         simulated=simulated,
     )
 
@@ -61,6 +62,8 @@ class _Row:
     cost: int = 0
     would: int = 0
     unpriced: int = 0
+    estimated: int = 0
+    output_unknown: int = 0
 
     def add(self, entry: Entry, would: int | None) -> None:
         self.steps += entry.outcome in ("accepted", "watched")
@@ -68,11 +71,14 @@ class _Row:
             self.unpriced += 1
             return
         self.cost += entry.cost.total_pico
+        self.estimated += entry.estimated
+        self.output_unknown += entry.output_unknown
         self.would += would
 
-    def values(self) -> tuple[int, int, int, int, float | None, int]:
+    def values(self) -> tuple[int, int, int, int, float | None, int, int, int]:
         saved = self.cost - self.would
-        return self.steps, self.cost, self.would, saved, saved / self.cost if self.cost else None, self.unpriced
+        share = saved / self.cost if self.cost else None
+        return self.steps, self.cost, self.would, saved, share, self.unpriced, self.estimated, self.output_unknown
 
 
 @dataclass(slots=True)

@@ -26,8 +26,8 @@ class Usage:
         cache_write_1h: prompt tokens written with its long retention (Anthropic 1 hour, OpenAI 12).
         output: reply tokens, reasoning included.
         reasoning: how many of `output` were reasoning; for information.
-        other: what no card here prices: tokens (audio, another model's share of the call) and calls of hosted tools with a fee of their
-            own (file search, code interpreter, image generation); any make the call unpriced.
+        other: what no card here prices: tokens (audio, another model's share of the call, cache writes under a redeemed credit) and calls
+            of hosted tools with a fee of their own (file search, code interpreter, image generation); any make the call unpriced.
         web_searches: searches the provider ran.
         source: whether the provider said so, somebody estimated it, or nothing is known.
         speed: "fast" and the like, as reported.
@@ -60,9 +60,14 @@ class Usage:
         """All tokens, sent and received."""
         return self.prompt + self.output
 
+    @property
+    def output_unknown(self) -> bool:
+        """Whether it is an estimate of the prompt alone, as of a call that was cut off before an answer; more may have been billed."""
+        return self.source == "estimated" and not self.output
+
     def at_least(self, output: int) -> Usage:
-        """The usage of a reply that was broken off: as reported, its output no less than what was seen of it, which is an estimate."""
-        return self if self.output >= output else replace(self, output=output, source="estimated")
+        """The usage of a reply whose end did not come: as reported, its output no less than what was seen of it, which is an estimate."""
+        return replace(self, output=max(self.output, output), source="estimated")
 
     def kept_long(self) -> Usage:
         """The same tokens, all that were written to a cache written with the long retention."""

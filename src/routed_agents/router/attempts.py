@@ -232,12 +232,15 @@ class Attempt:
         """No call was made after all, for somebody on the way had an answer; nothing is booked."""
         self.outcome, self._unmade = "accepted", True
 
-    def also(self, *, reply: object, started_ns: int, error: BaseException | None) -> None:
-        """Book another call that the same request led to: somebody on the way made it again, and this one's answer was not used."""
+    def also(self, *, reply: object, usage: Usage | None = None, started_ns: int, error: BaseException | None) -> None:
+        """Book another call that the same request led to: somebody on the way made it again, and this one's answer was not used.
+
+        `usage` is given where the reply doesn't hold it.
+        """
         other = Attempt(call=self._call, number=self.number, tier=self.row, deployment=self.deployment)
         other.simulated = self.simulated
         other._begun = self._begun
-        other.settle_other(reply=reply, started_ns=started_ns, error=error)
+        other.settle_other(reply=reply, usage=usage, started_ns=started_ns, error=error)
 
     def settle(self) -> None:
         """Work out a recorded attempt's entry before its block ends, for a stream whose last words carry what it cost."""
@@ -281,12 +284,12 @@ class Attempt:
         self._span = self._call.router.telemetry.open_attempt(None, self, self._call, started_ns=started_ns, parent=parent)
         self._write(error)
 
-    def settle_other(self, *, reply: object, started_ns: int, error: BaseException | None) -> None:
+    def settle_other(self, *, reply: object, usage: Usage | None, started_ns: int, error: BaseException | None) -> None:
         """Write the entry of a call whose answer was not used."""
         call, failure = self._call, failure_behind(error) if error is not None else None
         self._started_ns = started_ns
         self._reply = reply
-        self._usage = usage_in(reply) if reply is not None else None
+        self._usage = usage if usage is not None else usage_in(reply) if reply is not None else None
         if error is not None:
             self._note_refusal(error)
         self.outcome = "failed" if isinstance(error, Exception) else "abandoned"
@@ -501,7 +504,7 @@ class Attempt:
             deployment=self.deployment.name or None,
             usage=usage,
             cost=cost,
-            baseline_pico=self._cost_on(top, usage, cost, model) if final and not self.alarmed else None,
+            baseline_pico=self._cost_on(top, usage, cost, model) if final and not self.alarmed and not usage.output_unknown else None,
             baseline_model=top.model,
             codes=(*(decision.codes if decision else ()), *((f"check:{self.rejection.code}",) if self.rejection else ())),
             outcome=self.outcome or "abandoned",
@@ -525,16 +528,20 @@ class Attempt:
 
     def _cost(self, model: str, usage: Usage) -> tuple[Cost | None, str | None]:
         """What the call cost, and where its price is from; what a provider bills nobody for needs no price."""
-        if self._unbilled:
+        if self._free(usage):
             return Cost(), None
         return self._call.router.price(self.deployment, model, usage) if usage.source != "missing" else (None, None)
+
+    def _free(self, usage: Usage) -> bool:
+        """Whether nobody is billed: the request was turned down, or the answer came from LangChain's cache."""
+        return self._unbilled or (self._reply is not None and usage == Usage())
 
     def _cost_on(self, tier: Tier, usage: Usage, cost: Cost | None, model: str) -> int | None:
         """What the same tokens would have cost on a tier; nominal, at this router's prices and with the same cache behaviour."""
         if usage.source == "missing":
             return None
         other = tier.deployments[0]
-        if cost is not None and (self._unbilled or (self.row.name == tier.name and model == other.model)):
+        if cost is not None and (self._free(usage) or (self.row.name == tier.name and model == other.model)):
             return cost.total_pico
         try:
             found = baseline(usage, card=self._call.router.prices.sold(other), factor=tokenizer_factor(model, other.price_key))

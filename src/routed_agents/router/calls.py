@@ -277,7 +277,8 @@ class RoutedCall:
         """
         decision, tiers = self.decision, self.router.policy.tiers
         last = self.entries[-1] if self.entries else None
-        costs = [entry.cost for entry in (*self.entries, *self.asides)]
+        made = (*self.entries, *self.asides)
+        costs = [entry.cost for entry in made]
         known = [cost.total_pico for cost in costs if cost is not None]
         return {
             "v": 1,
@@ -300,8 +301,10 @@ class RoutedCall:
             "cost_pico": sum(known) if len(known) == len(costs) else None,
             "priced_pico": sum(known),
             "unpriced": len(costs) - len(known),
+            "estimated": sum(entry.estimated for entry in made),
+            "output_unknown": sum(entry.output_unknown for entry in made),
             "baseline_pico": last.baseline_pico if last is not None else None,
-            "simulated": any(entry.simulated for entry in (*self.entries, *self.asides)),
+            "simulated": any(entry.simulated for entry in made),
         }
 
     @property

@@ -151,13 +151,15 @@ COST_CURRENCY: Final = _attribute("routed_agents.cost.currency", "leaf", "string
 COST_SOURCE: Final = _attribute("routed_agents.cost.source", "leaf", "string", "`local`, or `simulated`")
 PRICE_TABLE: Final = _attribute("routed_agents.cost.price_table_version", "leaf", "string", "where the price is from")
 BASELINE_COST: Final = _attribute(
-    "routed_agents.baseline.cost", "leaf", "double", "USD of the same call on the top tier; absent after an alarm"
+    "routed_agents.baseline.cost", "leaf", "double", "USD of the same call on the top tier; absent after an alarm, and where no answer came"
 )
 BASELINE_PICO: Final = _attribute("routed_agents.baseline.pico_usd", "leaf", "int", "the same, exactly")
 BASELINE_MODEL: Final = _attribute("routed_agents.baseline.model", "leaf", "string", "the top tier's model")
 ROLLUP_COST: Final = _attribute("routed_agents.rollup.cost", "route", "double", "USD of all attempts; absent when one is unpriced")
 ROLLUP_BASELINE: Final = _attribute("routed_agents.rollup.baseline", "route", "double", "USD of the step on the top tier")
-ROLLUP_SAVING: Final = _attribute("routed_agents.rollup.saving", "route", "double", "baseline less cost")
+ROLLUP_SAVING: Final = _attribute(
+    "routed_agents.rollup.saving", "route", "double", "baseline less cost; absent when a call was cut off before an answer"
+)
 GRAPH: Final = _attribute("routed_agents.graph", "run", "string", "the graph's name")
 DOWNSTREAM: Final = _attribute("routed_agents.downstream", "node route", "int", "model steps that hang on the answer, where known")
 IN_LOOP: Final = _attribute("routed_agents.in_loop", "node route", "boolean", "the node is part of a loop, so no number can be given")

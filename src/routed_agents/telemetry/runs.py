@@ -63,6 +63,16 @@ class SpanRecord:
         return sent if isinstance(sent, int) else None, received if isinstance(received, int) else None
 
     @property
+    def estimated(self) -> bool:
+        """A leaf's cost is that of estimated tokens."""
+        return self.attributes.get(names.USAGE_SOURCE) == "estimated" and isinstance(self.attributes.get(names.COST_PICO), int)
+
+    @property
+    def output_unknown(self) -> bool:
+        """Likewise, of its prompt alone, so that the cost is a lower bound."""
+        return self.estimated and self.tokens[1] == 0
+
+    @property
     def seconds(self) -> float:
         """How long it took."""
         return (self.end_ns - self.start_ns) / 1e9

@@ -235,7 +235,8 @@ class Telemetry:
                     attributes[names.ROLLUP_COST] = _usd(sum(costs))
                     if entries[-1].baseline_pico is not None:
                         attributes[names.ROLLUP_BASELINE] = _usd(sum(baselines))
-                        attributes[names.ROLLUP_SAVING] = _usd(sum(baselines) - sum(costs))
+                        if not any(entry.output_unknown for entry in paid):
+                            attributes[names.ROLLUP_SAVING] = _usd(sum(baselines) - sum(costs))
                 span.set_attributes(attributes)
                 if error is not None:
                     span.set_attribute(names.ERROR_TYPE, type(error).__name__)

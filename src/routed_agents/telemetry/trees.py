@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from decimal import ROUND_HALF_UP, Decimal
 from typing import Final, Literal
 
 from rich.cells import set_cell_size
@@ -12,7 +11,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from routed_agents.decisions import words
-from routed_agents.pricing import usd_of
+from routed_agents.pricing import rounded
 from routed_agents.telemetry import names
 from routed_agents.telemetry.runs import Branch, Run, SpanRecord
 
@@ -25,7 +24,7 @@ CENT: Final = 10**10
 
 def dollars(pico: int, *, places: int = 4) -> str:
     """An amount for people: `$0.0012`, and `<$0.0001` for what would read as nothing."""
-    sign, amount = "-" if pico < 0 else "", usd_of(abs(pico)).quantize(Decimal(1).scaleb(-places), ROUND_HALF_UP)
+    sign, amount = "-" if pico < 0 else "", rounded(pico, places)
     if pico and not amount:
         return f"{sign}<$0.{'1':0>{places}}"
     return f"{sign}${amount:,}"
@@ -40,6 +39,8 @@ class Row:
             that holds steps.
         cost_pico: what the priced calls cost; None when none is priced.
         unpriced: calls without a known price.
+        estimated: calls whose tokens were estimated.
+        output_unknown: those among them of which nothing but the prompt is known, as they were cut off: `cost_pico` is a lower bound.
         baseline_pico: what the step would have cost on the top tier.
         mark: what became of an attempt; empty where nothing needs saying.
         why: what held the step where it went, in words.
@@ -56,6 +57,8 @@ class Row:
     cached: int | None = None
     cost_pico: int | None = None
     unpriced: int = 0
+    estimated: int = 0
+    output_unknown: int = 0
     baseline_pico: int | None = None
     mark: str = ""
     why: str = ""
@@ -65,7 +68,7 @@ class Row:
     @property
     def saving_pico(self) -> int | None:
         """Baseline less cost, where both are fully known."""
-        if self.unpriced or self.cost_pico is None or self.baseline_pico is None:
+        if self.unpriced or self.output_unknown or self.cost_pico is None or self.baseline_pico is None:
             return None
         return self.baseline_pico - self.cost_pico
 
@@ -90,6 +93,8 @@ class CostTree:
     tiers: tuple[tuple[str, int], ...] = ()
     cost_pico: int = 0
     unpriced: int = 0
+    estimated: int = 0
+    output_unknown: int = 0
     baseline_pico: int = 0
     saving_pico: int = 0
     compared: int = 0
@@ -124,6 +129,8 @@ def cost_tree(run: Run) -> CostTree | None:
         tiers=tuple(tiers.items()),
         cost_pico=sum(row.cost_pico or 0 for row in steps),
         unpriced=sum(row.unpriced for row in steps),
+        estimated=sum(row.estimated for row in steps),
+        output_unknown=sum(row.output_unknown for row in steps),
         baseline_pico=sum(row.baseline_pico or 0 for row in steps),
         saving_pico=sum(compared),
         compared=len(compared),
@@ -216,6 +223,8 @@ def _step(branch: Branch, below: Sequence[Row]) -> Row:
         cached=_added(each.cached for each in calls),
         cost_pico=sum(costs) if costs else None,
         unpriced=len(calls) - len(costs) + max(made - len(attempts), 0),
+        estimated=sum(each.estimated for each in calls),
+        output_unknown=sum(each.output_unknown for each in calls),
         baseline_pico=sum(baselines) if baselines else None,
         mark=last.mark if last and len(attempts) == 1 else "",
         why=_why(span, attempts),
@@ -251,6 +260,8 @@ def _leaf(span: SpanRecord, kind: Kind, number: int = 1) -> Row:
         cached=found.get(names.CACHE_READ_TOKENS),
         cost_pico=cost if isinstance(cost, int) else None,
         unpriced=0 if isinstance(cost, int) else 1,
+        estimated=int(span.estimated),
+        output_unknown=int(span.output_unknown),
         baseline_pico=baseline if isinstance(baseline, int) else None,
         mark=mark,
         why=words(trouble),
@@ -405,8 +416,12 @@ class _Drawing:
 
     def _money(self) -> Iterator[Text]:
         tree = self.tree
-        cost = Text(self._dollars(tree.cost_pico), style="bold")
-        yield cost.append(f" + {tree.unpriced} unpriced", style="not bold yellow") if tree.unpriced else cost
+        cost = Text(f"{self.signs.least if tree.output_unknown else ''}{self._dollars(tree.cost_pico)}", style="bold")
+        if tree.estimated:
+            cost.append(f" ({tree.estimated} estimated)", style="not bold yellow")
+        if tree.unpriced:
+            cost.append(f" + {tree.unpriced} unpriced", style="not bold yellow")
+        yield cost
         whole = tree.compared == tree.steps
         if tree.baseline_pico:
             strong = Text(f"all-strong {self._dollars(tree.baseline_pico)}")
@@ -477,8 +492,8 @@ class _Drawing:
             "short_in": Text(self._short(row.input), style=style),
             "short_out": Text(self._short(row.output), style=style),
             "short_cached": Text(self._short(row.cached), style="dim"),
-            "cost": Text(self._cost(row, self.places), style="yellow" if row.unpriced else style),
-            "short_cost": Text(self._cost(row, 4), style="yellow" if row.unpriced else style),
+            "cost": Text(self._cost(row, self.places), style="yellow" if row.unpriced or row.estimated else style),
+            "short_cost": Text(self._cost(row, 4), style="yellow" if row.unpriced or row.estimated else style),
             "saving": Text("" if quiet else self._saving(saving, self.places), style=colour),
             "short_saving": Text("" if quiet else self._saving(saving, 4), style=colour),
             "why": why,
@@ -488,7 +503,7 @@ class _Drawing:
     def _cost(self, row: Row, places: int) -> str:
         if row.cost_pico is None:
             return "unpriced" if row.unpriced else self.signs.none
-        return f"{self.signs.least if row.unpriced else ''}{dollars(row.cost_pico, places=places)}"
+        return f"{self.signs.least if row.unpriced or row.output_unknown else ''}{dollars(row.cost_pico, places=places)}"
 
     def _saving(self, saving: int | None, places: int) -> str:
         return dollars(saving, places=places).replace("-<", "<") if saving else self.signs.none
