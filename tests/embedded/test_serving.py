@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from routed_agents import RoutedChatModel, Router, embedded, tiers
+from routed_agents import RoutedChatModel, Router, embedded
 from routed_agents.errors import ConfigurationError
+from routed_agents.tiers import SIMULATED_URLS
 
 
 @pytest.mark.parametrize(
@@ -44,7 +45,7 @@ def test_a_port_in_use_is_named() -> None:
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A provider as another process sees it, which knows its variables only."""
     with embedded.serve() as provider:
-        monkeypatch.setattr(tiers, "SIMULATED_URLS", set())
+        SIMULATED_URLS.clear()
         for name, value in provider.environ.items():
             monkeypatch.setenv(name, value)
         yield

@@ -141,6 +141,13 @@ def test_configuring_twice_adds_an_output(tmp_path: Path) -> None:
     assert [told_cost(one), told_cost(two)] == pytest.approx([before, spent(router)], abs=1e-12)
 
 
+def test_a_file_that_is_named_again_gets_its_metrics_once(tmp_path: Path) -> None:
+    with configure(metrics_file=tmp_path / "m.jsonl") as first, configure(metrics_file=tmp_path / "m.jsonl") as again:
+        router = work()
+        assert first._metrics == again._metrics
+    assert told_cost(tmp_path / "m.jsonl") == pytest.approx(spent(router), abs=1e-12)
+
+
 def test_routers_without_a_meter_provider_leave_nothing_behind_and_count_once_there_is_one(tmp_path: Path) -> None:
     routers = [Router(Policy.default(), ledger=Ledger.memory()) for _ in range(5)]
     assert len(metrics_internal._PROXY_METER_PROVIDER._meters) == 1

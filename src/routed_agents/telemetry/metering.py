@@ -24,7 +24,8 @@ from routed_agents.telemetry.endpoints import public
 from routed_agents.telemetry.providers import meters
 
 log: Final = logging.getLogger("routed_agents")
-_MADE: Final[weakref.WeakSet[MeterProvider]] = weakref.WeakSet()
+_MADE: Final[weakref.WeakKeyDictionary[MeterProvider, list[MetricOutput]]] = weakref.WeakKeyDictionary()
+"""The providers made here, each with its outputs."""
 
 
 class MetricOutput:
@@ -34,9 +35,14 @@ class MetricOutput:
 
     Args:
         make: gives the exporter; once more in a forked child, which must not talk on its parent's connection.
+        to: where it exports to.
+
+    Attributes:
+        closed: it takes no more.
     """
 
-    def __init__(self, make: Callable[[], MetricExporter]) -> None:
+    def __init__(self, make: Callable[[], MetricExporter], *, to: object = None) -> None:
+        self.to, self.closed = to, False
         self._exporter = _Renewed(make)
         self.reader = PeriodicExportingMetricReader(self._exporter)
 
@@ -46,6 +52,7 @@ class MetricOutput:
 
     def close(self, timeout_s: float) -> None:
         """Deliver a last time and stop; a backend may hold this up for longer than asked for."""
+        self.closed = True
         cast("Any", self.reader).shutdown(timeout_s * 1000)
 
     @property
@@ -89,27 +96,30 @@ def taken() -> str:
 
 
 def set_up(file: str | Path | None, endpoint: str | None, resource: Callable[[], Resource]) -> list[MetricOutput]:
-    """Have metrics go to this file and this address; the provider is made and set by the first call, and later ones add to it.
+    """Have metrics go to this file and this address; the provider is made and set by the first call, and later ones add what is new.
 
     Raises:
         ConfigurationError: the file cannot be opened, or the extra for the endpoint is missing.
     """
-    makers: list[Callable[[], MetricExporter]] = []
+    wanted: list[tuple[object, Callable[[], MetricExporter]]] = []
     if endpoint is not None:
-        makers.append(lambda: _otlp(endpoint))
+        wanted.append((endpoint, lambda: _otlp(endpoint)))
     if file is not None:
-        makers.append(lambda: _file(Path(file)))
-    outputs = [MetricOutput(make) for make in makers]
-    if not outputs:
-        return []
+        path = Path(file).absolute()
+        wanted.append((path, lambda: _file(path)))
     provider = meters()
+    mine = _MADE.get(provider, []) if isinstance(provider, MeterProvider) else []
+    known = {output.to: output for output in mine if not output.closed}
+    outputs = [known.get(to) or MetricOutput(make, to=to) for to, make in wanted]
+    new = [output for output in outputs if output not in mine]
     if isinstance(provider, MeterProvider):
-        for output in outputs:
+        for output in new:
             provider.add_metric_reader(output.reader)
-        return outputs
-    provider = MeterProvider([output.reader for output in outputs], resource=resource(), shutdown_on_exit=False)
-    _MADE.add(provider)
-    metrics.set_meter_provider(provider)
+        mine += new
+    elif new:
+        provider = MeterProvider([output.reader for output in new], resource=resource(), shutdown_on_exit=False)
+        _MADE[provider] = new
+        metrics.set_meter_provider(provider)
     return outputs
 
 
