@@ -311,6 +311,14 @@ def test_a_thread_and_a_run_that_are_no_text_are_written_as_text(ledger: Ledger,
     assert (found, ledger.lost, set(ledger.totals("run"))) == ([1] * 6, 0, {str(name), NONE})
 
 
+def test_a_label_with_a_nul_is_added_up_under_no_other(ledger: Ledger) -> None:
+    ledger.append(entry("a", labels={"tenant": "acme"}))
+    ledger.append(entry("b", labels={"tenant": "acme\0evil"}))
+
+    own = [ledger.total(labels={"tenant": tenant}).steps for tenant in ("acme", "acme\0evil")]
+    assert (own, {name: each.steps for name, each in ledger.totals("label:tenant").items()}) == ([1, 1], {"acme": 1, "acme\ufffdevil": 1})
+
+
 # ---- trouble
 
 
