@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
 import queue
@@ -26,6 +25,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import Sampler
 
 from routed_agents.errors import ConfigurationError, ExtraMissing
+from routed_agents.forking import when_over
 from routed_agents.telemetry import metering, names
 from routed_agents.telemetry.dialects import Dialect, chosen, told
 from routed_agents.telemetry.endpoints import asked_by, metrics_asked_by, public, whole
@@ -250,7 +250,7 @@ def _at_exit() -> None:
     _shut_down(list(_OPEN), SHUTDOWN_S)
 
 
-atexit.register(_at_exit)
+when_over(_at_exit)
 
 
 class Output(SpanProcessor):
