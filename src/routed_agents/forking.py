@@ -1,8 +1,8 @@
 """Keeps a fork from cutting a thread's work in two, and a worker's end from cutting it short.
 
 A forked child has the memory of its parent's threads, but not the threads. A lock that one of them held just then, be it one inside SQLite
-that Python never sees, is held in the child for good, and the child's first connection waits for it without end. And a worker of `multiprocessing` leaves without doing what
-`atexit` was told.
+that Python never sees, is held in the child for good, and the child's first connection waits for it without end. And a worker of
+`multiprocessing` leaves without doing what `atexit` was told.
 """
 
 from __future__ import annotations

@@ -207,6 +207,20 @@ def test_a_forked_child_sends_on_a_connection_of_its_own() -> None:
         assert handle.shutdown()
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_counts_from_zero(tmp_path: Path) -> None:
+    handle = configure(metrics_file=tmp_path / "m.jsonl")
+    router = work(steps=5)
+    child = os.fork()
+    if child == 0:
+        work(router, steps=3)
+        os._exit(0 if handle.flush(10.0) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert [int(point["asInt"]) for point in points(tmp_path / "m.jsonl", "routed_agents.decisions")] == [3]
+    handle.shutdown()
+    assert [int(point["asInt"]) for point in points(tmp_path / "m.jsonl", "routed_agents.decisions")] == [5]
+
+
 def test_metrics_are_there_after_a_program_that_just_ends(tmp_path: Path) -> None:
     code = (
         "from routed_agents import Router, Step\nfrom routed_agents.telemetry import configure\n"

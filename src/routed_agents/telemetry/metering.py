@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 import weakref
@@ -20,6 +19,7 @@ from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult,
 from opentelemetry.sdk.resources import Resource
 
 from routed_agents.errors import ConfigurationError, ExtraMissing
+from routed_agents.forking import renew_in_children
 from routed_agents.telemetry.endpoints import public
 from routed_agents.telemetry.providers import meters
 
@@ -45,6 +45,14 @@ class MetricOutput:
         self.to, self.closed = to, False
         self._exporter = _Renewed(make)
         self.reader = PeriodicExportingMetricReader(self._exporter)
+        renew_in_children(self)
+
+    def renew(self) -> None:
+        """Export on a connection of one's own and count from zero, in a forked child: its parent tells its own sums."""
+        consumer = getattr(self.reader._collect, "__self__", None)  # pyright: ignore[reportPrivateUsage]
+        storage = getattr(consumer, "_reader_storages", {}).get(self.reader)
+        getattr(storage, "_instrument_view_instrument_matches", {}).clear()  # no lock: a thread of the parent may have held it
+        self._exporter.renew()
 
     def flush(self, timeout_s: float) -> bool:
         """Deliver what was counted so far; False when that did not work, or not in time."""
@@ -68,12 +76,13 @@ class _Renewed(MetricExporter):
         self._make, self.failed = make, False
         self._inner: Any = make()
         super().__init__(preferred_temporality=self._inner._preferred_temporality, preferred_aggregation=self._inner._preferred_aggregation)
-        if hasattr(os, "register_at_fork"):
-            renew = weakref.WeakMethod(self._after_fork)
-            os.register_at_fork(after_in_child=lambda: (again := renew()) and again())
 
-    def _after_fork(self) -> None:
-        self._inner = self._make()
+    def renew(self) -> None:
+        """Talk on a connection of one's own, in a forked child."""
+        try:
+            self._inner = self._make()
+        except Exception as trouble:
+            log.error("metrics of a forked process cannot be delivered: %s", type(trouble).__name__)
 
     def export(self, metrics_data: MetricsData, timeout_millis: float | None = 10_000, **kwargs: Any) -> MetricExportResult:
         self.failed = True  # until it is known not to be
