@@ -56,7 +56,7 @@ class Ledger:
 
     @classmethod
     def memory(cls) -> Ledger:
-        """A ledger that lives as long as the process."""
+        """A ledger that lives as long as the process, and grows by about 1 kB with each entry."""
         return cls(None)
 
     @classmethod
