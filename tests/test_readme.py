@@ -113,6 +113,18 @@ def test_the_release_and_the_lapses_shown_work(tmp_path: Path) -> None:
     assert Policy.load(path).expiry == {"distress": 20, "legal": 0}
 
 
+POLICY = README.parent / "docs" / "policy.md"
+
+
+def test_the_guard_shown_raises_a_step() -> None:
+    from routed_agents import Step
+
+    (shown,) = blocks("python", POLICY)
+    exec(shown, names := dict[str, Any]())
+    decision = names["policy"].decide(Step.from_messages("Classify the sentiment: this contract is lovely", task_class="classification"))
+    assert (decision.tier, decision.codes) == ("strong", ("contract",))
+
+
 SERVING = README.parent / "docs" / "serving.md"
 SERVED = """
 import anthropic, os
