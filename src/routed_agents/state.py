@@ -525,6 +525,7 @@ class MemoryStateStore:
         self._whole: OrderedDict[str, None] = OrderedDict()
         self._lasting: OrderedDict[str, None] = OrderedDict()
         self._forgotten: set[int] = set()
+        self._look_at = 0  # in seconds since 1970: whether turns still go on is not asked at every step
         self._lock = Undivided()
 
     @property
@@ -557,13 +558,14 @@ class MemoryStateStore:
             log.warning("threads whose pins and facts were too many for this process's memory: %d; their steps count as unsure", now)
 
     def _make_room(self) -> None:
-        since = int(time.time()) - YOUNG_S
-        while len(self._whole) > self._most:
+        now = int(time.time())
+        while len(self._whole) > self._most and (now >= self._look_at or len(self._whole) > self._most * 10):
             thread = next(iter(self._whole))
             state = self._states[thread]
             lasting = state.lasting()
-            going_on = any(pin.seq >= since for pin in state.pins - lasting.pins)
+            going_on = any(pin.seq >= now - YOUNG_S for pin in state.pins - lasting.pins)
             if going_on and len(self._whole) <= self._most * 10:
+                self._look_at = now + 1
                 break
             del self._whole[thread]
             self._states[thread], self._lasting[thread] = lasting, None
