@@ -240,3 +240,36 @@ with embedded.serve(time_scale=0.0) as provider:
 @pytest.mark.parametrize("model", ["anthropic:claude-haiku-5-5", "openai:gpt-4o-mini"])
 def test_children_ask_over_connections_of_their_own(model: str) -> None:
     assert run(CLIENTS.format(model=model)) == "[0, 0]"
+
+
+WORKERS = """
+import multiprocessing, sys
+from routed_agents import Ledger, RoutedChatModel, Router
+from routed_agents.offline.traces import read_spans
+from routed_agents.telemetry import configure
+from routed_agents.testing import ScriptedChatModel
+
+handle = configure(trace_file="trace.jsonl")
+router = Router("claude", ledger=Ledger.sqlite("costs.db"))
+tiers = {"cheap": ScriptedChatModel(model_name="claude-haiku-5-5"), "strong": ScriptedChatModel(model_name="claude-opus-5-5")}
+model = RoutedChatModel(router=router, **tiers)
+
+def work():
+    for _ in range(20):
+        model.invoke("hi")
+
+if __name__ == "__main__":
+    workers = [multiprocessing.get_context(sys.argv[1]).Process(target=work) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    print(router.ledger.steps, sum(span.name.startswith("chat ") for span in read_spans("trace.jsonl")))
+"""
+
+
+@pytest.mark.parametrize("start", ["fork", "forkserver", "spawn"])
+def test_a_worker_that_ends_has_written_all_entries_and_spans(tmp_path: Path, start: str) -> None:
+    (tmp_path / "workers.py").write_text(WORKERS)
+    done = subprocess.run([sys.executable, "workers.py", start], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
+    assert done.stdout.strip() == "40 40", done.stderr

@@ -31,7 +31,7 @@ from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from pydantic import BaseModel
 
 from routed_agents.errors import ConfigurationError, LedgerError
-from routed_agents.ledger import NONE, Bill, Entry, Ledger, Totals, cost_of
+from routed_agents.ledger import NONE, Bill, Entry, Ledger, Totals, cost_of, memory
 from routed_agents.pricing import Cost, Usage
 
 DOLLAR = 10**12
@@ -329,6 +329,23 @@ def test_a_thread_and_a_run_that_are_no_text_are_written_as_text(ledger: Ledger,
 
     found = [ledger.total(**{key: given}).steps for key in ("thread", "run") for given in (name, str(name), [name])]  # type: ignore[arg-type]
     assert (found, ledger.lost, set(ledger.totals("run"))) == ([1] * 6, 0, {str(name), NONE})
+
+
+def test_a_label_with_a_nul_is_added_up_under_no_other(ledger: Ledger) -> None:
+    ledger.append(entry("a", labels={"tenant": "acme"}))
+    ledger.append(entry("b", labels={"tenant": "acme\0evil"}))
+
+    own = [ledger.total(labels={"tenant": tenant}).steps for tenant in ("acme", "acme\0evil")]
+    assert (own, {name: each.steps for name, each in ledger.totals("label:tenant").items()}) == ([1, 1], {"acme": 1, "acme\ufffdevil": 1})
+
+
+def test_a_ledger_in_memory_says_once_that_it_grows(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(memory, "MANY", 3)
+    with Ledger.memory() as ledger:
+        for number in range(5):
+            ledger.append(entry(f"s{number}"))
+        assert ledger.steps == 5
+    assert ["name a file" in message for message in caplog.messages] == [True]
 
 
 # ---- trouble

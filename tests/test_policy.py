@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import FrozenInstanceError, dataclass
 from typing import Any
 
@@ -195,6 +196,13 @@ def test_whatever_changes_decisions_changes_the_hash() -> None:
 )
 def test_whatever_changes_no_decision_keeps_the_hash(change: dict[str, Any]) -> None:
     assert TWO.replace(**change).hash == TWO.hash
+
+
+def test_a_policy_goes_to_another_process_as_it_is() -> None:
+    policy = Policy.default(stance="conservative")
+    again = pickle.loads(pickle.dumps(policy))
+    step = Step.from_messages("Prove it")
+    assert (again.hash, again.decide(step)) == (policy.hash, policy.decide(step))
 
 
 def test_equal_policies_have_equal_hashes() -> None:

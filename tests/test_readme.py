@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import pytest
 
-from routed_agents import embedded, join
+from routed_agents import Ledger, embedded, join
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -111,6 +111,51 @@ def test_the_release_and_the_lapses_shown_work(tmp_path: Path) -> None:
     assert names["close_case"]({})["routing"]["marks"][0]["name"] == "distress"
     assert [item.value["marks"][0]["name"] for item in store.search(("routed_agents",))] == ["distress"]
     assert Policy.load(path).expiry == {"distress": 20, "legal": 0}
+
+
+POLICY = README.parent / "docs" / "policy.md"
+
+
+def test_the_guard_shown_raises_a_step() -> None:
+    from routed_agents import Step
+
+    (shown,) = blocks("python", POLICY)
+    exec(shown, names := dict[str, Any]())
+    decision = names["policy"].decide(Step.from_messages("Classify the sentiment: this contract is lovely", task_class="classification"))
+    assert (decision.tier, decision.codes) == ("strong", ("contract",))
+
+
+SERVING = README.parent / "docs" / "serving.md"
+SERVED = """
+import anthropic, os
+from routed_agents import routed_anthropic
+
+async def serve():
+    client = routed_anthropic(anthropic.Anthropic(), router)
+    async with lifespan(None):
+        client.messages.create(model="auto", max_tokens=99, messages=[{"role": "user", "content": "Say hello."}])
+
+asyncio.run(serve())
+os._exit(0)
+"""
+
+
+def test_the_service_shown_closes_its_books(alone: Callable[..., str], tmp_path: Path) -> None:
+    lifespan, flush, spent, _ = blocks("python", SERVING)
+    alone(tmp_path, lifespan, SERVED)
+    assert (tmp_path / "trace.jsonl").read_text().count('"chat claude') == 1
+    with Ledger.sqlite(tmp_path / "costs.db", read_only=True) as ledger:
+        assert ledger.total().attempts == 1
+    assert alone(tmp_path, lifespan, "handle = configure(trace_file='trace.jsonl')", spent, flush) == "$0.00 0\n"
+
+
+def test_the_policies_shown_for_a_service_load(tmp_path: Path) -> None:
+    from routed_agents import Policy
+
+    path = tmp_path / "policy.toml"
+    path.write_text("".join(blocks("toml", SERVING)), encoding="utf-8")
+    policy = Policy.load(path)
+    assert (policy.labels, policy.trusted) == (("tenant", "user"), ())
 
 
 JUDGES = README.parent / "docs" / "judges.md"

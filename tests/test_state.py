@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -293,12 +295,40 @@ def test_a_store_knows_nothing_of_a_new_thread() -> None:
     assert MemoryStateStore().load("t") is EMPTY
 
 
-def test_a_store_keeps_the_latest_threads() -> None:
+def test_facts_and_lasting_pins_outlive_turn_pins() -> None:
+    store = MemoryStateStore(threads=2)
+    for thread in ("a", "b", "c", "d"):
+        store.add(thread, STATE)
+
+    assert [store.load(thread) for thread in ("a", "d")] == [ThreadState(STATE.pins - {TURN}, STATE.facts), STATE]
+
+
+def test_pins_of_turns_that_are_over_make_room_without_a_word(caplog: pytest.LogCaptureFixture) -> None:
     store = MemoryStateStore(threads=2)
     for thread in ("a", "b", "a", "c"):
-        store.add(thread, thread_facts([thread]))
+        store.add(thread, ThreadState(frozenset({TURN})))
 
-    assert [bool(store.load(thread).facts) for thread in ("a", "b", "c")] == [True, False, True]
+    assert ([bool(store.load(thread)) for thread in ("a", "b", "c")], store.forgotten, caplog.messages) == ([True, False, True], 0, [])
+
+
+def test_pins_of_turns_that_may_go_on_are_kept_of_more_threads() -> None:
+    store, young = MemoryStateStore(threads=1), ThreadState(frozenset({replace(TURN, seq=int(time.time()))}))
+    for number in range(11):
+        store.add(f"t{number}", young)
+
+    assert [store.load(thread) for thread in ("t0", "t1", "t10")] == [UNREAD, young, young]
+
+
+def test_a_thread_whose_facts_were_given_up_is_unread_and_told(caplog: pytest.LogCaptureFixture) -> None:
+    store = MemoryStateStore(threads=1, lasting=1)
+    for thread in ("a", "b", "c", "d"):
+        store.add(thread, thread_facts(["distress"]))
+
+    store.add("a", ThreadState(frozenset({TURN})))
+
+    assert [store.load(thread).unread for thread in ("a", "b", "c", "d", "new")] == [True, True, True, False, False]
+    assert store.forgotten == 3
+    assert caplog.messages == ["threads whose pins and facts were too many for this process's memory: 1; their steps count as unsure"]
 
 
 def test_a_thread_that_is_only_read_stays_one_of_the_latest() -> None:

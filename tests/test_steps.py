@@ -390,7 +390,14 @@ def test_a_forked_child_draws_other_ids() -> None:
 
 @pytest.mark.parametrize(
     ("text", "stored"),
-    [("plain", "plain"), ("größer 😀", "größer 😀"), ("cut \ud83d", "cut \ufffd"), ("\ude00 cut", "\ufffd cut"), ("\ud83d\ude00", "😀")],
+    [
+        ("plain", "plain"),
+        ("größer 😀", "größer 😀"),
+        ("n\0", "n\ufffd"),
+        ("cut \ud83d", "cut \ufffd"),
+        ("\ude00 cut", "\ufffd cut"),
+        ("\ud83d\ude00", "😀"),
+    ],
 )
 def test_a_storable_text_is_one_that_every_encoding_takes(text: str, stored: str) -> None:
     assert storable(text) == stored

@@ -89,6 +89,9 @@ class LinearClassifier:
         self._if_hard = [NEED.get(key, (0, 0))[1] for key in self.model.classes]
         self._readings: dict[tuple[str, str, bool], tuple[Reading, int]] = {}
 
+    def __reduce__(self) -> tuple[type[LinearClassifier], tuple[LinearModel, ...]]:
+        return LinearClassifier, () if self.model is shipped() else (self.model,)  # a spawned process has the shipped weights
+
     @property
     def version(self) -> str:
         """The digest of the weights, so that it enters the policy's hash."""

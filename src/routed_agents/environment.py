@@ -10,13 +10,14 @@ from typing import Final
 
 from routed_agents.errors import ConfigurationError
 from routed_agents.policy import MODES, Policy
+from routed_agents.tiers import SIMULATED
 
 log: Final = logging.getLogger("routed_agents")
 PREFIX: Final = "ROUTED_AGENTS_"
 POLICY: Final = "ROUTED_AGENTS_POLICY"
 MODE: Final = "ROUTED_AGENTS_MODE"
 LEDGER: Final = "ROUTED_AGENTS_LEDGER"
-KNOWN: Final = (POLICY, MODE, LEDGER, "ROUTED_AGENTS_SPAN_LABELS")
+KNOWN: Final = (POLICY, MODE, LEDGER, "ROUTED_AGENTS_SPAN_LABELS", SIMULATED)
 _NAMED: Final[set[str]] = set()
 """Unknown variables that were warned of."""
 

@@ -1,15 +1,19 @@
-"""Keeps a fork from cutting a thread's work in two.
+"""Keeps a fork from cutting a thread's work in two, and a worker's end from cutting it short.
 
 A forked child has the memory of its parent's threads, but not the threads. A lock that one of them held just then, be it one inside SQLite
-that Python never sees, is held in the child for good, and the child's first connection waits for it without end.
+that Python never sees, is held in the child for good, and the child's first connection waits for it without end. And a worker of
+`multiprocessing` leaves without doing what `atexit` was told.
 """
 
 from __future__ import annotations
 
+import atexit
 import os
+import sys
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Protocol
 
@@ -63,8 +67,39 @@ def renew_in_children(one: Renewable) -> None:
     _RENEWED.add(one)
 
 
+def when_over(act: Callable[[], object]) -> None:
+    """Have it done when the program ends, or the worker of `multiprocessing` that this is or becomes; it may be done twice."""
+    atexit.register(act)
+    _LAST.append(act)
+    _mind_workers()
+
+
+def _mind_workers() -> None:
+    """Have `multiprocessing`, where it is in use, tell its workers what to do last: each forgets at its start what it was told before."""
+    util = sys.modules.get("multiprocessing.util")
+    if util is None:
+        return
+    if not _FORK.minded:
+        util.register_after_fork(_FORK, _as_worker)
+        _FORK.minded = True
+    if sys.modules["multiprocessing.process"].parent_process() is not None:
+        _as_worker(_FORK)
+
+
+def _as_worker(_: object) -> None:
+    util = sys.modules["multiprocessing.util"]
+    for act in _LAST:
+        util.Finalize(None, act, exitpriority=AFTER_ALL)
+
+
 class _Fork:
-    """The fork under way, if any; others wait for their turn."""
+    """The fork under way, if any; others wait for their turn.
+
+    Attributes:
+        minded: `multiprocessing` will tell its workers what to do last.
+    """
+
+    minded = False
 
     def __init__(self) -> None:
         self.turn = threading.RLock()
@@ -97,8 +132,12 @@ class _Fork:
         self.__init__()
         for one in [*_ALL, *_RENEWED]:
             one.renew()
+        _mind_workers()
 
 
+AFTER_ALL: Final = -100
+"""After everything else that `multiprocessing` has to end in a worker, such as its queues."""
+_LAST: Final[list[Callable[[], object]]] = []
 _ALL: Final[weakref.WeakSet[Undivided]] = weakref.WeakSet()
 _RENEWED: Final[weakref.WeakSet[Renewable]] = weakref.WeakSet()
 _FORK: Final = _Fork()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections import OrderedDict
@@ -13,6 +14,7 @@ from typing import Any, Final, Literal, Protocol
 from routed_agents.errors import StateError
 from routed_agents.forking import Undivided
 
+log: Final = logging.getLogger("routed_agents")
 Scope = Literal["turn", "lineage", "thread"]
 SCOPES: Final[tuple[Scope, ...]] = ("turn", "lineage", "thread")
 VERSION: Final = 1
@@ -163,6 +165,11 @@ class ThreadState:
         pins = frozenset(pin for pin in self.pins if pin.scope == "thread")
         found = ThreadState(pins, self.facts, self.marks, self.turns, self.unread)
         return found or EMPTY
+
+    def lasting(self) -> ThreadState:
+        """The same without what ends with its turn or branch; nothing where no pin or fact is left."""
+        pins = frozenset(pin for pin in self.pins if pin.scope != "turn" and not in_branch(pin.key))
+        return replace(self, pins=pins) if pins or self.facts else EMPTY
 
     def mark_of(self, name: str) -> Mark:
         """When a fact was noted, or pins of this code were released; no date where nothing is known."""
@@ -502,27 +509,71 @@ class StateStore(Protocol):
 
 
 class MemoryStateStore:
-    """The state of the latest threads, in this process."""
+    """The state of the latest threads, in this process.
 
-    def __init__(self, *, threads: int = 10_000) -> None:
-        self._threads = threads
-        self._states: OrderedDict[str, ThreadState] = OrderedDict()
+    Pins of turns that are long over go first; facts, and lineage and thread pins, are kept of more threads. A thread of which something
+    was given up that may hold is unread from then on, so that its steps are unsure and go to the top.
+
+    Args:
+        threads: threads of which all is kept, the latest; up to ten times as many while their turns may go on.
+        lasting: threads besides, of which facts, and lineage and thread pins, are kept, the latest.
+    """
+
+    def __init__(self, *, threads: int = 10_000, lasting: int = 100_000) -> None:
+        self._most, self._most_lasting = threads, lasting
+        self._states: dict[str, ThreadState] = {}
+        self._whole: OrderedDict[str, None] = OrderedDict()
+        self._lasting: OrderedDict[str, None] = OrderedDict()
+        self._forgotten: set[int] = set()
+        self._look_at = 0  # in seconds since 1970: whether turns still go on is not asked at every step
         self._lock = Undivided()
 
+    @property
+    def forgotten(self) -> int:
+        """Threads of which something was given up that may hold."""
+        return len(self._forgotten)
+
     def load(self, thread: str, /) -> ThreadState:
-        """What is known of the thread, which is one of the latest again; the empty state for a new one."""
-        if thread not in self._states:
+        """What is known of the thread, which is one of the latest again; the empty state for a new one, unread for a forgotten one."""
+        if thread not in self._states and hash(thread) not in self._forgotten:
             return EMPTY
         with self._lock:
+            for order in (self._whole, self._lasting):
+                if thread in order:
+                    order.move_to_end(thread)
             state = self._states.get(thread, EMPTY)
-            if state is not EMPTY:
-                self._states.move_to_end(thread)
-            return state
+            return state.join(UNREAD) if hash(thread) in self._forgotten else state
 
     def add(self, thread: str, state: ThreadState, /) -> None:
         """Join a state to the thread's."""
         with self._lock:
+            before = self.forgotten
             self._states[thread] = self._states.get(thread, EMPTY).join(state)
-            self._states.move_to_end(thread)
-            while len(self._states) > self._threads:
-                self._states.popitem(last=False)
+            self._lasting.pop(thread, None)
+            self._whole[thread] = None
+            self._whole.move_to_end(thread)
+            self._make_room()
+            now = self.forgotten
+        if len(str(now)) > len(str(before)) or now > before == 0:
+            log.warning("threads whose pins and facts were too many for this process's memory: %d; their steps count as unsure", now)
+
+    def _make_room(self) -> None:
+        now = int(time.time())
+        while len(self._whole) > self._most and (now >= self._look_at or len(self._whole) > self._most * 10):
+            thread = next(iter(self._whole))
+            state = self._states[thread]
+            lasting = state.lasting()
+            going_on = any(pin.seq >= now - YOUNG_S for pin in state.pins - lasting.pins)
+            if going_on and len(self._whole) <= self._most * 10:
+                self._look_at = now + 1
+                break
+            del self._whole[thread]
+            self._states[thread], self._lasting[thread] = lasting, None
+            if going_on:
+                self._forgotten.add(hash(thread))
+            if not lasting:
+                del self._states[thread], self._lasting[thread]
+        while len(self._lasting) > self._most_lasting:
+            thread, _ = self._lasting.popitem(last=False)
+            self._forgotten.add(hash(thread))
+            del self._states[thread]

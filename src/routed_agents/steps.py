@@ -350,7 +350,9 @@ def text_of(message: object) -> str:
 
 
 def storable(text: str) -> str:
-    """The text as every encoding takes it: half a character, as a cut-off emoji leaves, becomes U+FFFD."""
+    """The text as every encoding and database takes it: half a character, as a cut-off emoji leaves, and a NUL become U+FFFD."""
+    if "\0" in text:
+        text = text.replace("\0", "\ufffd")
     if text.isascii():
         return text
     try:

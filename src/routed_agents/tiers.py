@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import tomllib
 from collections import Counter
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cache, lru_cache
 from importlib.resources import files
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from routed_agents.errors import PolicyError
 
@@ -240,7 +241,9 @@ def _keys_of(rows: Iterable[Tier]) -> dict[tuple[str, Deployment], str]:
 
 
 SIMULATED_URLS: set[str] = set()
-"""Where embedded providers of this process answer now; replies from there, and their costs, are simulated."""
+"""Where embedded providers of this process answer now."""
+SIMULATED: Final = "ROUTED_AGENTS_SIMULATED"
+"""The variable that says where one of another process does, as its `environ` has it."""
 PROVIDERS = frozenset(
     {
         "anthropic", "openai", "bedrock", "bedrock_converse", "anthropic_bedrock", "google_vertexai", "google_anthropic_vertex",
@@ -249,6 +252,12 @@ PROVIDERS = frozenset(
     }
 )  # fmt: skip
 """Prefixes that `init_chat_model` understands; anything else before a colon is part of the model id."""
+
+
+def is_simulated_url(url: str) -> bool:
+    """Whether an embedded provider answers there, so that replies and their costs are simulated."""
+    url = url.rstrip("/")
+    return url in SIMULATED_URLS or url in os.environ.get(SIMULATED, "").split()
 
 
 def provider_meant(model: str) -> str | None:

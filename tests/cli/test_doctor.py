@@ -239,3 +239,15 @@ def test_what_a_policy_can_hardly_mean_is_a_note(cli, echo, tmp_path):
     (policy := tmp_path / "policy.toml").write_text('[[floor]]\ntier = "strong"\nlabel = { tennant = "bolt" }\n')
     code, found = diagnosed(cli, echo, "--policy", policy)
     assert (code, 'Did you mean "tenant"?' in found["policy_doubtful"][0]) == (0, True)
+
+
+def test_facts_that_a_router_had_no_room_for_are_named(cli, plain):
+    forgetful = "Router(store=MemoryStateStore(threads=0, lasting=1))"
+    kept = "from routed_agents.state import MemoryStateStore, thread_facts\n"
+    Path(plain).write_text(
+        kept
+        + PLAIN.replace("Router.from_env()", forgetful)
+        + "for thread in ('a', 'b', 'c'):\n    router.store.add(thread, thread_facts(['distress']))\n"
+    )
+    _, found = diagnosed(cli, plain)
+    assert "given up pins and facts of 2 threads" in found["state_forgotten"][0]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from routed_agents import embedded
+from routed_agents import RoutedChatModel, Router, embedded
 from routed_agents.errors import ConfigurationError
+from routed_agents.tiers import SIMULATED_URLS
 
 
 @pytest.mark.parametrize(
@@ -37,3 +39,21 @@ def test_a_port_in_use_is_named() -> None:
         taken = int(first.anthropic_url.rpartition(":")[2])
         with pytest.raises(ConfigurationError, match=f"port {taken} cannot be listened on"), embedded.serve(port=taken):
             pass
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A provider as another process sees it, which knows its variables only."""
+    with embedded.serve() as provider:
+        SIMULATED_URLS.clear()
+        for name, value in provider.environ.items():
+            monkeypatch.setenv(name, value)
+        yield
+
+
+@pytest.mark.usefixtures("elsewhere")
+@pytest.mark.parametrize("preset", ["claude", "gpt"])
+def test_streams_from_another_process_are_simulated(preset: str) -> None:
+    router = Router(preset)
+    list(RoutedChatModel(router=router).stream("Is 'Go away!' rude? Answer yes or no."))
+    assert [entry.simulated for entry in router.ledger.entries()] == [True]

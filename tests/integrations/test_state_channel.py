@@ -223,6 +223,19 @@ def test_a_fact_that_stands_in_a_key_that_keeps_nothing_still_holds(schema, stor
     assert tiers(books) == ["strong"]
 
 
+@pytest.mark.parametrize(
+    ("schema", "stored", "words", "told"),
+    [(MessagesState, False, GRIEF, 1), (MessagesState, False, EASY, 0), (MessagesState, True, GRIEF, 0), (Desk, False, GRIEF, 0)],
+)
+def test_a_fact_that_does_not_outlive_the_process_as_its_thread_does_is_told_once(schema, stored, words, told, books, caplog, monkeypatch):
+    monkeypatch.setattr(complaints, "_TOLD", set())
+    with SqliteSaver.from_conn_string(":memory:") as saver:
+        store = InMemoryStore() if stored else None
+        graph = chain_of(schema, hear=says(books, words), again=says(books, words)).compile(checkpointer=saver, store=store)
+        graph.invoke(asked(EASY), THREAD)
+    assert ["a graph keeps its threads with SqliteSaver" in message for message in caplog.messages] == [True] * told
+
+
 @pytest.mark.parametrize("left", ["mine", {"facts": 3}, {"v": 2, "facts": ["distress"]}, {"pins": [{"scope": "mine"}]}])
 def test_a_key_of_ones_own_is_no_trouble(left, books):
     result = chain_of(Bare, reply=says(books, FAQ)).compile().invoke({**asked(EASY), "routing": left})

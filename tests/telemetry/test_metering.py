@@ -141,6 +141,13 @@ def test_configuring_twice_adds_an_output(tmp_path: Path) -> None:
     assert [told_cost(one), told_cost(two)] == pytest.approx([before, spent(router)], abs=1e-12)
 
 
+def test_a_file_that_is_named_again_gets_its_metrics_once(tmp_path: Path) -> None:
+    with configure(metrics_file=tmp_path / "m.jsonl") as first, configure(metrics_file=tmp_path / "m.jsonl") as again:
+        router = work()
+        assert first._metrics == again._metrics
+    assert told_cost(tmp_path / "m.jsonl") == pytest.approx(spent(router), abs=1e-12)
+
+
 def test_routers_without_a_meter_provider_leave_nothing_behind_and_count_once_there_is_one(tmp_path: Path) -> None:
     routers = [Router(Policy.default(), ledger=Ledger.memory()) for _ in range(5)]
     assert len(metrics_internal._PROXY_METER_PROVIDER._meters) == 1
@@ -198,6 +205,20 @@ def test_a_forked_child_sends_on_a_connection_of_its_own() -> None:
             os._exit(0 if handle.flush(10.0) else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         assert handle.shutdown()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_counts_from_zero(tmp_path: Path) -> None:
+    handle = configure(metrics_file=tmp_path / "m.jsonl")
+    router = work(steps=5)
+    child = os.fork()
+    if child == 0:
+        work(router, steps=3)
+        os._exit(0 if handle.flush(10.0) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert [int(point["asInt"]) for point in points(tmp_path / "m.jsonl", "routed_agents.decisions")] == [3]
+    handle.shutdown()
+    assert [int(point["asInt"]) for point in points(tmp_path / "m.jsonl", "routed_agents.decisions")] == [5]
 
 
 def test_metrics_are_there_after_a_program_that_just_ends(tmp_path: Path) -> None:

@@ -120,6 +120,26 @@ def test_configuring_twice_adds_an_output(tmp_path: Path) -> None:
     assert [sum(1 for _ in read_spans(tmp_path / name)) for name in ("one.jsonl", "two.jsonl")] == [2, 4]
 
 
+def test_a_cell_that_is_run_again_adds_nothing(trace_file: Path) -> None:
+    shown: list[CostTree] = []
+    handles = [configure(trace_file=trace_file, console=shown.append) for _ in range(3)]
+    emit()
+    for handle in handles:
+        handle.shutdown()
+    assert (sum(1 for _ in read_spans(trace_file)), len(shown)) == (2, 1)
+
+
+def test_an_output_is_open_until_all_its_handles_are_shut_down(trace_file: Path) -> None:
+    with configure(trace_file=trace_file):
+        with configure(trace_file=trace_file):
+            emit()
+        assert sum(1 for _ in read_spans(trace_file)) == 2
+        emit()
+    with configure(trace_file=trace_file):
+        emit()
+    assert sum(1 for _ in read_spans(trace_file)) == 6
+
+
 def test_a_dead_backend_holds_the_shutdown_up_for_as_long_as_allowed(dead_end: str) -> None:
     handle = configure(otlp_endpoint=dead_end)
     emit(100)

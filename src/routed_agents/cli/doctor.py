@@ -307,9 +307,20 @@ async def _graph(args: argparse.Namespace, policy: Policy, seen: Collected) -> l
     loaded = await load_graph(args.graph)
     floors = list(_floors(loaded, policy))
     calls = await _run(loaded, args.input, raising=args.traceback)
-    if isinstance(calls, Finding):
-        return [calls, *floors]
-    return [*_of_graph(loaded.name, calls, seen.records()), *floors]
+    found = [calls] if isinstance(calls, Finding) else _of_graph(loaded.name, calls, seen.records())
+    return [*found, *floors, *_forgotten(loaded)]
+
+
+def _forgotten(loaded: LoadedGraph) -> Iterator[Finding]:
+    """Threads whose pins and facts its router had no room for."""
+    threads = getattr(loaded.router.store, "forgotten", 0) if loaded.router is not None else 0
+    if threads:
+        yield Finding(
+            level="bad",
+            code="state_forgotten",
+            says=f"{loaded.name}: its router has given up pins and facts of {threads} threads, whose steps count as unsure",
+            do='keep them in the graph, routing: Annotated[dict, join], or give MemoryStateStore a larger "lasting"',
+        )
 
 
 def _floors(loaded: LoadedGraph, policy: Policy) -> Iterator[Finding]:

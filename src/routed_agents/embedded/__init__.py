@@ -13,7 +13,7 @@ from routed_agents.embedded import models
 from routed_agents.embedded.faults import Fault, FaultPlan
 from routed_agents.embedded.server import Desk, Served, Server
 from routed_agents.errors import ConfigurationError
-from routed_agents.tiers import SIMULATED_URLS
+from routed_agents.tiers import SIMULATED, SIMULATED_URLS
 
 __all__ = ["Fault", "FaultPlan", "Provider", "Served", "serve"]
 
@@ -37,6 +37,7 @@ class Provider:
             "OPENAI_BASE_URL": self.openai_url,
             "OPENAI_API_BASE": self.openai_url,
             "OPENAI_API_KEY": "simulated",
+            SIMULATED: f"{self.anthropic_url} {self.openai_url}",  # for other processes than this one
         }
 
     @property

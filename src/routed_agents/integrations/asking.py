@@ -11,7 +11,7 @@ from routed_agents.errors import ConfigurationError
 from routed_agents.forking import renew_in_children
 from routed_agents.integrations.models import is_simulated
 from routed_agents.questions import Question
-from routed_agents.tiers import SIMULATED_URLS, Deployment, card
+from routed_agents.tiers import Deployment, card, is_simulated_url
 
 THOUGHTS: Final = 2_000
 """Output tokens added for models that think before they answer."""
@@ -65,9 +65,9 @@ class SdkAsker:
         self._client(deployment.provider)
 
     def simulated(self, deployment: Deployment, /) -> bool:
-        """Whether the client talks to an embedded provider of this process."""
+        """Whether the client talks to an embedded provider."""
         client = self._clients.get(str(deployment.provider))
-        return client is not None and str(client.base_url).rstrip("/") in SIMULATED_URLS
+        return client is not None and is_simulated_url(str(client.base_url))
 
     def _client(self, family: str) -> Any:
         with self._lock:
@@ -115,7 +115,7 @@ class ModelAsker:
             raise ConfigurationError(f'no chat model is given for judge "{deployment.name}"; known: {known}; name it in ModelAsker')
 
     def simulated(self, deployment: Deployment, /) -> bool:
-        """Whether the model talks to an embedded provider of this process."""
+        """Whether the model talks to an embedded provider."""
         return is_simulated(self._models.get(deployment.name))
 
     def ask(self, question: Question, deployment: Deployment, /, *, timeout_s: float) -> object:

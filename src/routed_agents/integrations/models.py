@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from routed_agents.errors import ExtraMissing, PolicyError
 from routed_agents.policy import Policy
 from routed_agents.repairs import repaired
-from routed_agents.tiers import SIMULATED_URLS, Deployment, Tiers, card, provider_meant, same_model
+from routed_agents.tiers import Deployment, Tiers, card, is_simulated_url, provider_meant, same_model
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -144,11 +144,9 @@ def _least(values: Sequence[Any]) -> Any:
 
 
 def is_simulated(model: object) -> bool:
-    """Whether a chat model talks to an embedded provider of this process."""
-    if not SIMULATED_URLS:
-        return False
+    """Whether a chat model talks to an embedded provider."""
     urls = [getattr(model, name, None) for name in ("anthropic_api_url", "openai_api_base")]
-    return any(isinstance(url, str) and url.rstrip("/") in SIMULATED_URLS for url in urls)
+    return any(isinstance(url, str) and is_simulated_url(url) for url in urls)
 
 
 def policy_for(given: Mapping[str, Any]) -> Policy:

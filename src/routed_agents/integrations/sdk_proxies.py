@@ -18,7 +18,7 @@ from routed_agents.integrations.sdk_streams import Passing, gathering
 from routed_agents.integrations.sdk_surface import COUNTING, NOT_ROUTED, WATCHED, Family, asked_in, is_auto, is_beta, raw_mode, refusal_in
 from routed_agents.router import Attempt, Router
 from routed_agents.steps import field_of
-from routed_agents.tiers import SIMULATED_URLS
+from routed_agents.tiers import is_simulated_url
 
 OF_SPANS: Final = ("span_name", "span_route", "span_attributes")
 """Options of the anthropic SDK without which it makes no span."""
@@ -192,7 +192,7 @@ class Proxy:
         return Passing(attempt, gathered, hold=self._desk.buffer, quiet_usage=request.quiet_usage, remember=going.remember)
 
     def _is_simulated(self) -> bool:
-        return bool(SIMULATED_URLS) and str(self._sdk.base_url).rstrip("/") in SIMULATED_URLS
+        return is_simulated_url(str(self._sdk.base_url))
 
 
 class SyncProxy(Proxy):

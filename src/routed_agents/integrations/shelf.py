@@ -13,10 +13,24 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Final
 
+from routed_agents.complaints import tell_once
 from routed_agents.integrations import lost_tasks
 from routed_agents.integrations.position import Position
 from routed_agents.router import Host
-from routed_agents.state import EMPTY, TURNS_KEPT, UNREAD, Mark, Pin, ThreadState, in_branch, join_all, kind_of, lineage_key, release_of
+from routed_agents.state import (
+    EMPTY,
+    TURNS_KEPT,
+    UNREAD,
+    Mark,
+    MemoryStateStore,
+    Pin,
+    ThreadState,
+    in_branch,
+    join_all,
+    kind_of,
+    lineage_key,
+    release_of,
+)
 
 log: Final = logging.getLogger("routed_agents")
 ROOT: Final = "routed_agents"
@@ -32,6 +46,8 @@ SWEPT: Final = 32
 """Items without use that a step takes away at most."""
 PATIENCE_S: Final = 0.1
 """A store that took longer to fail is not tried again."""
+IN_MEMORY: Final = ("InMemorySaver", "MemorySaver")
+"""LangGraph's savers that end with the process."""
 TASK_MINUTES: Final = 7 * 24 * 60.0
 """How long pins of a turn, a branch or an unfinished node are kept, in stores that can forget; what else is kept is never forgotten."""
 Names = tuple[str, ...]
@@ -325,6 +341,8 @@ def _unwritten(router: Host, position: Position) -> ThreadState:
 
 
 def _to_router(router: Host, position: Position, state: ThreadState) -> None:
+    if position.state is None and position.store is None and state.lasting():
+        _tell_of_memory(router, position)
     if position.state is None or position.thread is None:
         return  # without a channel the routed call keeps everything itself
     wide = _of_thread(position, state)
@@ -334,6 +352,16 @@ def _to_router(router: Host, position: Position, state: ThreadState) -> None:
             router.remember(f"{NESTED}:{position.thread}", wide)
     if position.nested and (pins := _new_pins(position, state)):
         router.remember(_lineages(position), ThreadState(frozenset(pins)))
+
+
+def _tell_of_memory(router: Host, position: Position) -> None:
+    """Say once that threads outlive this process, where what was found of one does not."""
+    saver = type(position.checkpointer).__name__
+    if position.checkpointer is not None and saver not in IN_MEMORY and isinstance(router.store, MemoryStateStore):
+        tell_once(
+            f"a graph keeps its threads with {saver}, and their pins and facts in this process's memory: another process or a restart "
+            "does not know them; add routing: Annotated[dict, join] to its state, or compile it with a store"
+        )
 
 
 def _lineages(position: Position) -> str:

@@ -59,7 +59,7 @@ def row_of(entry: Entry) -> tuple[object, ...]:
     cost = entry.cost
     row = (
         *[getattr(entry, name) for name in PLAIN],
-        json.dumps(dict(entry.labels), ensure_ascii=False),
+        json.dumps({storable(str(name)): storable(str(value)) for name, value in entry.labels.items()}, ensure_ascii=False),
         json.dumps(list(entry.codes), ensure_ascii=False),
         *[getattr(entry.usage, name) for name in USAGE_FIELDS],
         None if cost is None else cost.total_pico,

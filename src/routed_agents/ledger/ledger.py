@@ -27,10 +27,10 @@ class Ledger:
 
     Appending only puts the entry in a queue: it never touches a disk, waits or raises, from any thread or event loop. A
     ledger in a file is written by a thread of its own, so that a record is on disk soon after, and at the latest when the
-    ledger is flushed, closed, or the program ends. Several processes may share one file; a worker that ends by `os._exit`,
-    as those of multiprocessing do, has to flush first. A file that is moved keeps what was written to it, and the next entry
-    begins a new one in its place. A forked process writes its own entries and not what its parent had
-    queued; its ledger in memory starts empty.
+    ledger is flushed, closed, or the program ends, or a worker of multiprocessing does. Several processes may share one file; one
+    that ends by `os._exit` or a signal, as the workers of a `Pool` do that is left by its `with` block, has to flush first. A file
+    that is moved keeps what was written to it, and the next entry begins a new one in its place. A forked process writes its own
+    entries and not what its parent had queued; its ledger in memory starts empty.
 
     Args:
         path: where the file is; None keeps the entries in memory.
@@ -56,7 +56,7 @@ class Ledger:
 
     @classmethod
     def memory(cls) -> Ledger:
-        """A ledger that lives as long as the process."""
+        """A ledger that lives as long as the process, and grows by about 1 kB with each entry."""
         return cls(None)
 
     @classmethod

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
 import queue
 import sqlite3
 from collections.abc import Generator
@@ -11,7 +13,12 @@ from typing import Final
 from routed_agents.errors import LedgerError
 from routed_agents.forking import Undivided
 from routed_agents.ledger.columns import SCHEMA
+from routed_agents.ledger.entries import Entry
 from routed_agents.ledger.store import OPEN, Store, drain
+
+log: Final = logging.getLogger("routed_agents.ledger")
+MANY: Final = 100_000
+"""Entries from which it is a program that goes on, and its memory with it."""
 
 
 class Memory(Store):
@@ -21,6 +28,14 @@ class Memory(Store):
         super().__init__()
         self._using = Undivided()
         self._connection: sqlite3.Connection | None = None
+        self._number = itertools.count(1)
+
+    def put(self, entry: Entry) -> None:
+        super().put(entry)
+        if next(self._number) == MANY:
+            log.warning(
+                'a ledger in memory has %d entries, and keeps about 1 kB of memory for each; name a file: Ledger.sqlite("costs.db")', MANY
+            )
 
     def flush(self, timeout_s: float) -> bool:
         with self._using:

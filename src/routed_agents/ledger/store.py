@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
 import queue
@@ -12,6 +11,7 @@ from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from typing import Final, cast
 
+from routed_agents.forking import when_over
 from routed_agents.ledger.columns import INSERT, row_of
 from routed_agents.ledger.entries import Entry
 
@@ -111,6 +111,6 @@ def _at_exit() -> None:
         store.close(5.0)
 
 
-atexit.register(_at_exit)
+when_over(_at_exit)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)

@@ -22,7 +22,7 @@ from routed_agents.judging import About, Books, Consultation, simulated
 from routed_agents.ledger import Entry, Outcome
 from routed_agents.pricing import Cost, Prices, Usage, served_model_of
 from routed_agents.router.reading import failure_behind, failure_in, usage_in, words_in
-from routed_agents.state import ThreadState
+from routed_agents.state import StateStore, ThreadState
 from routed_agents.telemetry import LeafSpan
 from routed_agents.telemetry.spans import CallView
 from routed_agents.tiers import Deployment, Tier, same_model
@@ -39,6 +39,8 @@ class Host(Books, Protocol):
 
     @property
     def prices(self) -> Prices: ...
+    @property
+    def store(self) -> StateStore: ...
     def state_of(self, thread: str | None) -> ThreadState: ...
     def remember(self, thread: str | None, state: ThreadState) -> None: ...
 

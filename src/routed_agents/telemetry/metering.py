@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 import weakref
@@ -20,11 +19,13 @@ from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult,
 from opentelemetry.sdk.resources import Resource
 
 from routed_agents.errors import ConfigurationError, ExtraMissing
+from routed_agents.forking import renew_in_children
 from routed_agents.telemetry.endpoints import public
 from routed_agents.telemetry.providers import meters
 
 log: Final = logging.getLogger("routed_agents")
-_MADE: Final[weakref.WeakSet[MeterProvider]] = weakref.WeakSet()
+_MADE: Final[weakref.WeakKeyDictionary[MeterProvider, list[MetricOutput]]] = weakref.WeakKeyDictionary()
+"""The providers made here, each with its outputs."""
 
 
 class MetricOutput:
@@ -34,11 +35,24 @@ class MetricOutput:
 
     Args:
         make: gives the exporter; once more in a forked child, which must not talk on its parent's connection.
+        to: where it exports to.
+
+    Attributes:
+        closed: it takes no more.
     """
 
-    def __init__(self, make: Callable[[], MetricExporter]) -> None:
+    def __init__(self, make: Callable[[], MetricExporter], *, to: object = None) -> None:
+        self.to, self.closed = to, False
         self._exporter = _Renewed(make)
         self.reader = PeriodicExportingMetricReader(self._exporter)
+        renew_in_children(self)
+
+    def renew(self) -> None:
+        """Export on a connection of one's own and count from zero, in a forked child: its parent tells its own sums."""
+        consumer = getattr(self.reader._collect, "__self__", None)  # pyright: ignore[reportPrivateUsage]
+        storage = getattr(consumer, "_reader_storages", {}).get(self.reader)
+        getattr(storage, "_instrument_view_instrument_matches", {}).clear()  # no lock: a thread of the parent may have held it
+        self._exporter.renew()
 
     def flush(self, timeout_s: float) -> bool:
         """Deliver what was counted so far; False when that did not work, or not in time."""
@@ -46,6 +60,7 @@ class MetricOutput:
 
     def close(self, timeout_s: float) -> None:
         """Deliver a last time and stop; a backend may hold this up for longer than asked for."""
+        self.closed = True
         cast("Any", self.reader).shutdown(timeout_s * 1000)
 
     @property
@@ -61,12 +76,13 @@ class _Renewed(MetricExporter):
         self._make, self.failed = make, False
         self._inner: Any = make()
         super().__init__(preferred_temporality=self._inner._preferred_temporality, preferred_aggregation=self._inner._preferred_aggregation)
-        if hasattr(os, "register_at_fork"):
-            renew = weakref.WeakMethod(self._after_fork)
-            os.register_at_fork(after_in_child=lambda: (again := renew()) and again())
 
-    def _after_fork(self) -> None:
-        self._inner = self._make()
+    def renew(self) -> None:
+        """Talk on a connection of one's own, in a forked child."""
+        try:
+            self._inner = self._make()
+        except Exception as trouble:
+            log.error("metrics of a forked process cannot be delivered: %s", type(trouble).__name__)
 
     def export(self, metrics_data: MetricsData, timeout_millis: float | None = 10_000, **kwargs: Any) -> MetricExportResult:
         self.failed = True  # until it is known not to be
@@ -89,27 +105,30 @@ def taken() -> str:
 
 
 def set_up(file: str | Path | None, endpoint: str | None, resource: Callable[[], Resource]) -> list[MetricOutput]:
-    """Have metrics go to this file and this address; the provider is made and set by the first call, and later ones add to it.
+    """Have metrics go to this file and this address; the provider is made and set by the first call, and later ones add what is new.
 
     Raises:
         ConfigurationError: the file cannot be opened, or the extra for the endpoint is missing.
     """
-    makers: list[Callable[[], MetricExporter]] = []
+    wanted: list[tuple[object, Callable[[], MetricExporter]]] = []
     if endpoint is not None:
-        makers.append(lambda: _otlp(endpoint))
+        wanted.append((endpoint, lambda: _otlp(endpoint)))
     if file is not None:
-        makers.append(lambda: _file(Path(file)))
-    outputs = [MetricOutput(make) for make in makers]
-    if not outputs:
-        return []
+        path = Path(file).absolute()
+        wanted.append((path, lambda: _file(path)))
     provider = meters()
+    mine = _MADE.get(provider, []) if isinstance(provider, MeterProvider) else []
+    known = {output.to: output for output in mine if not output.closed}
+    outputs = [known.get(to) or MetricOutput(make, to=to) for to, make in wanted]
+    new = [output for output in outputs if output not in mine]
     if isinstance(provider, MeterProvider):
-        for output in outputs:
+        for output in new:
             provider.add_metric_reader(output.reader)
-        return outputs
-    provider = MeterProvider([output.reader for output in outputs], resource=resource(), shutdown_on_exit=False)
-    _MADE.add(provider)
-    metrics.set_meter_provider(provider)
+        mine += new
+    elif new:
+        provider = MeterProvider([output.reader for output in new], resource=resource(), shutdown_on_exit=False)
+        _MADE[provider] = new
+        metrics.set_meter_provider(provider)
     return outputs
 
 

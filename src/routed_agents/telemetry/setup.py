@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
 import queue
@@ -14,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -26,6 +25,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import Sampler
 
 from routed_agents.errors import ConfigurationError, ExtraMissing
+from routed_agents.forking import when_over
 from routed_agents.telemetry import metering, names
 from routed_agents.telemetry.dialects import Dialect, chosen, told
 from routed_agents.telemetry.endpoints import asked_by, metrics_asked_by, public, whole
@@ -55,6 +55,7 @@ DEFAULT_SERVICE: Final = "routed-agents"
 UNNAMED: Final = "unknown_service"
 """How the SDK begins the name of a service that nobody named."""
 DROPPED: Final = "routed_agents.dropped"
+Each = TypeVar("Each")
 Deliver = Callable[[Sequence[ReadableSpan]], bool]
 """Takes a batch; False when it could not be delivered."""
 
@@ -80,8 +81,9 @@ def configure(
     OTEL_METRICS_EXPORTER to say `otlp` or `none`. OTEL_SDK_DISABLED turns all of it off; headers, sampler, service name, resource
     attributes and how often metrics are sent (OTEL_METRIC_EXPORT_INTERVAL, in milliseconds; a minute) are the SDK's to read.
 
-    Calling it again adds outputs to the providers it made; service name and sampler stay the first call's. What is left to
-    write when the program ends is written then, for two seconds at most.
+    Calling it again adds outputs to the providers it made, as a notebook's cell does that is run again: one that is there already (the
+    same file, address or console) stays as it is, and is open until every handle to it is shut down. Service name and sampler stay the
+    first call's. What is left to write when the program ends is written then, for two seconds at most.
 
     Args:
         trace_file: where to append spans as OTLP JSON lines; `offline.traces` and DuckDB read them.
@@ -133,21 +135,24 @@ def configure(
         log.warning("%s", note)
 
     resource = partial(_resource, service_name)
-    outputs = [] if theirs else _outputs(trace_file, console, otlp_endpoint, queue_size, speaks)
+    outputs = [] if theirs else _outputs(trace_file, console, otlp_endpoint, queue_size, speaks, known=_MADE.get(mine, ()) if mine else ())
     counted = [] if counting else metering.set_up(metrics_file, metrics_endpoint, resource)
     if outputs:
         if mine is None:
             mine = TracerProvider(resource=resource(), sampler=sampler, shutdown_on_exit=False)
-            _MADE.add(mine)
+            _MADE[mine] = []
             trace.set_tracer_provider(mine)
         for output in outputs:
-            mine.add_span_processor(output)
+            if output not in _MADE[mine]:
+                _MADE[mine].append(output)
+                mine.add_span_processor(output)
     elif not counted and not notes:
         notes.append("no output was asked for, by argument or OTEL_EXPORTER_OTLP_ENDPOINT: spans go nowhere")
     return Handle(provider=mine or current, outputs=outputs, metrics=counted, note="; ".join(notes))
 
 
-_MADE: Final[weakref.WeakSet[TracerProvider]] = weakref.WeakSet()
+_MADE: Final[weakref.WeakKeyDictionary[TracerProvider, list[Output]]] = weakref.WeakKeyDictionary()
+"""The providers made here, each with its outputs."""
 
 
 def _resource(service_name: str) -> Resource:
@@ -205,7 +210,8 @@ class Handle:
         return all(done)
 
     def shutdown(self, timeout_s: float = SHUTDOWN_S) -> bool:
-        """Flush and close the outputs, within the time whatever the backends do; False when spans or counts were left."""
+        """Flush the outputs, and close those no other handle has, within the time whatever the backends do; False when spans or counts
+        were left."""
         return _shut_down([self], timeout_s)
 
     def __enter__(self) -> Handle:
@@ -221,21 +227,30 @@ _OPEN: Final[list[Handle]] = []
 
 def _shut_down(handles: Sequence[Handle], timeout_s: float) -> bool:
     end = time.monotonic() + timeout_s
-    outputs = [output for handle in handles for output in handle._outputs]  # pyright: ignore[reportPrivateUsage]
-    counted = [output for handle in handles for output in handle._metrics]  # pyright: ignore[reportPrivateUsage]
     _OPEN[:] = [handle for handle in _OPEN if handle not in handles]
+    outputs, shared = _parted(handles, lambda handle: handle._outputs)  # pyright: ignore[reportPrivateUsage]
+    counted, counted_on = _parted(handles, lambda handle: handle._metrics)  # pyright: ignore[reportPrivateUsage]
     for output in outputs:
         output.stop()
-    kept = timeout_s / 4 if counted else 0.0  # for the metrics, which come last, for they tell which spans were dropped
+    kept = timeout_s / 4 if counted or counted_on else 0.0  # for the metrics, which come last, for they tell which spans were dropped
     done = [output.close(max(end - kept - time.monotonic(), 0)) for output in outputs]
+    done += [output.flush(max(end - kept - time.monotonic(), 0)) for output in shared]
+    done += [output.flush(max(end - time.monotonic(), 0)) for output in counted_on]
     return metering.closed(counted, max(end - time.monotonic(), 0)) and all(done)
+
+
+def _parted(handles: Sequence[Handle], of: Callable[[Handle], Sequence[Each]]) -> tuple[list[Each], list[Each]]:
+    """The outputs of handles, each once: those that no open handle has besides, and the others."""
+    outputs = dict.fromkeys([output for handle in handles for output in of(handle)])
+    elsewhere = {output for handle in _OPEN for output in of(handle)}
+    return [output for output in outputs if output not in elsewhere], [output for output in outputs if output in elsewhere]
 
 
 def _at_exit() -> None:
     _shut_down(list(_OPEN), SHUTDOWN_S)
 
 
-atexit.register(_at_exit)
+when_over(_at_exit)
 
 
 class Output(SpanProcessor):
@@ -250,6 +265,7 @@ class Output(SpanProcessor):
         renew: gives another `deliver` and `finish` to a forked child, which must not talk on its parent's connections.
         sampled_only: leave out spans that are recorded, but not sampled.
         due: seconds after which `deliver` is called even if no span has ended; None for never.
+        to: where it delivers to.
     """
 
     def __init__(
@@ -262,7 +278,9 @@ class Output(SpanProcessor):
         gather_s: float = GATHER_S,
         sampled_only: bool = True,
         due: Callable[[], float | None] = lambda: None,
+        to: object = None,
     ) -> None:
+        self.to = to
         self._due = due
         self._deliver = deliver
         self._finish = finish
@@ -289,6 +307,11 @@ class Output(SpanProcessor):
         self._stopping = self._giving_up = False
         self._thread = threading.Thread(target=self._work, name="routed-agents-spans", daemon=True)
         self._thread.start()
+
+    @property
+    def stopped(self) -> bool:
+        """It takes no more spans."""
+        return self._stopping
 
     def on_end(self, span: ReadableSpan) -> None:
         """Take an ended span."""
@@ -408,20 +431,32 @@ def _outputs(
     endpoint: str | None,
     size: int,
     dialects: Sequence[Dialect],
+    *,
+    known: Sequence[Output],
 ) -> list[Output]:
-    makers: list[Callable[[], SpanExporter]] = []
+    """The outputs asked for; of those that are known and open the known ones."""
+    wanted: list[tuple[object, Callable[[], Output]]] = []
     if endpoint is not None:
-        makers.append(lambda: _otlp(endpoint))
+        wanted.append((endpoint, lambda: _output(lambda: _otlp(endpoint), size, dialects, to=endpoint)))
     if trace_file is not None:
-        makers.append(lambda: _file(Path(trace_file)))
-    outputs = [_output(make, size, dialects) for make in makers]
+        path = Path(trace_file).absolute()
+        wanted.append((path, lambda: _output(lambda: _file(path), size, dialects, to=path)))
     if console:
-        live = Live(_printer(console))
-        outputs.append(Output(live.take, finish=live.close, size=size, gather_s=0.0, sampled_only=False, due=live.due))
-    return outputs
+        wanted.append((_screen(console), lambda: _live(console, size)))
+    return [next((each for each in known if each.to == to and not each.stopped), None) or make() for to, make in wanted]
 
 
-def _output(make: Callable[[], SpanExporter], size: int, dialects: Sequence[Dialect]) -> Output:
+def _screen(console: Callable[[CostTree], object] | Console | bool) -> object:
+    """Where a console writes: consoles made anew for one file are one."""
+    return getattr(console, "file", console)
+
+
+def _live(console: Callable[[CostTree], object] | Console | bool, size: int) -> Output:
+    live = Live(_printer(console))
+    return Output(live.take, finish=live.close, size=size, gather_s=0.0, sampled_only=False, due=live.due, to=_screen(console))
+
+
+def _output(make: Callable[[], SpanExporter], size: int, dialects: Sequence[Dialect], *, to: object = None) -> Output:
     def connected() -> tuple[Deliver, Callable[[], object]]:
         exporter = make()
 
@@ -432,7 +467,7 @@ def _output(make: Callable[[], SpanExporter], size: int, dialects: Sequence[Dial
         return deliver, exporter.shutdown
 
     deliver, finish = connected()
-    return Output(deliver, finish=finish, renew=connected, size=size)
+    return Output(deliver, finish=finish, renew=connected, size=size, to=to)
 
 
 def _file(path: Path) -> SpanExporter:
