@@ -89,7 +89,7 @@ async def _run(args: argparse.Namespace, loaded: LoadedGraph, summary: Summary, 
 
     if args.ledger and loaded.router is None:
         say(f"{args.graph} exposes no `router`, so {args.ledger} holds only what the graph itself writes there")
-    with progress(loaded.name, None, shown=bool(args.output)) as advance:
+    with progress(loaded.name, None, shown=bool(args.output)) as advance, redirect_stdout(sys.stderr):  # above the bar, where one is
 
         def ended(result: Result) -> None:
             out.write(result)
