@@ -239,7 +239,7 @@ def _from_attributes(span_id: str, found: Mapping[str, Any]) -> dict[str, Any]:
         model=model,
         tools=tools,
         thread=found.get(names.CONVERSATION, found.get("session.id")),
-        task_class=found.get(names.TASK_CLASS),
+        task_class=found.get(names.TASK_CLASS) if found.get(names.DECLARED) is True and names.CALL_KIND not in found else None,
         node=found.get(names.NODE),
     )
 
