@@ -191,6 +191,7 @@ def test_closed_port_is_said_before_anything_runs(cli, lines, routed, monkeypatc
         (["--input", "{input}", "--output", "no/where/out.jsonl"], "the folder of --output no/where/out.jsonl does not exist"),
         (["--input", "."], "input file . is a directory"),
         (["--input", "{input}", "--policy", "{policy}"], 'unknown tier "opus"'),
+        (["--input", "{input}", "--trace", "{policy}"], "holds something else than a trace; name another file"),
     ],
 )
 def test_wrong_file_is_one_line(argv, wanted, cli, lines, echo, tmp_path):
@@ -241,6 +242,24 @@ def test_routed_run_leaves_bill_ledger_and_trace_that_agree(lines, routed, tmp_p
     assert f"step {step}, as traced in" in told
     assert f"step {step}, as recorded in" in told
     assert "empathy" in told
+
+
+def test_a_torn_trace_costs_the_next_run_nothing(lines, routed, tmp_path, cli):
+    trace = tmp_path / "trace.jsonl"
+    for number in range(2):
+        argv = ["run", routed, "--input", lines(said("hi", id=f"run-{number}")), "--trace", str(trace)]
+        subprocess.run([*COMMAND, *argv], capture_output=True, timeout=60, check=True)
+        if number == 0:
+            os.truncate(trace, trace.stat().st_size - 200)  # as a kill or a full disk leaves it
+    code, out, err = cli("trace", "tree", trace, "--json")
+    assert (code, [tree["input_id"] for tree in parsed(out)], "line 1" in err) == (1, ["run-1"], True)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full disk to be had")
+def test_spans_that_found_no_room_are_said_to_be_lost(lines, routed):
+    argv = ["run", routed, "--input", lines(said("hi", id="a")), "--trace", "/dev/full"]
+    ran = subprocess.run([*COMMAND, *argv], capture_output=True, text=True, timeout=60, check=False)
+    assert (ran.returncode, "/dev/full: 3 spans could not be written" in ran.stderr, "Traceback" in ran.stderr) == (1, True, False)
 
 
 def test_half_a_character_in_an_id_costs_neither_bill_nor_entries(lines, routed, tmp_path):

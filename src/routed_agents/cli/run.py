@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from routed_agents.telemetry.setup import Handle
 
 FAILURES_SHOWN: Final = 10
+EXPORT: Final = b'{"resourceSpans"'
+"""How each line of a trace file begins."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -67,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     complaints = Complaints(args.input)
     summary = Summary()
     with workspace(provider=args.provider, policy=policy, ledger=args.ledger, mode=args.mode):
-        handle, standard = _tracing(args.trace), sys.stdout
+        handle, standard, traced = _tracing(args.trace), sys.stdout, True
         try:
             with redirect_stdout(sys.stderr), asyncio.Runner() as loop:
                 loaded = loop.run(load_graph(args.graph))
@@ -78,10 +80,12 @@ def run(args: argparse.Namespace) -> int:
             return INTERRUPTED
         finally:
             if handle is not None:
-                handle.shutdown(timeout_s=5.0)
+                traced = handle.shutdown(timeout_s=5.0)
+    if handle is not None and not traced:
+        say(f"{args.trace}: {handle.dropped} spans could not be written; the runs they belong to are not whole there")
     complaints.close()
     summary.show(args)
-    return FOUND if complaints.count or summary.failures or summary.stops else OK
+    return FOUND if complaints.count or summary.failures or summary.stops or not traced else OK
 
 
 async def _run(args: argparse.Namespace, loaded: LoadedGraph, summary: Summary, complaints: Complaints, out: Results) -> None:
@@ -152,10 +156,21 @@ def _look_at_files(args: argparse.Namespace) -> None:
         path = getattr(args, name)
         if path and not Path(path.removeprefix("sqlite:///")).absolute().parent.is_dir():
             raise ConfigurationError(f"the folder of --{name} {path} does not exist; make it, or name another file")
+    if args.trace and not _takes_spans(Path(args.trace)):
+        raise ConfigurationError(f"--trace {args.trace} holds something else than a trace; name another file")
     apart(
         [("--output", args.output), ("--trace", args.trace), ("--ledger", args.ledger)],
         [("--input", None if args.input == "-" else args.input), ("graph", parted(args.graph)[0]), ("--policy", args.policy)],
     )
+
+
+def _takes_spans(path: Path) -> bool:
+    """Whether it is a trace, also one that broke off, or there is nothing in it."""
+    if not path.is_file():
+        return True
+    with path.open("rb") as file:
+        begins = file.readline(len(EXPORT)).rstrip(b"\n")
+    return EXPORT.startswith(begins)
 
 
 def _tracing(path: str | None) -> Handle | None:

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from opentelemetry import metrics
-from opentelemetry.exporter.otlp.json.file import FileMetricExporter
 from opentelemetry.metrics._internal import _ProxyMeterProvider  # pyright: ignore[reportPrivateUsage]
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult, MetricsData, PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
 
 from routed_agents.errors import ConfigurationError, ExtraMissing
+from routed_agents.telemetry.appending import MetricFile
 from routed_agents.telemetry.endpoints import public
 from routed_agents.telemetry.providers import meters
 
@@ -120,8 +120,7 @@ def closed(outputs: Sequence[MetricOutput], timeout_s: float) -> bool:
 
 def _file(path: Path) -> MetricExporter:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return FileMetricExporter(path)
+        return MetricFile(path)
     except OSError as error:
         raise ConfigurationError(f"metrics_file {path} cannot be opened: {error}; wanted a path that can be written") from error
 
