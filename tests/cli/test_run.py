@@ -47,6 +47,19 @@ def test_what_a_graph_prints_is_not_on_standard_output(to_file, cli, lines, tmp_
     assert ("a node prints" in err, "a module prints" in err) == (True, True)
 
 
+@pytest.mark.parametrize("argv", [["run", "{graph}", "--input", "{input}"], ["doctor", "{graph}", "--json"]])
+def test_what_a_graph_and_its_processes_print_is_not_on_standard_output(argv, lines, tmp_path):
+    graph = tmp_path / "shell.py"
+    told = ECHO.replace(
+        '    text = state["messages"]', '    print("a node prints")\n    os.system("echo a process prints")\n    text = state["messages"]'
+    )
+    graph.write_text(f"{told}\ngraph = builder.compile()\n")
+    argv = [each.format(graph=graph, input=lines(said("hi", id="a"))) for each in argv]
+    ran = subprocess.run([*COMMAND, *argv], capture_output=True, text=True, timeout=60, check=False)
+    assert len(parsed(ran.stdout)) == 1
+    assert ("a node prints" in ran.stderr, "a process prints" in ran.stderr) == (True, True)
+
+
 def test_failures_are_listed_at_the_end_and_the_rest_is_done(cli, lines, echo, tmp_path):
     path = lines(said("fine", id="good"), *[said("explode", id=f"bad{number}") for number in range(12)])
     code, _, err = cli("run", echo, "--input", path, "--output", tmp_path / "out.jsonl")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from routed_agents.cli import FOUND, OK, say
 from routed_agents.cli.arguments import add_output, add_policy, policy_file, policy_of
 from routed_agents.cli.run import add_provider
+from routed_agents.cli.streams import printing_aside
 from routed_agents.errors import ConfigurationError, ExtraMissing, StepStopped
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def doctor(args: argparse.Namespace) -> int:
     options = dict(_option(each) for each in args.option)
     sdk_spans = os.environ.get(SDK_SPANS)
     findings: list[Finding] = []
-    with workspace(provider=args.provider, policy=policy), _warnings_in_one_line():
+    with workspace(provider=args.provider, policy=policy), _warnings_in_one_line(), printing_aside():
         if sdk_spans is None:  # the workspace turns them off; here they are to be as in your program
             os.environ.pop(SDK_SPANS, None)
         else:

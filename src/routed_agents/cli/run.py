@@ -17,6 +17,7 @@ from routed_agents.cli.arguments import add_output, add_policy, number, policy_o
 from routed_agents.cli.files import apart, there
 from routed_agents.cli.progress import progress
 from routed_agents.cli.records import Complaints, read_records
+from routed_agents.cli.streams import printing_aside
 from routed_agents.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -69,9 +70,9 @@ def run(args: argparse.Namespace) -> int:
     complaints = Complaints(args.input)
     summary = Summary()
     with workspace(provider=args.provider, policy=policy, ledger=args.ledger, mode=args.mode):
-        handle, standard, traced = _tracing(args.trace), sys.stdout, True
+        handle, traced = _tracing(args.trace), True
         try:
-            with redirect_stdout(sys.stderr), asyncio.Runner() as loop:
+            with printing_aside() as standard, asyncio.Runner() as loop:
                 loaded = loop.run(load_graph(args.graph))
                 with results(args.output, standard, restart=args.restart) as out:
                     loop.run(_run(args, loaded, summary, complaints, out))

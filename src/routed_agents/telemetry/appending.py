@@ -86,5 +86,5 @@ class MetricFile(FileMetricExporter):
 
     def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
         """Close the file."""
-        super().shutdown(timeout_millis, **kwargs)
+        cast("Any", super()).shutdown(timeout_millis, **kwargs)
         self._file.close()
