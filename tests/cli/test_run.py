@@ -71,10 +71,11 @@ def test_failures_are_listed_at_the_end_and_the_rest_is_done(cli, lines, echo, t
 
 def test_bad_input_lines_are_named_and_the_rest_runs(cli, lines, echo, tmp_path):
     out = tmp_path / "out.jsonl"
-    path = lines(b"not json\n", {"id": "empty", "messages": []}, b"\xff\n", said("hi", id="a"))
+    wrong = [said("hi", system=[{"type": "text", "text": "Answer in French."}]), said("hi", metadata="x")]
+    path = lines(b"not json\n", {"id": "empty", "messages": []}, b"\xff\n", *wrong, said("hi", id="a"))
     code, _, err = cli("run", echo, "--input", path, "--output", out)
     assert (code, ids(read(out))) == (1, ["a"])
-    assert [f"line {number}" in err for number in (1, 2, 3, 4)] == [True, True, True, False]
+    assert [f"line {number}" in err for number in range(1, 7)] == [True, True, True, True, True, False]
 
 
 def test_run_again_skips_what_ended_well_and_repeats_what_failed(cli, lines, tmp_path, monkeypatch):

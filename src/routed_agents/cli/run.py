@@ -7,7 +7,7 @@ import asyncio
 import hashlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -118,8 +118,19 @@ def read_inputs(source: str, complaints: Complaints) -> Iterator[Input]:
         if not isinstance(messages, list) or not messages:
             complaints(line, 'no messages; wanted "messages" (or "steps"): a list with at least one {"role", "content"}')
             continue
+        if (wrong := _of_another_type(record)) is not None:
+            complaints(line, wrong)
+            continue
         name = str(record["id"]) if record.get("id") is not None else _named_after(cast("list[object]", messages))
         yield Input(id=_unlike(seen, name), line=line, record=record)
+
+
+def _of_another_type(record: Mapping[str, object]) -> str | None:
+    """What stands beside the messages and cannot be given to the graph."""
+    for key, kind, wanted in (("system", str, "text"), ("metadata", Mapping, "an object")):
+        if (given := record.get(key)) is not None and not isinstance(given, kind):
+            return f'"{key}" is {type(given).__name__}; wanted {wanted}'
+    return None
 
 
 def _unlike(seen: dict[str, int], name: str) -> str:
