@@ -49,19 +49,21 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def check(args: argparse.Namespace) -> int:
     from routed_agents.cli.tier_order import alike, swapped
-    from routed_agents.config import policy_doubts
+    from routed_agents.config import read_with_doubts
     from routed_agents.errors import PolicyError
     from routed_agents.policy import Policy
 
     try:
-        policy = Policy.load(args.file)
+        arguments, doubts = read_with_doubts(args.file)
+        policy = Policy(**arguments)
     except PolicyError as error:
         if args.json:
             print(json.dumps({"ok": False, "file": args.file, "error": str(error)}))
         else:
             say(str(error))
-        return FOUND if Path(args.file).is_file() else MISUSED
-    unpriced, order, doubts = _unpriced(policy), [*swapped(policy), *alike(policy)], policy_doubts(args.file)
+        place = Path(args.file)
+        return FOUND if place.exists() and not place.is_dir() else MISUSED
+    unpriced, order = _unpriced(policy), [*swapped(policy), *alike(policy)]
     if args.json:
         found = {"unpriced": unpriced, "order": order, "doubts": doubts}
         print(json.dumps({"ok": True, "file": args.file, "policy_hash": policy.hash, **found}))
