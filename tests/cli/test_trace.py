@@ -68,6 +68,10 @@ def test_sql_without_duckdb_says_what_to_install(cli: Cli, recorded: tuple[Path,
     assert (code, err.count("\n"), "pip install '.[report]'" in err) == (2, 1, True)
 
 
+def test_sql_prints_all_columns_as_json_also_of_one_name(cli: Cli) -> None:
+    assert cli("trace", "sql", EXPORT, "SELECT 1 AS a, 2 AS a, 3 AS a_1, 4 AS a", "--json")[1] == '{"a": 1, "a_2": 2, "a_1": 3, "a_3": 4}\n'
+
+
 def test_top_lists_the_dearest_first(cli: Cli, recorded: tuple[Path, Path]) -> None:
     code, out, _ = cli("trace", "top", recorded[0], "--json")
     rows = json.loads(out)["rows"]

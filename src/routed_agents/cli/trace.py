@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from decimal import Decimal
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO, cast
 
@@ -62,7 +62,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     asked = verb("sql", sql, "ask in SQL", text)
     asked.add_argument("query", metavar="SQL", help="such as 'SELECT tier, sum(cost) FROM spans GROUP BY tier'")
-    add_output(asked, json="print one JSON object for each row, all of them")
+    add_output(asked, json="print one JSON object for each row, all of them; columns of one name are numbered")
 
     text = (
         "Sends a trace file to a backend that takes OTLP over HTTP, with its own ids and times. Headers, such as a key, come from "
@@ -161,8 +161,9 @@ def sql(args: argparse.Namespace) -> int:
 
 def _answer(args: argparse.Namespace, columns: Sequence[str], rows: Iterator[Sequence[Any]]) -> None:
     if args.json:
+        keys = _told_apart(columns)
         for row in rows:
-            sys.stdout.write(f"{_json(dict(zip(columns, row, strict=True)))}\n")
+            sys.stdout.write(f"{_json(dict(zip(keys, row, strict=True)))}\n")
         return
     from routed_agents.cli.printer import Printer
 
@@ -174,6 +175,15 @@ def _answer(args: argparse.Namespace, columns: Sequence[str], rows: Iterator[Seq
         printer.print(_across(columns, shown))
     if left := sum(1 for _ in rows):
         say(f"and {left:,} more rows; add LIMIT, or --json for all")
+
+
+def _told_apart(columns: Sequence[str]) -> list[str]:
+    """The names of the columns, with a number behind one that stands there before, as DuckDB names those of a table."""
+    keys: list[str] = []
+    for name in columns:
+        numbered = (f"{name}_{number}" for number in count(1))
+        keys.append(name if name not in keys else next(each for each in numbered if each not in keys and each not in columns))
+    return keys
 
 
 def _across(columns: Sequence[str], shown: Sequence[Sequence[Any]]) -> Table:
