@@ -5,20 +5,19 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import math
 import sys
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import count, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TextIO, cast
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from routed_agents.cli import FOUND, OK, Parser, say
 from routed_agents.cli.arguments import add_output, add_traceback, number
 from routed_agents.cli.files import TRACE, apart, replacing, there
+from routed_agents.cli.plain_json import json_line, plain
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -163,7 +162,7 @@ def _answer(args: argparse.Namespace, columns: Sequence[str], rows: Iterator[Seq
     if args.json:
         keys = _told_apart(columns)
         for row in rows:
-            sys.stdout.write(f"{_json(dict(zip(keys, row, strict=True)))}\n")
+            sys.stdout.write(f"{json_line(dict(zip(keys, row, strict=True)))}\n")
         return
     from routed_agents.cli.printer import Printer
 
@@ -210,30 +209,7 @@ def _downwards(columns: Sequence[str], row: Sequence[Any]) -> Text:
 
 
 def _text(value: object) -> str:
-    return "–" if value is None else str(_plain(value))
-
-
-def _json(row: Mapping[str, Any]) -> str:
-    try:
-        return json.dumps(row, default=_plain, allow_nan=False)
-    except ValueError:  # as OTLP has it, what JSON has no number for is a string
-        return json.dumps(_finite(row), default=_plain)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    if isinstance(value, Mapping):
-        return {key: _finite(each) for key, each in cast("Mapping[Any, Any]", value).items()}
-    return [_finite(each) for each in cast("Sequence[Any]", value)] if isinstance(value, (list, tuple)) else value
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, Decimal):
-        return f"{value:f}"
-    if isinstance(value, datetime):
-        return (value if value.tzinfo else value.replace(tzinfo=UTC)).isoformat()
-    return value if isinstance(value, (int, float)) else str(value)
+    return "–" if value is None else str(plain(value))
 
 
 def send(args: argparse.Namespace) -> int:

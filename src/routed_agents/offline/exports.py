@@ -66,7 +66,7 @@ def read_export(
                     yield call
             if kind is None:
                 found.other += 1
-        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
             if on_trouble is not None:
                 on_trouble(line, f"not a record of {kind}: {type(error).__name__}: {error}")
 
