@@ -87,6 +87,12 @@ def test_read_writes_records_that_decide_reads(cli: Cli, tmp_path: Path) -> None
     assert (code, json.loads(out)["id"]) == (0, "619983acb8e38ee0")
 
 
+def test_read_leaves_its_output_alone_where_there_is_nothing_to_write(cli: Cli, recorded: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "steps.jsonl").write_text("of yesterday\n")
+    code, _, err = cli("trace", "read", recorded[0], "--output", tmp_path / "steps.jsonl")
+    assert (code, "steps.jsonl was not written" in err, (tmp_path / "steps.jsonl").read_text()) == (1, True, "of yesterday\n")
+
+
 def test_an_empty_ledger_is_said_to_be_empty(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "l.db").touch()
     code, _, err = cli("report", tmp_path / "l.db")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from decimal import Decimal
-from itertools import count, islice
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
@@ -237,14 +237,17 @@ def read(args: argparse.Namespace) -> int:
     there(args.file, "", "name an export")
     apart([("--output", args.output)], [("FILE", args.file)])
     complaints, found, written = Complaints(args.file), Found(), 0
-    with _output(args.output) as out:
-        for record in read_export(args.file, format=args.format, found=found, on_trouble=complaints):
-            written += 1
-            out.write(f"{json.dumps(record)}\n")
+    records = read_export(args.file, format=args.format, found=found, on_trouble=complaints)
+    if (first := next(records, None)) is not None:  # else OUT stands as it is
+        with _output(args.output) as out:
+            for record in chain([first], records):
+                written += 1
+                out.write(f"{json.dumps(record)}\n")
     complaints.close()
     left = [
         f"{found.empty} without captured messages left out" if found.empty else "",
         f"{found.other} other records" if found.other else "",
+        f"{args.output} was not written" if args.output and not written else "",
     ]
     say(f"{args.file}: {found.calls} model calls, {written} step records" + "".join([f"; {each}" for each in left if each]))
     return FOUND if complaints.count or not written else OK
