@@ -95,6 +95,19 @@ def test_run_again_skips_what_ended_well_and_repeats_what_failed(cli, lines, tmp
     assert len(log.read_text().split()) == 7
 
 
+def test_an_input_that_was_stopped_is_told_of_as_long_as_it_is_skipped(cli, lines, tmp_path):
+    graph, out = tmp_path / "asking.py", tmp_path / "out.jsonl"
+    told = ECHO.replace('    text = state["messages"]', '    interrupt("who answers?")\n    text = state["messages"]')
+    graph.write_text(f"from langgraph.types import interrupt\nfrom langgraph.checkpoint.memory import InMemorySaver\n{told}\n{SAVED}")
+    argv = ["run", graph, "--input", lines(said("hi", id="a")), "--output", out]
+    assert "1 inputs ended, 1 stopped;" in cli(*argv)[2]
+    code, _, err = cli(*argv)
+    assert (code, "0 inputs ended, 1 skipped, 1 of them stopped before; --restart runs all again" in err) == (1, True)
+
+
+SAVED = "graph = builder.compile(checkpointer=InMemorySaver())\n"
+
+
 def test_output_that_holds_something_else_is_not_touched(cli, lines, echo, tmp_path):
     out = tmp_path / "precious.jsonl"
     out.write_text('{"id": 1}\nprecious\n')

@@ -35,6 +35,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Runs a graph over a file of inputs and writes one result line for each as it ends. "
         "A run that was broken off goes on where it stopped: inputs that already ended without error in OUT are skipped. "
+        "Exit code 1 as long as one of them, there or now, was stopped or waits for a person. "
         "What the graph prints goes to standard error."
     )
     parser.add_argument("graph", metavar="GRAPH", help="file.py, file.py:name or module:name; the name is `graph` when not given")
@@ -86,7 +87,8 @@ def run(args: argparse.Namespace) -> int:
         say(f"{args.trace}: {handle.dropped} spans could not be written; the runs they belong to are not whole there")
     complaints.close()
     summary.show(args)
-    return FOUND if complaints.count or summary.failures or summary.stops or not traced else OK
+    stopped = summary.stops or summary.stopped_before
+    return FOUND if complaints.count or summary.failures or stopped or not traced else OK
 
 
 async def _run(args: argparse.Namespace, loaded: LoadedGraph, summary: Summary, complaints: Complaints, out: Results) -> None:
@@ -148,12 +150,13 @@ def _named_after(messages: list[object]) -> str:
     return f"input-{hashlib.blake2b(json.dumps(messages, sort_keys=True).encode(), digest_size=5).hexdigest()}"
 
 
-def _inputs(args: argparse.Namespace, complaints: Complaints, done: frozenset[str], summary: Summary) -> Iterator[Input]:
+def _inputs(args: argparse.Namespace, complaints: Complaints, done: Mapping[str, bool], summary: Summary) -> Iterator[Input]:
     for count, given in enumerate(read_inputs(args.input, complaints)):
         if args.limit is not None and count >= args.limit:
             return
         if given.id in done:
             summary.skipped += 1
+            summary.stopped_before += done[given.id]
         else:
             yield given
 
@@ -199,6 +202,7 @@ class Summary:
     def __init__(self) -> None:
         self.ended = 0
         self.skipped = 0
+        self.stopped_before = 0
         self.cost_pico = 0
         self.baseline_pico = 0
         self.unpriced = 0
@@ -229,6 +233,7 @@ class Summary:
         return {
             "ended": self.ended,
             "skipped": self.skipped,
+            "stopped_before": self.stopped_before,
             "failed": self.failures,
             "stopped": self.stops,
             "steps": self.steps,
@@ -252,6 +257,7 @@ class Summary:
         counts = [f"{self.ended} inputs ended"]
         more = {"failed": self.failures, "stopped": self.stops, "skipped": self.skipped}
         counts += [f"{count} {word}" for word, count in more.items() if count]
+        counts += [f"{self.stopped_before} of them stopped before; --restart runs all again"] if self.stopped_before else []
         cost = dollars(self.cost_pico) + (f" + {self.unpriced} unpriced" if self.unpriced else "")
         simulated = " (simulated)" if self.simulated else ""
         say(f"{', '.join(counts)}; {self.steps} steps, {cost}, all-strong {dollars(self.baseline_pico)}{simulated}")
