@@ -16,6 +16,7 @@ from routed_agents.cli.arguments import policy_of
 from routed_agents.cli.records import Complaints, read_steps
 from routed_agents.errors import ConfigurationError
 from routed_agents.offline.bounds import cases_needed, lower_bound
+from routed_agents.printable import one_line
 
 if TYPE_CHECKING:
     from routed_agents.policy import Policy
@@ -123,7 +124,7 @@ def test_policy(args: argparse.Namespace) -> int:
     else:
         print(f"policy {policy.hash}, {len(cases)} cases ({args.cases}, {digest.hexdigest()})")
         for finding in findings:
-            print("\n".join(_lines(finding, required=bool(claims))))
+            print("\n".join(map(one_line, _lines(finding, required=bool(claims)))))
     return FOUND if complaints.count or not all(finding.met for finding in findings) else OK
 
 

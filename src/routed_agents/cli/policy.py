@@ -11,6 +11,7 @@ from routed_agents.cli import FOUND, MISUSED, OK, say
 from routed_agents.cli.arguments import add_output, add_policy, policy_of
 from routed_agents.cli.records import EXAMPLE, RECORDS
 from routed_agents.errors import ConfigurationError
+from routed_agents.printable import one_line
 
 if TYPE_CHECKING:
     from routed_agents.guards import PolicyFloor
@@ -68,7 +69,8 @@ def check(args: argparse.Namespace) -> int:
         found = {"unpriced": unpriced, "order": order, "doubts": doubts}
         print(json.dumps({"ok": True, "file": args.file, "policy_hash": policy.hash, **found}))
         return OK
-    print(f"{args.file} is in order: {policy.stance}, {policy.mode}, tiers {', '.join(policy.tiers.names)}; policy {policy.hash}")
+    tiers = one_line(", ".join(policy.tiers.names))
+    print(f"{args.file} is in order: {policy.stance}, {policy.mode}, tiers {tiers}; policy {policy.hash}")
     for line in [*doubts, *order]:
         say(line)
     for model in unpriced:
@@ -94,7 +96,7 @@ def show(args: argparse.Namespace) -> int:
     elif args.json:
         print(json.dumps(_document(policy)))
     else:
-        print("\n".join(_lines(policy)))
+        print("\n".join(map(one_line, _lines(policy))))
     return OK
 
 

@@ -18,6 +18,7 @@ from routed_agents.cli import FOUND, OK, Parser, say
 from routed_agents.cli.arguments import add_output, add_traceback, number
 from routed_agents.cli.files import TRACE, apart, replacing, there
 from routed_agents.cli.plain_json import json_line, plain
+from routed_agents.printable import one_line
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -193,7 +194,7 @@ def _across(columns: Sequence[str], shown: Sequence[Sequence[Any]]) -> Table:
     numeric = [any(isinstance(row[index], (int, float, Decimal)) for row in shown) for index in range(len(columns))]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name, right in zip(columns, numeric, strict=True):
-        table.add_column(Text(name), justify="right" if right else "left", overflow="fold" if right else "ellipsis")
+        table.add_column(Text(one_line(name)), justify="right" if right else "left", overflow="fold" if right else "ellipsis")
     for row in shown:
         table.add_row(*[Text(_text(value), style="dim" if value is None else "") for value in row])
     return table
@@ -203,13 +204,14 @@ def _downwards(columns: Sequence[str], row: Sequence[Any]) -> Text:
     """A row of more columns than stand beside each other, a line for each that holds something."""
     from rich.text import Text
 
+    columns = [one_line(name) for name in columns]
     width = max(len(name) for name in columns)
     held = [(name, value) for name, value in zip(columns, row, strict=True) if value is not None]
     return Text("".join([f"{name:{width}}  {_text(value)}\n" for name, value in held]))
 
 
 def _text(value: object) -> str:
-    return "–" if value is None else str(plain(value))
+    return "–" if value is None else one_line(str(plain(value)))
 
 
 def send(args: argparse.Namespace) -> int:

@@ -6,12 +6,13 @@ import argparse
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from routed_agents.cli import FOUND, OK, harmless, say
+from routed_agents.cli import FOUND, OK, say
 from routed_agents.cli.arguments import add_output, add_policy, policy_of
 from routed_agents.cli.files import TRACE, there
 from routed_agents.cli.plain_json import json_line
 from routed_agents.cli.records import Complaints, read_steps
 from routed_agents.errors import ConfigurationError
+from routed_agents.printable import harmless
 
 if TYPE_CHECKING:
     from routed_agents.ledger import Entry

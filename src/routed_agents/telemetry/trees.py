@@ -13,6 +13,7 @@ from rich.text import Text
 
 from routed_agents.decisions import words
 from routed_agents.pricing import usd_of
+from routed_agents.printable import one_line
 from routed_agents.telemetry import names
 from routed_agents.telemetry.runs import Branch, Run, SpanRecord
 
@@ -531,6 +532,8 @@ class _Drawing:
         return line
 
     def _fitted(self, text: Text, width: int) -> Text:
+        if (spelled := one_line(text.plain)) != text.plain:
+            text = Text(spelled, style=text.style)
         if text.cell_len > width:
             text = text.copy()
             kept = set_cell_size(text.plain, max(width - 1, 0)).rstrip()
