@@ -125,6 +125,8 @@ class ByHand:
                 "openinference.span.kind": "LLM",
                 "gen_ai.provider.name": attempt.deployment.provider or "",
             }
+            if made.call.decision.classification.declared:
+                start["routed_agents.decision.declared"] = True
             leaf = self.tracer.start_span(f"chat {attempt.deployment.model}", inside, SpanKind.CLIENT, start, links)
             current = trace.set_span_in_context(leaf)  # the provider is called here
             _describe(leaf, entry, reply)
@@ -155,6 +157,8 @@ class ByHand:
         if decision.verdicts:
             attributes["routed_agents.decision.reason"] = decision.verdicts[0].code
             attributes["routed_agents.decision.rule"] = decision.verdicts[0].guard
+        if decision.classification.declared:
+            attributes["routed_agents.decision.declared"] = True
         if decision.pin:
             attributes["routed_agents.decision.pin"] = decision.pin
         if decision.stopped:

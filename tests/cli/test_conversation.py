@@ -85,6 +85,46 @@ def test_result_nobody_asked_for_gets_a_call_of_its_own(before):
     assert (messages[-1].content, unpaired(messages)) == ("orphan", [])
 
 
+def test_blocks_of_calls_and_results_are_paired_by_their_ids_and_words_beside_them_come_after():
+    picture = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}}
+    asked = [{"type": "tool_use", "id": name, "name": "look", "input": {"at": name}} for name in ("c1", "c2")]
+    record = {
+        "messages": [
+            {"role": "user", "content": "What is there?"},
+            {"role": "assistant", "content": [{"type": "text", "text": "I look."}, *asked]},
+            {
+                "role": "user",
+                "content": [
+                    {"type": "tool_result", "tool_use_id": "c2", "content": [picture]},
+                    {"type": "tool_result", "tool_use_id": "c1", "content": "boom", "is_error": True},
+                    {"type": "text", "text": "Now summarize."},
+                ],
+            },
+        ]
+    }
+    _, reply, *results, last = messages = messages_of(record)
+    assert (reply.text, [(each["id"], each["args"]) for each in reply.tool_calls]) == (
+        "I look.",
+        [("c1", {"at": "c1"}), ("c2", {"at": "c2"})],
+    )
+    assert [(each.tool_call_id, each.content, each.status) for each in results] == [("c2", [picture], "success"), ("c1", "boom", "error")]
+    assert (last.type, last.text, unpaired(messages)) == ("human", "Now summarize.", [])
+
+
+@pytest.mark.parametrize(
+    ("asked", "args"),
+    [
+        ({"tool_calls": [{"id": "c", "type": "custom", "custom": {"name": "sql", "input": "SELECT 1"}}]}, {"__arg1": "SELECT 1"}),
+        ({"tool_calls": [{"id": "c", "type": "function", "function": call("sql", '{"q": 1}')}]}, {"q": 1}),
+        ({"function_call": call("sql", '{"q": 1}')}, {"q": 1}),
+    ],
+)
+def test_every_form_of_a_call_keeps_its_tool_and_what_it_is_given(asked, args):
+    messages = messages_of({"messages": [{"role": "assistant", "content": None, **asked}, {"role": "tool", "name": "sql", "content": "1"}]})
+    assert [(each["name"], each["args"]) for each in messages[0].tool_calls] == [("sql", args)]
+    assert unpaired(messages) == []
+
+
 def test_call_nobody_answered_gets_a_result_that_says_so():
     record = {"messages": [{"role": "assistant", "content": "", "tool_calls": [call("a")]}, {"role": "user", "content": "and?"}]}
     messages = messages_of(record)

@@ -1,7 +1,13 @@
 from __future__ import annotations
 
+import hashlib
+import io
 import json
+import os
 import re
+import sys
+import threading
+from pathlib import Path
 
 import pytest
 
@@ -102,6 +108,37 @@ def test_a_promise_of_99_percent_needs_299_cases_without_a_miss(cli, lines):
     many = lines(*[case(f"s{number}", "strong", strong=True, kind="distress") for number in range(299)])
     code, out, _ = cli("policy", "test", many, "--require", "distress recall >= 0.99 @95%")
     assert (code, "met      distress recall >= 0.99 @95%: 299 of 299" in out) == (0, True)
+
+
+def test_cases_have_the_same_hash_however_they_come(cli, lines, tmp_path, monkeypatch):
+    cases = [case("a", "strong", strong=True), case("b", "cheap", strong=False)]
+    plain, packed = lines(*cases), lines(*cases, name="in.jsonl.gz")
+    raw = Path(plain).read_bytes()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(raw))))
+    seen = {json.loads(cli("policy", "test", each, "--json")[1])["cases_hash"] for each in (plain, packed, "-", piped(tmp_path, raw))}
+    assert seen == {hashlib.blake2b(raw, digest_size=8).hexdigest()}
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "wanted"),
+    [
+        ('stance = "Frugal"\n', 1, '"Frugal"'),
+        ('[[floor]]\ntier = "strong"\nlabel = {tenat = "a"}\n', 0, 'Did you mean "tenant"?'),
+    ],
+)
+def test_check_says_the_same_of_a_pipe_as_of_a_file(text, code, wanted, cli, tmp_path):
+    (tmp_path / "policy.toml").write_text(text)
+    for path in (tmp_path / "policy.toml", piped(tmp_path, text.encode())):
+        found, _, err = cli("policy", "check", path)
+        assert (found, wanted in err) == (code, True)
+
+
+def piped(folder: Path, content: bytes) -> str:
+    """A named pipe that somebody writes this to, once."""
+    path = folder / "pipe"
+    os.mkfifo(path)
+    threading.Thread(target=path.write_bytes, args=(content,), daemon=True).start()
+    return str(path)
 
 
 def test_misses_are_listed_with_line_and_reason(cli, lines):

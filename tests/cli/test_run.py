@@ -47,6 +47,19 @@ def test_what_a_graph_prints_is_not_on_standard_output(to_file, cli, lines, tmp_
     assert ("a node prints" in err, "a module prints" in err) == (True, True)
 
 
+@pytest.mark.parametrize("argv", [["run", "{graph}", "--input", "{input}"], ["doctor", "{graph}", "--json"]])
+def test_what_a_graph_and_its_processes_print_is_not_on_standard_output(argv, lines, tmp_path):
+    graph = tmp_path / "shell.py"
+    told = ECHO.replace(
+        '    text = state["messages"]', '    print("a node prints")\n    os.system("echo a process prints")\n    text = state["messages"]'
+    )
+    graph.write_text(f"{told}\ngraph = builder.compile()\n")
+    argv = [each.format(graph=graph, input=lines(said("hi", id="a"))) for each in argv]
+    ran = subprocess.run([*COMMAND, *argv], capture_output=True, text=True, timeout=60, check=False)
+    assert len(parsed(ran.stdout)) == 1
+    assert ("a node prints" in ran.stderr, "a process prints" in ran.stderr) == (True, True)
+
+
 def test_failures_are_listed_at_the_end_and_the_rest_is_done(cli, lines, echo, tmp_path):
     path = lines(said("fine", id="good"), *[said("explode", id=f"bad{number}") for number in range(12)])
     code, _, err = cli("run", echo, "--input", path, "--output", tmp_path / "out.jsonl")
@@ -58,10 +71,11 @@ def test_failures_are_listed_at_the_end_and_the_rest_is_done(cli, lines, echo, t
 
 def test_bad_input_lines_are_named_and_the_rest_runs(cli, lines, echo, tmp_path):
     out = tmp_path / "out.jsonl"
-    path = lines(b"not json\n", {"id": "empty", "messages": []}, b"\xff\n", said("hi", id="a"))
+    wrong = [said("hi", system=[{"type": "text", "text": "Answer in French."}]), said("hi", metadata="x")]
+    path = lines(b"not json\n", {"id": "empty", "messages": []}, b"\xff\n", *wrong, said("hi", id="a"))
     code, _, err = cli("run", echo, "--input", path, "--output", out)
     assert (code, ids(read(out))) == (1, ["a"])
-    assert [f"line {number}" in err for number in (1, 2, 3, 4)] == [True, True, True, False]
+    assert [f"line {number}" in err for number in range(1, 7)] == [True, True, True, True, True, False]
 
 
 def test_run_again_skips_what_ended_well_and_repeats_what_failed(cli, lines, tmp_path, monkeypatch):
@@ -79,6 +93,19 @@ def test_run_again_skips_what_ended_well_and_repeats_what_failed(cli, lines, tmp
     assert "1 skipped" in err
     assert cli("run", graph, "--input", path, "--output", out, "--restart")[0] == 0
     assert len(log.read_text().split()) == 7
+
+
+def test_an_input_that_was_stopped_is_told_of_as_long_as_it_is_skipped(cli, lines, tmp_path):
+    graph, out = tmp_path / "asking.py", tmp_path / "out.jsonl"
+    told = ECHO.replace('    text = state["messages"]', '    interrupt("who answers?")\n    text = state["messages"]')
+    graph.write_text(f"from langgraph.types import interrupt\nfrom langgraph.checkpoint.memory import InMemorySaver\n{told}\n{SAVED}")
+    argv = ["run", graph, "--input", lines(said("hi", id="a")), "--output", out]
+    assert "1 inputs ended, 1 stopped;" in cli(*argv)[2]
+    code, _, err = cli(*argv)
+    assert (code, "0 inputs ended, 1 skipped, 1 of them stopped before; --restart runs all again" in err) == (1, True)
+
+
+SAVED = "graph = builder.compile(checkpointer=InMemorySaver())\n"
 
 
 def test_output_that_holds_something_else_is_not_touched(cli, lines, echo, tmp_path):
@@ -191,6 +218,7 @@ def test_closed_port_is_said_before_anything_runs(cli, lines, routed, monkeypatc
         (["--input", "{input}", "--output", "no/where/out.jsonl"], "the folder of --output no/where/out.jsonl does not exist"),
         (["--input", "."], "input file . is a directory"),
         (["--input", "{input}", "--policy", "{policy}"], 'unknown tier "opus"'),
+        (["--input", "{input}", "--trace", "{policy}"], "holds something else than a trace; name another file"),
     ],
 )
 def test_wrong_file_is_one_line(argv, wanted, cli, lines, echo, tmp_path):
@@ -241,6 +269,24 @@ def test_routed_run_leaves_bill_ledger_and_trace_that_agree(lines, routed, tmp_p
     assert f"step {step}, as traced in" in told
     assert f"step {step}, as recorded in" in told
     assert "empathy" in told
+
+
+def test_a_torn_trace_costs_the_next_run_nothing(lines, routed, tmp_path, cli):
+    trace = tmp_path / "trace.jsonl"
+    for number in range(2):
+        argv = ["run", routed, "--input", lines(said("hi", id=f"run-{number}")), "--trace", str(trace)]
+        subprocess.run([*COMMAND, *argv], capture_output=True, timeout=60, check=True)
+        if number == 0:
+            os.truncate(trace, trace.stat().st_size - 200)  # as a kill or a full disk leaves it
+    code, out, err = cli("trace", "tree", trace, "--json")
+    assert (code, [tree["input_id"] for tree in parsed(out)], "line 1" in err) == (1, ["run-1"], True)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full disk to be had")
+def test_spans_that_found_no_room_are_said_to_be_lost(lines, routed):
+    argv = ["run", routed, "--input", lines(said("hi", id="a")), "--trace", "/dev/full"]
+    ran = subprocess.run([*COMMAND, *argv], capture_output=True, text=True, timeout=60, check=False)
+    assert (ran.returncode, "/dev/full: 3 spans could not be written" in ran.stderr, "Traceback" in ran.stderr) == (1, True, False)
 
 
 def test_half_a_character_in_an_id_costs_neither_bill_nor_entries(lines, routed, tmp_path):

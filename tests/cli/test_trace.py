@@ -68,6 +68,10 @@ def test_sql_without_duckdb_says_what_to_install(cli: Cli, recorded: tuple[Path,
     assert (code, err.count("\n"), "pip install '.[report]'" in err) == (2, 1, True)
 
 
+def test_sql_prints_all_columns_as_json_also_of_one_name(cli: Cli) -> None:
+    assert cli("trace", "sql", EXPORT, "SELECT 1 AS a, 2 AS a, 3 AS a_1, 4 AS a", "--json")[1] == '{"a": 1, "a_2": 2, "a_1": 3, "a_3": 4}\n'
+
+
 def test_top_lists_the_dearest_first(cli: Cli, recorded: tuple[Path, Path]) -> None:
     code, out, _ = cli("trace", "top", recorded[0], "--json")
     rows = json.loads(out)["rows"]
@@ -81,6 +85,12 @@ def test_read_writes_records_that_decide_reads(cli: Cli, tmp_path: Path) -> None
     assert (code, "1 model calls, 1 step records" in err) == (0, True)
     code, out, _ = cli("decide", tmp_path / "steps.jsonl")
     assert (code, json.loads(out)["id"]) == (0, "619983acb8e38ee0")
+
+
+def test_read_leaves_its_output_alone_where_there_is_nothing_to_write(cli: Cli, recorded: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "steps.jsonl").write_text("of yesterday\n")
+    code, _, err = cli("trace", "read", recorded[0], "--output", tmp_path / "steps.jsonl")
+    assert (code, "steps.jsonl was not written" in err, (tmp_path / "steps.jsonl").read_text()) == (1, True, "of yesterday\n")
 
 
 def test_an_empty_ledger_is_said_to_be_empty(cli: Cli, tmp_path: Path) -> None:

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry.exporter.otlp.json.file import FileSpanExporter
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
-from routed_agents import Step
+from routed_agents import Ledger, Policy, Router, Step, Telemetry
 from routed_agents.errors import ConfigurationError
 from routed_agents.offline.exports import Found, read_export
 from routed_agents.offline.traces import read_spans
@@ -69,6 +72,22 @@ def test_langfuse_observations_are_read_as_its_api_gives_them(tmp_path: Path) ->
     found = Found()
     (record,) = read_export(tmp_path / "o.jsonl", found=found)
     assert (len(record["messages"]), record["tools"], record["approx_tokens"], found.other) == (4, ["order_status"], 61, 1)
+
+
+@pytest.mark.parametrize("declared", [None, "classification"])
+def test_a_class_is_declared_where_its_author_declared_it_and_not_where_it_was_guessed(declared: str | None, tmp_path: Path) -> None:
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(FileSpanExporter(tmp_path / "t.jsonl")))
+    policy = Policy.default()
+    router = Router(policy, ledger=Ledger.memory(), telemetry=Telemetry(tracer_provider=provider, capture=lambda text: text))
+    with router.step(Step.from_messages("asdf qwer", task_class=declared)) as call:
+        for attempt in call.attempts():
+            with attempt:
+                attempt.record({"model": attempt.model, "content": "ok", "usage": {"input_tokens": 4, "output_tokens": 1}})
+    provider.shutdown()
+    (record,) = read_export(tmp_path / "t.jsonl")
+    replayed = policy.decide(Step.from_record(record))
+    assert (record.get("task_class"), replayed.tier, replayed.unsure) == (declared, call.decision.tier, call.decision.unsure)
 
 
 def test_a_call_without_captured_messages_is_counted_and_left_out(tmp_path: Path) -> None:

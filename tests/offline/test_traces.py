@@ -149,6 +149,12 @@ def test_a_trace_ten_thousand_spans_deep_is_no_problem() -> None:
     assert sum(1 for _ in run_of(spans).walk()) == 10_000
 
 
+def test_spans_whose_parents_go_round_in_a_ring_are_all_in_the_tree() -> None:
+    run = run_of([record("top", root=True), record("a", "c"), record("b", "a"), record("c", "b"), record("d", "c")])
+    assert [each.span.span_id for each in run.roots] == ["top", "a"]
+    assert [each.span_id for each in run.walk()] == ["top", "a", "b", "c", "d"]
+
+
 def test_a_remote_parent_makes_a_root(tmp_path: Path) -> None:
     file = tmp_path / "t.jsonl"
     file.write_text(line(span("a", parent="elsewhere", flags=0x300), span("b", trace="u", parent="here", flags=0x100)))
@@ -174,6 +180,13 @@ def test_memory_holds_the_open_runs_and_not_the_file(tmp_path: Path) -> None:
         (b"oops\n", "not JSON: expecting value at column 1"),
         (b"{\xff}\n", "not UTF-8: byte 0xff at column 2"),
         (b'{"resourceMetrics": []}\n', "no OTLP trace: resourceSpans is missing"),
+        (line(span(None)).encode(), "no OTLP trace: spanId is null"),
+        (line(span("b") | {"name": 5}).encode(), "no OTLP trace: name is 5"),
+        (line(span("b", start=2**63)).encode(), "no OTLP trace: a number has more than 64 bits"),
+        (
+            line(span("b", attributes=[{"key": "n", "value": {"intValue": "9" * 30}}])).encode(),
+            "no OTLP trace: a number has more than 64 bits",
+        ),
     ],
 )
 def test_why_a_line_is_passed_over_is_said_in_words(written: bytes, reason: str, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import socket
@@ -28,6 +29,7 @@ from routed_agents.errors import ConfigurationError
 from routed_agents.integrations.langgraph import observed
 from routed_agents.offline.traces import read_spans
 from routed_agents.telemetry import names, setup
+from routed_agents.telemetry.appending import Appended
 from routed_agents.telemetry.setup import SHUTDOWN_S, WAITING, Handle, _at_exit, configure
 from routed_agents.telemetry.trees import CostTree
 from routed_agents.testing import ScriptedChatModel
@@ -91,6 +93,41 @@ def test_what_does_not_fit_the_queue_is_counted(trace_file: Path, monkeypatch: p
     held.set()
     assert not handle.shutdown(5.0)
     assert handle.dropped == 2_000
+
+
+@pytest.mark.parametrize("left", ["", '{"resourceSpans":[]}\n', '{"resourceSpans":[{"sco'])
+def test_spans_begin_a_line_of_their_own_whatever_the_file_holds(left: str, trace_file: Path) -> None:
+    trace_file.parent.mkdir()
+    trace_file.write_text(left)
+    with configure(trace_file=trace_file):
+        emit()
+    assert [span.name for span in read_spans(trace_file, on_trouble=lambda _: None)] == ["chat m", "route triage"]
+
+
+class Filling:
+    """A disk with little room left."""
+
+    def __init__(self, file: Any, room: int) -> None:
+        self.file, self.room = file, room
+
+    def write(self, data: bytes) -> int:
+        if not self.room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written = self.file.write(data[: self.room])
+        self.room -= written
+        return int(written)
+
+
+def test_a_line_that_broke_off_costs_the_next_one_nothing(tmp_path: Path) -> None:
+    file = Appended(tmp_path / "t.jsonl")
+    disk = file._file
+    file._file = Filling(disk, room=4)  # type: ignore[assignment]
+    with pytest.raises(OSError, match="No space left"):
+        file.write('{"a": 1}\n')
+    file._file = disk
+    file.write('{"b": 2}\n')
+    file.close()
+    assert (tmp_path / "t.jsonl").read_text() == '{"a"\n{"b": 2}\n'
 
 
 def test_a_failing_output_makes_flush_say_no(trace_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

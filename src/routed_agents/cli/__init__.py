@@ -6,11 +6,12 @@ import argparse
 import difflib
 import io
 import os
-import re
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, Final, NoReturn
+
+from routed_agents.printable import harmless
 
 COMMANDS: Final = {
     "demo": "run two graphs on the embedded provider and show what each step cost and why",
@@ -28,8 +29,6 @@ OK: Final = 0
 FOUND: Final = 1
 MISUSED: Final = 2
 INTERRUPTED: Final = 130
-CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-"""All but tabs and line breaks."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,11 +67,6 @@ def say(line: str) -> None:
     """One line for the person at the terminal; never mixed into the output."""
     if sys.stderr is not None:  # pyright: ignore[reportUnnecessaryComparison]
         print(f"routed-agents: {harmless(' '.join(line.split()))}", file=sys.stderr)
-
-
-def harmless(text: str) -> str:
-    """Text with its control characters spelled out: what came with a file must not steer a terminal."""
-    return CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 class Parser(argparse.ArgumentParser):

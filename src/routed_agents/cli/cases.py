@@ -7,10 +7,9 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from routed_agents.cli import FOUND, OK
@@ -18,6 +17,7 @@ from routed_agents.cli.arguments import policy_of
 from routed_agents.cli.records import Complaints, read_steps
 from routed_agents.errors import ConfigurationError
 from routed_agents.offline.bounds import cases_needed, lower_bound
+from routed_agents.printable import one_line
 
 if TYPE_CHECKING:
     from routed_agents.policy import Policy
@@ -109,7 +109,8 @@ def test_policy(args: argparse.Namespace) -> int:
     claims = [Claim.parse(text) for text in args.require]
     policy = policy_of(args)
     complaints = Complaints(args.cases)
-    cases = read_cases(args.cases, policy, complaints)
+    digest = hashlib.blake2b(digest_size=8)
+    cases = read_cases(args.cases, policy, complaints, on_line=digest.update)
     complaints.close()
     if not cases:
         raise ConfigurationError(f'{args.cases} holds no case; wanted step records with "expect": "cheap" or "strong"')
@@ -119,22 +120,21 @@ def test_policy(args: argparse.Namespace) -> int:
             known = ", ".join(kinds) or "none"
             raise ConfigurationError(f'requirement "{claim.text}": no case is of kind "{claim.kind}"; known kinds: {known}')
     findings = [judge(claim, cases) for claim in claims or map(Claim.parse, UNASKED)]
-    digest = _digest(args.cases)
     if args.json:
         records = [finding.to_record() for finding in findings]
-        print(json.dumps({"policy_hash": policy.hash, "cases_hash": digest, "cases": len(cases), "findings": records}))
+        print(json.dumps({"policy_hash": policy.hash, "cases_hash": digest.hexdigest(), "cases": len(cases), "findings": records}))
     else:
-        print(f"policy {policy.hash}, {len(cases)} cases ({args.cases}, {digest})")
+        print(f"policy {policy.hash}, {len(cases)} cases ({args.cases}, {digest.hexdigest()})")
         for finding in findings:
-            print("\n".join(_lines(finding, required=bool(claims))))
+            print("\n".join(map(one_line, _lines(finding, required=bool(claims)))))
     return FOUND if complaints.count or not all(finding.met for finding in findings) else OK
 
 
-def read_cases(source: str, policy: Policy, complaints: Complaints) -> list[Case]:
-    """Decide every case of a file."""
+def read_cases(source: str, policy: Policy, complaints: Complaints, *, on_line: Callable[[bytes], object]) -> list[Case]:
+    """Decide every case of a file; `on_line` is given each line that is read."""
     cases: list[Case] = []
     top = policy.tiers.top
-    for number, step, record in read_steps(source, complaints):
+    for number, step, record in read_steps(source, complaints, on_line=on_line):
         expect, kind = record.get("expect"), record.get("kind")
         if expect not in ("cheap", "strong"):
             near = difflib.get_close_matches("expect", record, n=1, cutoff=0.75) if expect is None else []
@@ -202,13 +202,3 @@ def _lines(finding: Finding, *, required: bool) -> list[str]:
 def _percent(share: Fraction | float) -> str:
     """Rounded down, so that no promise is printed that was not proved."""
     return f"{int(Fraction(share) * 100_000) / 1000:.3f} %"
-
-
-def _digest(source: str) -> str:
-    if source == "-":
-        return "standard input"
-    digest = hashlib.blake2b(digest_size=8)
-    with Path(source).open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

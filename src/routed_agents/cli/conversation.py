@@ -9,17 +9,22 @@ from typing import Any, cast
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
 from routed_agents.errors import StepError
-from routed_agents.steps import content_of, field_of, role_of, text_of
+from routed_agents.steps import CUSTOM_CALLS, RESULT, content_of, field_of, role_of, text_of, tool_failed
 
 NO_RESULT = "no result was recorded"
+CALL = "tool_use"
+"""What Anthropic calls the block of a tool call."""
+FREE_TEXT = "__arg1"
+"""Where LangChain keeps the input of a tool that takes free text."""
 
 
 def messages_of(record: Mapping[str, Any]) -> list[BaseMessage]:
-    """The messages of a step record or a recorded trajectory, with tool calls and results that fit together.
+    """The messages of a step record or a recorded trajectory, in LangChain's, OpenAI's or Anthropic's form, with tool calls and results
+    that fit together.
 
     Records often have no call ids: results answer the calls before them by name where they have one, else in order, and get made-up
     ids. A result nobody asked for gets a call of its own, in the assistant message before it; a call nobody answered gets a result
-    that says so. So no recorded word is lost, and every provider accepts the history.
+    that says so. What a person says beside results comes after them. So no recorded word is lost, and every provider accepts the history.
 
     Raises:
         StepError: there is no message, or one cannot be read.
@@ -48,7 +53,7 @@ class _Pairing:
     def add(self, message: Mapping[str, Any]) -> None:
         role = role_of(message)
         if role == "tool":
-            self.result(message)
+            self.results(message)
             return
         self.give_up()
         said = content_of(message)
@@ -58,9 +63,21 @@ class _Pairing:
         elif role == "human":
             self.messages.append(HumanMessage(content))
         else:
-            calls: list[dict[str, Any]] = [self.call(each) for each in _listed(field_of(message, "tool_calls"))]
+            calls = [self.call(each) for each in _asked(message)]
             self.open = list(calls)
-            self.messages.append(AIMessage(content, tool_calls=calls))
+            self.messages.append(AIMessage(_parted(content, CALL)[1], tool_calls=calls))
+
+    def results(self, message: Mapping[str, Any]) -> None:
+        """The results that a message brings, each in a message of its own, and then what is said beside them."""
+        found, beside = _parted(content_of(message), RESULT)
+        if not found:
+            self.result(message)
+            return
+        for block in found:
+            self.result({**block, "tool_call_id": block.get("tool_use_id")})
+        if beside:
+            self.give_up()
+            self.messages.append(HumanMessage(beside))
 
     def result(self, message: Mapping[str, Any]) -> None:
         given, name = field_of(message, "tool_call_id"), field_of(message, "name")
@@ -71,10 +88,8 @@ class _Pairing:
             found = self.unasked(str(name or "unknown_tool"), given if isinstance(given, str) else None)
         else:
             self.open.remove(found)
-        failed = field_of(message, "status") == "error" or field_of(message, "is_error") is True
-        self.messages.append(
-            ToolMessage(text_of(message), tool_call_id=found["id"], name=found["name"], status="error" if failed else "success")
-        )
+        status = "error" if tool_failed(message) else "success"
+        self.messages.append(ToolMessage(_shown(message), tool_call_id=found["id"], name=found["name"], status=status))
 
     def unasked(self, name: str, given: str | None) -> dict[str, Any]:
         """A call for a result that has none: in the assistant message before it, or in a new one."""
@@ -90,9 +105,12 @@ class _Pairing:
         return call
 
     def call(self, raw: object) -> dict[str, Any]:
-        inner = field_of(raw, "function") or raw
+        custom = field_of(raw, "type") in CUSTOM_CALLS
+        inner = field_of(raw, "custom" if custom else "function") or raw
         arguments: Any = next((value for key in ("args", "arguments", "input") if (value := field_of(inner, key)) is not None), None)
-        if isinstance(arguments, str):
+        if custom:
+            arguments = {FREE_TEXT: arguments}
+        elif isinstance(arguments, str):
             try:
                 arguments = json.loads(arguments or "{}")
             except ValueError:
@@ -121,5 +139,25 @@ class _Pairing:
         return self.messages
 
 
-def _listed(calls: object) -> Iterable[object]:
-    return cast("list[object]", calls) if isinstance(calls, list) else []
+def _asked(message: Mapping[str, Any]) -> Iterable[object]:
+    """The calls of a model's message: LangChain's and OpenAI's, else Anthropic's blocks, else the one of OpenAI's older form."""
+    calls, older = message.get("tool_calls"), message.get("function_call")
+    if isinstance(calls, list) and calls:
+        return cast("list[object]", calls)
+    return _parted(content_of(message), CALL)[0] or ([older] if older else [])
+
+
+def _parted(content: object, kind: str) -> tuple[list[dict[str, Any]], Any]:
+    """The blocks of a kind, and the content without them."""
+    if not isinstance(content, list):
+        return [], content
+    blocks = cast("list[Any]", content)
+    found = [block for block in blocks if field_of(block, "type") == kind]
+    return found, [block for block in blocks if field_of(block, "type") != kind] or ""
+
+
+def _shown(message: Mapping[str, Any]) -> Any:
+    """What a result says; its blocks where there are others than words."""
+    content = content_of(message)
+    worded = not isinstance(content, list) or all(field_of(block, "type") == "text" for block in cast("list[object]", content))
+    return text_of(message) if worded else cast("Any", content)

@@ -6,10 +6,11 @@ import argparse
 import json
 import sys
 
-from routed_agents.cli import FOUND, OK, harmless
+from routed_agents.cli import FOUND, OK
 from routed_agents.cli.arguments import add_output, add_policy, policy_of
 from routed_agents.cli.progress import progress
 from routed_agents.cli.records import RECORDS, Complaints, read_steps
+from routed_agents.printable import harmless
 
 EVERY = 500
 """Steps between two moves of the progress bar."""

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from routed_agents.cli import FOUND, OK, say
 from routed_agents.cli.arguments import add_output, add_policy, policy_file, policy_of
 from routed_agents.cli.run import add_provider
+from routed_agents.cli.streams import printing_aside
 from routed_agents.errors import ConfigurationError, ExtraMissing, StepStopped
+from routed_agents.printable import harmless
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -88,7 +90,7 @@ def doctor(args: argparse.Namespace) -> int:
     options = dict(_option(each) for each in args.option)
     sdk_spans = os.environ.get(SDK_SPANS)
     findings: list[Finding] = []
-    with workspace(provider=args.provider, policy=policy), _warnings_in_one_line():
+    with workspace(provider=args.provider, policy=policy), _warnings_in_one_line(), printing_aside():
         if sdk_spans is None:  # the workspace turns them off; here they are to be as in your program
             os.environ.pop(SDK_SPANS, None)
         else:
@@ -569,8 +571,8 @@ def _show(args: argparse.Namespace, findings: Sequence[Finding]) -> None:
     marks = {"ok": ("ok  ", "green"), "note": ("note", "yellow"), "bad": ("BAD ", "bold red")}
     for finding in findings:
         mark, style = marks[finding.level]
-        console.print(Text.assemble((mark, style), " ", finding.says), soft_wrap=True)
+        console.print(Text.assemble((mark, style), " ", harmless(finding.says)), soft_wrap=True)
         if finding.do:
-            console.print(Text(f"     → {finding.do}"), soft_wrap=True)
+            console.print(Text(f"     → {harmless(finding.do)}"), soft_wrap=True)
     what = "answers are simulated by the embedded provider" if args.provider == "embedded" else "the calls were real, and cost a little"
     console.print(f"{'Nothing is wrong' if not bad else f'{bad} wrong'}; {what}.", soft_wrap=True)

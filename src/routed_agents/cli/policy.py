@@ -11,6 +11,7 @@ from routed_agents.cli import FOUND, MISUSED, OK, say
 from routed_agents.cli.arguments import add_output, add_policy, policy_of
 from routed_agents.cli.records import EXAMPLE, RECORDS
 from routed_agents.errors import ConfigurationError
+from routed_agents.printable import one_line
 
 if TYPE_CHECKING:
     from routed_agents.guards import PolicyFloor
@@ -49,24 +50,27 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def check(args: argparse.Namespace) -> int:
     from routed_agents.cli.tier_order import alike, swapped
-    from routed_agents.config import policy_doubts
+    from routed_agents.config import read_with_doubts
     from routed_agents.errors import PolicyError
     from routed_agents.policy import Policy
 
     try:
-        policy = Policy.load(args.file)
+        arguments, doubts = read_with_doubts(args.file)
+        policy = Policy(**arguments)
     except PolicyError as error:
         if args.json:
             print(json.dumps({"ok": False, "file": args.file, "error": str(error)}))
         else:
             say(str(error))
-        return FOUND if Path(args.file).is_file() else MISUSED
-    unpriced, order, doubts = _unpriced(policy), [*swapped(policy), *alike(policy)], policy_doubts(args.file)
+        place = Path(args.file)
+        return FOUND if place.exists() and not place.is_dir() else MISUSED
+    unpriced, order = _unpriced(policy), [*swapped(policy), *alike(policy)]
     if args.json:
         found = {"unpriced": unpriced, "order": order, "doubts": doubts}
         print(json.dumps({"ok": True, "file": args.file, "policy_hash": policy.hash, **found}))
         return OK
-    print(f"{args.file} is in order: {policy.stance}, {policy.mode}, tiers {', '.join(policy.tiers.names)}; policy {policy.hash}")
+    tiers = one_line(", ".join(policy.tiers.names))
+    print(f"{args.file} is in order: {policy.stance}, {policy.mode}, tiers {tiers}; policy {policy.hash}")
     for line in [*doubts, *order]:
         say(line)
     for model in unpriced:
@@ -92,7 +96,7 @@ def show(args: argparse.Namespace) -> int:
     elif args.json:
         print(json.dumps(_document(policy)))
     else:
-        print("\n".join(_lines(policy)))
+        print("\n".join(map(one_line, _lines(policy))))
     return OK
 
 

@@ -9,7 +9,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def progress(label: str, total: int | None, *, shown: bool = True) -> Generator[Callable[[int], None]]:
-    """Yields a function that advances the bar; it does nothing where standard error is no terminal."""
+    """Yields a function that advances the bar; it does nothing where standard error is no terminal.
+
+    Lines on standard error stand above the bar; standard output goes where it went.
+    """
     if not (shown and sys.stderr.isatty()):
         yield lambda _: None
         return
@@ -17,6 +20,6 @@ def progress(label: str, total: int | None, *, shown: bool = True) -> Generator[
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
         task = bar.add_task(label, total=total)
         yield lambda steps: bar.advance(task, steps)

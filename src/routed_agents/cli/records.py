@@ -24,12 +24,15 @@ RECORDS: Final = (
 LINES: Final = "wanted JSON lines, one object on each; `jq -c .` puts one there, `jq -c '.[]'` each of a list"
 
 
-def read_records(source: str, on_trouble: OnTrouble) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_records(
+    source: str, on_trouble: OnTrouble, *, on_line: Callable[[bytes], object] = lambda _: None
+) -> Iterator[tuple[int, dict[str, Any]]]:
     """The JSON objects of a JSONL file, with their line numbers; memory holds one line.
 
     Args:
         source: a path, plain or gzipped, or `-` for standard input.
         on_trouble: told of each line that is no object; the rest is still read.
+        on_line: is given each line as it stands there, unpacked.
 
     Raises:
         ConfigurationError: the file cannot be opened.
@@ -39,6 +42,7 @@ def read_records(source: str, on_trouble: OnTrouble) -> Iterator[tuple[int, dict
             if broken is not None:
                 on_trouble(number, f"the file breaks off: {broken}")
                 return
+            on_line(line)
             if number == 1 and line.strip() in (b"{", b"[") and ahead(file)[:1] in (b" ", b"\t"):
                 on_trouble(number, f"JSON over several lines; {LINES}")
                 return
@@ -59,9 +63,11 @@ def read_records(source: str, on_trouble: OnTrouble) -> Iterator[tuple[int, dict
                     on_trouble(number, f'a {type(record).__name__}; wanted an object with "messages"')
 
 
-def read_steps(source: str, on_trouble: OnTrouble) -> Iterator[tuple[int, Step, Mapping[str, Any]]]:
+def read_steps(
+    source: str, on_trouble: OnTrouble, *, on_line: Callable[[bytes], object] = lambda _: None
+) -> Iterator[tuple[int, Step, Mapping[str, Any]]]:
     """The steps of a file of step records, each with its line number and its record. A step without an id is named by its line."""
-    for number, record in read_records(source, on_trouble):
+    for number, record in read_records(source, on_trouble, on_line=on_line):
         if record.get("id") is None:
             record["id"] = f"line-{number}"
         try:

@@ -6,9 +6,10 @@ import io
 import json
 import os
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, TextIO, cast
 
 from routed_agents.cli.files import replacing
@@ -17,6 +18,7 @@ from routed_agents.errors import ConfigurationError
 if TYPE_CHECKING:
     from routed_agents.cli.runner import Result
 
+NONE: Final[Mapping[str, bool]] = MappingProxyType({})
 STARTS: Final = re.compile(rb'\{"id": "(?:[^"\\]|\\.)*"?')
 GOES_ON: Final = b', "thread": '
 """How a result line begins, so that one torn by a crash is told from somebody's text."""
@@ -26,10 +28,10 @@ class Results:
     """Where result lines go; each is on its way to the disk before the next one is written.
 
     Attributes:
-        done: ids of the inputs that ended without error in an earlier run.
+        done: the inputs that ended without error in an earlier run, by id, and whether they were stopped.
     """
 
-    def __init__(self, file: TextIO, done: frozenset[str] = frozenset()) -> None:
+    def __init__(self, file: TextIO, done: Mapping[str, bool] = NONE) -> None:
         self.file = file
         self.done = done
 
@@ -55,7 +57,7 @@ def results(path: str | None, standard: TextIO, *, restart: bool) -> Generator[R
         with place.open("w", encoding="utf-8") as stream:
             yield Results(stream)
         return
-    file, done = _held(place.resolve()), frozenset[str]()
+    file, done = _held(place.resolve()), NONE
     try:
         if restart:
             file.truncate(0)
@@ -95,8 +97,8 @@ def _lock(file: BinaryIO) -> None:
         return
 
 
-def _taken_up(file: BinaryIO, path: Path) -> tuple[BinaryIO, frozenset[str]]:
-    """The file with nothing in it but the results to keep, and the ids of these."""
+def _taken_up(file: BinaryIO, path: Path) -> tuple[BinaryIO, Mapping[str, bool]]:
+    """The file with nothing in it but the results to keep, and whose these are."""
     done, dropped, whole = _looked_through(file, path)
     if not dropped:
         file.write(b"" if whole else b"\n")
@@ -112,16 +114,16 @@ def _taken_up(file: BinaryIO, path: Path) -> tuple[BinaryIO, frozenset[str]]:
     return taken, done
 
 
-def _looked_through(file: BinaryIO, path: Path) -> tuple[frozenset[str], frozenset[int], bool]:
-    """The ids of the results to keep, the numbers of the lines to drop, and whether the last line has its end."""
-    done, dropped, whole = set[str](), set[int](), True
+def _looked_through(file: BinaryIO, path: Path) -> tuple[Mapping[str, bool], frozenset[int], bool]:
+    """Whose results are kept, the numbers of the lines to drop, and whether the last line has its end."""
+    done, dropped, whole = dict[str, bool](), set[int](), True
     file.seek(0)
     for number, line in enumerate(file, start=1):
         whole = line.endswith(b"\n")
         record = _read(line)
         if _is_result(record):
             if record["error"] is None:
-                done.add(record["id"])
+                done[record["id"]] = record.get("stopped") is not None
             else:
                 dropped.add(number)
         elif record is None and not whole and (number > 1 or _torn(line)):
@@ -129,7 +131,7 @@ def _looked_through(file: BinaryIO, path: Path) -> tuple[frozenset[str], frozens
         else:
             what = f"{path}, line {number}, is no result of run"
             raise ConfigurationError(f"{what}; name another --output, or use --restart to overwrite it")
-    return frozenset(done), frozenset(dropped), whole
+    return done, frozenset(dropped), whole
 
 
 def _read(line: bytes) -> Any:

@@ -7,7 +7,7 @@ import asyncio
 import hashlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -17,6 +17,7 @@ from routed_agents.cli.arguments import add_output, add_policy, number, policy_o
 from routed_agents.cli.files import apart, there
 from routed_agents.cli.progress import progress
 from routed_agents.cli.records import Complaints, read_records
+from routed_agents.cli.streams import printing_aside
 from routed_agents.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -26,12 +27,15 @@ if TYPE_CHECKING:
     from routed_agents.telemetry.setup import Handle
 
 FAILURES_SHOWN: Final = 10
+EXPORT: Final = b'{"resourceSpans"'
+"""How each line of a trace file begins."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Runs a graph over a file of inputs and writes one result line for each as it ends. "
         "A run that was broken off goes on where it stopped: inputs that already ended without error in OUT are skipped. "
+        "Exit code 1 as long as one of them, there or now, was stopped or waits for a person. "
         "What the graph prints goes to standard error."
     )
     parser.add_argument("graph", metavar="GRAPH", help="file.py, file.py:name or module:name; the name is `graph` when not given")
@@ -67,9 +71,9 @@ def run(args: argparse.Namespace) -> int:
     complaints = Complaints(args.input)
     summary = Summary()
     with workspace(provider=args.provider, policy=policy, ledger=args.ledger, mode=args.mode):
-        handle, standard = _tracing(args.trace), sys.stdout
+        handle, traced = _tracing(args.trace), True
         try:
-            with redirect_stdout(sys.stderr), asyncio.Runner() as loop:
+            with printing_aside() as standard, asyncio.Runner() as loop:
                 loaded = loop.run(load_graph(args.graph))
                 with results(args.output, standard, restart=args.restart) as out:
                     loop.run(_run(args, loaded, summary, complaints, out))
@@ -78,10 +82,13 @@ def run(args: argparse.Namespace) -> int:
             return INTERRUPTED
         finally:
             if handle is not None:
-                handle.shutdown(timeout_s=5.0)
+                traced = handle.shutdown(timeout_s=5.0)
+    if handle is not None and not traced:
+        say(f"{args.trace}: {handle.dropped} spans could not be written; the runs they belong to are not whole there")
     complaints.close()
     summary.show(args)
-    return FOUND if complaints.count or summary.failures or summary.stops else OK
+    stopped = summary.stops or summary.stopped_before
+    return FOUND if complaints.count or summary.failures or stopped or not traced else OK
 
 
 async def _run(args: argparse.Namespace, loaded: LoadedGraph, summary: Summary, complaints: Complaints, out: Results) -> None:
@@ -89,7 +96,7 @@ async def _run(args: argparse.Namespace, loaded: LoadedGraph, summary: Summary, 
 
     if args.ledger and loaded.router is None:
         say(f"{args.graph} exposes no `router`, so {args.ledger} holds only what the graph itself writes there")
-    with progress(loaded.name, None, shown=bool(args.output)) as advance:
+    with progress(loaded.name, None, shown=bool(args.output)) as advance, redirect_stdout(sys.stderr):  # above the bar, where one is
 
         def ended(result: Result) -> None:
             out.write(result)
@@ -113,8 +120,19 @@ def read_inputs(source: str, complaints: Complaints) -> Iterator[Input]:
         if not isinstance(messages, list) or not messages:
             complaints(line, 'no messages; wanted "messages" (or "steps"): a list with at least one {"role", "content"}')
             continue
+        if (wrong := _of_another_type(record)) is not None:
+            complaints(line, wrong)
+            continue
         name = str(record["id"]) if record.get("id") is not None else _named_after(cast("list[object]", messages))
         yield Input(id=_unlike(seen, name), line=line, record=record)
+
+
+def _of_another_type(record: Mapping[str, object]) -> str | None:
+    """What stands beside the messages and cannot be given to the graph."""
+    for key, kind, wanted in (("system", str, "text"), ("metadata", Mapping, "an object")):
+        if (given := record.get(key)) is not None and not isinstance(given, kind):
+            return f'"{key}" is {type(given).__name__}; wanted {wanted}'
+    return None
 
 
 def _unlike(seen: dict[str, int], name: str) -> str:
@@ -132,12 +150,13 @@ def _named_after(messages: list[object]) -> str:
     return f"input-{hashlib.blake2b(json.dumps(messages, sort_keys=True).encode(), digest_size=5).hexdigest()}"
 
 
-def _inputs(args: argparse.Namespace, complaints: Complaints, done: frozenset[str], summary: Summary) -> Iterator[Input]:
+def _inputs(args: argparse.Namespace, complaints: Complaints, done: Mapping[str, bool], summary: Summary) -> Iterator[Input]:
     for count, given in enumerate(read_inputs(args.input, complaints)):
         if args.limit is not None and count >= args.limit:
             return
         if given.id in done:
             summary.skipped += 1
+            summary.stopped_before += done[given.id]
         else:
             yield given
 
@@ -152,10 +171,21 @@ def _look_at_files(args: argparse.Namespace) -> None:
         path = getattr(args, name)
         if path and not Path(path.removeprefix("sqlite:///")).absolute().parent.is_dir():
             raise ConfigurationError(f"the folder of --{name} {path} does not exist; make it, or name another file")
+    if args.trace and not _takes_spans(Path(args.trace)):
+        raise ConfigurationError(f"--trace {args.trace} holds something else than a trace; name another file")
     apart(
         [("--output", args.output), ("--trace", args.trace), ("--ledger", args.ledger)],
         [("--input", None if args.input == "-" else args.input), ("graph", parted(args.graph)[0]), ("--policy", args.policy)],
     )
+
+
+def _takes_spans(path: Path) -> bool:
+    """Whether it is a trace, also one that broke off, or there is nothing in it."""
+    if not path.is_file():
+        return True
+    with path.open("rb") as file:
+        begins = file.readline(len(EXPORT)).rstrip(b"\n")
+    return EXPORT.startswith(begins)
 
 
 def _tracing(path: str | None) -> Handle | None:
@@ -172,6 +202,7 @@ class Summary:
     def __init__(self) -> None:
         self.ended = 0
         self.skipped = 0
+        self.stopped_before = 0
         self.cost_pico = 0
         self.baseline_pico = 0
         self.unpriced = 0
@@ -202,6 +233,7 @@ class Summary:
         return {
             "ended": self.ended,
             "skipped": self.skipped,
+            "stopped_before": self.stopped_before,
             "failed": self.failures,
             "stopped": self.stops,
             "steps": self.steps,
@@ -225,6 +257,7 @@ class Summary:
         counts = [f"{self.ended} inputs ended"]
         more = {"failed": self.failures, "stopped": self.stops, "skipped": self.skipped}
         counts += [f"{count} {word}" for word, count in more.items() if count]
+        counts += [f"{self.stopped_before} of them stopped before; --restart runs all again"] if self.stopped_before else []
         cost = dollars(self.cost_pico) + (f" + {self.unpriced} unpriced" if self.unpriced else "")
         simulated = " (simulated)" if self.simulated else ""
         say(f"{', '.join(counts)}; {self.steps} steps, {cost}, all-strong {dollars(self.baseline_pico)}{simulated}")

@@ -5,20 +5,20 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import math
 import sys
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import UTC, datetime
 from decimal import Decimal
-from itertools import islice
+from itertools import chain, count, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TextIO, cast
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from routed_agents.cli import FOUND, OK, Parser, say
 from routed_agents.cli.arguments import add_output, add_traceback, number
 from routed_agents.cli.files import TRACE, apart, replacing, there
+from routed_agents.cli.plain_json import json_line, plain
+from routed_agents.printable import one_line
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -62,7 +62,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     asked = verb("sql", sql, "ask in SQL", text)
     asked.add_argument("query", metavar="SQL", help="such as 'SELECT tier, sum(cost) FROM spans GROUP BY tier'")
-    add_output(asked, json="print one JSON object for each row, all of them")
+    add_output(asked, json="print one JSON object for each row, all of them; columns of one name are numbered")
 
     text = (
         "Sends a trace file to a backend that takes OTLP over HTTP, with its own ids and times. Headers, such as a key, come from "
@@ -161,8 +161,9 @@ def sql(args: argparse.Namespace) -> int:
 
 def _answer(args: argparse.Namespace, columns: Sequence[str], rows: Iterator[Sequence[Any]]) -> None:
     if args.json:
+        keys = _told_apart(columns)
         for row in rows:
-            sys.stdout.write(f"{_json(dict(zip(columns, row, strict=True)))}\n")
+            sys.stdout.write(f"{json_line(dict(zip(keys, row, strict=True)))}\n")
         return
     from routed_agents.cli.printer import Printer
 
@@ -176,6 +177,15 @@ def _answer(args: argparse.Namespace, columns: Sequence[str], rows: Iterator[Seq
         say(f"and {left:,} more rows; add LIMIT, or --json for all")
 
 
+def _told_apart(columns: Sequence[str]) -> list[str]:
+    """The names of the columns, with a number behind one that stands there before, as DuckDB names those of a table."""
+    keys: list[str] = []
+    for name in columns:
+        numbered = (f"{name}_{number}" for number in count(1))
+        keys.append(name if name not in keys else next(each for each in numbered if each not in keys and each not in columns))
+    return keys
+
+
 def _across(columns: Sequence[str], shown: Sequence[Sequence[Any]]) -> Table:
     from rich import box
     from rich.table import Table
@@ -184,7 +194,7 @@ def _across(columns: Sequence[str], shown: Sequence[Sequence[Any]]) -> Table:
     numeric = [any(isinstance(row[index], (int, float, Decimal)) for row in shown) for index in range(len(columns))]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name, right in zip(columns, numeric, strict=True):
-        table.add_column(Text(name), justify="right" if right else "left", overflow="fold" if right else "ellipsis")
+        table.add_column(Text(one_line(name)), justify="right" if right else "left", overflow="fold" if right else "ellipsis")
     for row in shown:
         table.add_row(*[Text(_text(value), style="dim" if value is None else "") for value in row])
     return table
@@ -194,36 +204,14 @@ def _downwards(columns: Sequence[str], row: Sequence[Any]) -> Text:
     """A row of more columns than stand beside each other, a line for each that holds something."""
     from rich.text import Text
 
+    columns = [one_line(name) for name in columns]
     width = max(len(name) for name in columns)
     held = [(name, value) for name, value in zip(columns, row, strict=True) if value is not None]
     return Text("".join([f"{name:{width}}  {_text(value)}\n" for name, value in held]))
 
 
 def _text(value: object) -> str:
-    return "–" if value is None else str(_plain(value))
-
-
-def _json(row: Mapping[str, Any]) -> str:
-    try:
-        return json.dumps(row, default=_plain, allow_nan=False)
-    except ValueError:  # as OTLP has it, what JSON has no number for is a string
-        return json.dumps(_finite(row), default=_plain)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    if isinstance(value, Mapping):
-        return {key: _finite(each) for key, each in cast("Mapping[Any, Any]", value).items()}
-    return [_finite(each) for each in cast("Sequence[Any]", value)] if isinstance(value, (list, tuple)) else value
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, Decimal):
-        return f"{value:f}"
-    if isinstance(value, datetime):
-        return (value if value.tzinfo else value.replace(tzinfo=UTC)).isoformat()
-    return value if isinstance(value, (int, float)) else str(value)
+    return "–" if value is None else one_line(str(plain(value)))
 
 
 def send(args: argparse.Namespace) -> int:
@@ -251,14 +239,17 @@ def read(args: argparse.Namespace) -> int:
     there(args.file, "", "name an export")
     apart([("--output", args.output)], [("FILE", args.file)])
     complaints, found, written = Complaints(args.file), Found(), 0
-    with _output(args.output) as out:
-        for record in read_export(args.file, format=args.format, found=found, on_trouble=complaints):
-            written += 1
-            out.write(f"{json.dumps(record)}\n")
+    records = read_export(args.file, format=args.format, found=found, on_trouble=complaints)
+    if (first := next(records, None)) is not None:  # else OUT stands as it is
+        with _output(args.output) as out:
+            for record in chain([first], records):
+                written += 1
+                out.write(f"{json.dumps(record)}\n")
     complaints.close()
     left = [
         f"{found.empty} without captured messages left out" if found.empty else "",
         f"{found.other} other records" if found.other else "",
+        f"{args.output} was not written" if args.output and not written else "",
     ]
     say(f"{args.file}: {found.calls} model calls, {written} step records" + "".join([f"; {each}" for each in left if each]))
     return FOUND if complaints.count or not written else OK

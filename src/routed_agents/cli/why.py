@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from routed_agents.cli import FOUND, OK, harmless, say
+from routed_agents.cli import FOUND, OK, say
 from routed_agents.cli.arguments import add_output, add_policy, policy_of
 from routed_agents.cli.files import TRACE, there
+from routed_agents.cli.plain_json import json_line
 from routed_agents.cli.records import Complaints, read_steps
 from routed_agents.errors import ConfigurationError
+from routed_agents.printable import harmless
 
 if TYPE_CHECKING:
     from routed_agents.ledger import Entry
@@ -52,7 +53,7 @@ def why(args: argparse.Namespace) -> int:
         say(f"no step {args.step} in {', '.join(each for each in (args.trace, args.ledger, args.steps) if each)}")
         return FOUND
     if args.json:
-        print(json.dumps({"step": found[0][3], **{place: record for place, record, _, _ in found}}, default=str))
+        print(json_line({"step": found[0][3], **{place: record for place, record, _, _ in found}}))
     else:
         print(harmless("\n\n".join(text for _, _, text, _ in found)))
     return OK
@@ -69,9 +70,9 @@ def _from_trace(step: str, path: str) -> Iterator[Found]:
     step = _whole(step, [str(span.attributes[names.STEP]) for span in begun], path)
     spans = [span for span in begun if span.attributes[names.STEP] == step]
     leaves = sorted((span for span in spans if names.ATTEMPT in span.attributes), key=lambda span: span.start_ns)
-    routes = [span.attributes for span in spans if names.CONFIDENCE in span.attributes]
-    seen: Mapping[str, Any] = routes[0] if routes else spans[-1].attributes
-    reasons = [words(str(code)) for code in seen.get(names.REASONS, ()) or [seen.get(names.REASON)] if code]
+    told = next((span for span in spans if names.CONFIDENCE in span.attributes), spans[-1])
+    seen = told.attributes
+    reasons = [words(code) for code in told.reasons or [str(seen.get(names.REASON, ""))] if code]
     lines = [f"step {step}, as traced in {path}"]
     lines += _row("class", seen.get(names.TASK_CLASS), (names.CONFIDENCE, "confidence"), (names.P_STRONG, "p_strong"), among=seen)
     lines += _row("decided", seen.get(names.DECIDED_TIER), (names.MODE, "mode"), (names.PIN, "pin"), (names.STOPPED, "stopped"), among=seen)

@@ -56,6 +56,17 @@ def policy_doubts(path: str | Path) -> list[str]:
     return list(_Reading(path, _text(path)).doubts())
 
 
+def read_with_doubts(path: str | Path) -> tuple[dict[str, Any], list[str]]:
+    """Both of one reading, as a pipe allows.
+
+    Raises:
+        PolicyError: as `read_policy`.
+    """
+    path = Path(path)
+    reading = _Reading(path, _text(path))
+    return reading.arguments(), list(reading.doubts())
+
+
 def _text(path: Path) -> str:
     try:
         raw = path.read_bytes()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -392,7 +392,6 @@ def _joined(row: sqlite3.Row, *sums: str) -> dict[str, Any]:
 def _row(span: SpanRecord) -> dict[str, object]:
     found = span.attributes
     task_class = _text(found, names.TASK_CLASS) or "(none)"
-    codes: Sequence[object] = found.get(names.REASONS, ())
     return {
         "step": _text(found, names.STEP) or span.span_id,
         "attempt": 1 if (attempt := _whole(found, names.ATTEMPT)) is None else attempt,
@@ -403,7 +402,7 @@ def _row(span: SpanRecord) -> dict[str, object]:
         "class": task_class,
         "tier": _text(found, names.TIER) or "(none)",
         "model": span.model,
-        "codes": json.dumps([str(code) for code in codes]),
+        "codes": json.dumps(span.reasons),
         "pinned": found.get(names.PINNED) is True,
         "outcome": _text(found, names.OUTCOME) or "accepted",
         "error": _text(found, names.ERROR_TYPE),

@@ -66,7 +66,7 @@ def read_export(
                     yield call
             if kind is None:
                 found.other += 1
-        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
             if on_trouble is not None:
                 on_trouble(line, f"not a record of {kind}: {type(error).__name__}: {error}")
 
@@ -239,7 +239,7 @@ def _from_attributes(span_id: str, found: Mapping[str, Any]) -> dict[str, Any]:
         model=model,
         tools=tools,
         thread=found.get(names.CONVERSATION, found.get("session.id")),
-        task_class=found.get(names.TASK_CLASS),
+        task_class=found.get(names.TASK_CLASS) if found.get(names.DECLARED) is True and names.CALL_KIND not in found else None,
         node=found.get(names.NODE),
     )
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, Unpack
 from routed_agents.decisions import words
 from routed_agents.ledger import Entry, Ledger, Totals, Where
 from routed_agents.pricing import usd_of
+from routed_agents.printable import one_line
 from routed_agents.telemetry.trees import TIER_STYLES, dollars
 
 if TYPE_CHECKING:
@@ -421,7 +422,7 @@ def _shown(table: Table, index: int, row: Sequence[Value]) -> str:
         case "count":
             return f"{value:,}"
         case _:
-            return str(value)
+            return one_line(str(value))
 
 
 def _places(table: Table, index: int) -> int:

@@ -109,8 +109,12 @@ def _exported(line: bytes) -> tuple[dict[str, Any], list[SpanRecord]] | Exceptio
     try:
         document = json.loads(line.removeprefix(BOM).decode("utf-8", "surrogatepass"))
         return document, list(spans_of(document))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         return error
+
+
+class _Malformed(ValueError):
+    """A part of a span is not what OTLP has there."""
 
 
 def _why(error: Exception) -> str:
@@ -121,6 +125,8 @@ def _why(error: Exception) -> str:
         return f"not JSON: {error.msg[:1].lower()}{error.msg[1:]} at column {error.colno}"
     if isinstance(error, KeyError):
         return f"no OTLP trace: {error.args[0]} is missing"
+    if isinstance(error, _Malformed):
+        return f"no OTLP trace: {error}"
     return f"{type(error).__name__}: {error}"
 
 
@@ -153,36 +159,56 @@ def spans_of(document: Mapping[str, Any]) -> Iterator[SpanRecord]:
 
     Raises:
         KeyError: it is none, for want of this key.
+        ValueError, TypeError, AttributeError, OverflowError: it is none, for what stands there.
     """
     if "resourceSpans" not in document:
         raise KeyError("resourceSpans")
     for process in document["resourceSpans"]:
         resource = _attributes(process.get("resource", NOTHING).get("attributes", ()))
         for part in process.get("scopeSpans", ()):
-            scope = part.get("scope", NOTHING).get("name", "")
+            scope = _text(part.get("scope", NOTHING), "name")
             for span in part.get("spans", ()):
                 yield _span(span, scope, resource)
 
 
 def _span(span: Mapping[str, Any], scope: str, resource: Mapping[str, Any]) -> SpanRecord:
-    parent = span.get("parentSpanId") or None
+    parent = _text(span, "parentSpanId") or None
     flags = int(span.get("flags", 0))
     status = span.get("status", NOTHING)
     return SpanRecord(
-        trace_id=span["traceId"],
-        span_id=span["spanId"],
+        trace_id=_id(span, "traceId"),
+        span_id=_id(span, "spanId"),
         parent_id=parent,
         is_root=parent is None or bool(flags & HAS_IS_REMOTE and flags & IS_REMOTE),
-        name=span.get("name", ""),
+        name=_text(span, "name"),
         kind=_named(span.get("kind", 0), KINDS, "SPAN_KIND_"),
         scope=scope,
-        start_ns=int(span.get("startTimeUnixNano", 0)),
-        end_ns=int(span.get("endTimeUnixNano", 0)),
+        start_ns=_whole(span.get("startTimeUnixNano", 0)),
+        end_ns=_whole(span.get("endTimeUnixNano", 0)),
         status=cast("Status", _named(status.get("code", 0), STATUSES, "STATUS_CODE_")),
-        message=status.get("message", ""),
+        message=_text(status, "message"),
         attributes=_attributes(span.get("attributes", ())),
         resource=resource,
     )
+
+
+def _id(span: Mapping[str, Any], key: str) -> str:
+    if not isinstance(found := span[key], str) or not found:
+        raise _Malformed(f"{key} is {json.dumps(found)[:40]}")
+    return found
+
+
+def _text(holder: Mapping[str, Any], key: str) -> str:
+    if not isinstance(found := holder.get(key) or "", str):
+        raise _Malformed(f"{key} is {json.dumps(found)[:40]}")
+    return found
+
+
+def _whole(value: Any) -> int:
+    number = int(value)  # a string, since JSON numbers cannot hold 64 bits
+    if not -(2**63) <= number < 2**63:
+        raise _Malformed("a number has more than 64 bits")
+    return number
 
 
 def _named(value: int | str, known: Sequence[str], prefix: str) -> str:
@@ -190,7 +216,7 @@ def _named(value: int | str, known: Sequence[str], prefix: str) -> str:
     if isinstance(value, str) and not value.isdigit():
         return value.removeprefix(prefix).lower()
     number = int(value)
-    return known[number] if number < len(known) else known[0]
+    return known[number] if 0 <= number < len(known) else known[0]
 
 
 def _attributes(pairs: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
@@ -201,7 +227,7 @@ def _value(value: Mapping[str, Any]) -> Value:
     for kind, raw in value.items():
         match kind:
             case "intValue":
-                return int(raw)  # a string, since JSON numbers cannot hold 64 bits
+                return _whole(raw)
             case "doubleValue":
                 return float(raw)  # "NaN" and "Infinity" are strings
             case "arrayValue":

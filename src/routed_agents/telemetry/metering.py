@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from opentelemetry import metrics
-from opentelemetry.exporter.otlp.json.file import FileMetricExporter
 from opentelemetry.metrics._internal import _ProxyMeterProvider  # pyright: ignore[reportPrivateUsage]
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult, MetricsData, PeriodicExportingMetricReader
@@ -20,6 +19,7 @@ from opentelemetry.sdk.resources import Resource
 
 from routed_agents.errors import ConfigurationError, ExtraMissing
 from routed_agents.forking import renew_in_children
+from routed_agents.telemetry.appending import MetricFile
 from routed_agents.telemetry.endpoints import public
 from routed_agents.telemetry.providers import meters
 
@@ -139,8 +139,7 @@ def closed(outputs: Sequence[MetricOutput], timeout_s: float) -> bool:
 
 def _file(path: Path) -> MetricExporter:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return FileMetricExporter(path)
+        return MetricFile(path)
     except OSError as error:
         raise ConfigurationError(f"metrics_file {path} cannot be opened: {error}; wanted a path that can be written") from error
 

@@ -113,6 +113,7 @@ RUN: Final = _attribute("routed_agents.run", "run node tool route", "string", "t
 EMIT: Final = _attribute("routed_agents.emit", "leaf", "string", "`decision_only` where another span is counted for this call")
 COUNTED_BY: Final = _attribute("routed_agents.counted_by", "leaf", "string", "whose span that is")
 TASK_CLASS: Final = _attribute("routed_agents.decision.task_class", "route leaf", "string", "the class of the task")
+DECLARED: Final = _attribute("routed_agents.decision.declared", "route leaf", "boolean", "its author said so; absent where it was guessed")
 CONFIDENCE: Final = _attribute("routed_agents.decision.confidence", "route", "double", "of the class")
 P_STRONG: Final = _attribute("routed_agents.decision.p_strong", "route", "double", "how probably only the strong tier does it well")
 DECIDED_TIER: Final = _attribute("routed_agents.decision.tier", "route leaf", "string", "the tier decided on, or `stop`")

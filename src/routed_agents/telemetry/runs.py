@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 from routed_agents.telemetry import names
 
@@ -73,6 +73,12 @@ class SpanRecord:
         return self.estimated and self.tokens[1] == 0
 
     @property
+    def reasons(self) -> tuple[str, ...]:
+        """Codes of all reasons of its decision."""
+        codes = self.attributes.get(names.REASONS)
+        return tuple([str(code) for code in cast("tuple[object, ...]", codes)]) if isinstance(codes, tuple) else ()
+
+    @property
     def seconds(self) -> float:
         """How long it took."""
         return (self.end_ns - self.start_ns) / 1e9
@@ -114,23 +120,42 @@ class Run:
 
 
 def run_of(spans: Iterable[SpanRecord]) -> Run:
-    """The trees that these spans of one trace make."""
+    """The trees that these spans of one trace make. Where parents go round in a ring, the span that began first is taken as its root."""
     ordered = sorted(spans, key=lambda span: (span.start_ns, span.end_ns, span.span_id))
     known = {span.span_id for span in ordered}
     below: dict[str | None, list[SpanRecord]] = {}
     for span in ordered:
         inside = span.parent_id in known and span.parent_id != span.span_id
         below.setdefault(span.parent_id if inside else None, []).append(span)
-    roots = tuple([_branch(root, below) for root in below.get(None, ())])
+    trees = [_under(root, below) for root in below.get(None, ())]
+    if sum(map(len, trees)) < len(ordered):
+        trees += _rings(ordered, below, {span.span_id for tree in trees for span in tree})
+    roots = tuple([_branch(tree, below) for tree in trees])
     return Run(trace_id=ordered[0].trace_id, roots=roots, complete=any(span.is_root for span in ordered))
 
 
-def _branch(root: SpanRecord, below: Mapping[str | None, Sequence[SpanRecord]]) -> Branch:
+def _under(root: SpanRecord, below: Mapping[str | None, Sequence[SpanRecord]]) -> list[SpanRecord]:
+    """A span and everything under it."""
     order = [root]
     for span in order:  # grows while it is walked: parents first, without recursion
         order.extend(below.get(span.span_id, ()))
+    return order
+
+
+def _rings(ordered: Sequence[SpanRecord], below: Mapping[str | None, list[SpanRecord]], held: set[str]) -> Iterator[list[SpanRecord]]:
+    """The spans that no root holds, each ring of them cut open where it began."""
+    for span in ordered:
+        if span.span_id not in held:
+            below[span.parent_id].remove(span)
+            tree = _under(span, below)
+            held.update(each.span_id for each in tree)
+            yield tree
+
+
+def _branch(order: Sequence[SpanRecord], below: Mapping[str | None, Sequence[SpanRecord]]) -> Branch:
+    """The tree of a span and everything under it, given parents first."""
     built: dict[str, Branch] = {}
     for span in reversed(order):
         children = tuple([built[child.span_id] for child in below.get(span.span_id, ())])
         built[span.span_id] = Branch(span=span, children=children)
-    return built[root.span_id]
+    return built[order[0].span_id]

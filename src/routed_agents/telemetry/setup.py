@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
-from opentelemetry.exporter.otlp.json.file import FileSpanExporter
 from opentelemetry.sdk.environment_variables import OTEL_SERVICE_NAME
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
@@ -27,6 +26,7 @@ from opentelemetry.sdk.trace.sampling import Sampler
 from routed_agents.errors import ConfigurationError, ExtraMissing
 from routed_agents.forking import when_over
 from routed_agents.telemetry import metering, names
+from routed_agents.telemetry.appending import SpanFile
 from routed_agents.telemetry.dialects import Dialect, chosen, told
 from routed_agents.telemetry.endpoints import asked_by, metrics_asked_by, public, whole
 from routed_agents.telemetry.instruments import instruments_of
@@ -472,8 +472,7 @@ def _output(make: Callable[[], SpanExporter], size: int, dialects: Sequence[Dial
 
 def _file(path: Path) -> SpanExporter:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return FileSpanExporter(path)
+        return SpanFile(path)
     except OSError as error:
         raise ConfigurationError(f"trace_file {path} cannot be opened: {error}; wanted a path that can be written") from error
 

@@ -335,6 +335,8 @@ class Telemetry:
             context = route.context if route is not None else cast("Context | None", parent)
             links = beside(context) if route is None else self._after(route, attempt, call) if route.last is not None else ()
             attributes = _known_by(deployment.model, deployment.provider, emission)
+            if not attempt.watched and call.decision.classification.declared:
+                attributes[names.DECLARED] = True
             if call.thread is not None and self.threads:
                 attributes[names.CONVERSATION] = call.thread
             kind = SpanKind.CLIENT if emission.full else SpanKind.INTERNAL
@@ -484,6 +486,8 @@ class Telemetry:
         if decision.verdicts:
             attributes[names.REASON] = decision.verdicts[0].code
             attributes[names.RULE] = decision.verdicts[0].guard
+        if decision.classification.declared:
+            attributes[names.DECLARED] = True
         if decision.features.downstream is not None:
             attributes[names.DOWNSTREAM] = decision.features.downstream
         if decision.features.in_loop:

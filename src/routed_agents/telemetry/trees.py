@@ -12,6 +12,7 @@ from rich.text import Text
 
 from routed_agents.decisions import words
 from routed_agents.pricing import rounded
+from routed_agents.printable import one_line
 from routed_agents.telemetry import names
 from routed_agents.telemetry.runs import Branch, Run, SpanRecord
 
@@ -241,7 +242,7 @@ def _leaf(span: SpanRecord, kind: Kind, number: int = 1) -> Row:
     mark = "" if outcome in ("accepted", "watched", "") else outcome
     trouble = _text(span, names.ERROR_TYPE)
     if not trouble and outcome in ("rejected", "watched"):
-        reasons = [_text(span, names.REASON), *found.get(names.REASONS, ())]
+        reasons = [_text(span, names.REASON), *span.reasons]
         trouble = next((code.removeprefix("check:") for code in reasons if code.startswith("check:")), "")
     if trouble and outcome == "watched":
         mark, trouble = words(trouble), ""
@@ -273,8 +274,7 @@ def _why(span: SpanRecord, attempts: Sequence[Row]) -> str:
     found = span.attributes
     decided, own, stop = _text(span, names.DECIDED_TIER), _text(span, names.TASK_CLASS), _text(span, names.STOPPED)
     acting = attempts[-1].tier if attempts else decided
-    codes = [str(code) for code in found.get(names.REASONS, ())]
-    reasons = ["by class" if code == own else words(code) for code in codes if code != "escalated"]
+    reasons = ["by class" if code == own else words(code) for code in span.reasons if code != "escalated"]
     if len(attempts) > 1 and attempts[0].tier != acting:
         reasons.append(f"after {attempts[-2].why or attempts[-2].mark}")
     if (mode := found.get(names.MODE)) in ("shadow", "off"):
@@ -547,6 +547,8 @@ class _Drawing:
         return line
 
     def _fitted(self, text: Text, width: int) -> Text:
+        if (spelled := one_line(text.plain)) != text.plain:
+            text = Text(spelled, style=text.style)
         if text.cell_len > width:
             text = text.copy()
             kept = set_cell_size(text.plain, max(width - 1, 0)).rstrip()

@@ -1,0 +1,90 @@
+"""Files that lines are appended to, by one process after another."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any, cast
+
+from opentelemetry.exporter.otlp.json.common.trace_encoder import encode_spans
+from opentelemetry.exporter.otlp.json.file import FileMetricExporter
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+
+
+class Appended:
+    """A file to append lines to, made with its folder where it is not there. Where a write broke off, in this process or in one before it,
+    the next line begins anew.
+
+    Raises:
+        OSError: it cannot be opened, or written to.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("ab", buffering=0)
+        self._torn = _torn(path)
+
+    def write(self, line: str) -> int:
+        """Append a line with its end, whole or, when that is an error, in part."""
+        left = memoryview((b"\n" if self._torn else b"") + line.encode())
+        self._torn = True
+        while left:
+            left = left[self._file.write(left) :]
+        self._torn = False
+        return len(line)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def close(self) -> None:
+        self._file.close()
+
+    @property
+    def closed(self) -> bool:
+        return self._file.closed
+
+
+def _torn(path: Path) -> bool:
+    """Whether the last line has no end."""
+    with suppress(OSError):  # what may be written to need not be readable
+        if path.is_file():
+            with path.open("rb") as file:
+                return file.seek(0, os.SEEK_END) > 0 and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n"
+    return False
+
+
+class SpanFile(SpanExporter):
+    """Appends spans to a file, OTLP JSON, one export a line. The SDK's own logs a traceback for each that finds no room."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = Appended(path)
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Write them.
+
+        Raises:
+            OSError: they cannot be written.
+        """
+        self._file.write(f"{json.dumps(cast('object', encode_spans(spans).to_dict()), separators=(',', ':'))}\n")
+        return SpanExportResult.SUCCESS
+
+    def shutdown(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class MetricFile(FileMetricExporter):
+    """Appends metrics to a file, OTLP JSON, one export a line."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = Appended(path)
+        super().__init__(stream=cast("IO[str]", self._file))
+
+    def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
+        """Close the file."""
+        cast("Any", super()).shutdown(timeout_millis, **kwargs)
+        self._file.close()
