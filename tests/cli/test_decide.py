@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from routed_agents.ledger import Ledger
 from routed_agents.policy import Policy
+from routed_agents.router import Router
 from routed_agents.steps import Step
 
 from .conftest import ids, parsed, said
@@ -141,3 +143,23 @@ def test_why_takes_the_beginning_of_an_id_that_no_other_step_has(cli, lines):
     assert json.loads(cli("why", "b2…", "--steps", path, "--json")[1])["step"] == "b2"
     code, _, err = cli("why", "b", "--steps", path)
     assert (code, "3 steps in" in err, "such as b1a and b1; give more of the id" in err) == (2, True, True)
+
+
+def test_why_says_of_a_call_that_was_cut_off_that_it_cost_at_least_its_prompt(cli, tmp_path):
+    ledger = Ledger.sqlite(tmp_path / "costs.db")
+    call = Router("claude", ledger=ledger).step(Step.from_messages([("user", "Hello " * 9_000)]))
+
+    with pytest.raises(TimeoutError):
+        cut_off(call)
+    ledger.close()
+    told = cli("why", call.entries[0].step_id, "--ledger", tmp_path / "costs.db")[1]
+
+    assert told.count("at least $") == 2
+    assert " estimated, " in told
+
+
+def cut_off(call):
+    with call:
+        for attempt in call.attempts():
+            with attempt:
+                raise TimeoutError

@@ -8,9 +8,14 @@ import subprocess
 import sys
 import threading
 import time
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
+
+from routed_agents.cli.run import Summary
+from routed_agents.cli.runner import Result
+from routed_agents.ledger.bill import Bill
 
 from .conftest import ECHO, ids, parsed, said
 
@@ -311,3 +316,12 @@ def test_environment_is_as_before_after_a_run(cli, lines, echo, monkeypatch):
     before = dict(os.environ)
     cli("run", echo, "--input", lines(said("hi")))
     assert dict(os.environ) == before
+
+
+def test_the_summary_of_a_run_counts_what_is_estimated(capsys):
+    summary = Summary()
+    summary.add(Result(id="a", thread="t", line=1, seconds=0.0, bill=Bill(cost_pico=10**9, steps=2, estimated=2, output_unknown=1)))
+    summary.show(Namespace(json=False, output=None))
+
+    assert (summary.to_record()["estimated"], summary.to_record()["output_unknown"]) == (2, 1)
+    assert "at least $0.0010 (2 estimated)" in capsys.readouterr().err

@@ -206,6 +206,8 @@ class Summary:
         self.cost_pico = 0
         self.baseline_pico = 0
         self.unpriced = 0
+        self.estimated = 0
+        self.output_unknown = 0
         self.steps = 0
         self.simulated = False
         self.failed: list[tuple[str, str]] = []
@@ -218,6 +220,8 @@ class Summary:
         self.cost_pico += bill.cost_pico
         self.baseline_pico += bill.baseline_pico
         self.unpriced += bill.unpriced
+        self.estimated += bill.estimated
+        self.output_unknown += bill.output_unknown
         self.steps += bill.steps
         self.simulated = self.simulated or bill.simulated
         self.stops += result.stopped is not None
@@ -240,6 +244,8 @@ class Summary:
             "cost_usd": f"{usd_of(self.cost_pico):f}",
             "baseline_usd": f"{usd_of(self.baseline_pico):f}",
             "unpriced": self.unpriced,
+            "estimated": self.estimated,
+            "output_unknown": self.output_unknown,
             "simulated": self.simulated,
         }
 
@@ -258,6 +264,8 @@ class Summary:
         more = {"failed": self.failures, "stopped": self.stops, "skipped": self.skipped}
         counts += [f"{count} {word}" for word, count in more.items() if count]
         counts += [f"{self.stopped_before} of them stopped before; --restart runs all again"] if self.stopped_before else []
-        cost = dollars(self.cost_pico) + (f" + {self.unpriced} unpriced" if self.unpriced else "")
+        cost = f"{'at least ' if self.output_unknown else ''}{dollars(self.cost_pico)}"
+        cost += f" ({self.estimated} estimated)" if self.estimated else ""
+        cost += f" + {self.unpriced} unpriced" if self.unpriced else ""
         simulated = " (simulated)" if self.simulated else ""
         say(f"{', '.join(counts)}; {self.steps} steps, {cost}, all-strong {dollars(self.baseline_pico)}{simulated}")

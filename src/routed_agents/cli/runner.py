@@ -72,6 +72,8 @@ class Result:
                 "steps": bill.steps,
                 "cheap": cheap,
                 "unpriced": bill.unpriced,
+                "estimated": bill.estimated,
+                "output_unknown": bill.output_unknown,
                 "simulated": bill.simulated,
             },
             "seconds": round(self.seconds, 3),

@@ -94,7 +94,8 @@ def _attempt(leaf: SpanRecord) -> str:
 
     seen = leaf.attributes
     pico = seen.get(names.COST_PICO)
-    cost = dollars(pico) if isinstance(pico, int) else "unpriced"
+    cost = f"{'at least ' if leaf.output_unknown else ''}{dollars(pico)}" if isinstance(pico, int) else "unpriced"
+    cost += " estimated" if leaf.estimated else ""
     cost += " simulated" if seen.get(names.SIMULATED) else ""
     parts = [str(seen.get(names.TIER)), leaf.model, str(seen.get(names.OUTCOME)), cost]
     sent, received = leaf.tokens
@@ -115,7 +116,8 @@ def _from_ledger(step: str, path: str) -> Iterator[Found]:
     step = _whole(step, [entry.step_id for entry in entries], path)
     last = entries[-1]
     costs = [entry.cost.total_pico for entry in entries if entry.cost is not None]
-    known = dollars(sum(costs)) if len(costs) == len(entries) else f"{dollars(sum(costs))} + {len(entries) - len(costs)} unpriced"
+    known = f"{'at least ' if any(entry.output_unknown for entry in entries) else ''}{dollars(sum(costs))}"
+    known += f" + {len(entries) - len(costs)} unpriced" if len(costs) < len(entries) else ""
     lines = [
         f"step {step}, as recorded in {path}",
         f"  class      {last.task_class}",
@@ -131,7 +133,8 @@ def _from_ledger(step: str, path: str) -> Iterator[Found]:
 def _told(entry: Entry) -> str:
     from routed_agents.telemetry.trees import dollars
 
-    cost = (dollars(entry.cost.total_pico) if entry.cost is not None else "unpriced") + (" simulated" if entry.simulated else "")
+    cost = f"{'at least ' if entry.output_unknown else ''}{dollars(entry.cost.total_pico)}" if entry.cost is not None else "unpriced"
+    cost += (" estimated" if entry.estimated else "") + (" simulated" if entry.simulated else "")
     tokens = f"{entry.usage.prompt:,} tokens in, {entry.usage.output:,} out"
     parts = [entry.tier, entry.served_model or entry.model, entry.outcome, cost, tokens]
     return ", ".join([*parts, *([entry.error] if entry.error else [])])
