@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -379,6 +380,27 @@ def test_all_system_prompts_are_one_and_later_ones_come_last() -> None:
     seen = features(*rules, human("a"), ai(), late[0], human("b"), late[1], system="given")
 
     assert (seen.system, seen.own) == ("given\nsystem\ndeveloper\nlate\nlater", "b")
+
+
+DENSE = json.dumps([{"sku": number, "price": number * 1.25} for number in range(300)])
+
+
+@pytest.mark.parametrize("role", ["system", "developer"])
+@pytest.mark.parametrize("system", ["You sort tickets.", DENSE, "你是客服。" * 900])
+@pytest.mark.parametrize(
+    ("messages", "more"),
+    [
+        ([human()], {}),
+        ([human(), ai(), human("b")], {}),
+        ([human(), ai(usage={"input_tokens": 40, "output_tokens": 5}), human("b")], {}),
+        ([human()], {"tokens": 1_000}),
+    ],
+    ids=["one message", "a conversation", "a reported count", "a declared size"],
+)
+def test_a_system_prompt_counts_the_same_beside_the_messages_and_as_the_first_of_them(
+    role: str, system: str, messages: list[Any], more: dict[str, Any]
+) -> None:
+    assert features(*messages, system=system, **more) == features({"role": role, "content": system}, *messages, **more)
 
 
 def test_of_each_system_prompt_head_and_tail_are_read() -> None:

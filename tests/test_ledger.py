@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
-from decimal import Decimal
+from decimal import Context, Decimal, Inexact, Rounded, localcontext
 from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
@@ -721,10 +721,14 @@ def test_a_ledger_needs_a_thread_or_run_and_the_other_way_round(ledger: Ledger) 
         (11_249_000_000, "$0.0112"),
         (7_500_000_000_000, "$7.50"),
         (1_234_567_891_000_000_000, "$1234567.89"),
+        (5, "$0.000000000005"),
+        (-123_456_000_000_000, "-$123.46"),
     ],
 )
-def test_dollars_are_printed_as_finely_as_they_matter(pico: int, printed: str) -> None:
-    assert str(Bill(cost_pico=pico, steps=1)).split(";")[0] == printed
+@pytest.mark.parametrize("context", [Context(), Context(prec=4), Context(traps=[Inexact, Rounded])])
+def test_dollars_are_printed_as_finely_as_they_matter_in_any_decimal_context(pico: int, printed: str, context: Context) -> None:
+    with localcontext(context):
+        assert str(Bill(cost_pico=pico, steps=1)).split(";")[0] == printed
 
 
 def test_a_ledger_opened_to_be_read_makes_and_writes_nothing(tmp_path: Path) -> None:

@@ -21,8 +21,10 @@ from genai_prices import calc_price
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_anthropic.chat_models import _create_usage_metadata
+from langchain_core.language_models._utils import _update_message_content_to_blocks
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.outputs import ChatGeneration, ChatResult, LLMResult
+from langchain_openai.chat_models.base import _construct_lc_result_from_responses_api
 from langchain_openai.chat_models.base import _create_usage_metadata as openai_metadata
 from openai.types import chat, responses
 
@@ -299,10 +301,28 @@ def test_a_name_that_is_not_certain_has_no_price(name: str) -> None:
     assert PRICES.card(name, at=NOW) is None
 
 
+@pytest.mark.parametrize(
+    ("model", "label"),
+    [
+        ("claude-haiku-5-5", f"prices.toml {project_prices().version}"),
+        ("mistral-small-latest", f"genai-prices {version('genai-prices')}"),
+    ],
+)
+def test_a_card_says_once_which_version_of_its_source_it_is_from(model: str, label: str) -> None:
+    assert PRICES.card(model, at=NOW).label == label
+
+
 def test_the_provider_says_whose_price_it_is() -> None:
     assert PRICES.card("claude-opus-4-7", provider="anthropic", at=NOW).provider == "anthropic"
     assert PRICES.card("us.anthropic.claude-opus-4-7-v1:0", provider="amazon_bedrock", at=NOW).provider == "aws"
     assert PRICES.card("claude-opus-4-7", provider="ollama", at=NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "model"), [("sonar", "sonar"), ("perplexity/sonar", "perplexity/sonar"), ("perplexity/sonar-pro", "sonar-pro")]
+)
+def test_a_sellers_own_name_for_a_model_comes_before_the_one_without_the_seller(name: str, model: str) -> None:
+    assert PRICES.card(name, provider="perplexity", at=NOW).model == model
 
 
 @pytest.mark.parametrize(
@@ -580,6 +600,21 @@ def test_compaction_is_added_and_another_models_share_is_unpriced() -> None:
     assert usage_of(advised) == Usage(input=1, output=2, other=12)
 
 
+@pytest.mark.parametrize(
+    ("status", "written", "unknown"),
+    [
+        ({"type": "redeemed"}, 100, 100),
+        ({"type": "redeemed"}, 0, 0),
+        ({"type": "not_applied", "reason": "expired"}, 100, 0),
+    ],
+)
+def test_cache_writes_under_a_redeemed_credit_are_unpriced(status: dict[str, str], written: int, unknown: int) -> None:
+    told = beta.BetaUsage.model_validate(
+        {"input_tokens": 1, "output_tokens": 2, "cache_creation_input_tokens": written, "fallback_credit": {"status": status}}
+    )
+    assert usage_of(told) == usage_of(told.model_dump()) == Usage(input=1, output=2, cache_write_5m=written, other=unknown)
+
+
 def test_langchain_prefers_anthropics_own_usage() -> None:
     raw = claude.Usage.model_validate(RAW)
     message = AIMessage(
@@ -608,6 +643,17 @@ def test_chunks_add_up_to_the_usage_of_the_stream() -> None:
     assert usage_of(chunks[0]) is None
     assert usage_of(chunks[0] + chunks[1]) == Usage(input=3, output=4)
     assert served_model_of(chunks[0] + chunks[1]) == "claude-opus-5-5"
+
+
+@pytest.mark.parametrize("choices", [1, 2, 3])
+def test_a_stream_of_several_choices_tells_its_model_and_tier_once(choices: int) -> None:
+    end = {"model_provider": "openai", "model_name": "gpt-6-luna", "service_tier": "flex"}
+    whole = AIMessageChunk("")
+    for _ in range(choices):
+        whole += AIMessageChunk("a", response_metadata=end)
+    whole += AIMessageChunk("", usage_metadata=openai_metadata(COMPLETION["usage"], None))
+    assert served_model_of(whole) == "gpt-6-luna"
+    assert usage_of(whole) == replace(COMPLETED, service_tier="flex")
 
 
 def test_an_answer_from_langchains_cache_costs_nothing() -> None:
@@ -666,6 +712,21 @@ def test_an_openai_response_keeps_retentions_apart_and_counts_searches() -> None
     assert usage_of(responses.Response.model_validate(raw)) == usage_of(raw) == expected
 
 
+@pytest.mark.parametrize(
+    ("told", "status", "searches"),
+    [(3, "completed", 3), (0, "completed", 0), (None, "completed", 1), (None, "failed", 0)],
+)
+def test_the_searches_of_an_openai_response_are_those_it_says_are_billed(told: int | None, status: str, searches: int) -> None:
+    item = {"type": "web_search_call", "id": "ws_1", "status": status, "action": {"type": "search", "query": "q"}}
+    raw = {
+        "object": "response",
+        "output": [item],
+        "usage": {"input_tokens": 100, "input_tokens_details": {}, "output_tokens": 50, "output_tokens_details": {}, "total_tokens": 150},
+        "tool_usage": {"web_search": {"num_requests": told}} if told is not None else None,
+    }
+    assert usage_of(raw) == usage_of(responses.Response.model_construct(None, **raw)) == Usage(input=100, output=50, web_searches=searches)
+
+
 @pytest.mark.parametrize("tier", ["priority", "flex", "default", None])
 def test_langchains_openai_prefixes_are_undone(tier: str | None) -> None:
     message = AIMessage(
@@ -696,6 +757,46 @@ def test_a_hosted_tool_with_a_fee_makes_a_call_unpriced(kind: str) -> None:
     assert [usage and (usage.other, usd("gpt-6-sol", usage)) for usage in map(usage_of, (raw, message, v1))] == [(1, None)] * 3
 
 
+@pytest.mark.parametrize("version", ["responses/v1", "v1", "v0"])
+@pytest.mark.parametrize(
+    ("item", "told"),
+    [
+        ({"type": "image_generation_call", "id": "ig_1", "status": "completed", "result": "aGk="}, (1, 0)),
+        ({"type": "image_generation_call", "id": "ig_1", "status": "failed", "result": None}, (1, 0)),
+        ({"type": "code_interpreter_call", "id": "ci_1", "status": "completed", "code": "1", "container_id": "c", "outputs": []}, (1, 0)),
+        ({"type": "file_search_call", "id": "fs_1", "status": "completed", "queries": ["a"]}, (1, 0)),
+        ({"type": "web_search_call", "id": "ws_1", "status": "completed", "action": {"type": "search", "query": "q"}}, (0, 1)),
+        ({"type": "web_search_call", "id": "ws_1", "status": "failed", "action": {"type": "search", "query": "q"}}, (0, 0)),
+    ],
+)
+def test_hosted_tools_are_seen_in_every_form_that_langchain_gives_a_reply(
+    item: dict[str, Any], told: tuple[int, int], version: str
+) -> None:
+    response = responses.Response.model_validate(
+        {
+            "id": "resp_1",
+            "object": "response",
+            "created_at": 1,
+            "model": "gpt-6-sol",
+            "output": [item],
+            "parallel_tool_calls": True,
+            "tool_choice": "auto",
+            "tools": [],
+            "usage": {
+                "input_tokens": 100,
+                "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+                "output_tokens": 50,
+                "output_tokens_details": {"reasoning_tokens": 0},
+                "total_tokens": 150,
+            },
+        }
+    )
+    message: Any = _construct_lc_result_from_responses_api(response, output_version=version).generations[0].message
+    usage = usage_of(_update_message_content_to_blocks(message, "v1") if version == "v1" else message)
+    assert usage is not None
+    assert (usage.other, usage.web_searches) == told
+
+
 @pytest.mark.parametrize("name", ["gpt-4o-search-preview", "gpt-5-search-api", "openrouter:openai/gpt-4o-mini-search-preview"])
 def test_a_model_that_searches_in_every_call_for_a_fee_is_unpriced(name: str) -> None:
     assert PRICES.card(name, at=NOW) is None
@@ -713,9 +814,62 @@ def test_a_result_without_messages_is_read_from_its_output() -> None:
     assert served_model_of(result) == "gpt-6-sol"
 
 
-def test_a_total_smaller_than_its_parts_is_an_estimate() -> None:
-    usage = usage_of({"usage": {"prompt_tokens": 5, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 60}}})
-    assert usage == Usage(cache_read=60, output=1, source="estimated")
+def test_a_prompt_smaller_than_its_caches_leaves_them_out_which_is_an_estimate() -> None:
+    raw = {"usage": {"prompt_tokens": 5, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 60}}}
+    told = AIMessage(
+        "", usage_metadata={"input_tokens": 5, "output_tokens": 1, "total_tokens": 6, "input_token_details": {"cache_read": 60}}
+    )
+    assert usage_of(raw) == usage_of(told) == Usage(input=5, cache_read=60, output=1, source="estimated")
+
+
+@pytest.mark.parametrize(
+    "writes",
+    [
+        {"cache_creation_input_tokens": 100},
+        {"cache_creation_input_tokens": 100, "prompt_tokens_details": {"cached_tokens": 200, "cache_creation_tokens": 100}},
+        {"prompt_tokens_details": {"cache_write_tokens": 100, "cache_creation_tokens": 100}},
+        {"prompt_tokens_details": {"cache_creation_tokens": 100, "cache_creation_token_details": SPLIT}},
+    ],
+)
+def test_a_gateways_words_for_cached_tokens_are_read_in_the_format_of_a_completion(writes: dict[str, Any]) -> None:
+    raw = {"prompt_tokens": 310, "completion_tokens": 50, "total_tokens": 360, "cache_read_input_tokens": 200} | writes
+    details = {"cached_tokens": 200} | writes.get("prompt_tokens_details", {})
+    told = openai_metadata(raw | {"prompt_tokens_details": details}, None)
+    message = AIMessage("", usage_metadata=told, response_metadata={"model_provider": "openai", "token_usage": raw})
+    split = (30, 70) if "cache_creation_token_details" in details else (100, 0)
+    expected = Usage(input=10, cache_read=200, cache_write_5m=split[0], cache_write_1h=split[1], output=50)
+    assert usage_of({"usage": raw}) == usage_of(message) == expected
+
+
+def test_a_gateways_completion_tells_how_claude_was_served() -> None:
+    raw = {"prompt_tokens": 10, "completion_tokens": 50, "inference_geo": "us", "speed": "fast"}
+    usage = usage_of({"usage": raw | {"server_tool_use": {"web_search_requests": 2}}})
+    assert usage == Usage(input=10, output=50, web_searches=2, speed="fast", geo="us")
+
+
+def test_a_split_beside_the_whole_of_cache_writes_is_counted_once() -> None:
+    given = {"cache_read": 200, "cache_creation": 100} | SPLIT
+    message = AIMessage(
+        "",
+        usage_metadata={"input_tokens": 310, "output_tokens": 50, "total_tokens": 360, "input_token_details": given},  # type: ignore[typeddict-item]
+    )
+    assert usage_of(message) == Usage(input=10, cache_read=200, cache_write_5m=30, cache_write_1h=70, output=50)
+
+
+@pytest.mark.parametrize(("total", "source"), [(360, "reported"), (60, "estimated"), (0, "reported"), (None, "reported")])
+def test_a_total_beside_anthropics_terms_leaves_them_their_meaning(total: int | None, source: Any) -> None:
+    raw = RAW | {"total_tokens": total}
+    message = AIMessage(
+        "",
+        usage_metadata=_create_usage_metadata(claude.Usage.model_validate(RAW)),
+        response_metadata={"model_provider": "anthropic", "usage": raw},
+    )
+    assert usage_of({"usage": raw}) == usage_of(raw) == usage_of(message) == replace(READ, source=source)
+
+
+def test_what_anthropics_terms_leave_out_the_total_tells() -> None:
+    usage = usage_of({"usage": {"input_tokens": 100, "output_tokens": 5, "cache_read_input_tokens": 0, "total_tokens": 2105}})
+    assert usage == Usage(input=100, output=2005, source="estimated")
 
 
 def replies_counting(count: object) -> list[object]:

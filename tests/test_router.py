@@ -805,6 +805,15 @@ def test_a_call_the_provider_refuses_costs_nothing_and_is_not_unpriced() -> None
     assert (total.cost_pico, total.unpriced, total.attempts) == (0, 0, 1)
 
 
+def test_an_answer_from_langchains_cache_costs_nothing_whatever_its_model_costs() -> None:
+    told: Any = {"input_tokens": 5, "output_tokens": 5, "total_tokens": 10, "total_cost": 0}
+    call = router(Policy(tiers=Tiers.of({"cheap": "nobody-1", "strong": "nobody-2"}))).step(step())
+
+    run(call, AIMessage("yes", usage_metadata=told))
+
+    assert [(entry.cost, entry.baseline_pico, entry.price_source) for entry in call.entries] == [(Cost(), 0, None)]
+
+
 def test_a_wish_for_a_tier_nobody_understands_goes_to_the_top() -> None:
     step = Step.from_messages("Classify: lovely", task_class="classification", metadata={"routed_agents": {"teir": "strong"}})
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import repeat
 from operator import attrgetter, itemgetter
+from types import SimpleNamespace
 from typing import Any, Final, Literal, cast
 
 from routed_agents.confirmations import is_confirmation
@@ -95,6 +96,7 @@ class Features:
         loop_length: model replies since the turn began.
         tool_errors: failed tool results at the end of the history, counted back without a gap.
         repeats: times the newest tool call was made before in this turn, with equal arguments.
+        message_count: messages of the conversation, without system prompts at its start.
         downstream: model steps that hang on the step's answer, when known.
         in_loop: its node is part of a loop, so nobody can say how many do.
         turn: names the turn, from the message that opened it: by its id, else by its words and place.
@@ -165,7 +167,7 @@ def extract(step: Step) -> Features:
         quoted=heard.quoted,
         marked=heard.marked,
         last_role=turn.last_role,
-        message_count=len(messages),
+        message_count=len(messages) - leading or 1,
         tools=step.tools,
         output_schema=step.output_schema is not None,
         open_loop=turn.open_loop,
@@ -456,8 +458,8 @@ def _tokens(step: Step) -> tuple[int, TokenSource]:
     A count too small for the text before it belongs to another prompt (a worker's answer passed on, or a forgery) and is not believed;
     nor is a declared one that is too small for the text that is there.
     """
-    messages = step.messages
-    if step.tokens is not None and _believable(step.tokens, messages, len(step.system or "")):
+    messages = _sent(step)
+    if step.tokens is not None and _believable(step.tokens, messages):
         return step.tokens, "declared"
     known, start = 0, 0
     last = len(messages) - 1
@@ -478,11 +480,17 @@ def _tokens(step: Step) -> tuple[int, TokenSource]:
     framing = PER_MESSAGE * len(sizes)
     if not start:
         framing += TOOL_TOKENS * len(step.tools)
-        if step.system:
-            total += len(step.system)
     return known + framing + sum(files) + upper_tokens(
         total, "".join([text for text, _ in _sampled(rest, sizes)])
     ), "reported" if start else "estimated"
+
+
+def _sent(step: Step) -> tuple[object, ...]:
+    """All messages of the prompt, a system prompt that stands beside them first; in their form, for messages of one form are sized fast."""
+    if not step.system:
+        return step.messages
+    prompt = {"role": "system", "content": step.system}
+    return prompt if type(step.messages[0]) is dict else SimpleNamespace(**prompt), *step.messages
 
 
 def _may_report(messages: Sequence[Any]) -> bool:
@@ -518,17 +526,17 @@ def least_tokens(characters: int, sample: str) -> int:
     return characters * sum([count * whole // sparsest for count, sparsest in parts]) // (whole * len(sample))
 
 
-def _believable(tokens: int, messages: Sequence[object], more: int = 0) -> bool:
-    """Whether these messages, and so many characters more, may be no more tokens than that; of long histories a sample is looked at."""
+def _believable(tokens: int, messages: Sequence[object]) -> bool:
+    """Whether these messages may be no more tokens than that; of long histories a sample is looked at."""
     sizes = _lengths(messages)
     total = sum(sizes)
-    if tokens * SPARSEST < total + more:
+    if tokens * SPARSEST < total:
         return False
     sampled = _sampled(messages, sizes)
     if "".join([text for text, _ in sampled]).isascii():
         return True
     looked_at = sum([size for _, size in sampled]) or 1
-    return tokens >= sum([least_tokens(size, text) for text, size in sampled]) * total // looked_at + more // SPARSEST
+    return tokens >= sum([least_tokens(size, text) for text, size in sampled]) * total // looked_at
 
 
 def _lengths(messages: Sequence[object]) -> list[int]:

@@ -235,7 +235,7 @@ class Consultation:
         usage = self._usage(heard, error)
         served = served_model_of(heard.reply) if heard.reply is not None else None
         cost, source = (None, None) if usage.source == "missing" else router.price(deployment, served or deployment.model, usage)
-        if heard.reply is None and error is not None and unbilled(error):
+        if usage == Usage() if heard.reply is not None else error is not None and unbilled(error):
             cost = Cost()
         entry = Entry(
             step_id=about.step.id,

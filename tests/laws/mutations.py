@@ -266,7 +266,7 @@ MUTATIONS = (
         "False",
     ),
     Mutation(8, "every reported count is believed", "features.py", "if _believable(counted, messages[: position + 1]):", "if True:"),
-    Mutation(8, "every declared size is believed", "features.py", '_believable(step.tokens, messages, len(step.system or ""))', "True"),
+    Mutation(8, "every declared size is believed", "features.py", "_believable(step.tokens, messages)", "True"),
     Mutation(8, "a file has no size", "sizes.py", "files.append(_file_tokens(content, kind))", "pass"),
     Mutation(8, "a document has no size", "sizes.py", "return block_length(document_text(block), files) + ", "return 1 + "),
     Mutation(8, "a document instructs", "steps.py", 'material = field_of(block, "type") in MATERIAL', "material = False"),

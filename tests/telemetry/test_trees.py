@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from decimal import Context, Inexact, Rounded, localcontext
 from pathlib import Path
 
 import pytest
@@ -344,10 +345,13 @@ def test_a_terminal_without_unicode_gets_plain_signs(tmp_path: Path) -> None:
         (1_200_000_000, "$0.0012"),
         (-1_200_000_000, "-$0.0012"),
         (12_345 * 10**12, "$12,345.0000"),
+        (1_234_567_890_123_450_000, "$1,234,567.8901"),
     ],
 )
-def test_amounts_read_well(pico: int, wanted: str) -> None:
-    assert dollars(pico) == wanted
+@pytest.mark.parametrize("context", [Context(), Context(prec=4), Context(traps=[Inexact, Rounded])])
+def test_amounts_read_well_in_any_decimal_context(pico: int, wanted: str, context: Context) -> None:
+    with localcontext(context):
+        assert dollars(pico) == wanted
 
 
 def test_cheap_steps_get_a_digit_more_rather_than_all_looking_alike() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import Decimal
 from types import MappingProxyType
 from typing import Final, cast
 
@@ -12,7 +12,7 @@ from routed_agents.errors import ConfigurationError
 from routed_agents.ledger.entries import Entry
 from routed_agents.ledger.filters import Where
 from routed_agents.ledger.ledger import Ledger
-from routed_agents.pricing import served_model_of, usage_of, usd_of
+from routed_agents.pricing import rounded, served_model_of, usage_of, usd_of
 from routed_agents.steps import ROLES, carried_stamp, field_of
 
 RESPONSES: Final = ("choices", "output", "generations")
@@ -240,12 +240,12 @@ def _reason(codes: object, mode: object, decided: object) -> str:
 
 def _dollars(pico: int) -> str:
     """Cents from a dollar up, hundredths of a cent below, and two significant digits where those would read as nothing."""
-    amount = usd_of(pico)
-    if abs(amount) >= 1:
-        places = Decimal("0.01")
-    elif abs(amount) >= Decimal("0.0001") or not pico:
-        places = Decimal("0.0001")
+    size = abs(pico)
+    if size >= 10**12:
+        places = 2
+    elif size >= 10**8 or not pico:
+        places = 4
     else:
-        places = Decimal(1).scaleb(amount.adjusted() - 1)
-    sign = "-" if amount < 0 else ""
-    return f"{sign}${abs(amount).quantize(places, ROUND_HALF_UP):f}"
+        places = 14 - len(str(size))
+    sign = "-" if pico < 0 else ""
+    return f"{sign}${rounded(pico, places):f}"

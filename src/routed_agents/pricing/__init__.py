@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from routed_agents.pricing.cards import RateCard
-from routed_agents.pricing.cost import Cost, usd_of
+from routed_agents.pricing.cost import Cost, rounded, usd_of
 from routed_agents.pricing.names import bare_name, provider_of, seller_of
 from routed_agents.pricing.prices import Prices
 from routed_agents.pricing.quotes import PriceSource
@@ -20,6 +20,7 @@ __all__ = [
     "bare_name",
     "provider_of",
     "response_id_of",
+    "rounded",
     "seller_of",
     "served_model_of",
     "usage_of",

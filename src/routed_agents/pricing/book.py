@@ -96,7 +96,7 @@ class Book:
             modes=MappingProxyType(modes),
             geo=MappingProxyType(geo),
             web_search=pico_of(_decimal(row["web_search"], where, "web_search"), 10**9, where) if "web_search" in row else None,
-            source=f"{self.where} {self.version}",
+            source=self.where,
             as_of=self.as_of,
             version=self.version,
         )

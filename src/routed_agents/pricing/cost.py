@@ -64,3 +64,10 @@ _set_input, _set_cache_read, _set_cache_write, _set_output, _set_fees = [
 def usd_of(pico: int) -> Decimal:
     """Pico-dollars in dollars, exactly, whatever the decimal context."""
     return Decimal(f"{pico}e-12")
+
+
+def rounded(pico: int, places: int) -> Decimal:
+    """The size of an amount in dollars to so many places, half up, whatever the decimal context; none beyond a pico-dollar."""
+    places = min(places, 12)
+    unit = 10 ** (12 - places)
+    return Decimal(f"{(abs(pico) + unit // 2) // unit}e-{places}")

@@ -141,7 +141,8 @@ class Prices:
         seller, name = provider_of(model, provider)
         if not self._snapshot or not name.isprintable() or name.startswith("arn:"):  # an ARN names a profile, not a model
             return None
-        return snapshot_prices(seller, name)
+        whole = snapshot_prices(seller, model) if provider is not None and name != model else None
+        return whole or snapshot_prices(seller, name)  # a seller may list "perplexity/sonar" beside "sonar"
 
     def _listed(self, model: str, provider: str | None) -> Schedule | None:
         """A model's row among the user's own prices, or in the project's table."""

@@ -7,7 +7,8 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Final, cast
 
-from routed_agents.pricing.usage import Usage
+from routed_agents.pricing.served import said_once
+from routed_agents.pricing.usage import Usage, UsageSource
 from routed_agents.steps import field_of
 
 PLAIN_COUNTS: Final = frozenset({"input_tokens", "output_tokens", "total_tokens"})
@@ -78,15 +79,18 @@ def _from_langchain(message: object, counted: Mapping[str, object], metadata: ob
                 return Usage(input=prompt, output=output)
     metadata = cast("object", metadata)
     raw = field_of(metadata, "usage")
-    anthropic = field_of(metadata, "model_provider") == "anthropic" or _has(raw, "cache_read_input_tokens")
-    if anthropic and _has(raw, "input_tokens") and not _has(raw, "total_tokens"):
+    provider = field_of(metadata, "model_provider")
+    anthropic = provider == "anthropic" or _has(raw, "cache_read_input_tokens")
+    if anthropic and _has(raw, "input_tokens"):
         return _known(_from_anthropic(raw))  # knows retention, speed and region, which usage_metadata has lost
     given, taken = field_of(counted, "input_token_details"), field_of(counted, "output_token_details")
-    tier = _text(field_of(metadata, "service_tier"))
+    tier = said_once(_text(field_of(metadata, "service_tier")) or "")
     prefix = next((each for each in ("priority", "flex") if field_of(given, each) is not None or _has(given, f"{each}_cache_read")), None)
     mark = f"{prefix}_" if prefix else ""
-    long = _count(given, "ephemeral_1h_input_tokens")
-    short = _count(given, "ephemeral_5m_input_tokens") + _count(given, f"{mark}cache_creation")
+    short, long = _retentions(_count(given, f"{mark}cache_creation"), given)
+    if not (short or long):
+        short, long = _written(field_of(metadata, "token_usage"))  # ChatOpenAI does not know what gateways call it
+    blocks = _blocks(message)
     return _known(
         _disjoint(
             prompt=_told(counted, "input_tokens"),
@@ -96,8 +100,8 @@ def _from_langchain(message: object, counted: Mapping[str, object], metadata: ob
             output=_told(counted, "output_tokens"),
             total=_total_of(counted),
             reasoning=_count(taken, f"{mark}reasoning"),
-            other=_count(given, "audio") + _count(taken, "audio") + (0 if anthropic else _fees(field_of(message, "content"))),
-            searches=_searches(field_of(message, "content")),
+            other=_count(given, "audio") + _count(taken, "audio") + (0 if anthropic else _fees(blocks, pictures=provider == "openai")),
+            searches=_searches(blocks),
             tier=tier or prefix,
         )
     )
@@ -107,17 +111,23 @@ def _from_raw(reply: object, raw: object) -> Usage:
     tier = _text(field_of(reply, "service_tier")) or _text(field_of(raw, "service_tier"))
     if _has(raw, "prompt_tokens"):
         given, taken = field_of(raw, "prompt_tokens_details"), field_of(raw, "completion_tokens_details")
+        short, long = _written(raw)
         return _disjoint(
             prompt=_told(raw, "prompt_tokens"),
-            cache_read=_count(given, "cached_tokens"),
-            short=_count(given, "cache_write_tokens"),
+            cache_read=_count(given, "cached_tokens") or _count(raw, "cache_read_input_tokens"),
+            short=short,
+            long=long,
             output=_told(raw, "completion_tokens"),
             total=_total_of(raw),
             reasoning=_count(taken, "reasoning_tokens"),
             other=_count(given, "audio_tokens") + _count(taken, "audio_tokens"),
+            searches=_count(field_of(raw, "server_tool_use"), "web_search_requests"),
             tier=tier,
+            speed=_text(field_of(raw, "speed")),
+            geo=_text(field_of(raw, "inference_geo")),
         )
-    if _has(raw, "input_tokens_details") or _has(raw, "input_token_details") or _has(raw, "total_tokens"):
+    detailed = _has(raw, "input_tokens_details") or _has(raw, "input_token_details")
+    if detailed or (_has(raw, "total_tokens") and not _has_caches_apart(raw)):
         given, taken = field_of(raw, "input_tokens_details"), field_of(raw, "output_tokens_details")
         if given is None and taken is None and isinstance(raw, Mapping):
             return _from_langchain(None, cast("Mapping[str, object]", raw), None) or Usage()
@@ -131,7 +141,7 @@ def _from_raw(reply: object, raw: object) -> Usage:
             total=_total_of(raw),
             reasoning=_count(taken, "reasoning_tokens"),
             other=_fees(field_of(reply, "output")),
-            searches=_searches(field_of(reply, "output")),
+            searches=_billed_searches(reply),
             tier=tier,
         )
     usage = _from_anthropic(raw)
@@ -145,6 +155,9 @@ def _from_anthropic(raw: object) -> Usage:
     if not _has(raw, "output_tokens"):
         raise _NoCount("output_tokens")
     usage = _anthropic_part(raw)
+    total = _total_of(raw) or usage.total  # Anthropic tells none; a gateway's may leave out the caches
+    unsaid = max(total - usage.total, 0)
+    source: UsageSource = "reported" if _has(raw, "input_tokens") and total == usage.total else "estimated"
     other = 0
     iterations = field_of(raw, "iterations")
     for part in cast("Sequence[object]", iterations) if isinstance(iterations, Sequence) else ():
@@ -153,16 +166,18 @@ def _from_anthropic(raw: object) -> Usage:
             usage += _anthropic_part(part)
         elif kind in ("advisor_message", "fallback_message"):  # another model's tokens at another model's price
             other += _anthropic_part(part).total
+    if field_of(field_of(field_of(raw, "fallback_credit"), "status"), "type") == "redeemed":
+        other += usage.cache_write_5m + usage.cache_write_1h  # some are billed as reads, and it is not told how many
     return Usage(
         input=usage.input,
         cache_read=usage.cache_read,
         cache_write_5m=usage.cache_write_5m,
         cache_write_1h=usage.cache_write_1h,
-        output=usage.output,
+        output=usage.output + unsaid,
         reasoning=_count(field_of(raw, "output_tokens_details"), "thinking_tokens"),
         other=other,
         web_searches=_count(field_of(raw, "server_tool_use"), "web_search_requests"),
-        source="reported" if _has(raw, "input_tokens") else "estimated",
+        source=source,
         speed=_text(field_of(raw, "speed")),
         service_tier=None if tier == "batch" else tier,
         geo=_text(field_of(raw, "inference_geo")),
@@ -171,16 +186,32 @@ def _from_anthropic(raw: object) -> Usage:
 
 
 def _anthropic_part(raw: object) -> Usage:
-    written, split = _count(raw, "cache_creation_input_tokens"), field_of(raw, "cache_creation")
-    long = _count(split, "ephemeral_1h_input_tokens")
-    short = _count(split, "ephemeral_5m_input_tokens")
+    short, long = _retentions(_count(raw, "cache_creation_input_tokens"), field_of(raw, "cache_creation"))
     return Usage(
         input=_count(raw, "input_tokens"),
         cache_read=_count(raw, "cache_read_input_tokens"),
-        cache_write_5m=max(short, written - long),
+        cache_write_5m=short,
         cache_write_1h=long,
         output=_count(raw, "output_tokens"),
     )
+
+
+def _has_caches_apart(raw: object) -> bool:
+    """Whether a report counts its caches beside its input, in Anthropic's terms; in OpenAI's they are a part of it."""
+    return _has(raw, "input_tokens") and (_has(raw, "cache_read_input_tokens") or _has(raw, "cache_creation_input_tokens"))
+
+
+def _written(raw: object) -> tuple[int, int]:
+    """Tokens written to a cache with short and long retention, by a report in OpenAI's chat format or a gateway's form of it."""
+    given = field_of(raw, "prompt_tokens_details")
+    written = _count(given, "cache_write_tokens") or _count(given, "cache_creation_tokens") or _count(raw, "cache_creation_input_tokens")
+    return _retentions(written, field_of(given, "cache_creation_token_details"))
+
+
+def _retentions(written: int, split: object) -> tuple[int, int]:
+    """Tokens written to a cache with short and long retention; what the split does not tell is short."""
+    long = _count(split, "ephemeral_1h_input_tokens")
+    return max(_count(split, "ephemeral_5m_input_tokens"), written - long), long
 
 
 def _disjoint(
@@ -195,12 +226,14 @@ def _disjoint(
     other: int = 0,
     searches: int = 0,
     tier: str | None = None,
+    speed: str | None = None,
+    geo: str | None = None,
 ) -> Usage:
     prompt, output = _completed(prompt, output, total)
     rest = prompt - cache_read - short - long
     unsaid = max((total or 0) - prompt - output, 0) if rest >= 0 else 0  # Gemini's thoughts, in OpenAI's format
     return Usage(
-        input=max(rest, 0),
+        input=rest if rest >= 0 else prompt,  # a prompt smaller than its caches leaves them out
         cache_read=cache_read,
         cache_write_5m=max(short, 0),
         cache_write_1h=long,
@@ -208,8 +241,10 @@ def _disjoint(
         reasoning=reasoning,
         other=other,
         web_searches=searches,
-        source="reported" if rest >= 0 and short >= 0 and not unsaid else "estimated",  # a gateway whose total leaves out its caches
+        source="reported" if rest >= 0 and short >= 0 and not unsaid else "estimated",
+        speed=speed,
         service_tier=None if tier == "batch" else tier,
+        geo=geo,
         batch=tier == "batch",
     )
 
@@ -230,6 +265,20 @@ def _known(usage: Usage) -> Usage | None:
     return usage if usage.total or usage.other else None
 
 
+def _blocks(message: object) -> object:
+    """What a LangChain message consists of; its v0 form of OpenAI's replies keeps the calls of hosted tools beside the content."""
+    content, beside = field_of(message, "content"), field_of(field_of(message, "additional_kwargs"), "tool_outputs")
+    if isinstance(content, list) and isinstance(beside, list):
+        return [*cast("list[object]", content), *cast("list[object]", beside)]
+    return cast("object", content)
+
+
+def _billed_searches(response: object) -> int:
+    """Web searches of an OpenAI response: as many as it says are billed, else as its items tell."""
+    billed = _told(field_of(field_of(response, "tool_usage"), "web_search"), "num_requests")
+    return _searches(field_of(response, "output")) if billed is None else billed
+
+
 def _searches(blocks: object) -> int:
     """Web searches among a reply's blocks: OpenAI's calls, Anthropic's results that are no error, and LangChain's v1 form of both."""
     if not isinstance(blocks, Sequence) or isinstance(blocks, str):
@@ -239,7 +288,7 @@ def _searches(blocks: object) -> int:
     for block in cast("Sequence[object]", blocks):
         kind = field_of(block, "type")
         if kind == "web_search_call":
-            count += field_of(field_of(block, "action"), "type") in (None, "search")
+            count += field_of(field_of(block, "action"), "type") in (None, "search") and field_of(block, "status") != "failed"
         elif kind == "web_search_tool_result":
             count += isinstance(field_of(block, "content"), list)
         elif kind == "server_tool_call" and field_of(block, "name") == "web_search":
@@ -254,12 +303,25 @@ FEES: Final = frozenset({"file_search_call", "code_interpreter_call", "image_gen
 """Items of a reply for which OpenAI takes more than their tokens."""
 
 
-def _fees(blocks: object) -> int:
-    """Calls of OpenAI's hosted tools with a fee of their own among a reply's blocks; LangChain's v1 form leaves out "call"."""
+def _fees(blocks: object, *, pictures: bool = False) -> int:
+    """Calls of OpenAI's hosted tools with a fee of their own among a reply's blocks.
+
+    Args:
+        blocks: items of the reply, or what LangChain made of them.
+        pictures: whether a picture among them is what is left of such a call, as in LangChain's v1 form.
+    """
     if not isinstance(blocks, Sequence) or isinstance(blocks, str):
         return 0
-    found = [(field_of(block, "type"), field_of(block, "name")) for block in cast("Sequence[object]", blocks)]
-    return sum(kind in FEES or (kind == "server_tool_call" and f"{name}_call" in FEES) for kind, name in found)
+    kinds = [_item_of(block) for block in cast("Sequence[object]", blocks)]
+    return sum(kind in FEES or (pictures and kind == "image") for kind in kinds)
+
+
+def _item_of(block: object) -> object:
+    """The type of the item that a block is or was made from; v1 leaves out "call", and wraps what it has no form for."""
+    kind = field_of(block, "type")
+    if kind == "server_tool_call":
+        return f"{field_of(block, 'name')}_call"
+    return field_of(field_of(block, "value"), "type") if kind == "non_standard" else kind
 
 
 def _has(thing: object, name: str) -> bool:

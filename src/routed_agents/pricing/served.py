@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Final, cast
 
 from routed_agents.steps import field_of
+
+SHORTEST: Final = 4
+"""Characters of the shortest text that may have been strung together ("flex"); shorter ones are part of a name."""
 
 
 def served_model_of(reply: object) -> str | None:
@@ -14,12 +17,18 @@ def served_model_of(reply: object) -> str | None:
     if own is not None and "usage_metadata" in own and isinstance(told := own.get("response_metadata"), dict):
         named = cast("dict[str, object]", told)
         found = named.get("model_name") or named.get("model") or named.get("model_id")
-        return found if isinstance(found, str) else None
+        return said_once(found) if isinstance(found, str) else None
     for place, names in _places(reply, ("model_name", "model", "model_id")):
         for name in names:
             if isinstance(found := field_of(place, name), str) and found:
                 return found
     return None
+
+
+def said_once(text: str) -> str:
+    """A text that each of several choices of a stream tells, which LangChain strings together, as one of them told it."""
+    length = (text + text).find(text, 1)
+    return text[:length] if length >= SHORTEST else text
 
 
 def response_id_of(reply: object) -> str | None:

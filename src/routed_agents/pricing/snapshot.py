@@ -68,15 +68,14 @@ class Snapshot:
                 mode = speed_mode(value) if key == "speed" else value
                 modes.setdefault(mode, self._rungs(listed | _price_keys(variant.prices)))
         searches, requests = listed.get("web_searches_kcount"), listed.get("requests_kcount")
-        number = version("genai-prices")
         return RateCard(
             model=self._model.id,
             provider=self._provider,
             modes=MappingProxyType(modes),
             web_search=None if searches is None else pico_of(searches, 10**9, self._model.id),
             request=0 if requests is None else pico_of(requests, 10**9, self._model.id),
-            source=f"genai-prices {number}",
-            version=number,
+            source="genai-prices",
+            version=version("genai-prices"),
         )
 
     def _rungs(self, listed: Mapping[str, Any]) -> Ladder:

@@ -524,16 +524,20 @@ class Attempt:
 
     def _cost(self, model: str, usage: Usage) -> tuple[Cost | None, str | None]:
         """What the call cost, and where its price is from; what a provider bills nobody for needs no price."""
-        if self._unbilled:
+        if self._free(usage):
             return Cost(), None
         return self._call.router.price(self.deployment, model, usage) if usage.source != "missing" else (None, None)
+
+    def _free(self, usage: Usage) -> bool:
+        """Whether nobody is billed: the request was turned down, or the answer came from LangChain's cache."""
+        return self._unbilled or (self._reply is not None and usage == Usage())
 
     def _cost_on(self, tier: Tier, usage: Usage, cost: Cost | None, model: str) -> int | None:
         """What the same tokens would have cost on a tier; nominal, at this router's prices and with the same cache behaviour."""
         if usage.source == "missing":
             return None
         other = tier.deployments[0]
-        if cost is not None and (self._unbilled or (self.row.name == tier.name and model == other.model)):
+        if cost is not None and (self._free(usage) or (self.row.name == tier.name and model == other.model)):
             return cost.total_pico
         try:
             found = baseline(usage, card=self._call.router.prices.sold(other), factor=tokenizer_factor(model, other.price_key))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from decimal import ROUND_HALF_UP, Decimal
 from typing import Final, Literal
 
 from rich.cells import set_cell_size
@@ -12,7 +11,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from routed_agents.decisions import words
-from routed_agents.pricing import usd_of
+from routed_agents.pricing import rounded
 from routed_agents.telemetry import names
 from routed_agents.telemetry.runs import Branch, Run, SpanRecord
 
@@ -25,7 +24,7 @@ CENT: Final = 10**10
 
 def dollars(pico: int, *, places: int = 4) -> str:
     """An amount for people: `$0.0012`, and `<$0.0001` for what would read as nothing."""
-    sign, amount = "-" if pico < 0 else "", usd_of(abs(pico)).quantize(Decimal(1).scaleb(-places), ROUND_HALF_UP)
+    sign, amount = "-" if pico < 0 else "", rounded(pico, places)
     if pico and not amount:
         return f"{sign}<$0.{'1':0>{places}}"
     return f"{sign}${amount:,}"
