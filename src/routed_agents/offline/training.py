@@ -60,9 +60,9 @@ UNFOLDED: Final = {"near": ("~", NEAR), "beside": ("~", NEAR), "lead": ("^", LEA
 """Kinds of feature that go into the file as they are: what parts their names, and the prefix of the tables they go to."""
 POWERS: Final = 20 * SCALE
 MOST: Final = 127
-LEAST: Final = 3
-"""Weights of words below a tenth of a logit are left out of the file: they say little and have to be loaded."""
-LEAST_UNFOLDED: Final = 2
+LEAST: Final = 4
+"""Weights of words below an eighth of a logit are left out of the file: they say little and have to be loaded."""
+LEAST_UNFOLDED: Final = 3
 """The same for the kinds of feature that go into the file as they are; a step has more of them."""
 
 
@@ -89,7 +89,7 @@ def count(
     for example in examples:
         row: dict[str, float] = defaultdict(float)
         for name, value in names_of(zones_of(extract(example.step), segments), clusters, neighbours):
-            row[name] += value
+            row[sys.intern(name)] += value  # a name stands in thousands of rows
         counted.rows.append(dict(row))
         counted.classes.append(order.index(example.skeleton.task_class))
         counted.hard.append(example.skeleton.hard)
