@@ -79,7 +79,15 @@ def test_the_shipped_weights_are_of_this_corpus() -> None:
 
 
 def test_training_twice_gives_the_same_bytes(tmp_path: Path) -> None:
-    for name in ("multi_turn.dora.toml", "knowledge_qa.cleo.toml", "code_format.cleo.toml", "slots", "words"):
+    for name in (
+        "multi_turn.dora.toml",
+        "knowledge_qa.cleo.toml",
+        "code_format.cleo.toml",
+        "rag_lookup.ben.toml",
+        "math_reasoning.emil.toml",
+        "slots",
+        "words",
+    ):
         (tmp_path / name).symlink_to(PLACE / name)
     clusters = clusters_of(tmp_path / "words" / "clusters.toml")
     neighbours = read(tmp_path / "words" / "neighbours.toml")

@@ -19,7 +19,7 @@ from routed_agents.classify import NEED
 from routed_agents.errors import ConfigurationError
 from routed_agents.features import extract
 from routed_agents.linear import LEADS, NEAR, SCALE, SHARED, STEM, dump, names_of
-from routed_agents.offline import segmenting
+from routed_agents.offline import segmenting, stacking
 from routed_agents.offline.corpus import Corpus, Example
 from routed_agents.offline.descent import descend, logistic, met
 from routed_agents.offline.neighbours import read
@@ -60,9 +60,9 @@ UNFOLDED: Final = {"near": ("~", NEAR), "beside": ("~", NEAR), "lead": ("^", LEA
 """Kinds of feature that go into the file as they are: what parts their names, and the prefix of the tables they go to."""
 POWERS: Final = 20 * SCALE
 MOST: Final = 127
-LEAST: Final = 3
-"""Weights of words below a tenth of a logit are left out of the file: they say little and have to be loaded."""
-LEAST_UNFOLDED: Final = 2
+LEAST: Final = 4
+"""Weights of words below an eighth of a logit are left out of the file: they say little and have to be loaded."""
+LEAST_UNFOLDED: Final = 3
 """The same for the kinds of feature that go into the file as they are; a step has more of them."""
 
 
@@ -89,7 +89,7 @@ def count(
     for example in examples:
         row: dict[str, float] = defaultdict(float)
         for name, value in names_of(zones_of(extract(example.step), segments), clusters, neighbours):
-            row[name] += value
+            row[sys.intern(name)] += value  # a name stands in thousands of rows
         counted.rows.append(dict(row))
         counted.classes.append(order.index(example.skeleton.task_class))
         counted.hard.append(example.skeleton.hard)
@@ -146,9 +146,7 @@ def fit(counted: Counted, keep: Sequence[int], *, classes: int, rounds: int = RO
     strength = np.array([STRENGTH[kind_of(name)] for name in names])
     scaled = _matrix(counted, keep, names).multiply(strength[None, :]).tocsr()
     always = np.array([name.startswith("sign|") for name in names])
-    target = np.zeros((len(keep), classes))
-    target[np.arange(len(keep)), [counted.classes[number] for number in keep]] = 1.0
-    weights = _thinned(scaled, always, target, _sample_weights(counted, keep), _softmax, penalty, rounds)
+    weights = _thinned(scaled, always, _targets(counted, keep, classes), _sample_weights(counted, keep), _softmax, penalty, rounds)
     known = [place for place, number in enumerate(keep) if counted.hard[number] is not None]
     hard = np.array([[1.0 if counted.hard[keep[place]] else 0.0] for place in known])
     hardness = _thinned(scaled[known], always, hard, np.full(len(known), 1.0 / max(len(known), 1)), logistic, HARD_PENALTY, rounds)
@@ -189,6 +187,29 @@ def _seen(matrix: csr_matrix, always: Marks, number: int) -> csr_matrix:
     kept = (np.random.PCG64(number).random_raw(matrix.nnz) < np.uint64(int(KEPT * 2**64))) | always[matrix.indices]
     starts = np.concatenate([[0], np.cumsum(kept)])[matrix.indptr]
     return csr_matrix((matrix.data[kept], matrix.indices[kept], starts), shape=matrix.shape)
+
+
+def _targets(counted: Counted, keep: Sequence[int], classes: int) -> Array:
+    import numpy as np
+
+    target = np.zeros((len(keep), classes))
+    target[np.arange(len(keep)), [counted.classes[number] for number in keep]] = 1.0
+    return target
+
+
+def _stacked(fitted: Fitted, added: Array) -> Fitted:
+    """The same with each zone weighed anew; hardness stays as it is."""
+    import numpy as np
+
+    classes = stacking.folded(fitted.names, fitted.weights[:, :-1], added)
+    return Fitted(names=fitted.names, weights=np.column_stack([classes, fitted.weights[:, -1]]))
+
+
+def _right(logits: Array, counted: Counted, keep: Sequence[int]) -> float:
+    """Share of steps whose class the logits name, hardness last."""
+    import numpy as np
+
+    return float(np.mean(logits[:, :-1].argmax(axis=1) == np.array([counted.classes[number] for number in keep])))
 
 
 def _softmax(logits: Array) -> Array:
@@ -354,20 +375,22 @@ def train(
     segments = segment_weights(corpus.examples(each=segmenting.EACH), clusters, neighbours)
     say(f"{len(segments.own)} words and forms tell instructions from material")
     counted = count(corpus.examples(each=each), clusters, neighbours, order, segments)
-    everything = list(range(len(counted.rows)))
-    folds = [_fold(name) for name in counted.skeletons]
-    held = np.zeros((len(everything), len(order) + 1))
+    everything, classes = list(range(len(counted.rows))), len(order)
+    folds = folds_of(counted.authors)
+    said = np.zeros((len(everything), len(stacking.ZONES), classes + 1))
     for fold in range(FOLDS):
         learn = [number for number in everything if folds[number] != fold]
         test = [number for number in everything if folds[number] == fold]
-        part = fit(counted, learn, classes=len(order))
-        held[test] = part.logits([counted.rows[number] for number in test])
-        right = float(np.mean(held[test][:, :-1].argmax(axis=1) == np.array([counted.classes[number] for number in test])))
-        say(f"fold {fold + 1} of {FOLDS}: {right:.3f} of the classes right on skeletons left out")
+        part = fit(counted, learn, classes=classes)
+        said[test] = stacking.by_zone(_matrix(counted, test, part.names), part.names, part.weights)
+        say(f"fold {fold + 1} of {FOLDS}: {_right(said[test].sum(axis=1), counted, test):.3f} of the classes right of authors left out")
     weights = _sample_weights(counted, everything)
+    added = stacking.learnt(said[:, :, :-1], _targets(counted, everything, classes), weights, _softmax)
+    held = np.column_stack([stacking.logits_of(said[:, :, :-1], added), said[:, :, -1].sum(axis=1)])
     temperature = temperature_of(held[:, :-1], counted.classes, weights)
-    fitted = fit(counted, everything, classes=len(order))
-    say(f"{len(fitted.names)} features; temperature {temperature}")
+    say(f"each zone weighed anew: {_right(held, counted, everything):.3f}; temperature {temperature}")
+    fitted = _stacked(fit(counted, everything, classes=classes), added)
+    say(f"{len(fitted.names)} features")
     facts: dict[str, Any] = {
         "corpus": digest_of(folder),
         "skeletons": len(corpus.skeletons),
@@ -425,8 +448,17 @@ def digest_of(folder: str | Path) -> str:
     return total.hexdigest()
 
 
-def _fold(name: str) -> int:
-    return hashlib.blake2b(name.encode(), digest_size=4).digest()[0] % FOLDS
+def folds_of(authors: Sequence[str]) -> list[int]:
+    """The fold of each step: authors are dealt out whole, the most diligent first, each to the fold that has least."""
+    steps = Counter(authors)
+    if len(steps) < FOLDS:
+        raise ConfigurationError(f"the corpus has {len(steps)} authors; training leaves a group of them out in turn and needs {FOLDS}")
+    sizes, found = [0] * FOLDS, dict[str, int]()
+    for author, number in sorted(steps.items(), key=lambda item: (-item[1], item[0])):
+        fold = sizes.index(min(sizes))
+        found[author] = fold
+        sizes[fold] += number
+    return [found[author] for author in authors]
 
 
 def clusters_of(file: str | Path) -> dict[str, tuple[str, ...]]:
