@@ -61,6 +61,7 @@ def test_a_call_in_the_former_way_is_as_long_as_its_arguments() -> None:
         block("web_search_tool_result", content=[block("web_search_result", url="u", title="t", encrypted_content="A" * 30_000)]),
         block("code_execution_tool_result", content=block("encrypted_code_execution_result", encrypted_stdout="A" * 30_000, stderr="")),
         block("redacted_thinking", data="A" * 30_000),
+        block("reasoning", summary=[], encrypted_content="A" * 30_000),
     ],
 )
 def test_sealed_words_come_to_a_token_for_three_characters(sealed: dict[str, Any]) -> None:

@@ -331,6 +331,14 @@ def test_a_thread_whose_facts_were_given_up_is_unread_and_told(caplog: pytest.Lo
     assert caplog.messages == ["threads whose pins and facts were too many for this process's memory: 1; their steps count as unsure"]
 
 
+def test_a_thread_that_could_not_be_read_stays_unread() -> None:
+    store = MemoryStateStore(threads=1, lasting=1)
+    for thread, state in (("a", UNREAD), ("b", thread_facts(["distress"])), ("c", STATE), ("d", STATE)):
+        store.add(thread, state)
+
+    assert store.load("a").unread
+
+
 def test_a_thread_that_is_only_read_stays_one_of_the_latest() -> None:
     store = MemoryStateStore(threads=2)
     store.add("active", thread_facts(["distress"]))

@@ -43,7 +43,12 @@ HOLDING: Final[Mapping[object, tuple[str, ...]]] = MappingProxyType(
 )
 """Where blocks keep more words than others do: results of tools that the provider runs, and OpenAI's of a shell, which have no type."""
 SEALED: Final[Mapping[object, str]] = MappingProxyType(
-    {"web_search_result": "encrypted_content", "encrypted_code_execution_result": "encrypted_stdout", "redacted_thinking": "data"}
+    {
+        "web_search_result": "encrypted_content",
+        "encrypted_code_execution_result": "encrypted_stdout",
+        "redacted_thinking": "data",
+        "reasoning": "encrypted_content",
+    }
 )
 """Where blocks keep words that only the provider can read, and counts as input."""
 SEALED_PER_TOKEN: Final = 3

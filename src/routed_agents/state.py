@@ -167,9 +167,9 @@ class ThreadState:
         return found or EMPTY
 
     def lasting(self) -> ThreadState:
-        """The same without what ends with its turn or branch; nothing where no pin or fact is left."""
+        """The same without what ends with its turn or branch; nothing where no pin or fact is left, or may be."""
         pins = frozenset(pin for pin in self.pins if pin.scope != "turn" and not in_branch(pin.key))
-        return replace(self, pins=pins) if pins or self.facts else EMPTY
+        return replace(self, pins=pins) if pins or self.facts or self.unread else EMPTY
 
     def mark_of(self, name: str) -> Mark:
         """When a fact was noted, or pins of this code were released; no date where nothing is known."""

@@ -111,6 +111,22 @@ def test_blocks_of_calls_and_results_are_paired_by_their_ids_and_words_beside_th
     assert (last.type, last.text, unpaired(messages)) == ("human", "Now summarize.", [])
 
 
+def test_words_beside_one_result_wait_for_the_results_that_come_in_messages_of_their_own():
+    asked = [{"type": "tool_use", "id": name, "name": "look", "input": {}} for name in ("c1", "c2")]
+    record = {
+        "messages": [
+            {"role": "assistant", "content": asked},
+            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c1", "content": "one"}, {"type": "text", "text": "said"}]},
+            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c2", "content": "two"}]},
+        ]
+    }
+
+    _, first, second, last = messages = messages_of(record)
+
+    assert [(each.tool_call_id, each.content) for each in (first, second)] == [("c1", "one"), ("c2", "two")]
+    assert (last.type, last.text, unpaired(messages)) == ("human", "said", [])
+
+
 @pytest.mark.parametrize(
     ("asked", "args"),
     [

@@ -223,14 +223,17 @@ def test_closed_port_is_said_before_anything_runs(cli, lines, routed, monkeypatc
         (["--input", "{input}", "--output", "no/where/out.jsonl"], "the folder of --output no/where/out.jsonl does not exist"),
         (["--input", "."], "input file . is a directory"),
         (["--input", "{input}", "--policy", "{policy}"], 'unknown tier "opus"'),
+        (["--input", "{input}", "--trace", "{pretty}"], "holds something else than a trace; name another file"),
         (["--input", "{input}", "--trace", "{policy}"], "holds something else than a trace; name another file"),
     ],
 )
 def test_wrong_file_is_one_line(argv, wanted, cli, lines, echo, tmp_path):
     policy = tmp_path / "policy.toml"
     policy.write_text('[[floor]]\ntier = "opus"\n')
+    pretty = tmp_path / "pretty.json"
+    pretty.write_text('{\n  "name": "mine"\n}\n')
     path = lines(said("hi"))
-    code, _, err = cli("run", echo, *[each.format(input=path, policy=policy) for each in argv])
+    code, _, err = cli("run", echo, *[each.format(input=path, policy=policy, pretty=pretty) for each in argv])
     assert (code, err.count("\n"), wanted in err) == (2, 1, True)
 
 

@@ -205,7 +205,7 @@ PROOF = "Prove that the sum of two odd numbers is even"
 
 
 @given(policy=wary, state=states, last=st.sampled_from((*TEXTS, QUESTION, PROOF)), metadata=told)
-@example(policy=WARY[0], state=ThreadState(), last=PROOF, metadata={"routed_agents": {"tier": "tier0"}})
+@example(policy=WARY[2], state=ThreadState(), last=PROOF, metadata={"routed_agents": {"tier": "tier0"}})
 def test_metadata_off_the_allow_list_never_lowers(policy: Policy, state: ThreadState, last: str, metadata: dict[str, Any]) -> None:
     plain, told = (Step.from_messages(last, metadata=each, id="s") for each in (None, metadata))
 

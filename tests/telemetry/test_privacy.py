@@ -173,6 +173,16 @@ def test_a_system_prompt_beside_the_messages_and_the_names_of_tools_go_through_t
     assert [each["name"] for each in json.loads(leaf[names.TOOL_DEFINITIONS])] == ["look", "[…]_of"]
 
 
+def test_a_hook_is_not_asked_about_a_system_prompt_that_is_not_there() -> None:
+    room = Room(capture=lambda text: "[redacted]")
+    with room.router.step(Step.from_messages("hello", task_class="customer_reply")) as call:
+        for attempt in call.attempts():
+            with attempt:
+                attempt.record(REPLIES["anthropic"])
+
+    assert names.SYSTEM_INSTRUCTIONS not in room.leaf()
+
+
 def test_evidence_goes_through_the_hook_too() -> None:
     seen: list[str] = []
     room = Room(evidence=True, capture=seen.append)  # lets nothing through

@@ -166,6 +166,13 @@ def test_a_cell_that_is_run_again_adds_nothing(trace_file: Path) -> None:
     assert (sum(1 for _ in read_spans(trace_file)), len(shown)) == (2, 1)
 
 
+def test_a_file_is_one_output_however_it_is_spelled(trace_file: Path) -> None:
+    spelled = trace_file.parent / "x" / ".." / trace_file.name
+    with configure(trace_file=trace_file), configure(trace_file=spelled):
+        emit()
+    assert sum(1 for _ in read_spans(trace_file)) == 2
+
+
 def test_an_output_is_open_until_all_its_handles_are_shut_down(trace_file: Path) -> None:
     with configure(trace_file=trace_file):
         with configure(trace_file=trace_file):

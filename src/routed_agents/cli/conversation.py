@@ -48,6 +48,7 @@ class _Pairing:
     def __init__(self) -> None:
         self.messages: list[BaseMessage] = []
         self.open: list[dict[str, Any]] = []
+        self.beside: list[HumanMessage] = []
         self.made = 0
 
     def add(self, message: Mapping[str, Any]) -> None:
@@ -76,8 +77,7 @@ class _Pairing:
         for block in found:
             self.result({**block, "tool_call_id": block.get("tool_use_id")})
         if beside:
-            self.give_up()
-            self.messages.append(HumanMessage(beside))
+            self.beside.append(HumanMessage(beside))
 
     def result(self, message: Mapping[str, Any]) -> None:
         given, name = field_of(message, "tool_call_id"), field_of(message, "name")
@@ -129,10 +129,11 @@ class _Pairing:
         return f"call_{self.made:04d}"
 
     def give_up(self) -> None:
-        """Nobody will answer the open calls any more."""
+        """Nobody will answer the open calls any more, so what was said beside results comes now."""
         for call in self.open:
             self.messages.append(ToolMessage(NO_RESULT, tool_call_id=call["id"], name=call["name"], status="error"))
-        self.open = []
+        self.messages += self.beside
+        self.open, self.beside = [], []
 
     def finish(self) -> list[BaseMessage]:
         self.give_up()

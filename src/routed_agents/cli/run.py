@@ -184,7 +184,7 @@ def _takes_spans(path: Path) -> bool:
     if not path.is_file():
         return True
     with path.open("rb") as file:
-        begins = file.readline(len(EXPORT)).rstrip(b"\n")
+        begins = file.read(len(EXPORT))
     return EXPORT.startswith(begins)
 
 

@@ -114,7 +114,7 @@ def set_up(file: str | Path | None, endpoint: str | None, resource: Callable[[],
     if endpoint is not None:
         wanted.append((endpoint, lambda: _otlp(endpoint)))
     if file is not None:
-        path = Path(file).absolute()
+        path = Path(file).resolve()
         wanted.append((path, lambda: _file(path)))
     provider = meters()
     mine = _MADE.get(provider, []) if isinstance(provider, MeterProvider) else []

@@ -439,7 +439,7 @@ def _outputs(
     if endpoint is not None:
         wanted.append((endpoint, lambda: _output(lambda: _otlp(endpoint), size, dialects, to=endpoint)))
     if trace_file is not None:
-        path = Path(trace_file).absolute()
+        path = Path(trace_file).resolve()
         wanted.append((path, lambda: _output(lambda: _file(path), size, dialects, to=path)))
     if console:
         wanted.append((_screen(console), lambda: _live(console, size)))

@@ -348,7 +348,8 @@ class Telemetry:
             complain("a leaf span could not be opened", trouble)
             return None
         step = call.step
-        self._reveal(span, names.SYSTEM_INSTRUCTIONS, lambda hook: instructions_attribute(step.system or "", hook))
+        if system := step.system:
+            self._reveal(span, names.SYSTEM_INSTRUCTIONS, lambda hook: instructions_attribute(system, hook))
         self._reveal(span, names.INPUT_MESSAGES, lambda hook: messages_attribute(step.messages, hook))
         self._reveal(span, names.TOOL_DEFINITIONS, lambda hook: tools_attribute(step.tools, hook))
         return LeafSpan(span, emission, call.made_by)
