@@ -69,7 +69,7 @@ class _Pairing:
             self.messages.append(AIMessage(_parted(content, CALL)[1], tool_calls=calls))
 
     def results(self, message: Mapping[str, Any]) -> None:
-        """The results that a message brings, each in a message of its own, and then what is said beside them."""
+        """The results that a message brings, each in a message of its own; what is said beside them waits until all are there."""
         found, beside = _parted(content_of(message), RESULT)
         if not found:
             self.result(message)
