@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from routed_agents.telemetry.setup import Handle
 
 FAILURES_SHOWN: Final = 10
-EXPORT: Final = b'{"resourceSpans"'
-"""How each line of a trace file begins."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -171,21 +169,15 @@ def _look_at_files(args: argparse.Namespace) -> None:
         path = getattr(args, name)
         if path and not Path(path.removeprefix("sqlite:///")).absolute().parent.is_dir():
             raise ConfigurationError(f"the folder of --{name} {path} does not exist; make it, or name another file")
-    if args.trace and not _takes_spans(Path(args.trace)):
-        raise ConfigurationError(f"--trace {args.trace} holds something else than a trace; name another file")
+    if args.trace:
+        from routed_agents.telemetry.appending import takes_spans
+
+        if not takes_spans(Path(args.trace)):
+            raise ConfigurationError(f"--trace {args.trace} holds something else than a trace; name another file")
     apart(
         [("--output", args.output), ("--trace", args.trace), ("--ledger", args.ledger)],
         [("--input", None if args.input == "-" else args.input), ("graph", parted(args.graph)[0]), ("--policy", args.policy)],
     )
-
-
-def _takes_spans(path: Path) -> bool:
-    """Whether it is a trace, also one that broke off, or there is nothing in it."""
-    if not path.is_file():
-        return True
-    with path.open("rb") as file:
-        begins = file.read(len(EXPORT))
-    return EXPORT.startswith(begins)
 
 
 def _tracing(path: str | None) -> Handle | None:

@@ -7,12 +7,24 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, Final, cast
 
 from opentelemetry.exporter.otlp.json.common.trace_encoder import encode_spans
 from opentelemetry.exporter.otlp.json.file import FileMetricExporter
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+
+EXPORT: Final = b'{"resourceSpans"'
+"""How each line of a trace file begins."""
+
+
+def takes_spans(path: Path) -> bool:
+    """Whether it is a trace, also one that broke off, or there is nothing in it."""
+    if not path.is_file():
+        return True
+    with path.open("rb") as file:
+        begins = file.read(len(EXPORT))
+    return EXPORT.startswith(begins)
 
 
 class Appended:
