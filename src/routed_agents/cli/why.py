@@ -90,13 +90,10 @@ def _row(label: str, value: object, *more: tuple[str, str], among: Mapping[str, 
 
 def _attempt(leaf: SpanRecord) -> str:
     from routed_agents.telemetry import names
-    from routed_agents.telemetry.trees import dollars
 
     seen = leaf.attributes
     pico = seen.get(names.COST_PICO)
-    cost = f"{'at least ' if leaf.output_unknown else ''}{dollars(pico)}" if isinstance(pico, int) else "unpriced"
-    cost += " estimated" if leaf.estimated else ""
-    cost += " simulated" if seen.get(names.SIMULATED) else ""
+    cost = _cost(pico if isinstance(pico, int) else None, leaf, simulated=bool(seen.get(names.SIMULATED)))
     parts = [str(seen.get(names.TIER)), leaf.model, str(seen.get(names.OUTCOME)), cost]
     sent, received = leaf.tokens
     if sent is not None:
@@ -131,13 +128,18 @@ def _from_ledger(step: str, path: str) -> Iterator[Found]:
 
 
 def _told(entry: Entry) -> str:
-    from routed_agents.telemetry.trees import dollars
-
-    cost = f"{'at least ' if entry.output_unknown else ''}{dollars(entry.cost.total_pico)}" if entry.cost is not None else "unpriced"
-    cost += (" estimated" if entry.estimated else "") + (" simulated" if entry.simulated else "")
+    cost = _cost(entry.cost.total_pico if entry.cost is not None else None, entry, simulated=entry.simulated)
     tokens = f"{entry.usage.prompt:,} tokens in, {entry.usage.output:,} out"
     parts = [entry.tier, entry.served_model or entry.model, entry.outcome, cost, tokens]
     return ", ".join([*parts, *([entry.error] if entry.error else [])])
+
+
+def _cost(pico: int | None, call: SpanRecord | Entry, *, simulated: bool) -> str:
+    """What a call cost, and how far that is known."""
+    from routed_agents.telemetry.trees import dollars
+
+    cost = f"{'at least ' if call.output_unknown else ''}{dollars(pico)}" if pico is not None else "unpriced"
+    return cost + (" estimated" if call.estimated else "") + (" simulated" if simulated else "")
 
 
 def _from_steps(args: argparse.Namespace) -> Iterator[Found]:
