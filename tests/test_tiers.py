@@ -18,6 +18,9 @@ THREE = Tiers.preset_named("claude-2026-11-three")
         ("gpt-4o", "gpt-4o-2024-08-06", True),
         ("anthropic:claude-opus-5", "claude-opus-5", True),
         ("openrouter/anthropic/claude-opus-5", "claude-opus-5", True),
+        ("claude-haiku-4-5@20251001", "claude-haiku-4-5-20251001", True),
+        ("google_anthropic_vertex:claude-haiku-4-5@20251001", "claude-haiku-4-5", True),
+        ("us-gov.anthropic.claude-haiku-4-5-20251001-v1:0", "us.anthropic.claude-haiku-4-5-20251001-v1:0", True),
         ("gpt-4o", "gpt-4o-mini", False),
         ("claude-opus-5", "claude-opus-5-5", False),
         ("claude-opus-4-7", "claude-opus-4-8", False),
@@ -122,3 +125,8 @@ def test_an_unknown_models_card_refuses_nothing() -> None:
     seen = card("brand-new-model")
 
     assert (seen.window, seen.sampling, seen.forced_tool_choice, seen.tools) == (None, True, True, True)
+
+
+@pytest.mark.parametrize("model", ["claude-haiku-4-5@20251001", "us-gov.anthropic.claude-haiku-4-5-20251001-v1:0"])
+def test_a_sellers_own_id_has_the_card_of_its_model(model: str) -> None:
+    assert card(model) == card("claude-haiku-4-5")

@@ -63,7 +63,7 @@ class Deployment:
     Attributes:
         model: the model id that is sent.
         provider: who serves it (`anthropic`, `openai`, …); None when unknown.
-        priced_as: the model whose price applies, for ARNs, gateways and fine-tunes.
+        priced_as: the model whose price applies, for ARNs, gateways and fine-tunes; another model that answers has its own.
         name: tells deployments of one tier apart; one that stands elsewhere too says less clearly what is unavailable, and nothing else.
         simulated: answers and costs are not real.
     """
@@ -303,9 +303,10 @@ def dialects() -> Mapping[str, Dialect]:
     }
 
 
-BEDROCK_PREFIX = re.compile(r"^(?:[a-z]{2,6}\.)?anthropic\.")
+BEDROCK_PREFIX = re.compile(r"^(?:[a-z-]+\.)?anthropic\.")
 BEDROCK_VERSION = re.compile(r"-v\d+(?::\d+)?$")
 VERSION_DOT = re.compile(r"(?<=\d)\.(?=\d)")
+RELEASE = re.compile(r"(?<=.)(?:[-@]\d{8}|-\d{4}-\d{2}-\d{2})$")
 
 
 @cache
@@ -332,17 +333,16 @@ def _plain(name: str) -> str:
     head, colon, tail = name.partition(":")
     name = tail if colon and head in PROVIDERS else name
     name = BEDROCK_PREFIX.sub("", BEDROCK_VERSION.sub("", name))
+    return hyphened(name)
+
+
+def hyphened(name: str) -> str:
+    """A model's name as its maker spells it: OpenRouter's "claude-opus-5.5" is "claude-opus-5-5"."""
     return VERSION_DOT.sub("-", name) if name.startswith("claude") else name
 
 
 def _undated(name: str) -> str:
-    head, _, tail = name.rpartition("-")
-    if head and tail.isdigit() and len(tail) == 8:
-        return head
-    parts = name.rsplit("-", 3)
-    if len(parts) == 4 and [len(part) for part in parts[1:]] == [4, 2, 2] and all(part.isdigit() for part in parts[1:]):
-        return parts[0]
-    return name
+    return RELEASE.sub("", name)
 
 
 def _newest(name: str, presets: Mapping[str, object]) -> str | None:
