@@ -329,6 +329,8 @@ def test_a_sellers_own_name_for_a_model_comes_before_the_one_without_the_seller(
     ("deployment", "pico_per_token"),
     [
         ("openrouter:anthropic/claude-opus-4.7", 5_000_000),
+        ("anthropic/claude-opus-4.7", 5_000_000),
+        ("openai:anthropic/claude-opus-4.7", 5_000_000),
         ("groq:openai/gpt-oss-20b", 75_000),
         ("bedrock:claude-haiku-5-5", 110_000),
         ("litellm:gpt-4o", 2_500_000),
@@ -356,6 +358,25 @@ def test_a_name_that_its_seller_does_not_list_is_priced_as_the_form_of_it_that_w
     asked: str, served: str, pico_per_token: int | None
 ) -> None:
     card = PRICES.sold(Deployment.parse(asked), served, at=NOW)
+    assert (card and card.prompt_rate) == pico_per_token
+
+
+@pytest.mark.parametrize(
+    ("priced_as", "served", "pico_per_token"),
+    [
+        ("claude-haiku-5-5", None, 100_000),
+        ("claude-haiku-5-5", "fast", 100_000),
+        ("claude-haiku-5-5", "claude-haiku-5-5-20261007", 100_000),
+        ("claude-haiku-5-5", "a name of the gateway's own", 100_000),
+        ("claude-haiku-5-5", "claude-opus-5-5", 4_000_000),
+        ("claude-opus-5-5", "claude-haiku-5-5", 100_000),
+        ("gpt-4.1-mini", "gpt-4.1", 2_000_000),
+        ("as agreed", "claude-opus-5-5", 300_000),
+    ],
+)
+def test_behind_an_alias_the_price_follows_another_model_that_answers(priced_as: str, served: str | None, pico_per_token: int) -> None:
+    prices = Prices({"as agreed": {"input": "0.30", "output": 1}})
+    card = prices.sold(Deployment(model="fast", provider="litellm", priced_as=priced_as), served, at=NOW)
     assert (card and card.prompt_rate) == pico_per_token
 
 
@@ -411,6 +432,13 @@ def test_own_prices_hold_for_the_model_asked_for_whatever_release_of_it_answers(
     card = Prices({row: {"input": "0.40", "output": "2", **more}}).sold(Deployment.parse(asked), served, at=NOW)
     assert card is not None
     assert card.prompt_rate == Decimal(dollars) * 10**6
+
+
+@pytest.mark.parametrize("row", ["claude-opus-5-5", "claude-opus-5.5", "anthropic:claude-opus-5.5"])
+@pytest.mark.parametrize("asked", ["anthropic/claude-opus-5.5", "anthropic:claude-opus-5-5"])
+def test_own_prices_hold_for_a_model_however_its_version_is_spelled(row: str, asked: str) -> None:
+    card = Prices({row: {"input": "0.40", "output": "2"}}).sold(Deployment.parse(asked), at=NOW)
+    assert (card and card.prompt_rate) == 400_000
 
 
 def test_a_row_for_the_release_comes_before_the_one_for_its_model() -> None:
@@ -971,6 +999,12 @@ def test_a_source_is_asked_for_no_more_than_a_model_takes() -> None:
     assert card.prompt_rate == 10**6
     assert (cost := card.cost(Usage(input=10, output=3))) is not None
     assert cost.total_pico == 13 * 10**6
+
+
+@pytest.mark.parametrize(("priced_as", "asked"), [("claude-haiku-5-5", "claude-opus-5-5"), ("as agreed", "as agreed")])
+def test_a_source_is_asked_for_another_model_behind_an_alias_but_not_behind_a_name_of_its_own(priced_as: str, asked: str) -> None:
+    card = Prices.of(Scanty()).sold(Deployment(model="fast", priced_as=priced_as), "claude-opus-5-5", at=NOW)
+    assert (card and card.model) == asked
 
 
 @pytest.mark.parametrize("amount", ["-1", "NaN", "Infinity"])

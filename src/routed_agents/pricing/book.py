@@ -18,6 +18,7 @@ from routed_agents.errors import ConfigurationError
 from routed_agents.pricing.cards import STANDARD, RateCard, speed_mode
 from routed_agents.pricing.names import PROVIDERS
 from routed_agents.pricing.rates import KINDS, ladder_of, pico_of, scaled
+from routed_agents.tiers import hyphened
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,9 +139,9 @@ def own_prices(override: Mapping[str, Mapping[str, object]] | str | Path | None)
 
 
 def _own_name(name: str) -> str:
-    """An own row's name with its provider's as prices go by: "azure_openai:gpt-4o" is "azure:gpt-4o"."""
+    """An own row's name with its provider's as prices go by: "azure_openai:gpt-4o" is "azure:gpt-4o"; and as its maker spells it."""
     provider, colon, model = name.partition(":")
-    return f"{PROVIDERS.get(provider.lower(), provider)}:{model}" if colon else name
+    return f"{PROVIDERS.get(provider.lower(), provider)}:{hyphened(model)}" if colon else hyphened(name)
 
 
 def _book(text: str, where: str) -> Book:

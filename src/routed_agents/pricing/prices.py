@@ -18,7 +18,7 @@ from routed_agents.pricing.names import RELEASE, provider_of, seller_of
 from routed_agents.pricing.quotes import PriceSource, Quotes
 from routed_agents.pricing.snapshot import load_aside, snapshot_prices
 from routed_agents.pricing.usage import Usage
-from routed_agents.tiers import same_model
+from routed_agents.tiers import card, hyphened, same_model
 
 if TYPE_CHECKING:
     from routed_agents.tiers import Deployment, Tier
@@ -95,12 +95,23 @@ class Prices:
         """The rate card of the model a deployment answers with, as its provider sells it; None when there is none.
 
         Args:
-            deployment: where the call goes.
+            deployment: where the call goes. The model it is priced as is the one that answers, unless the reply names another one that
+                has a price; a name among the user's own prices that is no model's holds for whatever answers.
             served: the model its reply names; the deployment's own when not given.
             at: when the call was made (default: now).
         """
-        if deployment.priced_as:
-            return self.card(deployment.priced_as, at=at)
+        if not deployment.priced_as:
+            return self._named(deployment, served, at)
+        other = served is not None and not deployment.is_of(served) and not self._agreed(deployment.priced_as)
+        found = self._named(deployment, served, at) if other else None
+        return found or self.card(deployment.priced_as, at=at)
+
+    def _agreed(self, name: str) -> bool:
+        """Whether a price of the user's own goes by a name that is no model's."""
+        return card(name).provider is None and self._mine(name, None) is not None
+
+    def _named(self, deployment: Deployment, served: str | None, at: datetime | None) -> RateCard | None:
+        """The rate card of the model that a reply names, or that was asked for, as a deployment's provider sells it."""
         seller, names = deployment.provider, self._names(deployment, served)
         for name in names:
             if (found := self.card(name, provider=seller, at=at)) is not None:
@@ -119,6 +130,9 @@ class Prices:
 
     def prepare(self, deployments: Iterable[Deployment]) -> tuple[str, ...]:
         """Look the deployments' models up now, so that no call waits for it; returns those without a price."""
+        deployments = tuple(deployments)
+        if self._snapshot and any(each.priced_as and not self._agreed(each.priced_as) for each in deployments):
+            load_aside()  # for the price of another model that may answer there
         return tuple([each.price_key for each in deployments if self.sold(each) is None])
 
     def expect(self, model: str, provider: str | None = None) -> None:
@@ -149,7 +163,7 @@ class Prices:
         if own := self._mine(model, provider):
             return own
         seller, name = provider_of(model, provider)
-        listed = project_prices()
+        name, listed = hyphened(name), project_prices()
         if seller in (None, "anthropic", "openai"):
             found = listed.get(name)
             if found is None and (release := RELEASE.search(name)) and release[0][0] == "-":
@@ -164,6 +178,7 @@ class Prices:
         if not self._own.rows:
             return None
         seller, name = provider_of(model, provider)
+        name = hyphened(name)
         if own := next((own for each in (f"{seller}:{name}", model, name) if (own := self._own.get(each))), None):
             return own
         name = RELEASE.sub("", name)
@@ -176,6 +191,9 @@ class _Asked(Prices):
     def __init__(self, source: PriceSource) -> None:
         super().__init__(snapshot=False)
         self._source = source
+
+    def _agreed(self, name: str) -> bool:
+        return card(name).provider is None
 
     def _find(self, model: str, provider: str | None) -> _Dated:
         return Quotes(self._source, model)
