@@ -257,6 +257,8 @@ MISTAKES = [
     ("[classifier.judge]\nabove = 0.5", '"model" is missing', "line 1", "Add it"),
     ('[classifier.judge]\nmodel = "x"\nabove = 20', "above is 20", "line 3, [classifier.judge]", "at most 1"),
     ('[classifier.judge]\nmodel = "x"\ntimeout_s = 0', "timeout_s is 0", "line 3", "more than 0"),
+    ('[classifier.judge]\nmodel = "x"\ntimeout_s = inf', "timeout_s is inf", "line 3", "at most 86400"),
+    ('[classifier.judge]\nmodel = "x"\ntimeout_s = nan', "timeout_s is nan", "line 3", "at most 86400"),
     ('[checks.judge]\nmodel = "x"', '"task_classes" is missing', "line 1, [checks.judge]", '["extraction"]'),
     (f'{JUDGE}task_classes = "extraction"', 'task_classes is "extraction"', "line 3", 'like ["extraction"]'),
     (f"{JUDGE}task_classes = []", "no class is named", "line 3", "or remove the judge"),
@@ -269,6 +271,7 @@ MISTAKES = [
     ),
     (f'{JUDGE}task_classes = ["extraction"]\nshare = 10', "share is 10", "line 4", "at most 1"),
     (f'{JUDGE}task_classes = ["extraction"]\ntimeout_s = 0', "timeout_s is 0", "line 4", "above 0"),
+    (f'{JUDGE}task_classes = ["extraction"]\ntimeout_s = 1e308', "timeout_s is 1e+308", "line 4", "at most 86400"),
     ("[checks.low_logprob]\nlimit = 0.5", "limit is 0.5", "line 2", "at most 0"),
 ]
 

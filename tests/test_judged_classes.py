@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -306,7 +307,16 @@ def test_nonsense_is_no_answer(answer: dict[str, object]) -> None:
 # ---- wrong settings ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("settings", [{"model": ""}, {"model": MODEL, "above": 1.5}, {"model": MODEL, "timeout_s": 0}])
+@pytest.mark.parametrize(
+    "settings",
+    [{"model": ""}, {"model": MODEL, "above": 1.5}, *({"model": MODEL, "timeout_s": each} for each in (0, math.inf, math.nan))],
+)
 def test_settings_that_cannot_be_meant_are_refused(settings: dict[str, object]) -> None:
     with pytest.raises(PolicyError, match="judge of classes"):
         JudgedClassifier(**settings)
+
+
+@pytest.mark.parametrize("timeout_s", [0, math.inf, math.nan])
+def test_a_judge_of_replies_is_waited_for_a_time_that_ends(timeout_s: float) -> None:
+    with pytest.raises(PolicyError, match="judge of replies"):
+        Judge(model=MODEL, task_classes=("extraction",), timeout_s=timeout_s)

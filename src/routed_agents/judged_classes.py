@@ -9,7 +9,7 @@ from routed_agents.classify import Classification, Classifier, LinearClassifier
 from routed_agents.errors import PolicyError
 from routed_agents.features import Features
 from routed_agents.guards import identity
-from routed_agents.questions import Opinion, Question, clipped, share_of, shown
+from routed_agents.questions import LONGEST_S, Opinion, Question, clipped, share_of, shown
 from routed_agents.taxonomy import Taxonomy
 
 ABOVE: Final = 0.2
@@ -48,7 +48,7 @@ class JudgedClassifier:
         model: who is asked, like `"anthropic:claude-haiku-5-5"`.
         inner: the local classifier; the shipped one when not given.
         above: local p_strong from which it is asked; 0 asks for every step that is not declared or held anyway.
-        timeout_s: seconds to wait for the answer.
+        timeout_s: seconds to wait for the answer, a day at most.
 
     Raises:
         PolicyError: a setting cannot be meant.
@@ -57,8 +57,8 @@ class JudgedClassifier:
     name: Final = "judged"
 
     def __init__(self, model: str, *, inner: Classifier | None = None, above: float = ABOVE, timeout_s: float = TIMEOUT_S) -> None:
-        if not model or not 0 <= above <= 1 or timeout_s <= 0:
-            wanted = "a model, a share from 0 to 1 and seconds above 0"
+        if not model or not 0 <= above <= 1 or not 0 < timeout_s <= LONGEST_S:
+            wanted = f"a model, a share from 0 to 1 and seconds above 0 and at most {LONGEST_S}"
             raise PolicyError(f"judge of classes: model {model!r}, above {above!r}, timeout_s {timeout_s!r}; wanted {wanted}")
         self.model = model
         self.inner: Classifier = inner if inner is not None else LinearClassifier()

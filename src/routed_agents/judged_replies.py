@@ -10,7 +10,7 @@ from typing import Any, Final
 from routed_agents import checks
 from routed_agents.checks import Rejection, Reply
 from routed_agents.errors import PolicyError
-from routed_agents.questions import Question, clipped, shown
+from routed_agents.questions import LONGEST_S, Question, clipped, shown
 from routed_agents.steps import Step, role_of, text_of
 
 VERDICTS: Final[Mapping[str, str]] = {
@@ -47,7 +47,7 @@ class Judge:
         task_classes: whose replies are judged, by key.
         tiers: on which tiers; every one below the top when empty.
         share: part of those steps that is judged, 0 to 1; which ones follows from their ids, so a replay judges the same.
-        timeout_s: seconds to wait for the verdict.
+        timeout_s: seconds to wait for the verdict, a day at most.
         rubric: what matters to you, in your words; shown to the judge as an instruction.
     """
 
@@ -65,8 +65,8 @@ class Judge:
             raise PolicyError(
                 f"judge of replies: model {self.model!r}, task_classes {self.task_classes!r}; wanted a model and some classes"
             )
-        if not 0 < self.share <= 1 or self.timeout_s <= 0:
-            wanted = "a share above 0 and at most 1, and seconds above 0"
+        if not 0 < self.share <= 1 or not 0 < self.timeout_s <= LONGEST_S:
+            wanted = f"a share above 0 and at most 1, and seconds above 0 and at most {LONGEST_S}"
             raise PolicyError(f"judge of replies: share {self.share!r}, timeout_s {self.timeout_s!r}; wanted {wanted}")
 
     def __call__(self, step: Step, reply: Reply, /) -> Rejection | None:

@@ -14,6 +14,9 @@ from typing import Any, Final, cast
 
 from routed_agents.steps import field_of, text_of, tool_calls_of
 
+LONGEST_S: Final = 86_400
+"""Most seconds that an answer may be waited for: a day."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:

@@ -27,6 +27,7 @@ from routed_agents.config.sections import (
 from routed_agents.errors import PolicyError
 from routed_agents.guards import DISTRESS, PolicyFloor
 from routed_agents.judged_classes import JudgedClassifier
+from routed_agents.questions import LONGEST_S
 from routed_agents.taxonomy import Taxonomy
 from routed_agents.tiers import PROVIDERS, ROLES, Deployment, Tiers, provider_meant
 
@@ -250,8 +251,8 @@ class _Reading(Mistakes):
             self.fail("no class is named, so no reply would be judged", (*place, "task_classes"), "Name some, or remove the judge.")
         if not 0 < (share := judge.get("share", 1.0)) <= 1:
             self.fail(f"share is {share:g}", (*place, "share"), "wanted a share above 0 and at most 1.")
-        if (timeout_s := judge.get("timeout_s", 1.0)) <= 0:
-            self.fail(f"timeout_s is {timeout_s:g}", (*place, "timeout_s"), "wanted seconds above 0.")
+        if not 0 < (timeout_s := judge.get("timeout_s", 1.0)) <= LONGEST_S:
+            self.fail(f"timeout_s is {timeout_s:g}", (*place, "timeout_s"), f"wanted seconds above 0 and at most {LONGEST_S}.")
         for name in judge.get("tiers", ()):
             if name not in tiers.names[:-1]:
                 known = f"tiers below the top: {', '.join(tiers.names[:-1])}. Use one of these"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_type_hints
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
 from routed_agents import guards, judged_classes, judged_replies
+from routed_agents.questions import LONGEST_S
 from routed_agents.state import Scope
 from routed_agents.taxonomy import Disposition
 
@@ -104,7 +105,9 @@ class ClassJudgeSection(Section):
 
     model: Text = Field(description="who is asked, like anthropic:claude-haiku-5-5")
     above: Share = Field(default=judged_classes.ABOVE, description="local p_strong from which it is asked")
-    timeout_s: Annotated[float, Field(gt=0)] = Field(default=judged_classes.TIMEOUT_S, description="seconds to wait for its answer")
+    timeout_s: Annotated[float, Field(gt=0, le=LONGEST_S)] = Field(
+        default=judged_classes.TIMEOUT_S, description="seconds to wait for its answer"
+    )
 
 
 class ClassifierSection(Section):
