@@ -26,12 +26,19 @@ EXPORT = Path(__file__).parents[1] / "offline" / "exports" / "genai.jsonl"
 
 @pytest.fixture
 def recorded(tmp_path: Path) -> tuple[Path, Path]:
+    calls = [("classification", ""), ("agentic_chain", ""), ("classification", "unknown-model")]
+    steps = [(Step.from_messages("late", node=f"n{number}", task_class=task), model) for number, (task, model) in enumerate(calls)]
+    return made(tmp_path, *steps)
+
+
+def made(tmp_path: Path, *steps: tuple[Step, str]) -> tuple[Path, Path]:
+    """Trace and ledger of steps of one thread, each answered by a model; by that of its tier where none is named."""
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(FileSpanExporter(tmp_path / "t.jsonl")))
     with Ledger(tmp_path / "l.db") as ledger:
         router = Router(Policy.default(), ledger=ledger, telemetry=Telemetry(tracer_provider=provider, labels=("thread",)))
-        for number, (task_class, model) in enumerate([("classification", ""), ("agentic_chain", ""), ("classification", "unknown-model")]):
-            with router.step(Step.from_messages("late", node=f"n{number}", task_class=task_class), thread="t-1") as call:
+        for step, model in steps:
+            with router.step(step, thread="t-1") as call:
                 for attempt in call.attempts():
                     with attempt:
                         usage = {"input_tokens": 400, "output_tokens": 12}
@@ -216,6 +223,21 @@ def test_why_finds_the_step_that_top_and_tree_list(cli: Cli, recorded: tuple[Pat
         found = json.loads(cli("why", begun, "--trace", trace, "--ledger", place, "--json")[1])
         assert found["step"] in drawn
         assert {"trace", "ledger"} <= set(found)
+
+
+def test_why_tells_of_a_pin_that_an_earlier_step_left(cli: Cli, tmp_path: Path) -> None:
+    work = "Fix the race condition in this code."
+    first, second = Step.from_messages(work), Step.from_messages(work, task_class="classification", id="held")
+    trace, place = made(tmp_path, (first, ""), (second, ""))
+    assert cli("why", "held", "--trace", trace)[1].count("reasons    pinned before") == 1
+    assert cli("why", "held", "--ledger", place)[1].count("reasons    pinned before") == 1
+
+
+def test_what_a_guard_only_notes_is_no_reason(cli: Cli, tmp_path: Path) -> None:
+    step = Step.from_messages("Extract the names.\n\n<mail>My husband died and I cannot cope.</mail>", task_class="extraction", id="noted")
+    trace, place = made(tmp_path, (step, ""))
+    told = [cli("why", "noted", *where)[1] for where in (("--trace", trace), ("--ledger", place))]
+    assert [text.count("reasons    nothing objected to the proposal") for text in told] == [1, 1]
 
 
 def test_a_label_that_nobody_has_is_said_to_have_no_entry(cli: Cli, recorded: tuple[Path, Path]) -> None:

@@ -60,7 +60,6 @@ def why(args: argparse.Namespace) -> int:
 
 
 def _from_trace(step: str, path: str) -> Iterator[Found]:
-    from routed_agents.decisions import words
     from routed_agents.offline.traces import read_spans
     from routed_agents.telemetry import names
 
@@ -72,15 +71,23 @@ def _from_trace(step: str, path: str) -> Iterator[Found]:
     leaves = sorted((span for span in spans if names.ATTEMPT in span.attributes), key=lambda span: span.start_ns)
     told = next((span for span in spans if names.CONFIDENCE in span.attributes), spans[-1])
     seen = told.attributes
-    reasons = [words(code) for code in told.reasons or [str(seen.get(names.REASON, ""))] if code]
     lines = [f"step {step}, as traced in {path}"]
     lines += _row("class", seen.get(names.TASK_CLASS), (names.CONFIDENCE, "confidence"), (names.P_STRONG, "p_strong"), among=seen)
-    lines += _row("decided", seen.get(names.DECIDED_TIER), (names.MODE, "mode"), (names.PIN, "pin"), (names.STOPPED, "stopped"), among=seen)
-    lines += [f"  reasons    {', '.join(reasons) or 'nothing objected to the proposal'}"]
+    lines += _row(
+        "decided", seen.get(names.DECIDED_TIER), (names.MODE, "mode"), (names.PIN, "pins the"), (names.STOPPED, "stopped"), among=seen
+    )
+    lines += [f"  reasons    {_reasons(told.reasons, pinned=seen.get(names.PINNED) is True)}"]
     lines += [f"  {leaf.attributes.get(names.CALL_KIND, 'attempt')} {leaf.attributes[names.ATTEMPT]}  {_attempt(leaf)}" for leaf in leaves]
     lines += [f"  policy     {seen.get(names.POLICY, 'unknown')}"]
     record = {"decision": dict(seen), "attempts": [dict(leaf.attributes) for leaf in leaves]}
     yield "trace", record, "\n".join(lines), step
+
+
+def _reasons(codes: Iterable[str], *, pinned: bool) -> str:
+    """What held a step where it was decided; a pin that an earlier step left has no code of this one's."""
+    from routed_agents.decisions import words
+
+    return ", ".join(words(code) for code in codes) or ("pinned before" if pinned else "nothing objected to the proposal")
 
 
 def _row(label: str, value: object, *more: tuple[str, str], among: Mapping[str, Any]) -> list[str]:
@@ -103,7 +110,6 @@ def _attempt(leaf: SpanRecord) -> str:
 
 def _from_ledger(step: str, path: str) -> Iterator[Found]:
     from routed_agents.cli.report import opened
-    from routed_agents.decisions import words
     from routed_agents.telemetry.trees import dollars
 
     with opened(path) as ledger:
@@ -119,7 +125,7 @@ def _from_ledger(step: str, path: str) -> Iterator[Found]:
         f"step {step}, as recorded in {path}",
         f"  class      {last.task_class}",
         f"  decided    {last.decided_tier}, mode {last.mode}" + (", floor or pin held it" if last.pinned else ""),
-        f"  reasons    {', '.join(words(code) for code in last.codes) or 'nothing objected to the proposal'}",
+        f"  reasons    {_reasons(last.codes, pinned=last.pinned)}",
         *[f"  {entry.kind} {entry.attempt}  {_told(entry)}" for entry in entries],
         f"  cost       {known}" + (f", all-strong {dollars(last.baseline_pico)}" if last.baseline_pico is not None else ""),
         f"  policy     {last.policy_hash}",
