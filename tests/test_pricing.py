@@ -20,6 +20,7 @@ from genai_prices import Usage as TheirUsage
 from genai_prices import calc_price
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from langchain_anthropic import ChatAnthropic
 from langchain_anthropic.chat_models import _create_usage_metadata
 from langchain_core.language_models._utils import _update_message_content_to_blocks
 from langchain_core.messages import AIMessage, AIMessageChunk
@@ -783,6 +784,60 @@ def test_a_hosted_tool_with_a_fee_makes_a_call_unpriced(kind: str) -> None:
     message = AIMessage([{"type": kind}], usage_metadata=counted, response_metadata=told)  # type: ignore[arg-type]
     v1 = AIMessage([{"type": "server_tool_call", "name": kind.removesuffix("_call"), "id": "1", "args": {}}], usage_metadata=counted)  # type: ignore[arg-type]
     assert [usage and (usage.other, usd("gpt-6-sol", usage)) for usage in map(usage_of, (raw, message, v1))] == [(1, None)] * 3
+
+
+def in_container(*, name: str = "code_execution", caller: str = "direct", container: bool = True) -> dict[str, Any]:
+    """A reply of Anthropic's in which code ran, and a search that code or the model itself asked for."""
+    search = {"id": "srvtoolu_2", "name": "web_search", "input": {"query": "q"}, "caller": {"type": caller, "tool_id": "srvtoolu_1"}}
+    return {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": "claude-opus-5-5",
+        "stop_reason": "end_turn",
+        "stop_sequence": None,
+        "container": {"id": "container_1", "expires_at": "2026-11-25T00:00:00Z"} if container else None,
+        "content": [
+            {"type": "server_tool_use", "id": "srvtoolu_1", "name": name, "input": {"code": "1"}, "caller": {"type": "direct"}},
+            {"type": "server_tool_use", **search},
+            {"type": "text", "text": "2"},
+        ],
+        "usage": {"input_tokens": 100, "output_tokens": 50},
+    }
+
+
+@pytest.mark.parametrize("name", ["code_execution", "bash_code_execution", "text_editor_code_execution"])
+@pytest.mark.parametrize(("caller", "runs"), [("direct", 1), ("code_execution_20260120", 0)])
+@pytest.mark.parametrize("container", [True, False])
+def test_code_in_anthropics_container_makes_a_call_unpriced_where_no_search_in_it_pays(
+    name: str, caller: str, runs: int, container: bool
+) -> None:
+    raw = in_container(name=name, caller=caller, container=container)
+    reply = claude.Message.model_validate(raw)
+    message: Any = ChatAnthropic(model_name="claude-opus-5-5", api_key="x")._format_output(reply).generations[0].message  # type: ignore[arg-type]
+    counted = {"input_tokens": 100, "output_tokens": 50, "total_tokens": 150}
+    streamed = AIMessage(raw["content"], usage_metadata=counted, response_metadata={"model_provider": "anthropic"})  # type: ignore[arg-type]
+    v1 = _update_message_content_to_blocks(message, "v1")
+    usages = [usage_of(each) for each in (raw, reply, message, streamed, v1)]
+    assert [usage and (usage.other, usd("claude-opus-5-5", usage) is None) for usage in usages] == [(runs, runs == 1)] * 5
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        {**in_container(), "content": [{"type": "text", "text": "2"}]},
+        {"content": [{"type": "bash_code_execution_tool_result", "tool_use_id": "1", "content": {}}], "usage": in_container()["usage"]},
+        AIMessage(
+            "2",
+            usage_metadata={"input_tokens": 100, "output_tokens": 50, "total_tokens": 150},
+            response_metadata={"model_provider": "anthropic", "container": {"id": "container_1"}},
+        ),
+    ],
+)
+def test_a_container_is_known_by_its_name_or_by_what_came_of_the_code(reply: object) -> None:
+    usage = usage_of(reply)
+    assert usage is not None
+    assert (usage.other, usage.total) == (1, 150)
 
 
 @pytest.mark.parametrize("version", ["responses/v1", "v1", "v0"])

@@ -71,7 +71,7 @@ class MessagesGathering:
         elif kind == "content_block_delta":
             self._add_delta(self._blocks.setdefault(event.index, {"type": "text"}), event.delta)
         elif kind == "message_delta":
-            self._head["stop_reason"] = field_of(event.delta, "stop_reason")
+            self._head.update({name: field_of(event.delta, name) for name in ("stop_reason", "container")})
             used = {name: value for name, value in _plain(field_of(event, "usage")).items() if value is not None}
             self._usage.update(used)
             self.counted = "output_tokens" in used

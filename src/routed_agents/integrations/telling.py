@@ -45,10 +45,11 @@ class Telling:
         """The usage that was told so far, or asked to be kept long; None where the message tells as much.
 
         Args:
-            message: what came of the reply, whose searches count where the end of the stream did not come.
+            message: what came of the reply, whose searches count where the end of the stream did not come, and whose runs of code do.
         """
         if self._usage:
-            return usage_of({"usage": self._usage, "content": content_of(message)})
+            container = field_of(field_of(message, "response_metadata"), "container")
+            return usage_of({"usage": self._usage, "content": content_of(message), "container": container})
         return _kept_long(message, self._asked)
 
     def so_far(self, message: BaseMessage | None, words: str, prompt: int) -> Usage | None:

@@ -12,7 +12,7 @@ from routed_agents.pricing.usage import Usage, UsageSource
 from routed_agents.steps import field_of
 
 PLAIN_COUNTS: Final = frozenset({"input_tokens", "output_tokens", "total_tokens"})
-BILLED_APART: Final = frozenset({"usage", "service_tier"})
+BILLED_APART: Final = frozenset({"usage", "service_tier", "container"})
 """Keys of a reply's metadata that may say more about its price than the counts do."""
 
 
@@ -82,7 +82,8 @@ def _from_langchain(message: object, counted: Mapping[str, object], metadata: ob
     provider = field_of(metadata, "model_provider")
     anthropic = provider == "anthropic" or _has(raw, "cache_read_input_tokens")
     if anthropic and _has(raw, "input_tokens"):
-        return _known(_from_anthropic(raw))  # knows retention, speed and region, which usage_metadata has lost
+        runs = _code_runs(field_of(message, "content"), field_of(metadata, "container"))
+        return _known(_from_anthropic(raw, runs))  # knows retention, speed and region, which usage_metadata has lost
     given, taken = field_of(counted, "input_token_details"), field_of(counted, "output_token_details")
     tier = said_once(_text(field_of(metadata, "service_tier")) or "")
     prefix = next((each for each in ("priority", "flex") if field_of(given, each) is not None or _has(given, f"{each}_cache_read")), None)
@@ -91,6 +92,7 @@ def _from_langchain(message: object, counted: Mapping[str, object], metadata: ob
     if not (short or long):
         short, long = _written(field_of(metadata, "token_usage"))  # ChatOpenAI does not know what gateways call it
     blocks = _blocks(message)
+    hosted = _code_runs(blocks, field_of(metadata, "container")) if anthropic else _fees(blocks, pictures=provider == "openai")
     return _known(
         _disjoint(
             prompt=_told(counted, "input_tokens"),
@@ -100,7 +102,7 @@ def _from_langchain(message: object, counted: Mapping[str, object], metadata: ob
             output=_told(counted, "output_tokens"),
             total=_total_of(counted),
             reasoning=_count(taken, f"{mark}reasoning"),
-            other=_count(given, "audio") + _count(taken, "audio") + (0 if anthropic else _fees(blocks, pictures=provider == "openai")),
+            other=_count(given, "audio") + _count(taken, "audio") + hosted,
             searches=_searches(blocks),
             tier=tier or prefix,
         )
@@ -144,13 +146,14 @@ def _from_raw(reply: object, raw: object) -> Usage:
             searches=_billed_searches(reply),
             tier=tier,
         )
-    usage = _from_anthropic(raw)
-    if not _has(raw, "server_tool_use") and (searches := _searches(field_of(reply, "content"))):  # a stream tells their number at its end
+    blocks = field_of(reply, "content")
+    usage = _from_anthropic(raw, _code_runs(blocks, field_of(reply, "container")))
+    if not _has(raw, "server_tool_use") and (searches := _searches(blocks)):  # a stream tells their number at its end
         return replace(usage, web_searches=searches)
     return usage
 
 
-def _from_anthropic(raw: object) -> Usage:
+def _from_anthropic(raw: object, other: int) -> Usage:
     tier = _text(field_of(raw, "service_tier"))
     if not _has(raw, "output_tokens"):
         raise _NoCount("output_tokens")
@@ -158,7 +161,6 @@ def _from_anthropic(raw: object) -> Usage:
     total = _total_of(raw) or usage.total  # Anthropic tells none; a gateway's may leave out the caches
     unsaid = max(total - usage.total, 0)
     source: UsageSource = "reported" if _has(raw, "input_tokens") and total == usage.total else "estimated"
-    other = 0
     iterations = field_of(raw, "iterations")
     for part in cast("Sequence[object]", iterations) if isinstance(iterations, Sequence) else ():
         kind = field_of(part, "type")
@@ -299,6 +301,8 @@ def _searches(blocks: object) -> int:
     return count + len(called)
 
 
+SERVER_CALLS: Final = frozenset({"server_tool_use", "server_tool_call", "server_tool_call_chunk"})
+CODE: Final = "code_execution"
 FEES: Final = frozenset({"file_search_call", "code_interpreter_call", "image_generation_call"})
 """Items of a reply for which OpenAI takes more than their tokens."""
 
@@ -314,6 +318,30 @@ def _fees(blocks: object, *, pictures: bool = False) -> int:
         return 0
     kinds = [_item_of(block) for block in cast("Sequence[object]", blocks)]
     return sum(kind in FEES or (pictures and kind == "image") for kind in kinds)
+
+
+def _code_runs(blocks: object, container: object) -> int:
+    """Runs of code in Anthropic's container, whose time is billed beyond an allowance that no reply tells; none where they are free.
+
+    They are where the code itself searched or fetched, as the search and fetch tools have it do that include code execution.
+
+    Args:
+        blocks: content of the reply, or what LangChain made of it.
+        container: what the reply tells of its container, which may have run without a block of its own.
+    """
+    listed = cast("Sequence[object]", blocks) if isinstance(blocks, Sequence) and not isinstance(blocks, str) else ()
+    runs: set[object] = set()
+    for block in listed:
+        kind, name = str(field_of(block, "type")), str(field_of(block, "name"))
+        if kind in SERVER_CALLS and name in ("web_search", "web_fetch"):
+            caller = field_of(block, "caller") or field_of(field_of(block, "extras"), "caller")
+            if str(field_of(caller, "type")).startswith(CODE):
+                return 0
+        elif kind in SERVER_CALLS and (name.endswith(CODE) or name == "code_interpreter"):  # as v1 calls it
+            runs.add(field_of(block, "id"))
+        elif kind.endswith(f"{CODE}_tool_result"):
+            runs.add(field_of(block, "tool_use_id"))
+    return len(runs) or int(container is not None)
 
 
 def _item_of(block: object) -> object:

@@ -27,7 +27,7 @@ class Usage:
         output: reply tokens, reasoning included.
         reasoning: how many of `output` were reasoning; for information.
         other: what no card here prices: tokens (audio, another model's share of the call, cache writes under a redeemed credit) and calls
-            of hosted tools with a fee of their own (file search, code interpreter, image generation); any make the call unpriced.
+            of hosted tools with a fee of their own (file search, image generation, code run in a container); any make the call unpriced.
         web_searches: searches the provider ran.
         source: whether the provider said so, somebody estimated it, or nothing is known.
         speed: "fast" and the like, as reported.
