@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from routed_agents.checks import DEFAULT as DEFAULT_CHECKS
@@ -120,6 +122,7 @@ def test_empty_file_is_the_default_policy(write):
         Policy.default().replace(checks=[*DEFAULT_CHECKS, Judge(model="x", task_classes=("extraction",), rubric='Mind the "sum".')]),
         Policy.default().replace(checks=[*DEFAULT_CHECKS[1:], LowLogprob(limit=-0.5)]),
         Policy.default().replace(floors=[PolicyFloor(tier="strong", metadata=(("a", 1), ("b", 2), ("a", 3), ("c", 4)))]),
+        Policy.default().replace(floors=[PolicyFloor(tier="strong", metadata=(("a", 1), ("b", 2), ("a", 3), ("b", 4)))]),
         Policy.default().replace(guards=[*DEFAULT_GUARDS, *DEFAULT_GUARDS]),
     ],
 )
@@ -170,6 +173,7 @@ def test_part_a_file_cannot_hold_is_said_in_a_comment():
 
 UNNAMED = {role: Deployment(model=f"claude-{role}", provider="anthropic") for role in ("haiku", "opus")}
 JUDGES = [Judge(model="x", task_classes=(name,)) for name in ("extraction", "summarization")]
+LOWEST = PolicyFloor(tier="cheap", node="reply")
 TWICE = PolicyFloor(tier="strong", metadata=(("a", 1), ("a", 2), ("a", 3)))
 
 
@@ -179,6 +183,7 @@ TWICE = PolicyFloor(tier="strong", metadata=(("a", 1), ("a", 2), ("a", 3)))
         ({"guards": [LongContext(limit=10_000), *DEFAULT_GUARDS]}, [f"guard {identity(LongContext())}"]),
         ({"checks": [*DEFAULT_CHECKS, *JUDGES]}, [f"check {identity(JUDGES[1])}"]),
         ({"floors": [TWICE]}, [f"floor {identity(TWICE)}"]),
+        ({"floors": [LOWEST]}, [f"floor {identity(LOWEST)}"]),
         ({"tiers": Tiers.of(UNNAMED)}, [f"that deployment claude-{role} of tier {role} has no name" for role in UNNAMED]),
         (
             {"tiers": Tiers.of({"cheap": Deployment(model="claude-haiku-5-5", name="a"), "strong": "claude-opus-5-5"})},
@@ -192,6 +197,22 @@ def test_what_a_file_holds_one_of_is_never_dropped_without_a_word(changes, notes
     said = [line.partition("add it in Python: ")[2] for line in written.splitlines() if line.startswith("# a file cannot hold")]
     assert said == notes
     Policy.load(write(written))
+
+
+@pytest.mark.parametrize(
+    ("roles", "mistake"),
+    [
+        ({"only": "claude-opus-5-5"}, 'tier "only" is the only one'),
+        ({"preset": "claude-haiku-5-5", "strong": "claude-opus-5-5"}, 'tier "strong" stands beside a preset'),
+        ({"strong": "claude-haiku-5-5", "cheap": "claude-opus-5-5"}, 'tier "cheap" stands below "strong"'),
+    ],
+)
+def test_a_policy_that_no_file_may_hold_says_so_in_its_heading(roles, mistake, write):
+    written = policy_to_toml(Policy.default(tiers=Tiers.of(roles)))
+    told = written.splitlines()[1]
+
+    assert mistake in told
+    assert told.removeprefix("# this file does not load: ").replace("this file,", "policy.toml,") == complaint(write(written))
 
 
 def test_wrong_tier_is_named_with_line_section_and_known_tiers(write):
@@ -246,8 +267,8 @@ MISTAKES = [
     ('[guards]\ndisable = ["dedline"]', 'unknown guard "dedline"', "line 2, [guards] disable", 'Did you mean "deadline"?'),
     ('[guards]\ndisable = "deadline"', 'disable is "deadline"', "line 2", '["deadline"]'),
     ("[guards.stall]\nerror = 3", 'unknown key "error"', "line 2, [guards.stall]", 'Did you mean "errors"?'),
-    ("[guards.low_confidence]\nlimit = 35", "limit is 35", "line 2", "from 0 to 1"),
-    ("[guards.compounding]\ntolerance = 500", "tolerance is 500", "line 2", "from 0 to 100"),
+    ("[guards.low_confidence]\nlimit = 35", "limit is 35", "line 2", "at most 1"),
+    ("[guards.compounding]\ntolerance = 500", "tolerance is 500", "line 2", "at most 100"),
     ('[guards]\ndisable = ["stall"]\n[guards.stall]\nerrors = 3', "disabled and has settings", "line 3", "Remove one"),
     ('[checks]\ndisable = ["served"]', 'unknown check "served"', "line 2", "served_model"),
     ('[taxonomy.math]\ndisposition = "escalate"', 'unknown task class "math"', "line 1", "math_reasoning"),
@@ -261,7 +282,7 @@ MISTAKES = [
     ('[classifier.judge]\nmodel = "x"\ntimeout_s = nan', "timeout_s is nan", "line 3", "at most 86400"),
     ('[checks.judge]\nmodel = "x"', '"task_classes" is missing', "line 1, [checks.judge]", '["extraction"]'),
     (f'{JUDGE}task_classes = "extraction"', 'task_classes is "extraction"', "line 3", 'like ["extraction"]'),
-    (f"{JUDGE}task_classes = []", "no class is named", "line 3", "or remove the judge"),
+    (f"{JUDGE}task_classes = []", "task_classes is an empty list", "line 3", 'at least one, like ["extraction"]'),
     (f'{JUDGE}task_classes = ["extract"]', 'unknown task class "extract"', "line 3", 'Did you mean "extraction"?'),
     (
         f'{JUDGE}task_classes = ["extraction"]\ntiers = ["strong"]',
@@ -270,9 +291,12 @@ MISTAKES = [
         "tiers below the top: cheap",
     ),
     (f'{JUDGE}task_classes = ["extraction"]\nshare = 10', "share is 10", "line 4", "at most 1"),
-    (f'{JUDGE}task_classes = ["extraction"]\ntimeout_s = 0', "timeout_s is 0", "line 4", "above 0"),
+    (f'{JUDGE}task_classes = ["extraction"]\ntimeout_s = 0', "timeout_s is 0", "line 4", "more than 0"),
     (f'{JUDGE}task_classes = ["extraction"]\ntimeout_s = 1e308', "timeout_s is 1e+308", "line 4", "at most 86400"),
     ("[checks.low_logprob]\nlimit = 0.5", "limit is 0.5", "line 2", "at most 0"),
+    ("[taxonomy.7]\nperson_facing = true\n[taxonomy.multi_turn]\np_cheap = 1", '"multi_turn" has two rows', "line 3", "Keep one"),
+    ('stance = "fru\\ngal"', 'unknown stance "fru\\ngal"', "line 1", 'Did you mean "frugal"?'),
+    ('[[floor]]\ntier = "a\\tb\\u2028"', 'unknown tier "a\\tb\\u2028"', "line 2", "known tiers: cheap, strong"),
 ]
 
 
@@ -341,6 +365,37 @@ def test_schema_knows_every_section_and_every_guard_with_settings():
     schema = json.loads(json.dumps(policy_schema()))
     assert {"tiers", "floor", "thresholds", "guards", "checks", "taxonomy"} <= set(schema["properties"])
     assert {"disable", "long_context", "compounding", "stall", "low_confidence"} <= set(schema["$defs"]["guards"]["properties"])
+
+
+BEYOND = [
+    "[guards.low_confidence]\nlimit = 2.0",
+    "[guards.compounding]\nremaining = 200",
+    "[guards.compounding]\ntolerance = 101",
+    f"{JUDGE}task_classes = []",
+    f'{JUDGE}task_classes = ["extraction"]\nshare = 3.0',
+    f'{JUDGE}task_classes = ["extraction"]\nshare = 0',
+    f'{JUDGE}task_classes = ["extraction"]\ntimeout_s = 0',
+    '[checks.judge]\nmodel = ""\ntask_classes = ["extraction"]',
+    '[tiers]\ncheap = ""\nstrong = "x"',
+    '[tiers]\ncheap = []\nstrong = "x"',
+    "[tiers]",
+    '[tiers]\nonly = "x"',
+    '[tiers]\npreset = "claude"\nstrong = "x"',
+]
+
+
+@pytest.mark.parametrize("text", BEYOND)
+def test_the_schema_refuses_what_the_loader_refuses(text, write):
+    complaint(write(text))
+
+    assert not jsonschema.Draft202012Validator(policy_schema()).is_valid(tomllib.loads(text))
+
+
+@pytest.mark.parametrize("text", ["", FULL, TIERS, '[tiers]\n"a b" = "x"\nstrong = ["y", {model = "z"}]'])
+def test_the_schema_takes_what_loads(text, write):
+    Policy.load(write(text))
+
+    jsonschema.validate(tomllib.loads(text), policy_schema())
 
 
 def test_lines_are_right_behind_strings_lists_and_dotted_keys():

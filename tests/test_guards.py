@@ -9,10 +9,12 @@ from enum import Enum
 from fractions import Fraction
 from functools import partial
 from statistics import median
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
+import numpy
 import pytest
+from pydantic import BaseModel, ConfigDict, SecretStr
 
 from routed_agents.classify import Classification
 from routed_agents.decisions import Decision
@@ -740,7 +742,47 @@ class Versioned(Of):
     version: str = "1"
 
 
-@pytest.mark.parametrize("setting", [lambda seen: None, object(), [{"deep": object()}], {(1, 2): 3}, partial(identity)])
+class Words(BaseModel):
+    """Settings of somebody who validates them."""
+
+    model_config = ConfigDict(extra="allow")
+
+    words: set[str] = set()
+    key: SecretStr | None = None
+    _seen: int = 0
+
+
+class Told(Words):
+    """The same, under a name of its own."""
+
+
+class Quiet:
+    """A value that says too little of itself."""
+
+    def __repr__(self) -> str:
+        return "Quiet(...)"
+
+
+class Size(Enum):
+    SMALL = 1
+    LARGE = 2
+
+
+def weights(place: int, kind: Any = float) -> Any:
+    """As many numbers as numpy no longer prints in full, one of them another."""
+    made = numpy.zeros(2_000, dtype=kind)
+    made[place] = 1
+    return made
+
+
+OPAQUE = [
+    *(lambda seen: None, object(), [{"deep": object()}], {(1, 2): 3}, partial(identity)),
+    *(Quiet(), {"deep": Quiet()}, Words(key=SecretStr("x")), SimpleNamespace(inner=Quiet()), ValueError({"a", "b"})),
+    *(numpy.array([object()]), numpy.ma.masked_array([1, 2], [0, 1])),
+]
+
+
+@pytest.mark.parametrize("setting", OPAQUE)
 def test_a_setting_that_no_two_processes_write_alike_needs_a_version(setting: object) -> None:
     with pytest.raises(PolicyError, match=r'^setting "setting" of rule .*\.Of is no plain value \(.*give the rule a version'):
         identity(Of(setting))
@@ -759,10 +801,57 @@ def test_a_setting_that_no_two_processes_write_alike_needs_a_version(setting: ob
         (Of(frozenset("abc")), Of(frozenset("abd"))),
         (MappingProxyType({"a": {1}}), MappingProxyType({"a": {2}})),
         (Fraction(1, 2), Fraction(1, 3)),
+        (Words(words={"a"}), Words(words={"b"})),
+        (Words(words={"a"}), Told(words={"a"})),
+        (Words.model_validate({"more": 1}), Words.model_validate({"more": 2})),
+        (SimpleNamespace(a={1}), SimpleNamespace(a={2})),
+        (Size.SMALL, Size.LARGE),
+        (weights(1_000), weights(1_001)),
+        (weights(1_000), weights(1_000, int)),
+        (weights(1_000), weights(1_000).reshape(2, 1_000)),
+        (numpy.float32(0.1), numpy.float32(0.2)),
     ],
 )
 def test_settings_that_differ_make_another_rule(one: object, other: object) -> None:
     assert identity(Of(one)) != identity(Of(other))
+
+
+def test_equal_settings_make_one_rule_however_they_are_held() -> None:
+    rows = weights(1_000).reshape(2, 1_000)
+
+    assert identity(Of(rows)) == identity(Of(numpy.asfortranarray(rows)))
+    assert identity(Of(Words(words={"a", "b"}))) == identity(Of(Words(words={"b", "a"})))
+
+
+def test_a_setting_that_cannot_be_told_is_refused_in_one_line() -> None:
+    with pytest.raises(PolicyError) as caught:
+        identity(Of(numpy.array([[object()] * 3] * 3)))
+
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ({"tier": None}, "floor: tier is None; wanted the name of a tier"),
+        ({"node": ""}, "floor: node is ''; wanted the name of a node"),
+        ({"metadata": {"vip": True}}, r"floor: metadata is \{'vip': True\}; wanted pairs of a key and a text, number, True or False"),
+        ({"metadata": ("vip", "eu")}, "floor: metadata is"),
+        ({"metadata": (("vip", None),)}, "floor: metadata is"),
+        ({"task_class": 1.5}, "floor: task_class is 1.5; wanted the key or number of a task class"),
+        ({"code": ""}, "floor: code is ''; wanted a reason code"),
+        ({"pin": "treads"}, "floor: pin is 'treads'; wanted one of turn, lineage, thread, or None"),
+    ],
+)
+def test_a_floor_that_could_never_hold_is_refused(part: dict[str, Any], message: str) -> None:
+    with pytest.raises(PolicyError, match=message):
+        PolicyFloor(**{"tier": "strong", **part})
+
+
+def test_the_order_in_which_a_floor_asks_means_nothing() -> None:
+    one, other = (PolicyFloor(tier="strong", metadata=asked) for asked in ((("a", 1), ("b", 2)), (("b", 2), ("a", 1))))
+
+    assert (one, identity(one)) == (other, identity(other))
 
 
 def test_every_shipped_guard_is_silent_on_a_plain_step() -> None:

@@ -215,13 +215,14 @@ def test_its_settings_and_model_enter_the_policys_hash() -> None:
                 JudgedClassifier(MODEL),
                 JudgedClassifier("openai:gpt-6-luna"),
                 JudgedClassifier(MODEL, above=0.5),
+                JudgedClassifier(MODEL, above=0.500000001),
                 JudgedClassifier(MODEL, timeout_s=1),
                 JudgedClassifier(MODEL, inner=Local()),
             )
         ],
     }
 
-    assert len(hashes) == 6
+    assert len(hashes) == 7
     assert Policy.default().replace(classifier=JudgedClassifier(MODEL)).hash in hashes
 
 

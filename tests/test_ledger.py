@@ -587,11 +587,18 @@ def test_a_ledger_is_opened_by_path_or_url(tmp_path: Path, place: str) -> None:
     assert (tmp_path / "costs.db").exists()
 
 
-def test_a_place_nobody_knows_is_refused() -> None:
-    with Ledger.open("memory:") as ledger:
+@pytest.mark.parametrize("place", ["memory:", "memory://", ":memory:", "sqlite:///:memory:"])
+def test_a_ledger_in_memory_makes_no_file(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with Ledger.open(place) as ledger:
         assert ledger.steps == 0
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("place", ["mongodb://here", "sqlite:costs.db", "sqlite:///"])
+def test_a_place_nobody_knows_is_refused(place: str) -> None:
     with pytest.raises(LedgerError, match="known places"):
-        Ledger.open("mongodb://here")
+        Ledger.open(place)
 
 
 # ---- the bill

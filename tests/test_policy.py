@@ -11,7 +11,7 @@ import pytest
 from routed_agents.checks import Empty
 from routed_agents.classify import Classification, shipped
 from routed_agents.errors import PolicyError
-from routed_agents.guards import Conditions, LongContext, PolicyFloor, Verdict, named
+from routed_agents.guards import TOP, Assessment, Conditions, LongContext, PolicyFloor, Verdict, named
 from routed_agents.judged_replies import Judge
 from routed_agents.policy import Policy
 from routed_agents.state import Pin, ThreadState
@@ -179,6 +179,34 @@ CHANGES: list[dict[str, Any]] = [
 ]
 
 
+@named("outsider", version="1")
+def outsider(seen: Assessment) -> Verdict | None:
+    return Verdict(guard="outsider", code="outsider", floor=TOP) if "ward" in seen.features.flags else None
+
+
+WARD = {"floors": [PolicyFloor(tier="strong", metadata=(("ward", "icu"),))]}
+
+
+@pytest.mark.parametrize("parts", [WARD, {"guards": WARD["floors"]}, {"guards": [outsider]}])
+def test_labels_that_a_rule_may_ask_for_change_the_hash(parts: dict[str, Any]) -> None:
+    policy = TWO.replace(**parts)
+
+    assert policy.replace(labels=("tenant", "ward")).hash != policy.replace(labels=("tenant",)).hash
+
+
+def test_labels_that_no_floor_asks_for_keep_the_hash() -> None:
+    assert TWO.replace(**WARD, labels=("user",)).hash == TWO.replace(**WARD).hash
+
+
+@pytest.mark.parametrize("name", ["multi_turn", "7", 7])
+def test_a_class_is_named_by_its_key_or_number(name: Any) -> None:
+    talk = Step.from_messages("x", task_class="multi_turn")
+    by_floor, by_threshold = ({"floors": [PolicyFloor(tier="strong", task_class=name)]}, {"thresholds": {name: 0.0}})
+
+    assert [TWO.replace(**change).decide(talk).tier for change in (by_floor, by_threshold)] == ["strong", "strong"]
+    assert TWO.replace(**by_threshold).hash == TWO.replace(thresholds={"multi_turn": 0.0}).hash
+
+
 def test_whatever_changes_decisions_changes_the_hash() -> None:
     assert len({TWO.hash, *(TWO.replace(**change).hash for change in CHANGES)}) == len(CHANGES) + 1
 
@@ -221,7 +249,13 @@ def test_a_policy_cannot_be_changed_in_place() -> None:
         ({"stance": "bold"}, "unknown stance 'bold'; known stances: frugal"),
         ({"mode": "on"}, "unknown mode 'on'; known modes: enforce"),
         ({"thresholds": {"poetry": 0.5}}, "unknown task class 'poetry'"),
+        ({"thresholds": {None: 0.5}}, "unknown task class None"),
+        ({"thresholds": {"multi_turn": 2}}, 'threshold of "multi_turn" is 2; wanted a p_strong'),
+        ({"thresholds": {"multi_turn": 0.5, 7: 0.5}}, '"multi_turn" has two thresholds; keep one'),
+        ({"thresholds": {"agentic_chain": 0.9}}, 'threshold of "agentic_chain" is never read: the class always escalates'),
         ({"floors": [PolicyFloor(tier="opus")]}, 'unknown tier "opus"; known tiers: cheap, strong'),
+        ({"floors": [PolicyFloor(tier="strong", task_class="clasification")]}, "unknown task class 'clasification'"),
+        ({"guards": [PolicyFloor(tier="strong", task_class="clasification")]}, "unknown task class 'clasification'"),
         ({"guards": [lambda seen: None]}, "no name and version"),
     ],
 )
@@ -234,6 +268,12 @@ def test_narrowing_keeps_the_rules_and_counts_ranks_anew() -> None:
     narrow = THREE.narrowed(["cheap", "strong"])
 
     assert (narrow.tiers.names, narrow.decide(Step.from_messages("x", task_class="agentic_chain")).rank) == (("cheap", "strong"), 1)
+
+
+def test_narrowing_raises_floors_among_the_guards_too() -> None:
+    narrow = THREE.replace(guards=[PolicyFloor(tier="mid", node="reply")]).narrowed(["cheap", "strong"])
+
+    assert narrow.decide(Step.from_messages("x", task_class="classification", node="reply")).codes == ("policy_floor",)
 
 
 def test_one_tier_alone_serves_everything() -> None:

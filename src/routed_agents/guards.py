@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from decimal import Decimal, InvalidOperation
+from enum import Enum
 from functools import lru_cache
-from types import BuiltinFunctionType, FunctionType, MappingProxyType
+from types import BuiltinFunctionType, FunctionType, MappingProxyType, SimpleNamespace
 from typing import Any, Final, Protocol, cast, runtime_checkable
 
 from routed_agents.classify import Classification
@@ -16,7 +18,7 @@ from routed_agents.errors import PolicyError
 from routed_agents.features import GLIMPSE, Features
 from routed_agents.phrases import PhraseTable, lexicon
 from routed_agents.questions import Opinion
-from routed_agents.state import Pin, Scope
+from routed_agents.state import SCOPES, Pin, Scope
 from routed_agents.steps import label_text, said_of
 from routed_agents.taxonomy import TaskClass
 from routed_agents.tiers import Tiers, card
@@ -134,14 +136,32 @@ class PolicyFloor:
 
     All that is given must hold, by what any source says: metadata, the run's context, or a tag. A value of a step is compared by what it
     says, for a label may come as text: `vulnerable = true` asks for true or "true", and so does `"true"`; `level = 3` for 3, 3.0 or "3.0".
+
+    Attributes:
+        tier: no cheaper than this one.
+        node: the node that decides the step.
+        metadata: pairs of a key and its value; their order means nothing.
+        task_class: the key of a class, or its number, for which a policy puts the key.
+        code: the reason to record.
+        pin: how long the floor outlives its step.
+
+    Raises:
+        PolicyError: a part is something else, so the floor would never hold.
     """
 
     tier: str
     node: str | None = None
     metadata: tuple[tuple[str, str | int | float | bool], ...] = ()
-    task_class: str | None = None
+    task_class: str | int | None = None
     code: str = "policy_floor"
     pin: Scope | None = None
+
+    def __post_init__(self) -> None:
+        for name, fits, wanted in FLOOR_PARTS:
+            value = getattr(self, name)
+            if not fits(value):
+                raise PolicyError(f"floor: {name} is {value!r}; wanted {wanted}")
+        object.__setattr__(self, "metadata", tuple(sorted([(key, value) for key, value in self.metadata], key=_in_order)))
 
     def __call__(self, seen: Assessment, /) -> Verdict | None:
         features = seen.features
@@ -155,6 +175,36 @@ class PolicyFloor:
         return Verdict(guard="policy_floor", code=self.code, evidence=given, floor=seen.tiers.named(self.tier).rank, pin=self.pin)
 
 
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _are_pairs(value: object) -> bool:
+    if not isinstance(value, (tuple, list)):
+        return False
+    return all(map(_is_pair, cast("Sequence[Any]", value)))
+
+
+def _is_pair(given: Any) -> bool:
+    if not isinstance(given, (tuple, list)):
+        return False
+    pair = cast("Sequence[Any]", given)
+    return len(pair) == 2 and isinstance(pair[0], str) and isinstance(pair[1], (str, int, float))
+
+
+def _in_order(pair: tuple[str, object]) -> tuple[str, str]:
+    return pair[0], _written(pair[1])
+
+
+FLOOR_PARTS: Final[tuple[tuple[str, Callable[[Any], bool], str], ...]] = (
+    ("tier", _is_text, "the name of a tier"),
+    ("node", lambda value: value is None or _is_text(value), "the name of a node, or None"),
+    ("metadata", _are_pairs, 'pairs of a key and a text, number, True or False, like (("vulnerable", True),)'),
+    ("task_class", lambda value: value is None or _is_text(value) or type(value) is int, "the key or number of a task class, or None"),
+    ("code", _is_text, "a reason code, like the default policy_floor"),
+    ("pin", lambda value: value is None or value in SCOPES, f"one of {', '.join(SCOPES)}, or None"),
+)
+"""What each part of a floor must be, and how that is said."""
 BOOLEANS: Final[Mapping[str, bool]] = MappingProxyType({"true": True, "false": False})
 """What a floor's text may mean beside itself: a floor can only raise, so it is read generously."""
 
@@ -263,8 +313,8 @@ class Compounding:
         in_loop: model steps to reckon with behind a step in a loop; None for silence.
     """
 
-    tolerance: int = 5
-    remaining: int = 94
+    tolerance: int = field(default=5, metadata={"ge": 0, "le": 100})
+    remaining: int = field(default=94, metadata={"ge": 0, "le": 100})
     in_loop: int | None = None
 
     def __call__(self, seen: Assessment, /) -> Verdict | None:
@@ -444,7 +494,7 @@ class Empathy:
 class LowConfidence:
     """Escalates when nobody can tell what kind of step this is: no class stands out, or the words are none the classifier knows."""
 
-    limit: float = 0.2
+    limit: float = field(default=0.2, metadata={"ge": 0, "le": 1})
 
     def __call__(self, seen: Assessment, /) -> Verdict | None:
         confidence = seen.classification.confidence
@@ -525,12 +575,12 @@ def _settings_of(thing: Any) -> dict[str, object]:
 
 def _setting(rule: object, name: str) -> str:
     """A setting as every process writes it; where it cannot be written so, its type, if the rule has a version to speak for it."""
-    value = getattr(rule, name)
+    value: object = getattr(rule, name)
     try:
         return _written(value)
     except (TypeError, ValueError) as error:
         if getattr(rule, "version", None) is not None:
-            return _written(cast("object", type(value)))
+            return json.dumps(_called(type(value)))
         todo = 'give the rule a version that changes with it, or wrap the rule: named("…", version="1")(rule)'
         raise PolicyError(f'setting "{name}" of rule {_called(type(rule))} is no plain value ({error}); {todo}') from None
 
@@ -540,10 +590,10 @@ def _written(value: object) -> str:
 
 
 def _canonical(value: object) -> object:
-    """Sets in order and functions by name, so that every process writes them alike; other values by their parts or representation.
+    """Sets in order, functions by name, other values by their parts or in full, so that every process writes them alike.
 
     Raises:
-        TypeError: its representation is another one in every process.
+        TypeError: nobody can tell what makes a value of its kind.
     """
     if isinstance(value, (set, frozenset)):
         return sorted(map(_written, cast("frozenset[object]", value)))
@@ -554,12 +604,37 @@ def _canonical(value: object) -> object:
         return [pattern.pattern, pattern.flags]
     if isinstance(value, (type, FunctionType, BuiltinFunctionType)) and value.__module__ and not UNNAMED.search(value.__qualname__):
         return _called(value)
-    if is_dataclass(value) and not isinstance(value, type):
-        return {_called(type(value)): _settings_of(value)}
+    parts = _parts_of(value)
+    if parts is not None:
+        return {_called(type(value)): parts}
     shown = repr(cast("object", value))
-    if ADDRESS.search(shown):
-        raise TypeError(shown if len(shown) <= LONGEST_SHOWN else f"{shown[:LONGEST_SHOWN]}…")
+    if not _shows_all(value) or ADDRESS.search(shown):
+        line = " ".join(shown.split())
+        raise TypeError(line if len(line) <= LONGEST_SHOWN else f"{line[:LONGEST_SHOWN]}…")
     return shown
+
+
+def _parts_of(value: Any) -> object:
+    """What makes a value of its kind; None where that is not known."""
+    if isinstance(value, Enum):
+        return [value.name, cast("object", value.value)]
+    if isinstance(value, type):
+        return None
+    if is_dataclass(value):
+        return _settings_of(value)
+    if isinstance(value, SimpleNamespace):
+        return vars(value)
+    if hasattr(kind := cast("Any", type(value)), "__pydantic_fields__"):
+        known = [{name: getattr(value, name) for name in kind.__pydantic_fields__}, value.__pydantic_extra__, value.__pydantic_private__]
+        return [part for part in known if part]
+    if kind.__module__ == "numpy" and hasattr(value, "tobytes") and value.dtype.kind in ARRAYS and not value.dtype.hasobject:
+        return [value.dtype.descr, value.shape, hashlib.blake2b(value.tobytes()).hexdigest()]
+    return None
+
+
+def _shows_all(value: object) -> bool:
+    """Whether the representation of a value tells it from all others."""
+    return isinstance(value, (bytes, bytearray, complex, range)) or type(value).__module__.partition(".")[0] in EXACT
 
 
 def _called(thing: type | FunctionType | BuiltinFunctionType) -> str:
@@ -574,6 +649,10 @@ UNNAMED: Final = re.compile("<lambda>|<locals>")
 ADDRESS: Final = re.compile(r"\bat 0x[0-9A-Fa-f]+")
 """Where an object is in the memory of this process."""
 LONGEST_SHOWN: Final = 120
+EXACT: Final = frozenset({"array", "datetime", "decimal", "fractions", "ipaddress", "pathlib", "uuid", "zoneinfo"})
+"""Modules of the standard library whose values represent themselves in full."""
+ARRAYS: Final = frozenset("biufcmMSUV")
+"""Kinds of numpy's numbers, times and texts whose bytes are all there is of them."""
 REPLY_TO_PERSON: Final = PhraseTable([(None, phrase) for phrase in lexicon()["reply_to_person"]["any"]])
 """Instructions to answer somebody in person."""
 PLEAS: Final = PhraseTable([(str(row["kind"]), phrase) for row in lexicon()["distress"] for phrase in row["any"]])

@@ -73,7 +73,7 @@ class JudgedClassifier:
     @property
     def version(self) -> str:
         """Model, settings, wording and the local classifier: what the policy's hash needs to know."""
-        return f"{PROMPT_VERSION} {self.model} {self.above:g} {self.timeout_s:g} over {identity(self.inner)}"
+        return f"{PROMPT_VERSION} {self.model} {_exactly(self.above)} {_exactly(self.timeout_s)} over {identity(self.inner)}"
 
     def classify(self, features: Features, /) -> Classification:
         """What the local classifier says; the judge's opinion, where there is one, is weighed by the policy."""
@@ -131,6 +131,11 @@ Go by what the call asks its reader to do, never by the mood of what it is about
 writer is empathy_escalation. task_class is one of the kinds below. p_strong is a whole percentage from 0 to 100: how probably a small, \
 cheap model would do this work noticeably worse than the strongest one. confidence is a whole percentage: how sure you are of the kind. \
 When in doubt between two kinds, take the later one in the list; when you cannot tell, say unsure."""
+
+
+def _exactly(number: float) -> str:
+    """A number with all its digits, the same for 2 and 2.0."""
+    return repr(float(number)).removesuffix(".0")
 
 
 def _shape(features: Features) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from routed_agents import checks
@@ -51,11 +51,11 @@ class Judge:
         rubric: what matters to you, in your words; shown to the judge as an instruction.
     """
 
-    model: str
-    task_classes: tuple[str, ...]
+    model: str = field(metadata={"min_length": 1})
+    task_classes: tuple[str, ...] = field(metadata={"min_length": 1})
     tiers: tuple[str, ...] = ()
-    share: float = 1.0
-    timeout_s: float = 10.0
+    share: float = field(default=1.0, metadata={"gt": 0, "le": 1})
+    timeout_s: float = field(default=10.0, metadata={"gt": 0, "le": LONGEST_S})
     rubric: str = ""
 
     version = 1

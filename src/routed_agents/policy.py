@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal, TypeVar, cast
 
 from routed_agents import checks as checks_module
 from routed_agents import guards as guards_module
@@ -21,17 +21,20 @@ from routed_agents.errors import PolicyError, StepError
 from routed_agents.features import Features, extract
 from routed_agents.guards import TOP, Assessment, Conditions, Guard, PolicyFloor, Verdict, identity
 from routed_agents.judged_classes import DOUBTS, JudgedClassifier
-from routed_agents.judged_replies import Judge
+from routed_agents.judged_replies import KNOWN, Judge
 from routed_agents.questions import Opinion
 from routed_agents.state import EMPTY, MICRO, SCOPES, Mark, Pin, Scope, ThreadState, Turn, kind_of
 from routed_agents.steps import Step, check_step
 from routed_agents.taxonomy import TaskClass, Taxonomy
 from routed_agents.tiers import Deployment, Tier, Tiers, card
 
+Rule = TypeVar("Rule")
 Stance = Literal["frugal", "balanced", "conservative"]
 Mode = Literal["enforce", "shadow", "off"]
 STANCES: Final[tuple[Stance, ...]] = ("frugal", "balanced", "conservative")
 MODES: Final[tuple[Mode, ...]] = ("enforce", "shadow", "off")
+LABELS: Final = ("tenant", "agent", "team")
+"""Metadata keys that are labels where a policy names none."""
 THRESHOLDS: Final[Mapping[Stance, Mapping[str, float]]] = {
     # p_strong from which a step is sent to the top tier. For `partial` and `escalate_often` classes this is where a class has no share
     # of its own in the taxonomy; for `route` classes it is the point from which nobody can be sure that the step is of its cheap class.
@@ -74,7 +77,7 @@ class Policy:
     mode: Mode = "enforce"
     thresholds: Mapping[str, float] = field(default_factory=dict[str, float])
     expiry: Mapping[str, int] = field(default_factory=dict[str, int])
-    labels: tuple[str, ...] = ("tenant", "agent", "team")
+    labels: tuple[str, ...] = LABELS
     trusted: tuple[str, ...] = ("task_class", "routed_agents")
     on_stop: str = "raise"
     capture_evidence: bool = False
@@ -88,12 +91,9 @@ class Policy:
             raise PolicyError(f"unknown stance {self.stance!r}; known stances: {', '.join(STANCES)}")
         if self.mode not in MODES:
             raise PolicyError(f"unknown mode {self.mode!r}; known modes: {', '.join(MODES)}")
-        for floor in self.floors:
-            self.tiers.named(floor.tier)
-        for key, share in self.thresholds.items():
-            self.taxonomy.row(key)
-            if not _is_share(share):
-                raise PolicyError(f'threshold of "{key}" is {share!r}; wanted a p_strong, from 0 to 1')
+        object.__setattr__(self, "floors", tuple(map(self._held, self.floors)))
+        object.__setattr__(self, "guards", tuple(map(self._held, self.guards)))
+        object.__setattr__(self, "thresholds", self._by_key())
         for name, turns in self.expiry.items():
             if not _is_rank(turns):
                 raise PolicyError(f'expiry of "{name}" is {turns!r}; wanted a number of turns, 0 or more')
@@ -111,6 +111,37 @@ class Policy:
             value = getattr(self, name)
             if not fits(value):
                 raise PolicyError(f"{name} is {_shortened(repr(value))}; wanted {wanted}")
+
+    def _held(self, rule: Rule) -> Rule:
+        """A rule as it is; of a floor, one whose tier and class are this policy's, by key.
+
+        Raises:
+            PolicyError: there is no such tier or class.
+        """
+        if not isinstance(rule, PolicyFloor):
+            return rule
+        self.tiers.named(rule.tier)
+        if rule.task_class is None or (key := self.taxonomy.row(rule.task_class).key) == rule.task_class:
+            return rule
+        return replace(rule, task_class=key)
+
+    def _by_key(self) -> dict[str, float]:
+        """The thresholds by class key.
+
+        Raises:
+            PolicyError: one is no share, is never read, or stands beside another of its class.
+        """
+        found: dict[str, float] = {}
+        for name, share in self.thresholds.items():
+            row = self.taxonomy.row(name)
+            if not _is_share(share):
+                raise PolicyError(f'threshold of "{row.key}" is {share!r}; wanted a p_strong, from 0 to 1')
+            if row.disposition == "escalate":
+                raise PolicyError(f'the threshold of "{row.key}" is never read: the class always escalates; remove it')
+            if row.key in found:
+                raise PolicyError(f'"{row.key}" has two thresholds; keep one')
+            found[row.key] = share
+        return found
 
     @classmethod
     def default(cls, *, tiers: str | Tiers = "claude", stance: Stance = "balanced", mode: Mode = "enforce") -> Policy:
@@ -173,15 +204,19 @@ class Policy:
         above = {
             tier.name: next(each.name for each in self.tiers if each.rank >= tier.rank and each.name in tiers.names) for tier in self.tiers
         }
-        floors = [replace(floor, tier=above[floor.tier]) for floor in self.floors]
+        guards, floors = [
+            [replace(rule, tier=above[rule.tier]) if isinstance(rule, PolicyFloor) else rule for rule in rules]
+            for rules in (self.guards, self.floors)
+        ]
         checks = [each for check in self.checks if (each := _kept(check, tiers)) is not None]
-        return self.replace(tiers=tiers, floors=floors, checks=checks)
+        return self.replace(tiers=tiers, guards=guards, floors=floors, checks=checks)
 
     @cached_property
     def hash(self) -> str:
         """Names the policy by what it decides: the same step, state, conditions and hash give the same decision anywhere.
 
-        The mode and what happens after a stop don't enter: a policy watched in shadow is the one that is later enforced.
+        The mode and what happens after a stop don't enter: a policy watched in shadow is the one that is later enforced. Labels do where
+        a rule may ask for them.
         """
         document = {
             "tiers": [
@@ -196,8 +231,18 @@ class Policy:
             "thresholds": sorted([(key, float(value)) for key, value in self.thresholds.items()]),
             "trusted": sorted(self.trusted),
             **({"expiry": sorted(self.expiry.items())} if self.expiry else {}),
+            **({"labels": labels} if (labels := self._labels_asked_for()) else {}),
         }
         return hashlib.blake2b(json.dumps(document, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
+
+    def _labels_asked_for(self) -> list[str]:
+        """Where these labels and the shipped ones differ in what a rule may ask for: tags and a run's context tell it of labels only."""
+        others = set(self.labels) ^ set(LABELS)
+        rules = (*self.guards, *self.checks, getattr(self.classifier, "inner", self.classifier))
+        floors = [rule for rule in self._rules if isinstance(rule, PolicyFloor)]
+        if all(type(rule) in SHIPPED for rule in rules):
+            others &= {key for floor in floors for key, _ in floor.metadata}
+        return sorted(others)
 
     @cached_property
     def _rules(self) -> tuple[Guard, ...]:
@@ -627,6 +672,8 @@ class Policy:
         )
 
 
+SHIPPED: Final = frozenset({*guards_module.BY_NAME.values(), PolicyFloor, *KNOWN.values(), LinearClassifier})
+"""Kinds of rules that ask for no label, or say which ones."""
 SMALLEST_WINDOW: Final = 100_000
 """Prompts up to this size fit every model with a known window, so nothing has to be looked up."""
 NOTHING_SPECIAL: Final = Conditions()

@@ -89,7 +89,8 @@ class Taxonomy:
         """The row with this key or number, or None."""
         if isinstance(name, str) and not (name.isascii() and name.isdigit()):
             return self.rows.get(name)
-        return next((row for row in self.rows.values() if row.number == int(name)), None)
+        number = int(name) if isinstance(name, str) else name
+        return next((row for row in self.rows.values() if row.number == number), None)
 
     def __iter__(self) -> Iterator[TaskClass]:
         return iter(self.rows.values())

@@ -64,7 +64,7 @@ def test_check_tells_of_tiers_in_no_order(cheap, wanted, cli, tmp_path):
     ("text", "wanted"),
     [
         ('[tiers]\ncheap = "anthropic:"\nstrong = "x"\n', '"anthropic:" names no model in {file}, line 2, [tiers]'),
-        ('[checks.judge]\nmodel = ""\ntask_classes = ["classification"]\n', '"" names no model in {file}, line 2, [checks.judge]'),
+        ('[checks.judge]\nmodel = ""\ntask_classes = ["classification"]\n', 'model is "" in {file}, line 2, [checks.judge]; wanted'),
         (f"x = {'1' * 5000}\n", "{file} holds a number that cannot be read"),
     ],
 )

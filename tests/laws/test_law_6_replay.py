@@ -7,12 +7,14 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from enum import Enum
 from random import Random
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 from worlds import CLASSES, POLICIES, TEXTS, Says, conditions, policies, steps
 
 from routed_agents.classify import Classification
@@ -52,11 +54,21 @@ class Wordy:
         return Verdict(guard="wordy", code="wordy", floor=1) if len(self.words & set(seen.features.spoken.split())) > 1 else None
 
 
+class Listed(BaseModel):
+    """Settings of somebody who validates them."""
+
+    words: set[str]
+
+
+class Kind(Enum):
+    ANY = frozenset(WORDS)
+
+
 @dataclass(frozen=True)
 class Grouped:
     """A guard whose setting holds sets within."""
 
-    groups: Any = ((frozenset(WORDS), Wordy()), {"any": Wordy(frozenset(WORDS[:9]))})
+    groups: Any = ((frozenset(WORDS), Wordy()), {"any": Wordy(frozenset(WORDS[:9]))}, Listed(words=set(WORDS)), Kind.ANY)
 
     def __call__(self, seen: Assessment, /) -> Verdict | None:
         return None

@@ -36,7 +36,7 @@ class Mistakes:
         """What is wrong, where, and what to do, in one line."""
         section = _section(place)
         where = f"{self.path}, line {self.line(place)}{', ' + section if section else ''}"
-        return f"{what} in {where}{'. ' if todo[:1].isupper() else '; '}{todo}"
+        return on_one_line(f"{what} in {where}{'. ' if todo[:1].isupper() else '; '}{todo}")
 
     def fail(self, what: str, place: Place, todo: str) -> NoReturn:
         raise PolicyError(self.said(what, place, todo))
@@ -80,6 +80,11 @@ class Mistakes:
         if place[0] == "floor" and not meant:
             todo = f"A fact of the step goes into metadata = {{ {key} = … }}."
         self.fail(f'unknown key "{key}"', place, f"known keys: {', '.join(known) or 'none, it has no settings'}. {todo}")
+
+
+def on_one_line(text: str) -> str:
+    """A text with its line ends and control characters spelled out."""
+    return "".join([each if each.isprintable() else repr(each)[1:-1] for each in text])
 
 
 _NOUNS: Final = {"guards": "guard", "checks": "check", "trusted": "trusted key"}
@@ -164,6 +169,8 @@ def _wanted(error: ErrorDetails, seen: object) -> str:
         return f"wanted more than {ctx.get('gt'):g}."
     if kind.startswith("int_") and isinstance(seen, float) and 0 < seen < 1:
         return f"wanted a whole number, in percent: {round(seen * 100)}."
+    if kind.endswith("too_short") and (example := _REQUIRED.get(str(error["loc"][-1]))):
+        return f"wanted {'some text' if kind.startswith('string') else 'at least one'}, like {example}."
     if kind == "string_too_short":
         return "wanted some text; name it or remove the key."
     what = next((words for start, words in _KINDS.items() if kind.startswith(start)), "another value")
@@ -180,7 +187,7 @@ def shown(value: object) -> str:
     if isinstance(value, str):
         return f'"{value[:60]}"'
     if isinstance(value, (dict, list)):
-        return "a table" if isinstance(value, dict) else "a list"
+        return "a table" if isinstance(value, dict) else "a list" if value else "an empty list"
     return f"{type(value).__name__} {value}"
 
 

@@ -27,8 +27,7 @@ from routed_agents.config.sections import (
 from routed_agents.errors import PolicyError
 from routed_agents.guards import DISTRESS, PolicyFloor
 from routed_agents.judged_classes import JudgedClassifier
-from routed_agents.questions import LONGEST_S
-from routed_agents.taxonomy import Taxonomy
+from routed_agents.taxonomy import TaskClass, Taxonomy
 from routed_agents.tiers import PROVIDERS, ROLES, Deployment, Tiers, provider_meant
 
 Rule = TypeVar("Rule")
@@ -66,6 +65,15 @@ def read_with_doubts(path: str | Path) -> tuple[dict[str, Any], list[str]]:
     path = Path(path)
     reading = _Reading(path, _text(path))
     return reading.arguments(), list(reading.doubts())
+
+
+def mistake_in(text: str) -> str | None:
+    """What is wrong with the text of a policy file, in one line; None where it is in order."""
+    try:
+        _Reading(Path("this file"), text).arguments()
+    except PolicyError as error:
+        return str(error)
+    return None
 
 
 def _text(path: Path) -> str:
@@ -180,11 +188,13 @@ class _Reading(Mistakes):
 
     def taxonomy(self, given: Mapping[str, RowSection]) -> Taxonomy:
         shipped = Taxonomy.default()
-        rows = dict(shipped.rows)
+        changed: dict[str, TaskClass] = {}
         for name, row in given.items():
-            key = self.task_class(name, ("taxonomy", name), shipped)
-            rows[key] = replace(rows[key], **row.model_dump(exclude_none=True))
-        return replace(shipped, rows=rows) if given else shipped
+            key = self.task_class(name, place := ("taxonomy", name), shipped)
+            if key in changed:
+                self.fail(f'"{key}" has two rows', place, "Keep one.")
+            changed[key] = replace(shipped.rows[key], **row.model_dump(exclude_none=True))
+        return replace(shipped, rows={**shipped.rows, **changed}) if given else shipped
 
     def task_class(self, name: str | int, place: Place, taxonomy: Taxonomy) -> str:
         row = taxonomy.find(name)
@@ -220,11 +230,6 @@ class _Reading(Mistakes):
             if guard in file.guards.disable:
                 self.fail(f'{key} is set, yet its guard "{guard}" is disabled', place, "Remove one of the two.")
             settings[guard] = {**settings.get(guard, {}), "limit": value}
-        if (limit := settings.get("low_confidence", {}).get("limit", 0)) > 1:
-            self.fail(f"limit is {limit:g}", ("guards", "low_confidence", "limit"), "wanted a number from 0 to 1.")
-        for key in ("tolerance", "remaining"):
-            if (percent := settings.get("compounding", {}).get(key, 0)) > 100:
-                self.fail(f"{key} is {percent}", ("guards", "compounding", key), "wanted a percentage, from 0 to 100.")
         return _applied(guards.DEFAULT, guards.BY_NAME, settings, file.guards.disable)
 
     def classifier(self, given: ClassifierSection) -> dict[str, Any]:
@@ -247,12 +252,6 @@ class _Reading(Mistakes):
         """The classes a judge of replies is for, by key."""
         place = ("checks", "judge")
         self.named(judge["model"], (*place, "model"))
-        if not judge["task_classes"]:
-            self.fail("no class is named, so no reply would be judged", (*place, "task_classes"), "Name some, or remove the judge.")
-        if not 0 < (share := judge.get("share", 1.0)) <= 1:
-            self.fail(f"share is {share:g}", (*place, "share"), "wanted a share above 0 and at most 1.")
-        if not 0 < (timeout_s := judge.get("timeout_s", 1.0)) <= LONGEST_S:
-            self.fail(f"timeout_s is {timeout_s:g}", (*place, "timeout_s"), f"wanted seconds above 0 and at most {LONGEST_S}.")
         for name in judge.get("tiers", ()):
             if name not in tiers.names[:-1]:
                 known = f"tiers below the top: {', '.join(tiers.names[:-1])}. Use one of these"

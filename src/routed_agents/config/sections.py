@@ -40,15 +40,18 @@ def _deployments(given: object) -> object:
     return [{"model": each} if isinstance(each, str) else each for each in several]
 
 
-Deployments = Annotated[
-    list[DeploymentSection], BeforeValidator(_deployments, json_schema_input_type=str | DeploymentSection | list[str | DeploymentSection])
-]
+Several = Annotated[list[Text | DeploymentSection], Field(min_length=1)]
+Deployments = Annotated[list[DeploymentSection], BeforeValidator(_deployments, json_schema_input_type=Text | DeploymentSection | Several)]
 
 
 class TiersSection(BaseModel):
     """A preset, or roles and their models from cheap to strong."""
 
-    model_config = ConfigDict(strict=True, extra="allow")
+    model_config = ConfigDict(
+        strict=True,
+        extra="allow",
+        json_schema_extra={"oneOf": [{"required": ["preset"], "maxProperties": 1}, {"properties": {"preset": False}, "minProperties": 2}]},
+    )
     __pydantic_extra__: dict[str, Deployments] = Field(init=False)  # pyright: ignore[reportIncompatibleVariableOverride]
     preset: Text | None = Field(default=None, description="a shipped set of tiers, like claude")
 
@@ -84,18 +87,20 @@ class RowSection(Section):
 
 
 def _settings(name: str, rule: type[Any]) -> type[Section]:
-    """A section for the settings of one rule, from the fields of its dataclass."""
+    """A section for the settings of one rule, from the fields of its dataclass; their metadata are limits as pydantic names them."""
     hints = get_type_hints(rule)
     entries: dict[str, Any] = {}
     for each in fields(rule):
         kind = hints[each.name]
         wanted: Any = kind
-        if kind in (int, float):  # a figure that stands below 0, as a log probability does, may only go further down
+        if kind in (int, float) and not each.metadata:  # a figure that stands below 0, as a log probability does, may only go further down
             wanted = Annotated[kind, Field(le=0) if isinstance(each.default, (int, float)) and each.default < 0 else Field(ge=0)]
         elif kind == int | None:
             wanted = Annotated[int | None, Field(ge=0)]
         elif kind == tuple[str, ...]:
             wanted = Annotated[tuple[Text, ...], Field(strict=False)]  # TOML has lists only
+        if each.metadata:
+            wanted = Annotated[wanted, Field(**each.metadata)]
         entries[each.name] = (wanted, ... if each.default is MISSING else each.default)
     return create_model(name, __base__=Section, __doc__=(rule.__doc__ or "").split("\n")[0], **entries)
 

@@ -10,6 +10,8 @@ from typing import Any, Final, Protocol, cast
 
 from routed_agents import checks, guards, judged_replies
 from routed_agents.classify import LinearClassifier
+from routed_agents.config.mistakes import on_one_line
+from routed_agents.config.reading import mistake_in
 from routed_agents.errors import PolicyError
 from routed_agents.guards import PolicyFloor
 from routed_agents.judged_classes import JudgedClassifier
@@ -54,7 +56,10 @@ class Written(Protocol):
 
 
 def policy_to_toml(policy: Written) -> str:
-    """The policy as a file; reading it gives an equal hash, unless it holds parts that a file cannot name, which are comments then."""
+    """The policy as a file; reading it gives an equal hash, unless it holds parts that a file cannot name, which are comments then.
+
+    Where a file must not say what the policy is, as with a single tier, its heading says why it does not load.
+    """
     notes: list[str] = []
     lines = [
         f"stance = {_toml(policy.stance)}",
@@ -67,7 +72,7 @@ def policy_to_toml(policy: Written) -> str:
         *_tiers_lines(policy.tiers, notes),
     ]
     for floor in policy.floors:
-        lines += _floor_lines(floor, notes)
+        lines += _floor_lines(floor, policy.tiers, notes)
     if policy.thresholds:
         lines += ["", "[thresholds.p_strong]", *[f"{_key(key)} = {_toml(float(value))}" for key, value in policy.thresholds.items()]]
     if policy.expiry:
@@ -79,7 +84,9 @@ def policy_to_toml(policy: Written) -> str:
     if policy.tiers.preset is not None and policy.tiers != _preset(policy.tiers.preset):
         notes.append(f"that its tiers are some of preset {policy.tiers.preset}")
     named = str(getattr(policy, "hash", ""))  # a cached property, which fits no protocol
-    heading = [f"# policy {named}", *[f"# a file cannot hold this part; add it in Python: {note}" for note in notes]]
+    heading = [f"# policy {named}", *[f"# a file cannot hold this part; add it in Python: {on_one_line(note)}" for note in notes]]
+    if mistake := mistake_in("\n".join([*heading, "#", *lines])):
+        heading.append(f"# this file does not load: {mistake}")
     return "\n".join([*heading, *lines]) + "\n"
 
 
@@ -114,12 +121,13 @@ def _read_back(written: Deployment) -> Deployment:
     return Deployment.parse(written.model, priced_as=written.priced_as, name=written.name, simulated=written.simulated)
 
 
-def _floor_lines(floor: PolicyFloor, notes: list[str]) -> list[str]:
+def _floor_lines(floor: PolicyFloor, tiers: Tiers, notes: list[str]) -> list[str]:
     items = {each.name: getattr(floor, each.name) for each in fields(floor) if getattr(floor, each.name) != each.default}
-    keys = [key for key, _ in floor.metadata]
-    again = next((number for number, key in enumerate(keys) if key in keys[:number]), len(keys))
-    metadata, label = dict(floor.metadata[:again]), dict(floor.metadata[again:])  # a file may ask for a key twice, once in each
-    if len(metadata) + len(label) < len(keys):
+    metadata: dict[str, object] = {}
+    label: dict[str, object] = {}
+    for key, asked in floor.metadata:  # a file may ask for a key twice, once in each
+        (label if key in metadata else metadata)[key] = asked
+    if len(metadata) + len(label) < len(floor.metadata) or (tiers.named(floor.tier).rank == 0 and tiers.top):
         notes.append(f"floor {guards.identity(floor)}")
         return []
     items |= {name: asked for name, asked in (("metadata", metadata), ("label", label)) if asked}

@@ -197,8 +197,9 @@ def _path_of(place: str | Path) -> Path | None:
     if text in ("memory:", ":memory:", "memory://"):
         return None
     scheme, found, rest = text.partition("://")
-    if not found:
+    if not found and not text.startswith("sqlite:"):
         return Path(place)
-    if scheme != "sqlite" or not rest.removeprefix("/"):
+    path = rest.removeprefix("/")
+    if scheme != "sqlite" or not path:
         raise LedgerError(f'ledger "{text}" cannot be opened; known places: a path, sqlite:///costs.db, memory:; use one of these')
-    return Path(rest.removeprefix("/"))
+    return None if path == ":memory:" else Path(path)
