@@ -525,12 +525,13 @@ def _with_inherited(config: RunnableConfig) -> RunnableConfig:
     ambient = var_child_runnable_config.get()
     if not ambient:
         return config
-    metadata, configurable = ambient.get("metadata") or {}, ambient.get("configurable") or {}
     given = config.get("configurable") or {}
-    of_its_own = given.get(THREAD) not in (None, configurable.get(THREAD))
-    names = () if RUNTIME in given else (RUNTIME,) if of_its_own else IN_NODE
-    kept = {name: value for name, value in configurable.items() if name.startswith(names)}
-    return {**config, "metadata": {**metadata, **(config.get("metadata") or {})}, "configurable": {**kept, **given}}
+    inherited: RunnableConfig = {**config, "metadata": {**(ambient.get("metadata") or {}), **(config.get("metadata") or {})}}
+    if RUNTIME in given:
+        return inherited
+    configurable = ambient.get("configurable") or {}
+    names = IN_NODE if given.get(THREAD) in (None, configurable.get(THREAD)) else RUNTIME
+    return {**inherited, "configurable": {**{name: value for name, value in configurable.items() if name.startswith(names)}, **given}}
 
 
 def _or_failure(going: Going, attempt: Attempt, call: Callable[[], Any]) -> Any:
