@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from langchain.agents import AgentState, create_agent
+from langchain.agents.middleware import AgentMiddleware
 from langchain.agents.structured_output import ToolStrategy
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.tools import tool
@@ -15,7 +16,7 @@ from pydantic import BaseModel
 
 from routed_agents import Policy, RouterMiddleware, cost_of, decision_of
 from routed_agents.embedded import Fault
-from routed_agents.errors import ConfigurationError, PolicyError
+from routed_agents.errors import ConfigurationError, PolicyError, StateError
 from routed_agents.telemetry import names
 from routed_agents.testing import ScriptedChatModel
 
@@ -211,3 +212,33 @@ class Own(AgentState[Any]):
 def test_a_state_key_of_ones_own_is_left_alone(books):
     result = agent_of(books, state_schema=Own).invoke({**asked(), "routing": "mine"}, HARD)
     assert (result["routing"], tiers_of(result)) == ("mine", ["strong"])
+
+
+class Triage(AgentMiddleware[Any, Any, Any]):
+    """A middleware with a state key of its own that is called as ours is."""
+
+    state_schema = Own
+
+    def __init__(self, written: Any) -> None:
+        super().__init__()
+        self.written = written
+
+    def before_model(self, state: Any, runtime: Any) -> dict[str, Any]:
+        return {"routing": self.written}
+
+
+def with_triage(books: Books, written: Any, *, first: bool) -> Any:
+    ours, theirs = RouterMiddleware(books.router, cheap=scripted(HAIKU, "yes")), Triage(written)
+    return create_agent(scripted(OPUS, "no"), [], middleware=[ours, theirs] if first else [theirs, ours])
+
+
+@pytest.mark.parametrize("written", ["sales", {"department": "sales"}])
+def test_a_state_key_of_another_middlewares_own_is_left_alone_behind_ours(written, books):
+    result = with_triage(books, written, first=True).invoke(asked())
+    assert (result["routing"], tiers_of(result)) == (written, ["cheap"])
+
+
+@pytest.mark.parametrize("written", ["sales", {"department": "sales"}])
+def test_a_state_key_of_another_middlewares_own_before_ours_is_refused_in_one_line(written, books):
+    with pytest.raises(StateError, match="list RouterMiddleware before the middleware that has such a key"):
+        with_triage(books, written, first=False).invoke(asked())

@@ -12,10 +12,12 @@ import pytest
 from langchain.agents import create_agent
 from langchain.chat_models.base import _BUILTIN_PROVIDERS, _attempt_infer_model_provider
 from langchain_core.messages import HumanMessage
+from langgraph.graph import START, MessagesState, StateGraph
 
-from routed_agents import Ledger, RoutedChatModel, Router, RouterMiddleware, cost_of, decision_of, embedded, routed_anthropic
+from routed_agents import Ledger, Policy, RoutedChatModel, Router, RouterMiddleware, cost_of, decision_of, embedded, routed_anthropic
 from routed_agents.errors import ConfigurationError, LedgerError, PolicyError
 from routed_agents.integrations.models import deployment_of
+from routed_agents.state import thread_facts
 from routed_agents.testing import ScriptedChatModel
 
 ASKED = "Is this review positive or negative? One word. The boots came on Monday and they fit well."
@@ -88,6 +90,39 @@ def test_routers_of_one_place_share_its_ledger(tmp_path: Path) -> None:
     assert one.ledger is other.ledger
     one.ledger.close()
     assert Router.from_env(environ).ledger is not one.ledger
+
+
+ROUTERS: dict[str, Callable[[], Any]] = {"none": lambda: None, "policy": Policy.default, "preset": lambda: "claude"}
+
+
+@pytest.mark.parametrize("given", ROUTERS)
+def test_what_one_heard_of_a_thread_others_know_that_are_handed_no_router(given: str) -> None:
+    pair = {"cheap": scripted("claude-haiku-5-5"), "strong": scripted(STRONG)}
+    triage, model = (RoutedChatModel(**pair, router=ROUTERS[given]()) for _ in range(2))
+    agent = create_agent(scripted(STRONG), [], middleware=[RouterMiddleware(ROUTERS[given](), cheap=scripted("claude-haiku-5-5"))])
+    asked: list[Any] = [("system", "You answer customers."), ("user", "Hello, where is my parcel?")]
+
+    def note(state: MessagesState) -> None:
+        triage.invoke("My mother died yesterday and I am desperate, you cancelled her funeral flowers!")
+
+    builder = StateGraph(MessagesState)
+    builder.add_node("note", note)
+    builder.add_node("agent", lambda state: {"messages": agent.invoke({"messages": asked})["messages"][-1]})
+    builder.add_node("model", lambda state: {"messages": model.invoke(asked)})
+    builder.add_edge(START, "note")
+    builder.add_edge("note", "agent")
+    builder.add_edge("agent", "model")
+    found = builder.compile().invoke({"messages": "hi"}, {"configurable": {"thread_id": f"shared by {given}"}})
+
+    assert [decision_of(message)["tier"] for message in found["messages"][-2:]] == ["strong", "strong"]
+
+
+def test_a_router_that_was_made_by_hand_has_a_memory_of_its_own() -> None:
+    one, other = Router(), Router()
+    one.remember("a thread", thread_facts(["distress"]))
+
+    assert not other.state_of("a thread").facts
+    assert not Router.from_env().state_of("a thread").facts
 
 
 def test_a_bill_in_shadow_mode_says_what_was_decided(monkeypatch: pytest.MonkeyPatch) -> None:

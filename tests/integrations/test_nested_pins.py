@@ -13,7 +13,7 @@ from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.store.memory import InMemoryStore
 from langgraph.types import Command, Send
 
-from routed_agents import Policy, RouterMiddleware, Verdict, join
+from routed_agents import Policy, RouterMiddleware, Verdict, complaints, join
 from routed_agents.guards import named
 from routed_agents.integrations.langgraph import facts, release
 
@@ -149,7 +149,8 @@ class Case:
             inner = builder.compile()
         if self.kind == "a node":
             return inner
-        own = {"configurable": {"thread_id": "another"}} if self.kind == "of its own thread" else None
+        threads = {"of its own thread": "another", "given the thread": "t"}
+        own = {"configurable": {"thread_id": threads[self.kind]}} if self.kind in threads else None
         return lambda state: {"messages": [AIMessage(inner.invoke({"messages": [HumanMessage(self.ask)]}, own)["messages"][-1].text)]}
 
     def turn(self, words: str = "and?", *, thread: str = "t", **config: Any) -> str:
@@ -201,6 +202,17 @@ def test_a_thread_pin_in_the_checkpoints_holds_in_the_graphs_inside(kind, tmp_pa
 def test_a_graph_in_a_node_with_a_thread_of_its_own_has_no_fact_of_the_other():
     case = Case("of its own thread", intake=note_distress)
     assert case.turn("I am desperate.") == "cheap"
+
+
+@pytest.mark.parametrize("stored", [False, True], ids=["router", "store"])
+def test_a_graph_in_a_node_that_is_given_the_threads_own_id_is_unsure_and_the_log_says_why(stored, caplog, monkeypatch):
+    monkeypatch.setattr(complaints, "_TOLD", set())
+    case = Case("given the thread", store=InMemoryStore() if stored else None, intake=note_distress)
+    assert case.turn("I am desperate.") == "strong"
+    assert case.books.entries[-1].codes == ("state_unread",)
+    [told] = [record.getMessage() for record in caplog.records]
+    assert 'node "reply"' in told
+    assert "call it without a thread_id" in told
 
 
 def test_a_fact_holds_in_the_graphs_inside_where_there_is_no_thread():

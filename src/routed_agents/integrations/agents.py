@@ -14,7 +14,7 @@ from langchain_core.runnables.config import ensure_config
 from langgraph.types import Command
 from typing_extensions import override
 
-from routed_agents.errors import ConfigurationError, StepStopped
+from routed_agents.errors import ConfigurationError, StateError, StepStopped
 from routed_agents.integrations import shelf
 from routed_agents.integrations.caching import Ttl, check_ttl, with_caching
 from routed_agents.integrations.channels import CHANNEL
@@ -45,12 +45,28 @@ AGENTS_KEPT: Final = 64
 """Agents of one middleware whose models are remembered."""
 TOOLS_KEPT: Final = 1_024
 """Tools of one middleware whose schemas are remembered."""
+WRITTEN: Final = ("v", "pins", "facts", "marks", "turns")
+"""The names in a routing state, of which what is written there has some."""
+
+
+def joined(left: Mapping[str, Any] | None, right: Mapping[str, Any] | None) -> dict[str, Any]:
+    """`join` for the key of an agent, which takes the place of a key of that name that a middleware listed before has.
+
+    Raises:
+        StateError: what is written are no pins and facts, but the other middleware's.
+    """
+    if right and not (isinstance(cast("object", right), Mapping) and any(name in right for name in WRITTEN)):
+        raise StateError(
+            f"the key \"{CHANNEL}\" of an agent's state is RouterMiddleware's, which takes no {type(right).__name__} of somebody else; "
+            "list RouterMiddleware before the middleware that has such a key, and it leaves it alone, or name that key otherwise"
+        )
+    return join(left, right)
 
 
 class RoutingState(AgentState[Any]):
     """An agent's state with the channel that keeps pins and facts; private, so it stays out of inputs and outputs."""
 
-    routing: NotRequired[Annotated[dict[str, Any], PrivateStateAttr, join]]
+    routing: NotRequired[Annotated[dict[str, Any], PrivateStateAttr, joined]]
 
 
 class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
@@ -58,8 +74,9 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
 
         agent = create_agent("anthropic:claude-opus-5-5", tools, middleware=[RouterMiddleware(cheap="anthropic:claude-haiku-5-5")])
 
-    List it first, so that it is the outermost middleware: what the others bind then fits the model that was chosen. Without a router it
-    goes by what the environment says at an agent's first call.
+    List it first, so that it is the outermost middleware: what the others bind then fits the model that was chosen, and where one of them
+    has a key `routing` of its own in the agent's state, it keeps it. Without a router it goes by what the environment says at an agent's
+    first call.
 
     Args:
         router: a router, a policy or the path of a policy file; its top tier must be the agent's own model.

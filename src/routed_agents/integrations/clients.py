@@ -20,7 +20,8 @@ nothing in the SDK is patched. The SDK's resources run over the proxy, which ste
 
 Copies made by `with_options`, `copy` and `with_middleware` stay routed. What isn't for the provider (thread, labels, task class, node; see
 `About`) goes into the keyword `routed_agents={…}` of `create`, `stream`, `parse` and `count_tokens`, or, typed and once for many calls,
-into `about(client, thread=…)`. Bare messages carry no decision back, so pins outlive a step by the thread, and without one through a tool
+into `about(client, thread=…)`. In a node of a graph, node, thread, floors, labels, pins and facts are the run's where the caller says
+nothing else. Bare messages carry no decision back, so pins outlive a step by the thread, and without one through a tool
 loop, by the ids of its tool calls.
 
 Parameters are fitted to the tier that gets a call, and so is the history: thinking and reasoning items another model signed are left out

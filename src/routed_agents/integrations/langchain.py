@@ -28,7 +28,7 @@ from routed_agents.integrations.labels import labels_at
 from routed_agents.integrations.late import LATE, Late, ToolNames, demands_tool, known_schema, name_of_tool, reachable
 from routed_agents.integrations.models import Models, policy_for
 from routed_agents.integrations.passing import Passing
-from routed_agents.integrations.position import position_of
+from routed_agents.integrations.position import IN_NODE, RUNTIME, THREAD, position_of
 from routed_agents.integrations.stopping import can_hand_off
 from routed_agents.router import Attempt, Router
 from routed_agents.schemas import carried
@@ -519,13 +519,19 @@ def _refuse_parsed(kwargs: Mapping[str, Any]) -> None:
 def _with_inherited(config: RunnableConfig) -> RunnableConfig:
     """The config of a call with what it inherits from the node it is made in.
 
-    Metadata given with a call replaces the inherited for LangChain, and with it the node and its pins would be lost.
+    What is given with a call replaces the inherited for LangChain, and with it the node, its pins and its graph would be lost; what callers
+    configured themselves stays replaced. A call that is given a thread of its own has the run's context, and nothing of the run's thread.
     """
     ambient = var_child_runnable_config.get()
-    inherited = ambient.get("metadata") if ambient is not None else None
-    if not inherited:
+    if not ambient:
         return config
-    return {**config, "metadata": {**inherited, **(config.get("metadata") or {})}}
+    given = config.get("configurable") or {}
+    inherited: RunnableConfig = {**config, "metadata": {**(ambient.get("metadata") or {}), **(config.get("metadata") or {})}}
+    if RUNTIME in given:
+        return inherited
+    configurable = ambient.get("configurable") or {}
+    names = IN_NODE if given.get(THREAD) in (None, configurable.get(THREAD)) else RUNTIME
+    return {**inherited, "configurable": {**{name: value for name, value in configurable.items() if name.startswith(names)}, **given}}
 
 
 def _or_failure(going: Going, attempt: Attempt, call: Callable[[], Any]) -> Any:

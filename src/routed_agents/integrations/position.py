@@ -12,13 +12,16 @@ from routed_agents.integrations.channels import READ
 from routed_agents.integrations.graph_states import channel_state, left_state, thread_state
 from routed_agents.integrations.loops import is_fresh, loop_of, name_of, nodes_of
 from routed_agents.integrations.side_by_side import is_beside_others
-from routed_agents.state import EMPTY, ThreadState, join_all
+from routed_agents.state import EMPTY, UNREAD, ThreadState, join_all
 
 RUNTIME: Final = "__pregel_runtime"
 CHECKPOINTER: Final = "__pregel_checkpointer"
 RESUMING: Final = "__pregel_resuming"
 CHECKPOINTS: Final = "checkpoint_map"
 PUSH: Final = "__pregel_push"
+THREAD: Final = "thread_id"
+IN_NODE: Final = ("__pregel_", "checkpoint_", THREAD)
+"""How the names begin of what LangGraph configures a node with."""
 
 
 class Watcher(Protocol):
@@ -45,6 +48,7 @@ class Position:
         state: what the graph's `routing` channel holds; None without such a channel.
         around: thread pins and facts that the graphs around hold, as far as they run in the same thread.
         left: what stands in a `routing` key that keeps no pins and facts.
+        hidden: what keeps the graphs around out of the call's sight, so that their pins and facts can't be read; empty when nothing does.
         context: the run's context object.
         downstream: model steps that hang on this node's answers, where the graph is watched and it can be told.
         in_loop: the node, or one around it, is in a cycle of its watched graph, so no number can be told.
@@ -67,6 +71,7 @@ class Position:
     state: ThreadState | None = None
     around: ThreadState = EMPTY
     left: ThreadState | None = None
+    hidden: str = ""
     context: object = None
     downstream: int | None = None
     in_loop: bool = False
@@ -126,6 +131,7 @@ def position_of(config: Mapping[str, Any]) -> Position:
     tell_of_cache(configurable)
     state = channel_state(configurable)
     at = cast("Mapping[str, Any]", configurable.get(CHECKPOINTS) or {}).get("")
+    around, hidden = _held_around(configurable, thread), _hidden(configurable, node, loop, thread)
     return Position(
         node=node,
         namespace=namespace,
@@ -134,8 +140,9 @@ def position_of(config: Mapping[str, Any]) -> Position:
         thread=thread,
         run=str(run) if run is not None else getattr(getattr(runtime, "execution_info", None), "run_id", None) or going,
         state=state,
-        around=_held_around(configurable, thread),
+        around=around.join(UNREAD) if hidden else around,
         left=left_state(configurable) if state is None else None,
+        hidden=hidden,
         context=getattr(runtime, "context", None),
         store=getattr(runtime, "store", None),
         downstream=watcher.downstream(namespace) if watcher is not None else None,
@@ -152,7 +159,7 @@ def position_of(config: Mapping[str, Any]) -> Position:
 
 def _thread_of(config: Mapping[str, Any]) -> str | None:
     metadata, configurable = (cast("Mapping[str, Any]", config.get(name) or {}) for name in ("metadata", "configurable"))
-    thread = configurable.get("thread_id", metadata.get("thread_id"))
+    thread = configurable.get(THREAD, metadata.get(THREAD))
     return None if thread is None else str(thread)
 
 
@@ -160,6 +167,23 @@ def _held_around(configurable: Mapping[str, Any], thread: str | None) -> ThreadS
     """Thread pins and facts in the graphs around; where a graph was invoked with a thread of its own, theirs are another's."""
     held = [thread_state(node) for node, graph in islice(nodes_of(configurable), 1, None) if _thread_of(graph) == thread]
     return join_all(held) if held else EMPTY
+
+
+def _hidden(configurable: Mapping[str, Any], node: str, loop: Any, thread: str | None) -> str:
+    """What keeps the graphs around a call in a node out of its sight; a graph that has a thread of its own is meant to see no other."""
+    if RUNTIME not in configurable:
+        return (
+            f'a chain in node "{node}" is given `configurable` of its own, which hides the pins, facts and context of its graph, so its '
+            "steps count as unsure; hand the node's config on: chain.with_config(configurable=...).invoke(input, config)"
+        )
+    begun_with = cast("Mapping[str, Any]", getattr(loop, "config", None) or {})
+    around = cast("Mapping[str, Any]", begun_with.get("metadata") or {})
+    if "langgraph_node" not in around or not thread == _thread_of(begun_with) == str(around.get(THREAD)):
+        return ""
+    return (
+        f'a graph is called in node "{around["langgraph_node"]}" with the id of the thread it is in, which hides the pins and facts of the '
+        "graph around it, so its steps count as unsure; call it without a thread_id, and it is in that thread"
+    )
 
 
 def _is_call(path: Sequence[object]) -> bool:

@@ -13,7 +13,11 @@ from opentelemetry import context as otel_context
 
 from routed_agents.errors import StepError
 from routed_agents.guards import Conditions
+from routed_agents.integrations import shelf
+from routed_agents.integrations.node_writes import send_state
+from routed_agents.integrations.resuming import aresumed, resumed
 from routed_agents.integrations.sdk_histories import Writers
+from routed_agents.integrations.sdk_places import Place
 from routed_agents.integrations.sdk_requests import (
     About,
     Api,
@@ -52,7 +56,7 @@ class Request:
     rest: Mapping[str, Any]
     default_headers: Callable[[], Mapping[str, object]]
     """What the client sends with every request."""
-    about: About
+    place: Place
     router: Router
     writers: Writers
     streamed: bool
@@ -61,6 +65,10 @@ class Request:
     quiet_usage: bool
     """The caller did not ask for a stream's usage; we did."""
     made_by: MadeBy
+
+    @property
+    def about(self) -> About:
+        return self.place.about
 
     @property
     def raw(self) -> str | None:
@@ -83,40 +91,72 @@ class Request:
 class Going:
     """One routed call while it goes on."""
 
-    __slots__ = ("_error", "_heard", "_loop", "_reply", "call", "closed", "request")
+    __slots__ = ("_error", "_heard", "_loop", "_position", "_reply", "call", "closed", "request")
 
     def __init__(self, request: Request) -> None:
         self.request = request
         self.closed = False
-        step = step_of(request.api, request.body, request.about)
+        step, position = step_of(request.api, request.body, request.about), request.place.position
+        self._position = position
         self._loop = loop_of(step) if request.about.thread is None else None
         self._heard: tuple[Callable[[], Any], str] | None = None
         self._reply: Any = None
         self._error: Exception | None = None
+        if position is not None:
+            step = replace(step, at=position.at, in_loop=position.in_loop)
         self.call: RoutedCall = request.router.step(
             step,
             thread=request.about.thread,
-            labels=request.about.labels or None,
-            memory=self._loop,
+            labels=request.place.labels(request.router.policy.labels),
+            namespace=position.namespace if position is not None else "",
+            branch=position is not None and position.branch,
+            state=position.state if position is not None else None,
+            memory=(position.memory if position is not None else None) or self._loop,
             conditions=_conditions(request, step),
             forced_tools=demands_tool(request.body),
             tool_schemas=lambda: tool_schemas(request.body),
+            parent=position.parent if position is not None else None,
             made_by=request.made_by,
         )
 
     def __enter__(self) -> Going:
+        if self._position is not None:
+            known = shelf.load(self.call.router, self._position)
+            self.call.hold(known, resumed=resumed(self.call.router, self._position, known, self.call.step.messages))
         self.call.__enter__()
+        self.keep()
+        return self
+
+    async def __aenter__(self) -> Going:
+        if self._position is not None:
+            known = await shelf.aload(self.call.router, self._position)
+            self.call.hold(known, resumed=await aresumed(self.call.router, self._position, known, self.call.step.messages))
+        if self.call.router.policy.judge is not None:
+            await self.call.consult()
+        self.call.__enter__()
+        await self.akeep()
         return self
 
     def __exit__(self, *exception: Any) -> None:
+        if self._position is not None and self._position.state is not None:
+            found = self.call.decision.state
+            send_state(self.request.place.config, found.of_thread() if self._position.branch else found)
         self.remember()
         self.call.__exit__(*exception)
         self.closed = True
 
-    @property
-    def judged(self) -> bool:
-        """A judge may be asked for the step's class, so asynchronous code has to `call.consult` before it enters."""
-        return self.call.router.policy.judge is not None
+    async def __aexit__(self, *exception: Any) -> None:
+        self.__exit__(*exception)
+
+    def keep(self) -> None:
+        """Put what was found where the run's other steps find it, before the provider is asked."""
+        if self._position is not None:
+            shelf.keep(self.call.router, self._position, self.call.decision.state)
+
+    async def akeep(self) -> None:
+        """`keep` without blocking the event loop."""
+        if self._position is not None:
+            await shelf.akeep(self.call.router, self._position, self.call.decision.state)
 
     @property
     def prompt(self) -> int:
@@ -193,7 +233,8 @@ class Watching:
         self._request = request
         self._started_ns = time.time_ns()
         self._first_ns: int | None = None
-        self._parent = otel_context.get_current()
+        position = request.place.position
+        self._parent = (position.parent if position is not None else None) or otel_context.get_current()
         self._step: Step | None = None
         request.router.expect(request.model, request.provider)
         try:
@@ -230,7 +271,7 @@ class Watching:
                 usage=usage,
                 step=self._step,
                 thread=request.about.thread,
-                labels=request.about.labels or None,
+                labels=request.place.labels(request.router.policy.labels),
                 key=lineage_key(node=request.about.node),
                 started_ns=self._started_ns,
                 first_chunk_ns=self._first_ns,

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, cast
 from routed_agents.errors import ConfigurationError
 from routed_agents.integrations.sdk_calls import BatchResults, Going, Request, WatchedPassing, Watching, current, fitted, readable
 from routed_agents.integrations.sdk_histories import Writers
+from routed_agents.integrations.sdk_places import place_of
 from routed_agents.integrations.sdk_requests import About, Api, as_sent, other_model, with_caching
 from routed_agents.integrations.sdk_stand_ins import OPENED, AsyncStream, Now, SyncStream, stand_in, telling
 from routed_agents.integrations.sdk_streams import Passing, gathering
@@ -176,7 +177,7 @@ class Proxy:
             options=options,
             rest={name: value for name, value in given.items() if name not in ("body", "options")},
             default_headers=lambda: self._sdk.default_headers,
-            about=self._said,
+            place=place_of(self._said),
             router=desk.router if asked is None else desk.router_for(asked),
             writers=desk.writers,
             streamed=streamed,
@@ -230,6 +231,8 @@ class SyncProxy(Proxy):
             for attempt in going.call.attempts():
                 with attempt:
                     attempt.simulated = self._is_simulated()
+                    if attempt.number > 1:
+                        going.keep()
                     with current(attempt):
                         raw = self._sdk.post(request.path, **going.sent(attempt))
                     going.take(attempt, raw)
@@ -250,6 +253,8 @@ class SyncProxy(Proxy):
                     break
                 with attempt:
                     attempt.simulated = self._is_simulated()
+                    if attempt.number > 1:
+                        going.keep()
                     with current(attempt):
                         now.inner = raw = self._sdk.post(request.path, **going.sent(attempt))
                     passing = self._passing(going, attempt)
@@ -330,12 +335,12 @@ class AsyncProxy(Proxy):
 
     async def _called(self, request: Request) -> Any:
         going = Going(request)
-        if going.judged:
-            await going.call.consult()
-        with going:
+        async with going:
             for attempt in going.call.attempts():
                 with attempt:
                     attempt.simulated = self._is_simulated()
+                    if attempt.number > 1:
+                        await going.akeep()
                     with current(attempt):
                         raw = await self._sdk.post(request.path, **going.sent(attempt))
                     if attempt.judged:
@@ -352,14 +357,14 @@ class AsyncProxy(Proxy):
     async def _flow(self, request: Request, now: Now) -> AsyncIterator[Any]:
         going = now.going = Going(request)
         tail: list[Any] = []
-        if going.judged:
-            await going.call.consult()
-        with going:
+        async with going:
             for attempt in going.call.attempts():
                 if now.left:
                     break
                 with attempt:
                     attempt.simulated = self._is_simulated()
+                    if attempt.number > 1:
+                        await going.akeep()
                     with current(attempt):
                         now.inner = raw = await self._sdk.post(request.path, **going.sent(attempt))
                     passing = self._passing(going, attempt)

@@ -63,6 +63,8 @@ Write = tuple[Names, str, dict[str, Any], dict[str, Any]]
 
 def load(router: Host, position: Position) -> ThreadState | None:
     """What holds for a step at this position; None where the router's own store knows everything."""
+    if position.hidden:
+        tell_once(position.hidden)
     store = _store(position)
     if store is None:
         return _from_router(router, position)
@@ -86,6 +88,8 @@ def load(router: Host, position: Position) -> ThreadState | None:
 
 async def aload(router: Host, position: Position) -> ThreadState | None:
     """`load` without blocking the event loop."""
+    if position.hidden:
+        tell_once(position.hidden)
     store = _store(position)
     if store is None:
         return _from_router(router, position)
@@ -329,7 +333,7 @@ def _from_router(router: Host, position: Position) -> ThreadState | None:
     if position.thread is None:
         return position.state.join(position.around)
     if not position.nested:
-        return position.state.join(router.state_of(f"{NESTED}:{position.thread}"))
+        return position.state.join(position.around).join(router.state_of(f"{NESTED}:{position.thread}"))
     found = position.state.join(position.around).join(router.state_of(position.thread).of_thread())
     return found.join(router.state_of(_lineages(position)))
 
@@ -343,13 +347,15 @@ def _unwritten(router: Host, position: Position) -> ThreadState:
 def _to_router(router: Host, position: Position, state: ThreadState) -> None:
     if position.state is None and position.store is None and state.lasting():
         _tell_of_memory(router, position)
-    if position.state is None or position.thread is None:
-        return  # without a channel the routed call keeps everything itself
+    if position.thread is None:
+        return
     wide = _of_thread(position, state)
+    if wide and (position.hidden or (position.nested and position.state is not None)):
+        router.remember(f"{NESTED}:{position.thread}", wide)
+    if position.state is None:
+        return  # without a channel the routed call keeps everything else itself
     if wide:
         router.remember(position.thread, wide)
-        if position.nested:
-            router.remember(f"{NESTED}:{position.thread}", wide)
     if position.nested and (pins := _new_pins(position, state)):
         router.remember(_lineages(position), ThreadState(frozenset(pins)))
 

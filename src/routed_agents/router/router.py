@@ -31,6 +31,9 @@ log: Final = logging.getLogger("routed_agents")
 WARNINGS: Final = 1_000
 """Different warnings of one router; what they quote may come from outside and must not fill the memory."""
 
+_THREADS: Final = MemoryStateStore()
+"""Pins and facts of this process's threads, for the routers that integrations make."""
+
 
 class Router:
     """Policy, prices, ledger and telemetry in one: what every integration holds.
@@ -40,7 +43,7 @@ class Router:
         ledger: where entries go; kept in memory when not given.
         prices: what tokens cost, `Prices` or a `PriceSource` of your own; the project's table and genai-prices when not given.
         telemetry: spans and metrics, through whatever OpenTelemetry providers are set; `Telemetry.off()` for none.
-        store: where pins and facts live for threads without a graph channel; this process's memory when not given.
+        store: where pins and facts live for threads without a graph channel; a memory of its own when not given.
         health: which deployments are in trouble; a breaker of its own when not given.
         asker: who asks the models that a policy's judges name; the providers' own SDKs when not given.
 
@@ -87,6 +90,8 @@ class Router:
     def of(cls, given: Router | Policy | str | Path | None) -> Router:
         """A router from whatever an integration was handed: a router, what a router takes for its policy, or nothing, which is `from_env`.
 
+        Those that are made here and by `from_env` know the same threads in one process, so that each knows what another heard of one.
+
         Raises:
             ConfigurationError: it was handed something else.
             PolicyError: the policy file or preset cannot be used.
@@ -97,14 +102,14 @@ class Router:
             return given
         if not isinstance(cast("object", given), (Policy, str, Path)):
             raise ConfigurationError(f"router is {described(given)}; wanted a Router, a Policy or the path of a policy file")
-        return cls(given)
+        return cls(given, store=_THREADS)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, *, policy: Callable[[], Policy] = Policy.default) -> Router:
         """A router from `ROUTED_AGENTS_POLICY` (a policy file or a tier preset), `_MODE` and `_LEDGER` (as for `Ledger.open`).
 
         Integrations that are handed no router go by it, so shadow mode can be switched on without touching code. Routers of one process
-        that name the same ledger share it. Other variables of that prefix are named in one warning.
+        that name the same ledger share it, and all of them know the same threads. Other variables of that prefix are named in one warning.
 
         Args:
             environ: where the variables are; the process's environment when not given.
@@ -117,7 +122,7 @@ class Router:
         """
         env = os.environ if environ is None else environ
         found, ledger = policy_in(env, default=policy), env.get(LEDGER)
-        return cls(found, ledger=Ledger.shared(ledger) if ledger else None)
+        return cls(found, ledger=Ledger.shared(ledger) if ledger else None, store=_THREADS)
 
     def replace(self, **changes: Any) -> Router:
         """A router with another policy, ledger, prices, telemetry, store, health or asker; the rest is shared."""
