@@ -9,7 +9,9 @@ from typing import Annotated, Any, Final, NotRequired, cast
 from langchain.agents.middleware import AgentMiddleware
 from langchain.agents.middleware.types import AgentState, ExtendedModelResponse, ModelRequest, ModelResponse, PrivateStateAttr
 from langchain.agents.structured_output import AutoStrategy, ProviderStrategy, ToolStrategy
+from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.runnables import RunnableSerializable
 from langchain_core.runnables.config import ensure_config
 from langgraph.errors import GraphBubbleUp
 from langgraph.types import Command
@@ -88,7 +90,7 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
         super().__init__()
         check_ttl(prompt_cache)
         if cheap is not None:
-            deployment_of(cheap, "cheap")  # reading it is the check
+            _check_cheap(cheap)
         self._given = Router.of(router) if router is not None else None
         if self._given is None:
             Router.from_env()  # reading it is the check; it may yet be set before the first call
@@ -334,7 +336,8 @@ def _tools_of(request: ModelRequest[Any]) -> tuple[str, ...]:
 
 def _calls_of(request: ModelRequest[Any], handler: object, call: RoutedCall, config: Mapping[str, Any]) -> InnerCalls | None:
     """What hears the calls made of a request; None where its reply tells all there is to know, for it is asked once and in one piece."""
-    if alone(handler) and not streams_within(request.model, config.get("callbacks"), request.model_settings):
+    plain = isinstance(cast("object", request.model), BaseChatModel)  # what is made of one by `bind` and the like carries no mark
+    if plain and alone(handler) and not streams_within(request.model, config.get("callbacks"), request.model_settings):
         return None
     return InnerCalls(asked_of(request.model, request.model_settings), call.decision.features.tokens)
 
@@ -415,6 +418,19 @@ def _instead(stop: StepStopped, call: RoutedCall, position: Position, seen: Visi
         answer = hand_off(stop, call, position, config, seen)
     update = {CHANNEL: call.decision.state.to_json()} if position.state is not None else {}
     return ExtendedModelResponse(model_response=ModelResponse(result=[answer]), command=Command(update=update))
+
+
+def _check_cheap(model: Any) -> None:
+    """Refuse what is no model for the cheap tier.
+
+    Raises:
+        ConfigurationError: it is made of a chat model, by `bind`, `with_config` or the like, and LangChain would take it apart.
+        PolicyError: it names no model.
+    """
+    deployment_of(model, "cheap")  # reading it is the check
+    if isinstance(model, RunnableSerializable) and not isinstance(model, BaseChatModel):
+        wanted = "the chat model itself, or a string; give its settings to the chat model"
+        raise ConfigurationError(f"cheap is made of a chat model ({type(cast('object', model)).__name__}); wanted {wanted}")
 
 
 def _cheaper_sibling(provider: str | None) -> str:

@@ -12,7 +12,7 @@ from langchain_core.messages import BaseMessage
 from typing_extensions import override
 
 CONVERT: Final = "_convert_input"
-"""Where a chat model of langchain-core (1.8) makes messages of what it was given, before anybody is told of the call."""
+"""Where a chat model of langchain-core (1.7.2) makes messages of what it was given, before anybody is told of the call."""
 FORMS: Final = "_routed_forms"
 
 Messages = Sequence[BaseMessage]
