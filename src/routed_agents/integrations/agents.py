@@ -27,7 +27,7 @@ from routed_agents.integrations.inner_calls import InnerCalls, alone
 from routed_agents.integrations.inner_requests import InnerRequests
 from routed_agents.integrations.labels import labels_at
 from routed_agents.integrations.late import name_of_tool, reachable, schemas_of
-from routed_agents.integrations.live import Shown, Withheld, kept_quiet, read_along, streams_within, with_handler
+from routed_agents.integrations.live import Shown, Withheld, read_along, streams_within, with_handler
 from routed_agents.integrations.models import Models, deployment_of, is_simulated
 from routed_agents.integrations.observer import AGAIN, MARK
 from routed_agents.integrations.position import Position, position_of
@@ -351,8 +351,7 @@ def _heard(request: ModelRequest[Any], attempt: Attempt, inner: InnerCalls | Non
     """The request, its model heard by whoever has to know of its calls or words."""
     if inner is None and not along:
         return request
-    model = kept_quiet(request.model) if hidden else request.model
-    model = heard_by(model, inner.hear) if inner is not None else model
+    model = heard_by(request.model, inner.hear) if inner is not None else request.model
     callbacks = model.callbacks
     for handler in (inner, Shown(attempt) if along and not hidden else None):
         callbacks = with_handler(callbacks, handler) if handler is not None else callbacks
