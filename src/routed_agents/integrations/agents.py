@@ -30,6 +30,7 @@ from routed_agents.integrations.late import name_of_tool, reachable, schemas_of
 from routed_agents.integrations.live import Shown, Withheld, read_along, streams_within, with_handler
 from routed_agents.integrations.models import Models, deployment_of, is_simulated
 from routed_agents.integrations.observer import AGAIN, MARK
+from routed_agents.integrations.outer_fallbacks import OuterFallbacks
 from routed_agents.integrations.position import Position, position_of
 from routed_agents.integrations.resuming import aresumed, resumed
 from routed_agents.integrations.stopped_before import Visit, avisit, visit
@@ -66,7 +67,8 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
 
     List it first, so that it is the outermost middleware: what the others bind then fits the model that was chosen. Where middlewares
     inside change the request, the step is decided again when the model is about to be asked, which may only raise it; they then run anew
-    for the higher tier. Without a router it goes by what the environment says at an agent's first call.
+    for the higher tier. Without a router it goes by what the environment says at an agent's first call. A middleware around that asks
+    another model for a step that failed gets the step's error again, where that model may not answer it.
 
     Args:
         router: a router, a policy or the path of a policy file; its top tier must be the agent's own model.
@@ -94,6 +96,7 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
         self._given = Router.of(router) if router is not None else None
         if self._given is None:
             Router.from_env()  # reading it is the check; it may yet be set before the first call
+        self._fallbacks = OuterFallbacks(fixed=self._given is not None)
         self._cheap = cheap
         self._prompt_cache: Ttl | None = prompt_cache
         self._buffer = buffer
@@ -104,6 +107,7 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
 
     @override
     def wrap_model_call(self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]) -> Any:
+        self._fallbacks.check(request.model)
         router, models = self._for(request.model)
         call, position, config = self._open(router, request)
         along = read_along(config.get("callbacks"), config.get("tags"))
@@ -136,8 +140,11 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
                         kept = call.decision.state
                         shelf.keep(router, position, kept)
                 return _answered(response, call, position.state)
-        except StepStopped as stop:
-            return _instead(stop, call, position, seen)
+        except Exception as error:
+            self._fallbacks.note(error, request.model, call, router)
+            if not isinstance(error, StepStopped):
+                raise
+            return _instead(error, call, position, seen)
         finally:
             if seen is not None:
                 seen.over()
@@ -146,6 +153,7 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
     async def awrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
     ) -> Any:
+        self._fallbacks.check(request.model)
         router, models = self._for(request.model)
         call, position, config = self._open(router, request)
         along = read_along(config.get("callbacks"), config.get("tags"))
@@ -182,8 +190,11 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
                         kept = call.decision.state
                         await shelf.akeep(router, position, kept)
                 return _answered(response, call, position.state)
-        except StepStopped as stop:
-            return _instead(stop, call, position, seen)
+        except Exception as error:
+            self._fallbacks.note(error, request.model, call, router)
+            if not isinstance(error, StepStopped):
+                raise
+            return _instead(error, call, position, seen)
         finally:
             if seen is not None:
                 seen.over()
