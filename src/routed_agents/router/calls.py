@@ -243,8 +243,10 @@ class RoutedCall:
 
     def _begin(self) -> tuple[Tier, Deployment]:
         """Where the decision has the step made."""
-        if self.mode == "enforce" and (stop := self.decision.stopped or self.stopped_before):
-            raise self._stopped(stop)
+        if self.mode == "enforce" and self.decision.stopped:
+            raise self._stopped(self.decision.stopped)
+        if self.mode == "enforce" and self.stopped_before:
+            raise self._stopped(self.stopped_before)
         tier = self.router.policy.tiers[self.acting_rank]
         return tier, self._first_up(tier) or tier.deployments[0]
 
