@@ -264,15 +264,7 @@ class Policy:
             conditions: what changes with the moment.
             key: the lineage the step belongs to; its node when not given.
         """
-        trouble: list[Verdict] = []
-        try:
-            features = extract(step)
-        except StepError:
-            raise
-        except Exception as error:  # a message of a kind we cannot read is our trouble: the step goes to the top
-            check_step(step)
-            features = Features(tokens=step.tokens or 0, tokens_source="estimated", node=step.node, tools=step.tools, flags=step.metadata)
-            trouble.append(_unsure("features", "features_failed", _told(error)))
+        features, trouble = _measured(step)
         return self.decide_features(
             features,
             trouble=trouble,
@@ -638,6 +630,33 @@ class Policy:
             lines.append(f"  spoke      {'; '.join(found) or 'nothing'}")
         return "\n".join(lines)
 
+    def decide_again(self, decision: Decision, step: Step, conditions: Conditions) -> Decision:
+        """Decide a step that is sent in another form than it was decided in; whatever held before holds on.
+
+        Args:
+            decision: what was decided before.
+            step: the step as it is sent.
+            conditions: what changes with the moment.
+        """
+        features, trouble = _measured(step)
+        again = self.decide_features(
+            features,
+            trouble=[*decision.verdicts, *trouble],
+            step_id=decision.id,
+            state=decision.known,
+            conditions=conditions,
+            key=decision.key,
+        )
+        proposed = max(decision.settlement.proposed, again.settlement.proposed)
+        held = tuple(sorted({*decision.pins, *again.pins}))
+        if (proposed, held) != (again.settlement.proposed, again.pins):
+            again = self.resettle(replace(again, pins=held, settlement=replace(again.settlement, proposed=proposed)), conditions)
+        rank = again.rank
+        if rank is not None and decision.rank is not None and rank < decision.rank:
+            settled = replace(again.settlement, rank=decision.rank)
+            again = replace(again, tier=decision.tier, rank=decision.rank, model=decision.model, settlement=settled)
+        return replace(again, state=decision.state.join(again.state))
+
     def resettle(self, decision: Decision, conditions: Conditions, *, at_least: int = 0, key: str | None = None) -> Decision:
         """Settle the same step again under other conditions, as after an outage; its verdicts and pins stay.
 
@@ -727,6 +746,18 @@ def _names_one_of(tier: Tier) -> bool:
 
 def _unsure(guard: str, code: str, evidence: str) -> Verdict:
     return Verdict(guard=guard, code=code, evidence=evidence, floor=TOP)
+
+
+def _measured(step: Step) -> tuple[Features, list[Verdict]]:
+    """What is measured on a step; a message of a kind we cannot read is our trouble, and the step goes to the top."""
+    try:
+        return extract(step), []
+    except StepError:
+        raise
+    except Exception as error:
+        check_step(step)
+        features = Features(tokens=step.tokens or 0, tokens_source="estimated", node=step.node, tools=step.tools, flags=step.metadata)
+        return features, [_unsure("features", "features_failed", _told(error))]
 
 
 STATE_UNREAD: Final = _unsure("state", "state_unread", "the thread's pins and facts could not be read")

@@ -10,11 +10,12 @@ from langchain.agents import AgentState, create_agent
 from langchain.agents.middleware import AgentMiddleware
 from langchain.agents.structured_output import ToolStrategy
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from langchain_core.runnables import ConfigurableField
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from pydantic import BaseModel
 
-from routed_agents import Policy, RouterMiddleware, cost_of, decision_of
+from routed_agents import Policy, RouterMiddleware, cost_of, decision_of, watch
 from routed_agents.embedded import Fault
 from routed_agents.errors import ConfigurationError, PolicyError, StateError
 from routed_agents.telemetry import names
@@ -198,11 +199,26 @@ def test_an_agent_is_streamed_and_its_words_come_once(books):
         ({"prompt_cache": "2h"}, "prompt_cache is '2h'; wanted"),
         ({"cheap": ""}, 'tier "cheap" was given an empty string; wanted'),
         ({"cheap": 5}, 'tier "cheap" was given int; wanted'),
+        ({"cheap": scripted(HAIKU, "yes").bind(stop=["x"])}, "wanted the chat model itself, or a string; give its settings"),
+        ({"cheap": scripted(HAIKU, "yes").with_fallbacks([scripted(OPUS, "no")])}, "cheap is made of a chat model .RunnableWithFallbacks."),
+        ({"cheap": scripted(HAIKU, "yes").configurable_fields(replies=ConfigurableField("said"))}, "cheap is made of a chat model"),
     ],
 )
 def test_a_wrong_argument_is_named_when_the_middleware_is_made(given: dict[str, Any], said: str) -> None:
     with pytest.raises((ConfigurationError, PolicyError), match=said):
         RouterMiddleware(**given)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [lambda own: own.bind(stop=["x"]), lambda own: own.with_config(tags=["a"]), lambda own: own.with_fallbacks([scripted(HAIKU, "other")])],
+    ids=["bind", "with_config", "with_fallbacks"],
+)
+@pytest.mark.parametrize("tools", [[], [search]], ids=["plain", "tools"])
+def test_what_is_made_of_the_agents_own_model_is_booked_once_in_a_watched_agent(made, tools, books):
+    middleware = [RouterMiddleware(books.router, cheap=scripted(HAIKU, "yes"))]
+    watch(create_agent(made(scripted(OPUS, "no")), tools, middleware=middleware), books.router).invoke(asked(), HARD)
+    assert books.story == [("strong", "accepted")]
 
 
 class Own(AgentState[Any]):

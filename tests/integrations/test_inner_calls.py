@@ -7,12 +7,16 @@ from typing import Any
 import pytest
 from langchain.agents import create_agent
 from langchain.agents.middleware import ModelFallbackMiddleware, ModelRetryMiddleware, wrap_model_call
+from langchain.agents.structured_output import ToolStrategy
 from langchain_core.exceptions import ModelConnectionError
 from langchain_core.messages import AIMessage, HumanMessage
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.types import Command, interrupt
+from pydantic import BaseModel
 
 from routed_agents import RouterMiddleware, StepStopped, cost_of, decision_of, watch
 
-from .conftest import HAIKU, HARD, OPUS, Books, scripted
+from .conftest import EASY, HAIKU, HARD, OPUS, Books, scripted
 
 GO: dict[str, Any] = {"messages": [HumanMessage("go")]}
 
@@ -46,6 +50,22 @@ def swallowed(request: Any, handler: Any) -> Any:
         return handler(request)
     except ModelConnectionError:
         return AIMessage("sorry")
+
+
+@wrap_model_call
+def approved(request: Any, handler: Any) -> Any:
+    return handler(request) if interrupt("may I ask the model?") == "yes" else AIMessage("declined")
+
+
+@wrap_model_call
+def refused(request: Any, handler: Any) -> Any:
+    raise PermissionError("no calls left")
+
+
+class Settings(BaseModel):
+    """An answer that no provider's own structured output carries."""
+
+    values: dict[str, Any]
 
 
 def retried(**options: Any) -> Any:
@@ -119,3 +139,30 @@ async def test_an_async_agent_books_alike():
 def test_failures_that_were_retried_say_what_they_were():
     books, _ = asked(retried(), [DOWN, DOWN, DOWN, "ok"])
     assert [entry.error for entry in books.entries] == ["connection", "connection", "connection", None]
+
+
+def test_a_pause_before_any_call_is_no_call_and_no_error():
+    books = Books()
+    middleware = [RouterMiddleware(books.router, cheap=scripted(HAIKU, "cheap")), approved]
+    agent: Any = create_agent(scripted(OPUS, "strong"), [], middleware=middleware, checkpointer=InMemorySaver())
+    config: Any = {"configurable": {"thread_id": "t"}}
+    agent.invoke({"messages": [HumanMessage(EASY)]}, config)
+    assert (books.entries, {span.status.is_ok or span.status.is_unset for span in books.named("")}) == ([], {True})
+
+    agent.invoke(Command(resume="yes"), config)
+    bill = cost_of(ledger=books.ledger, thread="t")
+    assert (books.story, bill.steps, bill.unpriced) == ([("cheap", "accepted")], 1, 0)
+
+
+def test_a_refusal_before_any_call_is_the_steps_error_and_books_nothing():
+    books, agent = asked(refused, ["never"], invoke=False)
+    with pytest.raises(PermissionError):
+        agent.invoke(GO, HARD)
+    assert (books.entries, [span.status.is_ok for span in books.routes], books.leaves) == ([], [False], [])
+
+
+def test_a_structured_answer_asked_for_twice_is_booked_twice():
+    books, reply = Books(), AIMessage("", tool_calls=[{"name": "Settings", "args": {"values": {}}, "id": "1"}])
+    middleware = [RouterMiddleware(books.router, cheap=scripted(HAIKU, reply)), twice]
+    create_agent(scripted(OPUS, reply), [], middleware=middleware, response_format=ToolStrategy(Settings)).invoke(GO, HARD)
+    assert books.story == [("strong", "abandoned"), ("strong", "accepted")]

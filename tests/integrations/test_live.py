@@ -101,6 +101,31 @@ async def test_with_a_buffer_a_good_reply_is_told_once(way, books):
 
 
 @pytest.mark.parametrize("way", WAYS)
+async def test_with_a_buffer_a_good_reply_comes_in_pieces_once_it_stands(way, books):
+    told = [chunk async for chunk, _ in graph_of(books, way, buffer=True, cheap="well done").astream(GO, stream_mode="messages")]
+    assert [chunk.text for chunk in told if chunk.type == "AIMessageChunk"] == ["well", " done", ""]
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_a_structured_reply_is_shown_once_it_stands(asynchronous, books):
+    called = AIMessage("", tool_calls=[{"name": "City", "args": {"name": "Rome"}, "id": "1"}])
+    model = books.model(cheap=called).with_structured_output(City)
+
+    def ask(state: Any) -> Any:
+        return {"messages": [str(model.invoke(state["messages"]))]}
+
+    async def aask(state: Any) -> Any:
+        return {"messages": [str(await model.ainvoke(state["messages"]))]}
+
+    builder: StateGraph[Any] = StateGraph(MessagesState)
+    builder.add_node("ask", aask if asynchronous else ask)
+    builder.add_edge(START, "ask")
+    told = [chunk async for chunk, _ in builder.compile().astream(GO, stream_mode="messages")]
+    shown = [call["args"] for chunk in told for call in getattr(chunk, "tool_call_chunks", ())]
+    assert (shown, books.story) == (['{"name": "Rome"}'], [("cheap", "accepted")])
+
+
+@pytest.mark.parametrize("way", WAYS)
 async def test_without_one_words_that_were_seen_stand(way, books):
     assert await read(graph_of(books, way, buffer=False), way) == "it was a"
     assert books.story == [("cheap", "accepted")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypedDict
 
 import pytest
 from langchain.agents import create_agent
@@ -23,6 +23,12 @@ FUNCTION = {"name": "mood", "description": "The mood.", "parameters": FIELDS}
 
 
 class Mood(BaseModel):
+    """How somebody feels."""
+
+    mood: str
+
+
+class Feeling(TypedDict):
     """How somebody feels."""
 
     mood: str
@@ -193,3 +199,23 @@ def test_a_call_of_a_tool_beside_the_schema_is_accepted(include_raw, books, real
     found = model.with_structured_output(Mood, **options).invoke("Search for boots", CHEAP)
     assert (books.story, books.entries[0].codes) == ([("cheap", "accepted")], ())
     assert not include_raw or ([call["name"] for call in found["raw"].tool_calls], found["parsed"]) == (["search"], None)
+
+
+def test_its_output_is_described_as_the_bare_models_is(pair, real):
+    described = [model.with_structured_output(Mood, method="json_schema").get_output_jsonschema() for model in (pair, real(HAIKU))]
+    assert described[0] == described[1]
+
+
+@pytest.mark.parametrize(
+    ("schema", "include_raw", "title"),
+    [
+        (Mood, False, "Mood"),
+        (Mood, True, "RoutedChatModelOutput"),
+        (SAID["plain"], False, "RoutedChatModelOutput"),
+        (Feeling, False, "RoutedChatModelOutput"),
+    ],
+    ids=["a class", "with the message", "a dict", "a typed dict"],
+)
+def test_its_output_is_described_as_a_message_in_no_case(schema, include_raw, title, pair):
+    described = pair.with_structured_output(schema, include_raw=include_raw).get_output_jsonschema()
+    assert (described["title"], "oneOf" in described) == (title, False)

@@ -58,6 +58,7 @@ MUTATIONS = (
         2, "an unmet proposal takes the lowest", "decisions.py", "rank, degraded = max(usable), True", "rank, degraded = min(usable), True"
     ),
     Mutation(2, "a rejected tier is asked again", "policy.py", "        if at_least:\n", "        if False:\n"),
+    Mutation(2, "another form lets verdicts go", "policy.py", "trouble=[*decision.verdicts, *trouble]", "trouble=trouble"),
     Mutation(3, "stamps are not read", "features.py", "stamped.append((stamp, made, errors - counted))", "pass"),
     Mutation(
         3,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from worlds import conditions, eligible, height, policies, ranks, several, steps, with_guards
 
@@ -98,3 +98,19 @@ def test_settling_the_same_step_again_never_goes_below_what_was_asked(
     again = policy.resettle(decision, replace(now, deadline_s=None), at_least=at_least)
 
     assert height(again) >= max(at_least, decision.settlement.obligation)
+
+
+@given(policy=policies, step=steps, sent=steps, now=conditions, said=several)
+def test_deciding_a_step_again_in_another_form_never_lowers_it(
+    policy: Policy, step: Step, sent: Step, now: Conditions, said: list[Verdict]
+) -> None:
+    policy = with_guards(policy, said)
+    first = policy.decide(step, None, now)
+    assume(not first.stopped)
+
+    again = policy.decide_again(first, sent, now)
+
+    assert height(again) >= height(first)
+    assert again.settlement.obligation >= first.settlement.obligation
+    assert first.state.pins <= again.state.pins
+    assert first.state.facts <= again.state.facts

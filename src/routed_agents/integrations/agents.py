@@ -9,8 +9,11 @@ from typing import Annotated, Any, Final, NotRequired, cast
 from langchain.agents.middleware import AgentMiddleware
 from langchain.agents.middleware.types import AgentState, ExtendedModelResponse, ModelRequest, ModelResponse, PrivateStateAttr
 from langchain.agents.structured_output import AutoStrategy, ProviderStrategy, ToolStrategy
+from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.runnables import RunnableSerializable
 from langchain_core.runnables.config import ensure_config
+from langgraph.errors import GraphBubbleUp
 from langgraph.types import Command
 from typing_extensions import override
 
@@ -21,11 +24,13 @@ from routed_agents.integrations.channels import CHANNEL
 from routed_agents.integrations.fitting import fitted
 from routed_agents.integrations.going import stamped
 from routed_agents.integrations.inner_calls import InnerCalls, alone
+from routed_agents.integrations.inner_requests import InnerRequests
 from routed_agents.integrations.labels import labels_at
-from routed_agents.integrations.late import reachable, schemas_of
-from routed_agents.integrations.live import Shown, Withheld, kept_quiet, read_along, streams_within, with_handler
+from routed_agents.integrations.late import name_of_tool, reachable, schemas_of
+from routed_agents.integrations.live import Shown, Withheld, read_along, streams_within, with_handler
 from routed_agents.integrations.models import Models, deployment_of, is_simulated
 from routed_agents.integrations.observer import AGAIN, MARK
+from routed_agents.integrations.outer_fallbacks import OuterFallbacks
 from routed_agents.integrations.position import Position, position_of
 from routed_agents.integrations.resuming import aresumed, resumed
 from routed_agents.integrations.stopped_before import Visit, avisit, visit
@@ -41,6 +46,8 @@ from routed_agents.telemetry.around import within
 from routed_agents.tiers import Deployment, Tiers, card, same_model
 
 STRONG: Final = "strong"
+OFFERS: Final = "bind_tools"
+"""The method that a model has of its own which only offers tools; a copy of the model needs another."""
 AGENTS_KEPT: Final = 64
 """Agents of one middleware whose models are remembered."""
 TOOLS_KEPT: Final = 1_024
@@ -75,8 +82,10 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
         agent = create_agent("anthropic:claude-opus-5-5", tools, middleware=[RouterMiddleware(cheap="anthropic:claude-haiku-5-5")])
 
     List it first, so that it is the outermost middleware: what the others bind then fits the model that was chosen, and where one of them
-    has a key `routing` of its own in the agent's state, it keeps it. Without a router it goes by what the environment says at an agent's
-    first call.
+    has a key `routing` of its own in the agent's state, it keeps it. Where middlewares inside change the request, the step is decided
+    again when the model is about to be asked, which may only raise it; they then run anew for the higher tier. Without a router it goes by
+    what the environment says at an agent's first call. A middleware around that asks another model for a step that failed gets the step's
+    error again, where that model may not answer it.
 
     Args:
         router: a router, a policy or the path of a policy file; its top tier must be the agent's own model.
@@ -100,10 +109,11 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
         super().__init__()
         check_ttl(prompt_cache)
         if cheap is not None:
-            deployment_of(cheap, "cheap")  # reading it is the check
+            _check_cheap(cheap)
         self._given = Router.of(router) if router is not None else None
         if self._given is None:
             Router.from_env()  # reading it is the check; it may yet be set before the first call
+        self._fallbacks = OuterFallbacks(fixed=self._given is not None)
         self._cheap = cheap
         self._prompt_cache: Ttl | None = prompt_cache
         self._buffer = buffer
@@ -114,6 +124,7 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
 
     @override
     def wrap_model_call(self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]) -> Any:
+        self._fallbacks.check(request.model)
         router, models = self._for(request.model)
         call, position, config = self._open(router, request)
         along = read_along(config.get("callbacks"), config.get("tags"))
@@ -123,27 +134,34 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
         try:
             with call:
                 response: ModelResponse[Any] | None = None
-                shelf.keep(router, position, call.decision.state)
+                kept = call.decision.state
+                shelf.keep(router, position, kept)
                 for attempt in call.attempts():
-                    if attempt.number > 1:
-                        shelf.keep(router, position, call.decision.state)
                     withheld = Withheld(attempt, hidden=along and self._buffer and attempt.may_rise)
                     with attempt:
                         tiered = _tiered(request, models, attempt, self._prompt_cache)
                         inner = _calls_of(tiered, handler, call, config)
                         asked = _heard(tiered, attempt, inner, along=along, hidden=withheld.hidden)
+                        sent = None if alone(handler) else self._followed(asked, call, attempt)
                         if inner is None:
                             with within(attempt.context), withheld.around():
                                 response = handler(asked)
                             attempt.record(_reply(response), usage=_used(tiered, response))
                         else:
                             with inner.hearing(attempt) as heard, within(attempt.context), withheld.around():
-                                response = handler(asked)
+                                response = handler(asked if sent is None else sent.request)
+                                _offered(call, sent)
                                 heard(_reply(response))
                     withheld.tell()
+                    if call.decision.state is not kept:
+                        kept = call.decision.state
+                        shelf.keep(router, position, kept)
                 return _answered(response, call, position.state)
-        except StepStopped as stop:
-            return _instead(stop, call, position, seen)
+        except Exception as error:
+            self._fallbacks.note(error, request.model, call, router)
+            if not isinstance(error, StepStopped):
+                raise
+            return _instead(error, call, position, seen)
         finally:
             if seen is not None:
                 seen.over()
@@ -152,6 +170,7 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
     async def awrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
     ) -> Any:
+        self._fallbacks.check(request.model)
         router, models = self._for(request.model)
         call, position, config = self._open(router, request)
         along = read_along(config.get("callbacks"), config.get("tags"))
@@ -161,15 +180,15 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
         try:
             async with call:
                 response: ModelResponse[Any] | None = None
-                await shelf.akeep(router, position, call.decision.state)
+                kept = call.decision.state
+                await shelf.akeep(router, position, kept)
                 for attempt in call.attempts():
-                    if attempt.number > 1:
-                        await shelf.akeep(router, position, call.decision.state)
                     withheld = Withheld(attempt, hidden=along and self._buffer and attempt.may_rise)
                     with attempt:
                         tiered = _tiered(request, models, attempt, self._prompt_cache)
                         inner = _calls_of(tiered, handler, call, config)
                         asked = _heard(tiered, attempt, inner, along=along, hidden=withheld.hidden)
+                        sent = None if alone(handler) else self._followed(asked, call, attempt)
                         if inner is None:
                             with within(attempt.context), withheld.around():
                                 response = await handler(asked)
@@ -178,14 +197,21 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
                             attempt.record(_reply(response), usage=_used(tiered, response))
                         else:
                             with inner.hearing(attempt) as heard, within(attempt.context), withheld.around():
-                                response = await handler(asked)
+                                response = await handler(asked if sent is None else sent.request)
+                                _offered(call, sent)
                                 if attempt.judged:
                                     await attempt.consult(_reply(response), usage=inner.used(_reply(response)))
                                 heard(_reply(response))
                     await withheld.atell()
+                    if call.decision.state is not kept:
+                        kept = call.decision.state
+                        await shelf.akeep(router, position, kept)
                 return _answered(response, call, position.state)
-        except StepStopped as stop:
-            return _instead(stop, call, position, seen)
+        except Exception as error:
+            self._fallbacks.note(error, request.model, call, router)
+            if not isinstance(error, StepStopped):
+                raise
+            return _instead(error, call, position, seen)
         finally:
             if seen is not None:
                 seen.over()
@@ -225,10 +251,7 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
         step = Step.from_messages(
             request.messages,
             system=text_of(request.system_message) if request.system_message is not None else None,
-            tools=[
-                *[tool if isinstance(tool, dict) else tool_name(tool.name) for tool in request.tools],
-                *[tool_name(spec.name) for spec in _answer_specs(request.response_format)],
-            ],
+            tools=_tools_of(request),
             node=position.node,
             metadata=cast("Mapping[str, object]", config.get("metadata") or {}),
             run=position.run,
@@ -252,7 +275,14 @@ class RouterMiddleware(AgentMiddleware[RoutingState, Any, Any]):
             made_by="langchain",
         )
         call.handed_off = can_hand_off(router.policy.on_stop, position)
+        call.pauses = (GraphBubbleUp,)
         return call, position, config
+
+    def _followed(self, request: ModelRequest[Any], call: RoutedCall, attempt: Attempt) -> InnerRequests:
+        """The request for middlewares inside, decided again in whatever form they have it sent."""
+        sent = InnerRequests(request, lambda form, messages: _decided_again(form, messages, call, attempt, made_for=request))
+        call.tool_schemas = lambda: self._schemas_of(sent.tools)
+        return sent
 
     def _schemas_of(self, tools: Sequence[Any]) -> dict[str, Mapping[str, Any]]:
         """The schemas of tools' arguments; pydantic takes 30 us to write one, so those of an agent's own tools are kept."""
@@ -305,9 +335,37 @@ def _tiered(request: ModelRequest[Any], models: Models, attempt: Attempt, cache:
     return request.override(model=marked, model_settings=fit.kwargs, tool_choice=choice, response_format=answer_as, **told)
 
 
+def _decided_again(
+    form: ModelRequest[Any], messages: Sequence[BaseMessage], call: RoutedCall, attempt: Attempt, *, made_for: ModelRequest[Any]
+) -> bool:
+    """Whether an attempt made for one form of a request may not be made in another, with these messages."""
+    leading = messages[0] if messages and messages[0].type == "system" else None
+    said = messages[1:] if leading is not None else messages
+    if not said:
+        return False
+    schema = isinstance(form.response_format, ProviderStrategy) and form.response_format is not made_for.response_format
+    return attempt.decide_again(
+        replace(call.step, messages=said, system=text_of(leading) if leading is not None else None, tools=_tools_of(form)),
+        unusable=reachable(call.router.policy.tiers, form.tools, schema=schema, messages=messages).unusable,
+    )
+
+
+def _offered(call: RoutedCall, sent: InnerRequests | None) -> None:
+    """Take the tools of a call made of somebody else's model, which a middleware inside has put in the place of the attempt's."""
+    if sent is not None and (form := sent.last) is not None:
+        call.step = replace(call.step, tools=_tools_of(form))
+
+
+def _tools_of(request: ModelRequest[Any]) -> tuple[str, ...]:
+    """The names of the tools that a request offers, those that may carry a structured answer among them."""
+    specs = _answer_specs(request.response_format)
+    return (*[name_of_tool(tool) for tool in request.tools], *[tool_name(spec.name) for spec in specs])
+
+
 def _calls_of(request: ModelRequest[Any], handler: object, call: RoutedCall, config: Mapping[str, Any]) -> InnerCalls | None:
     """What hears the calls made of a request; None where its reply tells all there is to know, for it is asked once and in one piece."""
-    if alone(handler) and not streams_within(request.model, config.get("callbacks"), request.model_settings):
+    plain = isinstance(cast("object", request.model), BaseChatModel)  # what is made of one by `bind` and the like carries no mark
+    if plain and alone(handler) and not streams_within(request.model, config.get("callbacks"), request.model_settings):
         return None
     return InnerCalls(asked_of(request.model, request.model_settings), call.decision.features.tokens)
 
@@ -321,18 +379,20 @@ def _heard(request: ModelRequest[Any], attempt: Attempt, inner: InnerCalls | Non
     """The request, its model heard by whoever has to know of its calls or words."""
     if inner is None and not along:
         return request
-    model = kept_quiet(request.model) if hidden else request.model
-    model = heard_by(model, inner.hear) if inner is not None else model
+    model = heard_by(request.model, inner.hear) if inner is not None else request.model
     callbacks = model.callbacks
     for handler in (inner, Shown(attempt) if along and not hidden else None):
         callbacks = with_handler(callbacks, handler) if handler is not None else callbacks
-    return request.override(model=model.model_copy(update={"callbacks": callbacks}))
+    model = model.model_copy(update={"callbacks": callbacks})
+    if OFFERS in vars(model):
+        _offer(model)
+    return request.override(model=model)
 
 
 def _offer(model: Any) -> None:
     """Have a model's tools offered where LangChain demands one of them for a structured answer."""
-    bind = model.bind_tools
-    vars(model)["bind_tools"] = lambda tools, *, tool_choice=None, **more: bind(tools, tool_choice="auto", **more)  # pyright: ignore
+    bind: Callable[..., Any] = type(model).bind_tools  # pyright: ignore
+    vars(model)[OFFERS] = lambda tools, *, tool_choice=None, **more: bind(model, tools, tool_choice="auto", **more)  # pyright: ignore
 
 
 def _answer_specs(wanted: object) -> list[Any]:
@@ -385,6 +445,19 @@ def _instead(stop: StepStopped, call: RoutedCall, position: Position, seen: Visi
         answer = hand_off(stop, call, position, config, seen)
     update = {CHANNEL: call.decision.state.to_json()} if position.state is not None else {}
     return ExtendedModelResponse(model_response=ModelResponse(result=[answer]), command=Command(update=update))
+
+
+def _check_cheap(model: Any) -> None:
+    """Refuse what is no model for the cheap tier.
+
+    Raises:
+        ConfigurationError: it is made of a chat model, by `bind`, `with_config` or the like, and LangChain would take it apart.
+        PolicyError: it names no model.
+    """
+    deployment_of(model, "cheap")  # reading it is the check
+    if isinstance(model, RunnableSerializable) and not isinstance(model, BaseChatModel):
+        wanted = "the chat model itself, or a string; give its settings to the chat model"
+        raise ConfigurationError(f"cheap is made of a chat model ({type(cast('object', model)).__name__}); wanted {wanted}")
 
 
 def _cheaper_sibling(provider: str | None) -> str:

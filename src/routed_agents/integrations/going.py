@@ -22,7 +22,7 @@ from routed_agents.integrations import shelf
 from routed_agents.integrations.capture import Capture
 from routed_agents.integrations.fitting import fitted
 from routed_agents.integrations.late import Late, name_of_tool, subject_of
-from routed_agents.integrations.live import Shown, Withheld, handlers_of, kept_quiet, read_along, streams_within, with_handler
+from routed_agents.integrations.live import Shown, Withheld, handlers_of, read_along, streams_within, with_handler
 from routed_agents.integrations.models import is_simulated
 from routed_agents.integrations.node_writes import send_state
 from routed_agents.integrations.observer import AGAIN, MARK
@@ -189,7 +189,7 @@ class Going:
         along = read_along(self._config.get("callbacks"), self._config.get("tags"))
         hidden = along and (self._buffer or (self.structured and not streaming)) and attempt.may_rise
         self._telling = Telling(asked_of(fit.model, kwargs))
-        tiered = heard_by(kept_quiet(fit.model) if hidden else fit.model, self._telling.hear)
+        tiered = heard_by(fit.model, self._telling.hear)
         runnable: Any = tiered if late is None else getattr(tiered, late.method)(subject_of(late, fit.options), **fit.options)
         if fit.messages is not None or attempt.number > 1:
             self.prompt = ChatPromptValue(messages=fit.messages if fit.messages is not None else list(messages))

@@ -20,6 +20,7 @@ from routed_agents.integrations.observer import claiming
 from routed_agents.integrations.telling import Telling, usage_unheard, words_of
 from routed_agents.pricing import Usage, usage_of
 from routed_agents.router import Attempt
+from routed_agents.router.reading import failure_behind
 
 ALONE: Final = ("_execute_model_sync", "_execute_model_async")
 """What `create_agent` calls the function that asks the model; a handler of another name is a middleware's."""
@@ -103,18 +104,29 @@ class InnerCalls(BaseCallbackHandler):
 
     @contextmanager
     def hearing(self, attempt: Attempt) -> Generator[Callable[[BaseMessage | None], None]]:
-        """Within, the request is made and its reply handed over; an observer's books don't show it again."""
+        """Within, the request is made and its reply handed over; an observer's books don't show it again.
+
+        What ends the calls of an attempt that is withdrawn goes no further.
+        """
         found: list[BaseMessage | None] = []
         with claiming(lambda: found[0] if found else None):
             try:
                 yield found.append
-            except BaseException:
+            except BaseException as error:
+                if attempt.withdrawn:
+                    self._book(attempt, own=None)
+                    return
+                if not self._made and failure_behind(error) is None:
+                    attempt.unmade()
                 own = self._made[-1] if self._made else None  # the last call's error is the attempt's
                 self._book(attempt, own=own)
                 if own is not None and (used := own.used(self._prompt) or usage_of(own.message)) is not None:
                     attempt.partial(used, reply=own.message)
                 raise
-        self._answered(attempt, found[0])
+        if attempt.withdrawn:
+            self._book(attempt, own=None)
+        else:
+            self._answered(attempt, found[0])
 
     def used(self, reply: BaseMessage | None) -> Usage | None:
         """The usage of the call that led to a reply; None where the reply tells as much."""

@@ -16,7 +16,7 @@ from langchain_core.outputs import ChatResult, LLMResult, RunInfo
 from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
 from langchain_core.runnables.config import merge_configs, var_child_runnable_config
 from langchain_core.utils.pydantic import is_pydantic_v1_subclass
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from typing_extensions import override
 
 from routed_agents.errors import ConfigurationError, RoutedAgentsError
@@ -172,7 +172,8 @@ class RoutedChatModel(BaseChatModel):
             schema=known,
             carried=known is not None and not old and carried(known),
         )
-        return cast("Runnable[LanguageModelInput, Any]", self.bind(**{LATE: late}))
+        parsed: Any = schema if isinstance(schema, type) and issubclass(schema, BaseModel) and not include_raw else Any
+        return cast("Runnable[LanguageModelInput, Any]", self.bind(**{LATE: late}).with_types(output_type=parsed))
 
     @override
     def invoke(

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, cast
 from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager, Callbacks
 from langchain_core.callbacks.manager import ahandle_event, handle_event
-from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables.config import ensure_config, var_child_runnable_config
 from typing_extensions import override
 
@@ -19,7 +18,6 @@ from routed_agents.router import Attempt
 
 NOSTREAM: Final = "nostream"
 """LangGraph's tag of a model whose words stay out of `stream_mode="messages"`."""
-Model = TypeVar("Model", bound=BaseChatModel)
 
 # A rejected draft's words must not reach a reader, and words that have reached one cannot be taken back. So where somebody reads along, a
 # reply counts as the step's once its first word or tool call is out, as in a stream; with `buffer` one that may still be rejected is told
@@ -137,11 +135,6 @@ def streams_within(model: Any, callbacks: Callbacks, kwargs: Mapping[str, Any]) 
 
 def _reads(handler: BaseCallbackHandler) -> bool:
     return hasattr(handler, "tap_output_iter")
-
-
-def kept_quiet(model: Model) -> Model:
-    """The model, its words told only when it is done."""
-    return model.model_copy(update={"tags": [*(model.tags or ()), NOSTREAM]})
 
 
 def handlers_of(callbacks: Callbacks) -> Sequence[BaseCallbackHandler]:

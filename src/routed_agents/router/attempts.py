@@ -23,6 +23,7 @@ from routed_agents.ledger import Entry, Outcome
 from routed_agents.pricing import Cost, Prices, Usage, served_model_of
 from routed_agents.router.reading import failure_behind, failure_in, usage_in, words_in
 from routed_agents.state import StateStore, ThreadState
+from routed_agents.steps import Step
 from routed_agents.telemetry import LeafSpan
 from routed_agents.telemetry.spans import CallView
 from routed_agents.tiers import Deployment, Tier, same_model
@@ -69,6 +70,9 @@ class Call(About, CallView, Protocol):
     ) -> tuple[Tier, Deployment] | None: ...
     def note(self, line: str) -> None: ...
     def rests(self, deployment: str, why: str) -> None: ...
+    @property
+    def acting_rank(self) -> int: ...
+    def decide_again(self, step: Step, *, unusable: Mapping[str, str] | None = None) -> None: ...
     def stopped_message(self, code: str) -> str: ...
 
 
@@ -84,13 +88,14 @@ class Attempt:
         outcome: what became of it, once it is over.
         rejection: why its reply was not good enough, if it was not.
         follow_up: tier and deployment of the next attempt, if there will be one.
+        withdrawn: it was not made, for what was to be sent needs a higher tier; the step begins anew there.
         simulated: the integration knows that nobody real answers.
     """
 
     __slots__ = (
         "_begun", "_call", "_committed", "_decision", "_opinions", "_reply", "_served", "_settled", "_span", "_started_ns", "_unbilled",
         "_unmade", "_usage", "_watched", "alarmed", "deployment", "error", "first_chunk_ns", "follow_up", "key", "number", "outcome",
-        "rejection", "repairs", "row", "simulated",
+        "rejection", "repairs", "row", "simulated", "withdrawn",
     )  # fmt: skip
 
     def __init__(self, *, call: Call, number: int, tier: Tier, deployment: Deployment, watched: bool = False) -> None:
@@ -103,6 +108,7 @@ class Attempt:
         self.rejection: Rejection | None = None
         self.follow_up: tuple[Tier, Deployment] | None = None
         self.alarmed = False
+        self.withdrawn = False
         self.error: str | None = None
         self.first_chunk_ns: int | None = None
         self.repairs: tuple[str, ...] = ()
@@ -234,6 +240,20 @@ class Attempt:
         """No call was made after all, for somebody on the way had an answer; nothing is booked."""
         self.outcome, self._unmade = "accepted", True
 
+    def decide_again(self, step: Step, *, unusable: Mapping[str, str] | None = None) -> bool:
+        """Have the step decided in the form in which it is about to be sent; true when this attempt is withdrawn, for it may not be made.
+
+        Args:
+            step: the step in that form.
+            unusable: tiers that lack something the form needs besides, with what they lack.
+        """
+        call = self._call
+        call.decide_again(step, unusable=unusable)
+        self._decision = call.decision
+        if call.mode == "enforce" and (call.decision.stopped or call.acting_rank > self.row.rank):
+            self.outcome, self._unmade, self.withdrawn = "abandoned", True, True
+        return self.withdrawn
+
     def also(self, *, reply: object, usage: Usage | None = None, started_ns: int, error: BaseException | None) -> None:
         """Book another call that the same request led to: somebody on the way made it again, and this one's answer was not used.
 
@@ -267,7 +287,7 @@ class Attempt:
         elif self.outcome is None:
             self.outcome = "abandoned"
         if self._unmade:
-            self._call.router.telemetry.unmade(self._span)
+            self._call.router.telemetry.unmade(self._span, self._call.span)
         else:
             self._write(error)
         return handled

@@ -36,7 +36,8 @@ UNKNOWN_TIER: Final = Tier(name="unrouted", rank=0, deployments=(Deployment(mode
 class RoutedCall:
     """One step on its way: a decision, the attempts it takes, and their record.
 
-    An integration sets `handed_off` where somebody takes over from a stop, and `stopped_before` to the code of a stop that the same step
+    An integration sets `handed_off` where somebody takes over from a stop, `pauses` to what is raised to go on later, which is no error,
+    and `stopped_before` to the code of a stop that the same step
     came to before, where it must come to it again. `decided_by` is whose decision a watched call follows; None where nobody decided it.
     `decided_for` is the graph node it led to, in which the call is made.
 
@@ -75,6 +76,7 @@ class RoutedCall:
         self.tool_schemas = tool_schemas
         self.parent = parent
         self.handed_off = False
+        self.pauses: tuple[type[BaseException], ...] = ()
         self.stopped_before = ""
         self.made_by: MadeBy = made_by
         self.entries: list[Entry] = []
@@ -220,26 +222,53 @@ class RoutedCall:
         Raises:
             StepStopped: the policy says that the step must not be made, or no tier that may answer is left.
         """
-        if self.mode == "enforce" and self.decision.stopped:
-            raise self._stopped(self.decision.stopped)
-        if self.mode == "enforce" and self.stopped_before:
-            raise self._stopped(self.stopped_before)
-        tier = self.router.policy.tiers[self.acting_rank]
-        deployment = self._first_up(tier) or tier.deployments[0]
-        number = 0
+        tier, deployment = self._begin()
+        number = 1
         while True:
-            number += 1
             attempt = Attempt(call=self, number=number, tier=tier, deployment=deployment)
             yield attempt
             if attempt.outcome is None or not attempt.entered:
                 raise ConfigurationError(
                     "an attempt was not used; wanted `with attempt: attempt.record(reply)` for each of call.attempts()"
                 )
+            if attempt.withdrawn:
+                tier, deployment = self._begin()
+                continue
+            number += 1
             if attempt.follow_up is None:
                 if attempt.alarmed:
                     raise self._stopped("served_model_below_floor")
                 return
             tier, deployment = attempt.follow_up
+
+    def _begin(self) -> tuple[Tier, Deployment]:
+        """Where the decision has the step made."""
+        if self.mode == "enforce" and self.decision.stopped:
+            raise self._stopped(self.decision.stopped)
+        if self.mode == "enforce" and self.stopped_before:
+            raise self._stopped(self.stopped_before)
+        tier = self.router.policy.tiers[self.acting_rank]
+        return tier, self._first_up(tier) or tier.deployments[0]
+
+    def decide_again(self, step: Step, *, unusable: Mapping[str, str] | None = None) -> None:
+        """Decide the step anew in the form in which it is sent; that may only raise it.
+
+        Args:
+            step: the step in that form.
+            unusable: tiers that lack something the form needs besides, with what they lack.
+        """
+        began, router = time.perf_counter_ns(), self.router
+        self.step = step
+        if unusable:
+            self.conditions = replace(self.conditions, unusable={**self.conditions.unusable, **unusable})
+        decision = router.policy.decide_again(self.decision, step, self.conditions)
+        if decision.stopped and (resting := router.care.resting()):  # where nothing else may answer they are asked after all
+            self.conditions = replace(self.conditions, unavailable=self.conditions.unavailable - resting)
+            decision = router.policy.decide_again(self.decision, step, self.conditions)
+        self.decision = decision
+        self.decision_ns += time.perf_counter_ns() - began
+        router.remember(self._memory, decision.state)
+        router.telemetry.decided_again(self._span, decision, self)
 
     def plan_after(
         self, attempt: Attempt, *, failure: Failure | None = None, rejection: Rejection | None = None
@@ -386,8 +415,8 @@ class RoutedCall:
 
     def _close(self, error: BaseException | None) -> None:
         if self._span is not None:
-            if self.handed_off and isinstance(error, StepStopped):
-                error = None  # somebody takes over, so nothing went wrong; the span says that the step stopped
+            if isinstance(error, self.pauses) or (self.handed_off and isinstance(error, StepStopped)):
+                error = None  # somebody takes over, so nothing went wrong; the span of a stopped step says that it stopped
             self.router.telemetry.close_route(self._span, self, error)
             self._span = None
 

@@ -215,6 +215,14 @@ class Telemetry:
             complain("a route span could not be opened", trouble)
             return None
 
+    def decided_again(self, route: RouteSpan | None, decision: Decision, call: CallView) -> None:
+        """Tell on a step's span what was decided for the form in which it is sent."""
+        if route is not None and route.span.is_recording():
+            try:
+                route.span.set_attributes({**self._route_attributes(decision, call), names.REQUEST_MODEL: decision.model or "none"})
+            except Exception as trouble:
+                complain("a decision could not be written on its route span", trouble)
+
     def close_route(self, route: RouteSpan, call: CallView, error: BaseException | None) -> None:
         """End the span of a step, with the roll-ups of its attempts."""
         try:
@@ -406,8 +414,10 @@ class Telemetry:
         except Exception as trouble:
             complain("a question to a judge could not be counted", trouble)
 
-    def unmade(self, span: object) -> None:
-        """End the span of an attempt that led to no call: there is nothing to count, neither here nor in a backend."""
+    def unmade(self, span: object, route: RouteSpan | None = None) -> None:
+        """End the span of an attempt that led to no call: there is nothing to count or to link to, neither here nor in a backend."""
+        if route is not None:
+            route.last = None
         if isinstance(span, LeafSpan):
             try:
                 span.span.update_name("attempt, no call made")
