@@ -66,6 +66,16 @@ def test_a_file_says_what_the_ledger_says(tmp_path: Path) -> None:
     assert {"key": "service.name", "value": {"stringValue": "desk"}} in resource
 
 
+def test_a_file_that_is_moved_is_begun_anew(tmp_path: Path) -> None:
+    file = tmp_path / "metrics.jsonl"
+    with configure(metrics_file=file) as handle:
+        router = work()
+        assert handle.flush()
+        file.rename(tmp_path / "old.jsonl")
+        work(router)
+    assert told_cost(file) == pytest.approx(spent(router), abs=1e-12)
+
+
 def test_metrics_alone_leave_the_tracer_provider_to_others(tmp_path: Path) -> None:
     theirs = trace.get_tracer_provider()
     with configure(metrics_file=tmp_path / "m.jsonl") as handle:

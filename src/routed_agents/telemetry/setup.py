@@ -86,7 +86,8 @@ def configure(
     first call's. What is left to write when the program ends is written then, for two seconds at most.
 
     Args:
-        trace_file: where to append spans as OTLP JSON lines; `offline.traces` and DuckDB read them.
+        trace_file: where to append spans as OTLP JSON lines; `offline.traces` and DuckDB read them. Where a file was moved or removed, what
+            comes next begins a new one.
         console: print the cost tree of each finished run: True for stderr, a rich console, or a function that gets the tree.
         otlp_endpoint: a collector or backend that takes spans by OTLP over HTTP, such as http://localhost:4318; needs the extra `otlp`.
         metrics_file: where to append metrics as OTLP JSON lines.
