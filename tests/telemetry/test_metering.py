@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from routed_agents import Policy, Router, Step
 from routed_agents.errors import ConfigurationError
 from routed_agents.ledger import Ledger
-from routed_agents.telemetry import configure
+from routed_agents.telemetry import Telemetry, configure
 from routed_agents.telemetry.endpoints import metrics_asked_by, whole
 
 from . import backends
@@ -190,6 +192,20 @@ def test_spans_dropped_at_the_end_are_in_the_last_metrics(tmp_path: Path) -> Non
         work()
         handle.shutdown(1.0)
     assert [int(point["asInt"]) for point in points(tmp_path / "m.jsonl", "routed_agents.dropped")] == [6]
+
+
+def test_lost_ledger_entries_are_in_the_metrics_once_whoever_shares_the_ledger(tmp_path: Path) -> None:
+    file, path = tmp_path / "m.jsonl", tmp_path / "costs.db"
+    ledger = Ledger(path, backlog=5, busy_s=0.05)
+    with configure(metrics_file=file), closing(sqlite3.connect(path, isolation_level=None)) as other:
+        routers = [Router(ledger=ledger), Router(ledger=ledger), Router(ledger=ledger, telemetry=Telemetry.off())]
+        other.execute("BEGIN IMMEDIATE")
+        for router in routers:
+            work(router, steps=5)
+        assert not ledger.flush(0.3)
+        ledger.close(0.1)
+        work(routers[0], steps=2)
+    assert (ledger.lost, sum(int(point["asInt"]) for point in points(file, "routed_agents.dropped"))) == (17, 17)
 
 
 def test_a_missing_extra_is_named_without_the_password(monkeypatch: pytest.MonkeyPatch) -> None:
