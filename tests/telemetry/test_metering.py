@@ -186,6 +186,14 @@ def test_a_refusing_backend_is_told_of_by_flush_and_shutdown() -> None:
         assert (handle.flush(), handle.shutdown()) == (False, False)
 
 
+def test_what_a_backend_refused_of_a_request_it_took_is_told_of_by_flush_and_shutdown(caplog: pytest.LogCaptureFixture) -> None:
+    with backends.backend(refused=4) as full:
+        handle = configure(metrics_endpoint=full.url)
+        work()
+        assert (handle.flush(), handle.shutdown()) == (False, False)
+    assert caplog.messages[0] == "a backend refused 4 data points of a request that it took"
+
+
 def test_spans_dropped_at_the_end_are_in_the_last_metrics(tmp_path: Path) -> None:
     with backends.black_hole() as url:
         handle = configure(otlp_endpoint=url, metrics_file=tmp_path / "m.jsonl")
@@ -203,13 +211,15 @@ def test_lost_ledger_entries_are_in_the_metrics_once_whoever_shares_the_ledger(t
         for router in routers:
             work(router, steps=5)
         assert not ledger.flush(0.3)
-        ledger.close(0.1)
+        other.execute("ROLLBACK")
+        ledger.close()
         work(routers[0], steps=2)
-    assert (ledger.lost, sum(int(point["asInt"]) for point in points(file, "routed_agents.dropped"))) == (17, 17)
+    assert (ledger.lost, sum(int(point["asInt"]) for point in points(file, "routed_agents.dropped"))) == (12, 12)
 
 
 def test_a_missing_extra_is_named_without_the_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.metric_exporter", None)
+    monkeypatch.delitem(sys.modules, "routed_agents.telemetry.sending", raising=False)
     with pytest.raises(ConfigurationError, match=r"metrics_endpoint http://h/v1/metrics needs .* pip install '\.\[otlp\]'"):
         configure(metrics_endpoint="http://me:secret@h")
 

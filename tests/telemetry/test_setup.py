@@ -88,7 +88,7 @@ def test_another_reader_finds_the_same_spans(trace_file: Path) -> None:
 def test_what_does_not_fit_the_queue_is_counted(trace_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     handle = configure(trace_file=trace_file, queue_size=10)
     held = threading.Event()
-    monkeypatch.setattr(handle._outputs[0], "_deliver", lambda batch: held.wait(10) and False)
+    monkeypatch.setattr(handle._outputs[0], "_deliver", lambda batch: held.wait(10) and len(batch))
     emit(1_000)
     held.set()
     assert not handle.shutdown(5.0)
@@ -182,7 +182,7 @@ def test_spans_for_which_no_new_file_can_be_begun_are_counted(trace_file: Path) 
 
 def test_a_failing_output_makes_flush_say_no(trace_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     handle = configure(trace_file=trace_file)
-    monkeypatch.setattr(handle._outputs[0], "_deliver", lambda batch: False)
+    monkeypatch.setattr(handle._outputs[0], "_deliver", len)
     emit()
     assert (handle.flush(), handle.dropped) == (False, 2)
     handle.shutdown()
@@ -258,6 +258,7 @@ def test_dead_backends_hold_the_end_of_a_program_up_once_however_often_it_was_co
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
+    monkeypatch.delitem(sys.modules, "routed_agents.telemetry.sending", raising=False)
     with pytest.raises(ConfigurationError, match=r"pip install '\.\[otlp\]'"):
         configure(otlp_endpoint="http://localhost:4318")
 

@@ -108,7 +108,13 @@ def _torn(path: Path) -> bool:
 
 
 class SpanFile(SpanExporter):
-    """Appends spans to a file, OTLP JSON, one export a line. The SDK's own logs a traceback for each that finds no room."""
+    """Appends spans to a file, OTLP JSON, one export a line. The SDK's own logs a traceback for each that finds no room.
+
+    Attributes:
+        refused: how many of a batch it does not take.
+    """
+
+    refused: Final = 0
 
     def __init__(self, path: Path) -> None:
         self._file = Appended(path)
