@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import time
 from contextlib import suppress
 from datetime import datetime
 from decimal import Decimal
@@ -418,7 +419,27 @@ def test_the_decision_of_a_message() -> None:
     ]
 
 
+def test_a_clock_that_is_set_back_leaves_a_call_as_long_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    began = time.time_ns()
+    with router().step(Step.from_messages("x", task_class="classification")) as call:
+        for attempt in call.attempts():
+            with attempt:
+                monkeypatch.setattr(time, "time_ns", lambda: began - 5 * 10**9)
+                attempt.first_chunk()
+                attempt.record(reply(attempt.model))
+
+    (entry,) = call.entries
+    assert began <= entry.started_ns <= (entry.first_chunk_ns or 0) <= entry.ended_ns < began + 5 * 10**9
+
+
 # ---- watched calls
+
+
+def test_a_watched_call_takes_no_time_below_nothing_where_the_clock_is_set_back() -> None:
+    later = time.time_ns() + 5 * 10**9
+    entry = router().watch(model="gpt-4o", reply=reply("gpt-4o"), started_ns=later, first_chunk_ns=later - 4 * 10**9)
+
+    assert later == entry.started_ns <= (entry.first_chunk_ns or 0) <= entry.ended_ns < later + 10**9
 
 
 @pytest.mark.parametrize(("model", "tier"), [("claude-opus-5-5", "strong"), ("claude-haiku-5-5-20261007", "cheap"), ("gpt-4o", "unrouted")])

@@ -22,7 +22,7 @@ from routed_agents.policy import Policy
 from routed_agents.pricing import Prices
 from routed_agents.router import Router
 from routed_agents.steps import Step
-from routed_agents.telemetry import RouteSpan, Telemetry
+from routed_agents.telemetry import RouteSpan, Telemetry, names
 
 PRICES = Prices()
 SECRET = "my husband died"
@@ -252,6 +252,20 @@ def test_only_allowed_labels_appear(lab: Lab) -> None:
 
     labels = {name: value for span in (*lab.routes, *lab.leaves) for name, value in attributes(span).items() if ".label." in name}
     assert labels == {"routed_agents.label.tenant": "acme"}
+
+
+def test_a_label_with_a_name_of_ours_takes_nothings_place_in_the_metrics() -> None:
+    keys = ("tenant", *sorted(names.DIMENSIONS))
+    made = lab_with(labels=keys)
+    made.router = made.router.replace(policy=made.router.policy.replace(labels=keys))
+    with made.router.step(Step.from_messages("x", task_class="multi_turn"), labels=dict.fromkeys(keys, "gold")) as call:
+        for attempt in call.attempts():
+            with attempt:
+                attempt.record({"model": attempt.model, "content": "yes", "usage": {"input_tokens": 300, "output_tokens": 50}})
+
+    (told,) = [told for _, told in made.counted("routed_agents.tokens") if told["kind"] == "prompt"]
+    own = {"tier": "cheap", "model": "claude-haiku-5-5", "task_class": "multi_turn", "simulated": False, "kind": "prompt"}
+    assert told == {**own, "tenant": "gold", **{f"routed_agents.label.{name}": "gold" for name in names.DIMENSIONS}}
 
 
 @pytest.mark.parametrize(("evidence", "quoted"), [(False, False), (True, True)])

@@ -100,6 +100,7 @@ class Consultation:
         "_own",
         "_question",
         "_read",
+        "_since_ns",
         "_span",
         "_started_ns",
         "_timeout_s",
@@ -126,7 +127,7 @@ class Consultation:
         self._future: Future[Heard] | None = None
         self._own = False
         self._span: LeafSpan | None = None
-        self._started_ns = 0
+        self._started_ns = self._since_ns = 0
 
     def ask(self) -> tuple[Any, str]:
         """What the judge says, or why it says nothing. Waits, so in an event loop nothing is asked."""
@@ -188,7 +189,7 @@ class Consultation:
     def _opened(self) -> AbstractContextManager[None]:
         """Open the call's span; what the call is made in."""
         about, deployment = self._about, self._deployment
-        self._started_ns = time.time_ns()
+        self._started_ns, self._since_ns = time.time_ns(), time.perf_counter_ns()
         context = about.span.context if about.span is not None else None
         place = _Place(number=self._attempt, row=Tier(name=JUDGE, rank=0, deployments=(deployment,)), deployment=deployment)
         span = self._span = about.router.telemetry.open_attempt(None, place, self._view(self._asked), parent=context)
@@ -265,7 +266,7 @@ class Consultation:
             policy_hash=decision.policy_hash,
             price_source=source,
             started_ns=self._started_ns,
-            ended_ns=time.time_ns(),
+            ended_ns=self._started_ns + time.perf_counter_ns() - self._since_ns,  # the clock may be set back meanwhile
         )
         about.asides.append(entry)
         router.ledger.append(entry)

@@ -120,9 +120,12 @@ def scraped(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     sent: list[int] = []
     if request.param == "no trace backend":
         dead = OTLPSpanExporter(endpoint=f"http://127.0.0.1:{free_port()}/v1/traces", timeout=1)
-        output, sampler = Output(lambda batch: dead.export(batch).name == "SUCCESS", finish=dead.shutdown, size=500), None
+        output, sampler = (
+            Output(lambda batch: 0 if dead.export(batch).name == "SUCCESS" else len(batch), finish=dead.shutdown, size=500),
+            None,
+        )
     else:
-        output, sampler = Output(lambda batch: bool(sent.append(len(batch))) or True, size=50_000), TraceIdRatioBased(SAMPLED)
+        output, sampler = Output(lambda batch: sent.append(len(batch)) or 0, size=50_000), TraceIdRatioBased(SAMPLED)
     registry = CollectorRegistry()
     tracing = TracerProvider(sampler=sampler, shutdown_on_exit=False)
     tracing.add_span_processor(output)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 import time
 from typing import Annotated, Any
@@ -119,6 +120,16 @@ def test_its_call_is_priced_to_the_last_digit_and_hangs_under_the_step(model: st
     assert entry.cost == PRICES.card(entry.model).cost(entry.usage)
     assert (leaf.attributes[names.COST_PICO], leaf.attributes[names.CALL_KIND]) == (entry.cost.total_pico, "judge")
     assert (leaf.parent.span_id, route.attributes[names.DECIDED_TIER]) == (route.context.span_id, "cheap")
+
+
+def test_its_call_is_as_long_as_it_was_where_the_clock_is_set_back(provider: embedded.Provider, monkeypatch: pytest.MonkeyPatch) -> None:
+    books, backwards = Books(judged()), itertools.count(time.time_ns(), -(10**10))
+    monkeypatch.setattr(time, "time_ns", lambda: next(backwards))
+
+    decided(books.router, EASIER)
+
+    (entry,) = books.entries
+    assert 0 < entry.ended_ns - entry.started_ns < 10**10
 
 
 def by_middleware(router: Router) -> Any:

@@ -12,19 +12,20 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest, ExportMetricsServiceResponse
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest, ExportTraceServiceResponse
 
 
 class Backend(ThreadingHTTPServer):
-    """Takes OTLP over HTTP with connections kept open, and counts every span it gets by id."""
+    """Takes OTLP over HTTP with connections kept open, and counts every span it gets by id; or says how much it refused of each request."""
 
     daemon_threads = True
 
-    def __init__(self, *, status: int = 200, delay_s: float = 0.0) -> None:
+    def __init__(self, *, status: int = 200, delay_s: float = 0.0, refused: int = 0) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.status = status
         self.delay_s = delay_s
+        self.refused = refused
         self.spans: Counter[bytes] = Counter()
         self.names: Counter[str] = Counter()
         self.attributes: list[dict[str, object]] = []
@@ -67,17 +68,23 @@ class _Handler(BaseHTTPRequestHandler):
                             server.spans[span.span_id] += 1
                             server.names[span.name] += 1
                             server.attributes.append({pair.key: pair.value for pair in span.attributes})
+        answer = ExportMetricsServiceResponse() if "metrics" in self.path else ExportTraceServiceResponse()
+        if server.refused:
+            setattr(answer.partial_success, "rejected_data_points" if "metrics" in self.path else "rejected_spans", server.refused)
+        said = answer.SerializeToString()
         self.send_response(server.status)
-        self.send_header("Content-Length", "0")
+        self.send_header("Content-Type", "application/x-protobuf")
+        self.send_header("Content-Length", str(len(said)))
         self.end_headers()
+        self.wfile.write(said)
 
     def log_message(self, format: str, *args: object) -> None:
         """Nothing for the terminal."""
 
 
 @contextmanager
-def backend(*, status: int = 200, delay_s: float = 0.0) -> Iterator[Backend]:
-    server = Backend(status=status, delay_s=delay_s)
+def backend(*, status: int = 200, delay_s: float = 0.0, refused: int = 0) -> Iterator[Backend]:
+    server = Backend(status=status, delay_s=delay_s, refused=refused)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:

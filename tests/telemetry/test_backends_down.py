@@ -87,6 +87,22 @@ def test_a_backend_that_is_down_delays_no_step_and_no_exit_and_loses_nothing_uns
     assert p50 < 3  # a caller that waits for the backend takes a hundred times as long; the figure itself is printed, not asserted
 
 
+def test_spans_that_a_backend_refused_of_a_request_it_took_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    with backends.backend(refused=3) as full:
+        router, handle = sending_to(full.url)
+        for _ in range(2):
+            step(router)
+        assert (handle.flush(), handle.dropped, handle.shutdown()) == (False, 3, False)
+    assert caplog.messages == ["a backend refused 3 spans of a request that it took"]
+
+
+def test_a_backend_cannot_refuse_more_than_it_was_sent() -> None:
+    with backends.backend(refused=10**9) as full:
+        router, handle = sending_to(full.url)
+        step(router)
+        assert (handle.shutdown(), handle.dropped) == (False, 2)
+
+
 def test_dropped_spans_are_in_the_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics_internal, "_METER_PROVIDER", None)
     monkeypatch.setattr(metrics_internal, "_METER_PROVIDER_SET_ONCE", Once())

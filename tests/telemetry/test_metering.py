@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from routed_agents import Policy, Router, Step
 from routed_agents.errors import ConfigurationError
 from routed_agents.ledger import Ledger
-from routed_agents.telemetry import configure
+from routed_agents.telemetry import Telemetry, configure
 from routed_agents.telemetry.endpoints import metrics_asked_by, whole
 
 from . import backends
@@ -64,6 +66,16 @@ def test_a_file_says_what_the_ledger_says(tmp_path: Path) -> None:
     assert told_cost(file) == pytest.approx(spent(router), abs=1e-12)
     resource = json.loads(file.read_text().splitlines()[-1])["resourceMetrics"][0]["resource"]["attributes"]
     assert {"key": "service.name", "value": {"stringValue": "desk"}} in resource
+
+
+def test_a_file_that_is_moved_is_begun_anew(tmp_path: Path) -> None:
+    file = tmp_path / "metrics.jsonl"
+    with configure(metrics_file=file) as handle:
+        router = work()
+        assert handle.flush()
+        file.rename(tmp_path / "old.jsonl")
+        work(router)
+    assert told_cost(file) == pytest.approx(spent(router), abs=1e-12)
 
 
 def test_metrics_alone_leave_the_tracer_provider_to_others(tmp_path: Path) -> None:
@@ -174,6 +186,14 @@ def test_a_refusing_backend_is_told_of_by_flush_and_shutdown() -> None:
         assert (handle.flush(), handle.shutdown()) == (False, False)
 
 
+def test_what_a_backend_refused_of_a_request_it_took_is_told_of_by_flush_and_shutdown(caplog: pytest.LogCaptureFixture) -> None:
+    with backends.backend(refused=4) as full:
+        handle = configure(metrics_endpoint=full.url)
+        work()
+        assert (handle.flush(), handle.shutdown()) == (False, False)
+    assert caplog.messages[0] == "a backend refused 4 data points of a request that it took"
+
+
 def test_spans_dropped_at_the_end_are_in_the_last_metrics(tmp_path: Path) -> None:
     with backends.black_hole() as url:
         handle = configure(otlp_endpoint=url, metrics_file=tmp_path / "m.jsonl")
@@ -182,8 +202,24 @@ def test_spans_dropped_at_the_end_are_in_the_last_metrics(tmp_path: Path) -> Non
     assert [int(point["asInt"]) for point in points(tmp_path / "m.jsonl", "routed_agents.dropped")] == [6]
 
 
+def test_lost_ledger_entries_are_in_the_metrics_once_whoever_shares_the_ledger(tmp_path: Path) -> None:
+    file, path = tmp_path / "m.jsonl", tmp_path / "costs.db"
+    ledger = Ledger(path, backlog=5, busy_s=0.05)
+    with configure(metrics_file=file), closing(sqlite3.connect(path, isolation_level=None)) as other:
+        routers = [Router(ledger=ledger), Router(ledger=ledger), Router(ledger=ledger, telemetry=Telemetry.off())]
+        other.execute("BEGIN IMMEDIATE")
+        for router in routers:
+            work(router, steps=5)
+        assert not ledger.flush(0.3)
+        other.execute("ROLLBACK")
+        ledger.close()
+        work(routers[0], steps=2)
+    assert (ledger.lost, sum(int(point["asInt"]) for point in points(file, "routed_agents.dropped"))) == (12, 12)
+
+
 def test_a_missing_extra_is_named_without_the_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.metric_exporter", None)
+    monkeypatch.delitem(sys.modules, "routed_agents.telemetry.sending", raising=False)
     with pytest.raises(ConfigurationError, match=r"metrics_endpoint http://h/v1/metrics needs .* pip install '\.\[otlp\]'"):
         configure(metrics_endpoint="http://me:secret@h")
 

@@ -88,7 +88,7 @@ def test_another_reader_finds_the_same_spans(trace_file: Path) -> None:
 def test_what_does_not_fit_the_queue_is_counted(trace_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     handle = configure(trace_file=trace_file, queue_size=10)
     held = threading.Event()
-    monkeypatch.setattr(handle._outputs[0], "_deliver", lambda batch: held.wait(10) and False)
+    monkeypatch.setattr(handle._outputs[0], "_deliver", lambda batch: held.wait(10) and len(batch))
     emit(1_000)
     held.set()
     assert not handle.shutdown(5.0)
@@ -108,7 +108,7 @@ class Filling:
     """A disk with little room left."""
 
     def __init__(self, file: Any, room: int) -> None:
-        self.file, self.room = file, room
+        self.file, self.room, self.fileno = file, room, file.fileno
 
     def write(self, data: bytes) -> int:
         if not self.room:
@@ -118,21 +118,71 @@ class Filling:
         return int(written)
 
 
-def test_a_line_that_broke_off_costs_the_next_one_nothing(tmp_path: Path) -> None:
-    file = Appended(tmp_path / "t.jsonl")
+@pytest.mark.parametrize("whose", ["its own", "another's"])
+def test_a_line_that_broke_off_costs_the_next_one_nothing(whose: str, tmp_path: Path) -> None:
+    file, other = Appended(tmp_path / "t.jsonl"), Appended(tmp_path / "t.jsonl")
     disk = file._file
     file._file = Filling(disk, room=4)  # type: ignore[assignment]
     with pytest.raises(OSError, match="No space left"):
         file.write('{"a": 1}\n')
     file._file = disk
-    file.write('{"b": 2}\n')
+    (file if whose == "its own" else other).write('{"b": 2}\n')
     file.close()
+    other.close()
     assert (tmp_path / "t.jsonl").read_text() == '{"a"\n{"b": 2}\n'
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_processes_that_share_a_file_leave_whole_lines_and_no_empty_ones(tmp_path: Path) -> None:
+    path, line = tmp_path / "t.jsonl", "x" * 500_000 + "\n"
+
+    def writer() -> int:
+        if child := os.fork():
+            return child
+        file = Appended(path)
+        for _ in range(40):
+            file.write(line)
+        os._exit(0)
+
+    children = [writer() for _ in range(3)]
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0, 0]
+    with path.open() as written:
+        assert [each == line for each in written] == [True] * 120
+
+
+@pytest.mark.parametrize("how", ["moved", "removed", "moved with its folder"])
+def test_a_file_that_is_moved_keeps_its_spans_and_the_next_ones_begin_a_new_file(
+    how: str, trace_file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with configure(trace_file=trace_file) as handle:
+        emit()
+        assert handle.flush()
+        kept = trace_file.with_name("old.jsonl")
+        if how == "removed":
+            trace_file.unlink()
+        elif how == "moved":
+            trace_file.rename(kept)
+        else:
+            kept = trace_file.parent.rename(trace_file.parent.with_name("old")) / trace_file.name
+        emit(2)
+        assert (handle.flush(), handle.dropped) == (True, 0)
+    assert sum(1 for _ in read_spans(trace_file)) == 4
+    assert how == "removed" or sum(1 for _ in read_spans(kept)) == 2
+    assert caplog.messages == [f"{trace_file} was moved or removed; what comes next is written to a new file there"]
+
+
+def test_spans_for_which_no_new_file_can_be_begun_are_counted(trace_file: Path) -> None:
+    handle = configure(trace_file=trace_file)
+    trace_file.unlink()
+    trace_file.mkdir()
+    emit()
+    assert (handle.flush(), handle.dropped) == (False, 2)
+    handle.shutdown()
 
 
 def test_a_failing_output_makes_flush_say_no(trace_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     handle = configure(trace_file=trace_file)
-    monkeypatch.setattr(handle._outputs[0], "_deliver", lambda batch: False)
+    monkeypatch.setattr(handle._outputs[0], "_deliver", len)
     emit()
     assert (handle.flush(), handle.dropped) == (False, 2)
     handle.shutdown()
@@ -208,6 +258,7 @@ def test_dead_backends_hold_the_end_of_a_program_up_once_however_often_it_was_co
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
+    monkeypatch.delitem(sys.modules, "routed_agents.telemetry.sending", raising=False)
     with pytest.raises(ConfigurationError, match=r"pip install '\.\[otlp\]'"):
         configure(otlp_endpoint="http://localhost:4318")
 

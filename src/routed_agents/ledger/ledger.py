@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, Unpack
 
@@ -111,6 +111,11 @@ class Ledger:
     def append(self, entry: Entry) -> None:
         """Record a call; returns at once and never raises."""
         self._store.put(entry)
+
+    def tell_lost(self, hear: Callable[[int], object]) -> None:
+        """Have a function, in place of the one before, hear how many entries were lost whenever some are; on any thread, so it must not
+        wait or raise. A router has its telemetry hear of them."""
+        self._store.told = hear
 
     def flush(self, timeout_s: float = WAIT_S) -> bool:
         """Wait until everything appended so far is written; False when it is not within the time."""

@@ -7,7 +7,7 @@ import os
 import queue
 import sqlite3
 import threading
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from typing import Final, cast
 
@@ -27,6 +27,8 @@ class Store:
     def __init__(self) -> None:
         self.queue: queue.SimpleQueue[object] = queue.SimpleQueue()
         self.lost: int = 0
+        self.told: Callable[[int], object] = lambda lost: None
+        """Hears how many entries were lost, whenever some are."""
         self.closed = False
         self.counting = threading.RLock()  # what is collected in the midst of it may count too
         OPEN.add(self)
@@ -42,6 +44,7 @@ class Store:
             self.lost += count
             total = self.lost
         log.warning("ledger: %d entries lost (%d in all): %s", count, total, why)
+        self.told(count)
 
     def rows(self, entries: Iterable[object]) -> list[tuple[object, ...]]:
         rows: list[tuple[object, ...]] = []

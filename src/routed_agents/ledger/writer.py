@@ -203,6 +203,7 @@ class File(Store):
             dropped, self.dropped = self.dropped, 0
         if dropped:
             log.warning("ledger: %d entries lost (%d in all): more than %d waited for %s", dropped, self.lost, self.backlog, self.path)
+            self.told(dropped)
 
 
 WAKE: Final = "entries wait"

@@ -93,9 +93,9 @@ class Attempt:
     """
 
     __slots__ = (
-        "_begun", "_call", "_committed", "_decision", "_opinions", "_reply", "_served", "_settled", "_span", "_started_ns", "_unbilled",
-        "_unmade", "_usage", "_watched", "alarmed", "deployment", "error", "first_chunk_ns", "follow_up", "key", "number", "outcome",
-        "rejection", "repairs", "row", "simulated", "withdrawn",
+        "_begun", "_call", "_committed", "_decision", "_opinions", "_reply", "_served", "_settled", "_since_ns", "_span", "_started_ns",
+        "_unbilled", "_unmade", "_usage", "_watched", "alarmed", "deployment", "error", "first_chunk_ns", "follow_up", "key", "number",
+        "outcome", "rejection", "repairs", "row", "simulated", "withdrawn",
     )  # fmt: skip
 
     def __init__(self, *, call: Call, number: int, tier: Tier, deployment: Deployment, watched: bool = False) -> None:
@@ -116,7 +116,7 @@ class Attempt:
         self._watched = watched
         self._usage: Usage | None = None
         self._reply: object = None
-        self._started_ns = 0
+        self._started_ns = self._since_ns = 0
         self._begun: int | None = None
         self._span: LeafSpan | None = None
         self._decision = call.decision
@@ -163,7 +163,7 @@ class Attempt:
     def first_chunk(self) -> None:
         """Note that the first chunk of a stream has come."""
         if self.first_chunk_ns is None:
-            self.first_chunk_ns = time.time_ns()
+            self.first_chunk_ns = self._now_ns()
 
     def repaired(self, names: Iterable[str]) -> None:
         """Note which parameters were changed to fit the model."""
@@ -273,7 +273,7 @@ class Attempt:
         self._call.entries.append(self._settled)
 
     def __enter__(self) -> Attempt:
-        self._started_ns = time.time_ns()
+        self._start(time.time_ns())
         self._begun = self._call.router.care.begin(self.key)
         self._span = self._call.router.telemetry.open_attempt(self._call.span, self, self._call)
         return self
@@ -294,7 +294,7 @@ class Attempt:
 
     def settle_watched(self, *, reply: object, usage: Usage | None, started_ns: int, error: BaseException | None, parent: object) -> None:
         """Write the entry of a call that was only watched."""
-        self._started_ns = started_ns
+        self._start(started_ns)
         self._reply = reply
         self._usage = usage if usage is not None else usage_in(reply) if reply is not None else None
         self.outcome = "failed" if error is not None and isinstance(error, Exception) else "abandoned" if error is not None else "watched"
@@ -309,7 +309,7 @@ class Attempt:
     def settle_other(self, *, reply: object, usage: Usage | None, started_ns: int, error: BaseException | None) -> None:
         """Write the entry of a call whose answer was not used."""
         call, failure = self._call, failure_behind(error) if error is not None else None
-        self._started_ns = started_ns
+        self._start(started_ns)
         self._reply = reply
         self._usage = usage if usage is not None else usage_in(reply) if reply is not None else None
         if error is not None:
@@ -324,6 +324,16 @@ class Attempt:
         context = call.span.context if call.span is not None else None
         self._span = call.router.telemetry.open_attempt(None, self, call, started_ns=started_ns, parent=context)
         self._write(error, aside=True)
+
+    def _start(self, started_ns: int) -> None:
+        """Note when the call began. What follows is dated by the time that has passed since: the clock may be set back meanwhile."""
+        self._started_ns = started_ns
+        self._since_ns = time.perf_counter_ns() - max(time.time_ns() - started_ns, 0)
+        if self.first_chunk_ns is not None:
+            self.first_chunk_ns = min(max(self.first_chunk_ns, started_ns), self._now_ns())
+
+    def _now_ns(self) -> int:
+        return self._started_ns + time.perf_counter_ns() - self._since_ns
 
     def _take(self, reply: object, usage: Usage | None) -> None:
         self._reply = reply
@@ -540,7 +550,7 @@ class Attempt:
             policy_hash=router.policy.hash,
             price_source=source,
             started_ns=self._started_ns,
-            ended_ns=time.time_ns(),
+            ended_ns=self._now_ns(),
             first_chunk_ns=self.first_chunk_ns,
             decision_ns=call.decision_ns or None,
             escalated_from=previous.tier

@@ -82,6 +82,8 @@ class Router:
         self.care = Care(self.health, self.policy.tiers)
         self.asking = Asking.of(asker, sdk_spans=self.telemetry.keeps_sdk_spans)
         self._warned: set[str] = set()
+        if isinstance(cast("object", self.ledger), Ledger) and self.telemetry.enabled:
+            self.ledger.tell_lost(self.telemetry.dropped)
         self._prepare_prices()
         if judges := self.policy.judge_models:
             self.asking.prepare([deployment_of(model) for model in judges])

@@ -1,11 +1,13 @@
-"""Files that lines are appended to, by one process after another."""
+"""Files that lines are appended to, by several processes and one after another."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 from typing import IO, Any, Final, cast
 
@@ -14,6 +16,7 @@ from opentelemetry.exporter.otlp.json.file import FileMetricExporter
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
+log: Final = logging.getLogger("routed_agents")
 EXPORT: Final = b'{"resourceSpans"'
 """How each line of a trace file begins."""
 
@@ -28,26 +31,31 @@ def takes_spans(path: Path) -> bool:
 
 
 class Appended:
-    """A file to append lines to, made with its folder where it is not there. Where a write broke off, in this process or in one before it,
-    the next line begins anew.
+    """A file to append lines to, made with its folder where it is not there; where it was moved or removed, the next line begins a new one.
+    Processes may share it: each writes its lines whole, and where a write broke off, whosever it was, the next line begins anew.
 
     Raises:
         OSError: it cannot be opened, or written to.
     """
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("ab", buffering=0)
-        self._torn = _torn(path)
+        self._path = path
+        self._file = _opened(path)
 
     def write(self, line: str) -> int:
         """Append a line with its end, whole or, when that is an error, in part."""
-        left = memoryview((b"\n" if self._torn else b"") + line.encode())
-        self._torn = True
-        while left:
-            left = left[self._file.write(left) :]
-        self._torn = False
+        if not _is_at(self._path, self._file):
+            self._begin_anew()
+        with _alone(self._file):
+            left = memoryview((b"\n" if _torn(self._path) else b"") + line.encode())
+            while left:
+                left = left[self._file.write(left) :]
         return len(line)
+
+    def _begin_anew(self) -> None:
+        before, self._file = self._file, _opened(self._path)
+        before.close()
+        log.warning("%s was moved or removed; what comes next is written to a new file there", self._path)
 
     def flush(self) -> None:
         """Nothing is held back."""
@@ -60,6 +68,36 @@ class Appended:
         return self._file.closed
 
 
+def _opened(path: Path) -> FileIO:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("ab", buffering=0)
+
+
+def _is_at(path: Path, file: FileIO) -> bool:
+    """Whether it is this open file that is at a path."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+@contextmanager
+def _alone(file: FileIO) -> Generator[None]:
+    """Keep other processes from appending meanwhile, where the system can do that."""
+    try:
+        import fcntl
+    except ImportError:  # nothing like it on Windows
+        yield
+        return
+    with suppress(OSError):  # a file system without locks
+        fcntl.flock(file, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_UN)
+
+
 def _torn(path: Path) -> bool:
     """Whether the last line has no end."""
     with suppress(OSError):  # what may be written to need not be readable
@@ -70,7 +108,13 @@ def _torn(path: Path) -> bool:
 
 
 class SpanFile(SpanExporter):
-    """Appends spans to a file, OTLP JSON, one export a line. The SDK's own logs a traceback for each that finds no room."""
+    """Appends spans to a file, OTLP JSON, one export a line. The SDK's own logs a traceback for each that finds no room.
+
+    Attributes:
+        refused: how many of a batch it does not take.
+    """
+
+    refused: Final = 0
 
     def __init__(self, path: Path) -> None:
         self._file = Appended(path)

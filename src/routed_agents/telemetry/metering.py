@@ -146,10 +146,10 @@ def _file(path: Path) -> MetricExporter:
 
 def _otlp(endpoint: str) -> MetricExporter:
     try:
-        from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+        from routed_agents.telemetry.sending import MetricSender
     except ImportError as error:
         raise ExtraMissing(f"metrics_endpoint {public(endpoint)} needs an exporter that isn't installed", "otlp") from error
-    return OTLPMetricExporter(endpoint=endpoint)
+    return MetricSender(endpoint)
 
 
 def _in_time(acts: Sequence[Callable[[], object]], timeout_s: float) -> bool:

@@ -221,6 +221,8 @@ HISTOGRAMS: Final = {
     )
 }
 TOKEN_TYPE: Final = "gen_ai.token.type"
+DIMENSIONS: Final = frozenset({"tier", "model", "task_class", "simulated", "kind", "reason"})
+"""What the metrics of model calls are told apart by, beside labels; a label of such a name has there the name it has on spans."""
 
 EXECUTE_TOOL: Final = "execute_tool"
 """The operation of a tool's span; every other operation is a leaf's."""

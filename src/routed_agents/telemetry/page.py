@@ -75,6 +75,8 @@ def _lines() -> Iterator[str]:
     yield "## Metrics"
     yield ""
     yield "What they count survives the sampling of traces. The SDK attaches exemplars that name a sampled trace."
+    yield "Labels of the allow-list are attributes of the metrics of model calls, by their own names; one with a name of ours,"
+    yield f"{', '.join(f'`{each}`' for each in sorted(names.DIMENSIONS))}, stands there as `{names.LABEL}{{key}}`, as on spans."
     yield ""
     yield from _table(
         ("Metric", "Kind", "Unit", "Counts"),

@@ -20,7 +20,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.environment_variables import OTEL_SERVICE_NAME
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
-from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.sdk.trace.sampling import Sampler
 
 from routed_agents.errors import ConfigurationError, ExtraMissing
@@ -37,6 +37,8 @@ from routed_agents.telemetry.trees import CostTree, cost_tree
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from routed_agents.telemetry.sending import SpanSender
 
 QUEUE: Final = 50_000
 """Ended spans that may wait to be written. The SDK's 2,048 lost 3,072 of a burst of 5,000."""
@@ -56,8 +58,8 @@ UNNAMED: Final = "unknown_service"
 """How the SDK begins the name of a service that nobody named."""
 DROPPED: Final = "routed_agents.dropped"
 Each = TypeVar("Each")
-Deliver = Callable[[Sequence[ReadableSpan]], bool]
-"""Takes a batch; False when it could not be delivered."""
+Deliver = Callable[[Sequence[ReadableSpan]], int]
+"""Takes a batch; gives how many of it could not be delivered."""
 
 log: Final = logging.getLogger("routed_agents")
 
@@ -86,7 +88,8 @@ def configure(
     first call's. What is left to write when the program ends is written then, for two seconds at most.
 
     Args:
-        trace_file: where to append spans as OTLP JSON lines; `offline.traces` and DuckDB read them.
+        trace_file: where to append spans as OTLP JSON lines; `offline.traces` and DuckDB read them. Where a file was moved or removed, what
+            comes next begins a new one.
         console: print the cost tree of each finished run: True for stderr, a rich console, or a function that gets the tree.
         otlp_endpoint: a collector or backend that takes spans by OTLP over HTTP, such as http://localhost:4318; needs the extra `otlp`.
         metrics_file: where to append metrics as OTLP JSON lines.
@@ -260,7 +263,7 @@ class Output(SpanProcessor):
     shut down when a backend is dead.
 
     Args:
-        deliver: takes a batch on the thread; False when it could not be delivered.
+        deliver: takes a batch on the thread; gives how many of it could not be delivered.
         finish: called when no more batches come.
         renew: gives another `deliver` and `finish` to a forked child, which must not talk on its parent's connections.
         sampled_only: leave out spans that are recorded, but not sampled.
@@ -384,12 +387,12 @@ class Output(SpanProcessor):
             batch, marks, going = self._gather()
             self._in_hand = len(batch)
             try:
-                delivered = self._deliver(batch) if batch or self._due() == 0 else True
+                lost = self._deliver(batch) if batch or self._due() == 0 else 0
             except Exception as trouble:  # its text may hold what the spans hold
                 log.error("%d spans could not be delivered: %s", len(batch), type(trouble).__name__)
-                delivered = False
+                lost = len(batch)
             with self._counting:
-                lost, self._in_hand = 0 if delivered else self._in_hand, 0  # nothing is in hand any more once `close` gave up
+                lost, self._in_hand = min(lost, self._in_hand), 0  # nothing is in hand any more once `close` gave up
             self._drop(lost)
             self._tell()
             for mark in marks:
@@ -456,13 +459,13 @@ def _live(console: Callable[[CostTree], object] | Console | bool, size: int) -> 
     return Output(live.take, finish=live.close, size=size, gather_s=0.0, sampled_only=False, due=live.due, to=_screen(console))
 
 
-def _output(make: Callable[[], SpanExporter], size: int, dialects: Sequence[Dialect], *, to: object = None) -> Output:
+def _output(make: Callable[[], SpanFile | SpanSender], size: int, dialects: Sequence[Dialect], *, to: object = None) -> Output:
     def connected() -> tuple[Deliver, Callable[[], object]]:
         exporter = make()
 
-        def deliver(batch: Sequence[ReadableSpan]) -> bool:
+        def deliver(batch: Sequence[ReadableSpan]) -> int:
             spans = [told(span, dialects) for span in batch] if dialects else batch
-            return exporter.export(spans) is SpanExportResult.SUCCESS
+            return exporter.refused if exporter.export(spans) is SpanExportResult.SUCCESS else len(batch)
 
         return deliver, exporter.shutdown
 
@@ -470,19 +473,19 @@ def _output(make: Callable[[], SpanExporter], size: int, dialects: Sequence[Dial
     return Output(deliver, finish=finish, renew=connected, size=size, to=to)
 
 
-def _file(path: Path) -> SpanExporter:
+def _file(path: Path) -> SpanFile:
     try:
         return SpanFile(path)
     except OSError as error:
         raise ConfigurationError(f"trace_file {path} cannot be opened: {error}; wanted a path that can be written") from error
 
 
-def _otlp(endpoint: str) -> SpanExporter:
+def _otlp(endpoint: str) -> SpanSender:
     try:
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from routed_agents.telemetry.sending import SpanSender
     except ImportError as error:
         raise ExtraMissing(f"otlp_endpoint {public(endpoint)} needs an exporter that isn't installed", "otlp") from error
-    return OTLPSpanExporter(endpoint=endpoint)
+    return SpanSender(endpoint)
 
 
 def _is_path(given: object) -> bool:
@@ -539,8 +542,8 @@ class Live:
         self._decisions: OrderedDict[str | None, tuple[SpanRecord, float]] = OrderedDict()
         self._gone: OrderedDict[str | None, None] = OrderedDict()
 
-    def take(self, batch: Sequence[ReadableSpan]) -> bool:
-        """Take spans in the order they ended."""
+    def take(self, batch: Sequence[ReadableSpan]) -> int:
+        """Take spans in the order they ended; none is lost on the way."""
         for span in batch:
             record = record_of(span)
             if not self._kept(record):
@@ -553,7 +556,7 @@ class Live:
                 log.warning("more than %d spans of unfinished runs: the cost tree of trace %s is not shown", self._most, oldest)
         while self.due() == 0:
             self._finish(self._longest_waiting())
-        return True
+        return 0
 
     def due(self) -> float | None:
         """Seconds until a decision that is still without a call is shown; None while there is none."""

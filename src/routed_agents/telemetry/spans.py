@@ -160,6 +160,7 @@ class Telemetry:
         allowed = _keys(labels) if labels is not None else _listed(os.environ.get(ALLOWED, ""))
         self.emit: Emit = emit
         self.labels = tuple([key for key in allowed if key != THREAD])
+        self._dimensions = [(key, names.LABEL + key if key in names.DIMENSIONS else key) for key in self.labels]
         self.threads = threads if threads is not None else THREAD in allowed
         self.evidence = evidence
         self.capture = _careful(capture) if capture is not None else None
@@ -601,9 +602,9 @@ class Telemetry:
 
     def _count(self, entry: Entry, context: Context | None, emission: Emission, *, followed: bool) -> None:
         shared: dict[str, Any] = {"tier": entry.tier, "model": entry.model, "task_class": entry.task_class, "simulated": entry.simulated}
-        for key in self.labels:
+        for key, name in self._dimensions:
             if key in entry.labels:
-                shared[key] = storable(entry.labels[key])
+                shared[name] = storable(entry.labels[key])
         counters = self._counters
         usage = entry.usage
         if entry.cost is not None:
