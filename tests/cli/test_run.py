@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -9,12 +10,15 @@ import sys
 import threading
 import time
 from argparse import Namespace
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from routed_agents.cli.graphs import LoadedGraph
 from routed_agents.cli.run import Summary
-from routed_agents.cli.runner import Result
+from routed_agents.cli.runner import AHEAD, Input, Result, run_inputs
 from routed_agents.ledger.bill import Bill
 
 from .conftest import ECHO, ids, parsed, said
@@ -119,6 +123,37 @@ def test_output_that_holds_something_else_is_not_touched(cli, lines, echo, tmp_p
     code, _, err = cli("run", echo, "--input", lines(said("hi")), "--output", out)
     assert (code, out.read_text(), list(tmp_path.glob("*.tmp"))) == (2, '{"id": 1}\nprecious\n', [])
     assert "line 1, is no result of run" in err
+
+
+def test_inputs_of_a_thread_follow_one_another_while_other_threads_go_on(cli, lines, tmp_path, monkeypatch):
+    graph, out = tmp_path / "saved.py", tmp_path / "out.jsonl"
+    replied = ECHO.replace('f"echo {text}"', "f\"echo {text} after {len(state['messages']) - 1}\"")
+    graph.write_text(f"from langgraph.checkpoint.memory import InMemorySaver\n{replied}\n{SAVED}")
+    monkeypatch.setenv("ECHO_SLEEP", "0.3")
+    path = lines(*[said(f"{thread}{turn}", id=f"{thread}{turn}", thread=thread) for thread in "ab" for turn in range(3)])
+    assert cli("run", graph, "--input", path, "--output", out)[0] == 0
+    replies = [row["reply"] for row in read(out)]
+    assert {str(reply)[5:] for reply in replies[:2]} == {"a0 after 0", "b0 after 0"}
+    assert {str(reply)[5:] for reply in replies[2:4]} == {"a1 after 2", "b1 after 2"}
+    assert {str(reply)[5:] for reply in replies[4:]} == {"a2 after 4", "b2 after 4"}
+
+
+def test_a_thread_of_many_inputs_is_not_held_in_memory_whole():
+    async def answered(*_: object) -> dict[str, object]:
+        await asyncio.sleep(0)
+        return {"messages": []}
+
+    read_before, ended = list[int](), list[str]()
+
+    def inputs() -> Iterator[Input]:
+        for number in range(2 * AHEAD):
+            read_before.append(number - len(ended))
+            yield Input(id=f"i{number}", line=number, record=said("hi", thread="t"))
+
+    loaded = LoadedGraph(name="g", graph=SimpleNamespace(ainvoke=answered), router=None)
+    asyncio.run(run_inputs(loaded, inputs(), lambda result: ended.append(result.id), concurrency=4))
+    assert ended == [f"i{number}" for number in range(2 * AHEAD)]
+    assert max(read_before) <= AHEAD + 1
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])

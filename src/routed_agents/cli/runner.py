@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, cast
@@ -21,6 +22,8 @@ from routed_agents.telemetry.providers import tracers
 
 MOST_WORDS: Final = 400
 """Characters of an error that a result line keeps."""
+AHEAD: Final = 1_000
+"""Inputs that may wait for one of their thread, so that others are read and go on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,25 +84,41 @@ class Result:
 
 
 async def run_inputs(loaded: LoadedGraph, inputs: Iterable[Input], ended: Callable[[Result], None], *, concurrency: int) -> None:
-    """Run every input; `ended` gets each result at once, in the order they end. Memory holds the inputs under way."""
-    free = asyncio.Semaphore(concurrency)
-    going: set[asyncio.Task[None]] = set()
+    """Run every input; `ended` gets each result at once, in the order they end.
+
+    Inputs of one thread are run one after another, in their order, and those of other threads go on side by side. Memory holds the
+    inputs under way, and no more than `AHEAD` that wait for one before them.
+    """
+    going: dict[asyncio.Task[None], str] = {}
+    behind: dict[str, deque[Input]] = {}  # what waits, by each thread under way
 
     async def one(given: Input) -> None:
-        try:
-            ended(await run_one(loaded, given))
-        finally:
-            free.release()
+        ended(await run_one(loaded, given))
+
+    def start(given: Input) -> None:
+        going[asyncio.create_task(one(given))] = given.thread
+
+    async def go_on() -> None:
+        done, _ = await asyncio.wait(going, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()  # a result that cannot be written ends the run
+            thread = going.pop(task)
+            if behind[thread]:
+                start(behind[thread].popleft())
+            else:
+                del behind[thread]
 
     try:
         for given in inputs:
-            await free.acquire()
-            for task in [task for task in going if task.done()]:
-                going.discard(task)
-                task.result()  # a result that cannot be written ends the run
-            going.add(asyncio.create_task(one(given)))
-        for task in asyncio.as_completed(going):
-            await task
+            if given.thread in behind:
+                behind[given.thread].append(given)
+            else:
+                behind[given.thread] = deque()
+                start(given)
+            while len(going) >= concurrency or sum(map(len, behind.values())) >= AHEAD:
+                await go_on()
+        while going:
+            await go_on()
     finally:
         for task in going:
             task.cancel()
