@@ -156,7 +156,7 @@ def test_a_thread_of_many_inputs_is_not_held_in_memory_whole():
     assert max(read_before) <= AHEAD + 1
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_broken_off_run_goes_on_where_it_stopped(how, cli, lines, echo, tmp_path, monkeypatch):
     log, out = tmp_path / "log", tmp_path / "out.jsonl"
     path = lines(*[said(f"text{number}", id=f"s{number}") for number in range(12)])
@@ -171,8 +171,8 @@ def test_broken_off_run_goes_on_where_it_stopped(how, cli, lines, echo, tmp_path
         assert process.stderr is not None
         err = process.stderr.read()
     assert "Traceback" not in err
-    if how == signal.SIGINT:
-        assert code == 130
+    if how != signal.SIGKILL:
+        assert code == 128 + how
         assert "run the same command again to go on" in err
     before = ids(read(out))
     assert 2 <= len(before) < 12
@@ -330,6 +330,37 @@ def test_spans_that_found_no_room_are_said_to_be_lost(lines, routed):
     argv = ["run", routed, "--input", lines(said("hi", id="a")), "--trace", "/dev/full"]
     ran = subprocess.run([*COMMAND, *argv], capture_output=True, text=True, timeout=60, check=False)
     assert (ran.returncode, "/dev/full: 3 spans could not be written" in ran.stderr, "Traceback" in ran.stderr) == (1, True, False)
+
+
+def test_a_terminated_run_leaves_a_trace_of_every_input_that_ended(lines, routed, tmp_path, cli):
+    trace, out, kept = tmp_path / "trace.jsonl", tmp_path / "out.jsonl", tmp_path / "kept"
+    kept.mkdir()
+    path = lines(*[said("Classify the sentiment as positive or negative: lovely", id=f"s{number}") for number in range(400)])
+    argv = ["run", routed, "--input", path, "--output", str(out), "--trace", str(trace)]
+    with subprocess.Popen([*COMMAND, *argv], stderr=subprocess.DEVNULL, env={**os.environ, "TMPDIR": str(kept)}) as process:
+        deadline = time.monotonic() + 40
+        while time.monotonic() < deadline and not (out.exists() and out.read_text().count("\n") >= 20):
+            time.sleep(0.01)
+        process.terminate()
+        code = process.wait(20)
+    traced = {tree["input_id"] for tree in parsed(cli("trace", "tree", trace, "--json")[1])}
+    assert (code, set(ids(read(out))) - traced, list(kept.iterdir())) == (143, set(), [])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_a_process_that_a_graph_forked_ends_by_sigterm(cli, lines, tmp_path):
+    graph, out = tmp_path / "forking.py", tmp_path / "out.jsonl"
+    forked = """    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    child.start()
+    time.sleep(0.5)
+    child.terminate()
+    child.join(20)
+    text = str(child.exitcode)
+"""
+    told = ECHO.replace('    text = state["messages"][-1].content\n', forked)
+    graph.write_text(f"import multiprocessing, time\n{told}\ngraph = builder.compile()\n")
+    assert cli("run", graph, "--input", lines(said("hi", id="a")), "--output", out)[0] == 0
+    assert read(out)[0]["reply"] == "echo -15"
 
 
 def test_half_a_character_in_an_id_costs_neither_bill_nor_entries(lines, routed, tmp_path):

@@ -62,22 +62,24 @@ def add_provider(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from routed_agents.cli.graphs import load_graph
     from routed_agents.cli.results import results
+    from routed_agents.cli.termination import CODE, Terminated, termination
     from routed_agents.cli.workspace import workspace
 
     policy = policy_of(args, tiers="embedded" if args.provider == "embedded" else "claude")
     _look_at_files(args)
     complaints = Complaints(args.input)
     summary = Summary()
-    with workspace(provider=args.provider, policy=policy, ledger=args.ledger, mode=args.mode):
+    with termination() as sigterm, workspace(provider=args.provider, policy=policy, ledger=args.ledger, mode=args.mode):
         handle, traced = _tracing(args.trace), True
         try:
             with printing_aside() as standard, asyncio.Runner() as loop:
-                loaded = loop.run(load_graph(args.graph))
+                loaded = loop.run(sigterm.ends(load_graph(args.graph)))
                 with results(args.output, standard, restart=args.restart) as out:
-                    loop.run(_run(args, loaded, summary, complaints, out))
-        except KeyboardInterrupt:
-            say(f"interrupted after {summary.ended} inputs; run the same command again to go on" if args.output else "interrupted")
-            return INTERRUPTED
+                    loop.run(sigterm.ends(_run(args, loaded, summary, complaints, out)))
+        except (KeyboardInterrupt, Terminated) as ending:
+            how, code = ("terminated", CODE) if isinstance(ending, Terminated) else ("interrupted", INTERRUPTED)
+            say(f"{how} after {summary.ended} inputs; run the same command again to go on" if args.output else how)
+            return code
         finally:
             if handle is not None:
                 traced = handle.shutdown(timeout_s=5.0)
