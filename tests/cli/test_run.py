@@ -21,7 +21,7 @@ from routed_agents.cli.run import Summary
 from routed_agents.cli.runner import AHEAD, Input, Result, run_inputs
 from routed_agents.ledger.bill import Bill
 
-from .conftest import ECHO, ids, parsed, said
+from .conftest import ECHO, ROUTED, ids, parsed, said
 
 COMMAND = [sys.executable, "-m", "routed_agents"]
 
@@ -361,6 +361,42 @@ def test_a_process_that_a_graph_forked_ends_by_sigterm(cli, lines, tmp_path):
     graph.write_text(f"import multiprocessing, time\n{told}\ngraph = builder.compile()\n")
     assert cli("run", graph, "--input", lines(said("hi", id="a")), "--output", out)[0] == 0
     assert read(out)[0]["reply"] == "echo -15"
+
+
+def test_a_ledger_that_somebody_else_holds_costs_no_result(lines, tmp_path):
+    graph, ledger, out = tmp_path / "held.py", tmp_path / "costs.db", tmp_path / "out.jsonl"
+    held = ROUTED.replace(
+        '    return {"messages": [await model.ainvoke(state["messages"])]}',
+        """    if not holder.in_transaction:
+        holder.execute("BEGIN IMMEDIATE")
+        threading.Thread(target=let_go).start()
+    reply = await model.ainvoke(state["messages"])
+    if "cuckoo" in state["messages"][-1].content:
+        raise ValueError("after the call")
+    return {"messages": [reply]}""",
+    ).replace("compile()", "compile(checkpointer=InMemorySaver())")
+    around = f"""
+import os, pathlib, sqlite3, threading, time
+import routed_agents.ledger.ledger
+from langgraph.checkpoint.memory import InMemorySaver
+
+routed_agents.ledger.ledger.WAIT_S = 0.2
+
+def let_go():
+    while pathlib.Path({str(out)!r}).read_text().count("\\n") < 3:
+        time.sleep(0.05)
+    holder.rollback()
+{held}
+holder = sqlite3.connect(os.environ["ROUTED_AGENTS_LEDGER"], isolation_level=None, check_same_thread=False)
+"""
+    graph.write_text(around)
+    path = lines(*[said(f"Is '{word}' rude? Answer yes or no.", id=word, thread="t") for word in ("x", "y", "cuckoo")])
+    argv = ["run", str(graph), "--input", path, "--output", str(out), "--ledger", str(ledger)]
+    ran = subprocess.run([*COMMAND, *argv], capture_output=True, text=True, timeout=60, check=False)
+    rows = {row["id"]: row for row in read(out)}
+    bills = [rows[word]["bill"] for word in ("x", "y", "cuckoo")]
+    assert (ran.returncode, "3 inputs ended, 1 failed" in ran.stderr, len(_steps(ledger))) == (1, True, 3)
+    assert [(bill["steps"], bill["cost_pico"] > 0, bill["unpriced"]) for bill in bills] == [(1, True, 1), (1, True, 1), (0, False, 1)]
 
 
 def test_half_a_character_in_an_id_costs_neither_bill_nor_entries(lines, routed, tmp_path):

@@ -85,10 +85,12 @@ def run(args: argparse.Namespace) -> int:
                 traced = handle.shutdown(timeout_s=5.0)
     if handle is not None and not traced:
         say(f"{args.trace}: {handle.dropped} spans could not be written; the runs they belong to are not whole there")
+    if summary.unwritten:
+        say(f"{args.ledger or 'the ledger'}: not all entries could be written in time; what it adds up to may be too little")
     complaints.close()
     summary.show(args)
     stopped = summary.stops or summary.stopped_before
-    return FOUND if complaints.count or summary.failures or stopped or not traced else OK
+    return FOUND if complaints.count or summary.failures or stopped or not traced or summary.unwritten else OK
 
 
 async def _run(args: argparse.Namespace, loaded: LoadedGraph, summary: Summary, complaints: Complaints, out: Results) -> None:
@@ -107,7 +109,8 @@ async def _run(args: argparse.Namespace, loaded: LoadedGraph, summary: Summary, 
             await run_inputs(loaded, _inputs(args, complaints, out.done, summary), ended, concurrency=args.concurrency)
         finally:
             if loaded.router is not None:
-                await asyncio.to_thread(loaded.router.ledger.flush)
+                ledger = loaded.router.ledger
+                summary.unwritten = not await asyncio.to_thread(ledger.flush) or ledger.lost > 0
 
 
 def read_inputs(source: str, complaints: Complaints) -> Iterator[Input]:
@@ -207,6 +210,7 @@ class Summary:
         self.failed: list[tuple[str, str]] = []
         self.failures = 0
         self.stops = 0
+        self.unwritten = False
 
     def add(self, result: Result) -> None:
         bill = result.bill

@@ -7,16 +7,16 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 
 from opentelemetry.trace import Status, StatusCode
 
 from routed_agents.cli.conversation import messages_of
 from routed_agents.cli.graphs import LoadedGraph
-from routed_agents.errors import StepStopped
+from routed_agents.errors import LedgerError, StepStopped
 from routed_agents.ledger import Bill, cost_of
-from routed_agents.steps import field_of, role_of, storable, text_of
+from routed_agents.steps import carried_stamp, field_of, role_of, storable, text_of
 from routed_agents.telemetry import names
 from routed_agents.telemetry.providers import tracers
 
@@ -163,12 +163,25 @@ async def run_one(loaded: LoadedGraph, given: Input) -> Result:
 
 
 def _bill(loaded: LoadedGraph, state: object, run: str) -> Bill:
-    """The run's steps from the ledger; from the stamps on its messages where the graph keeps no ledger we know."""
-    if loaded.router is not None:
+    """The run's steps from the ledger; from the stamps on its messages where the graph keeps no ledger we know, or one that cannot be
+    read now. What it holds may have cost more then, so one call is unpriced.
+    """
+    told = cost_of(_own(state, run))
+    if loaded.router is None:
+        return told
+    try:
         found = cost_of(None, ledger=loaded.router.ledger, run=run)
-        if found.steps:
-            return found
-    return cost_of(state)
+    except LedgerError:
+        return replace(told, unpriced=told.unpriced + 1)
+    return found if found.steps else told
+
+
+def _own(state: object, run: str) -> object:
+    """The messages of a state without the replies that other runs of its thread left there."""
+    messages = field_of(state, "messages")
+    if not isinstance(messages, list):
+        return state
+    return [each for each in cast("list[object]", messages) if (carried_stamp(each) or {}).get("run") in (None, run)]
 
 
 def _reply(state: object) -> str | None:
