@@ -15,6 +15,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from langchain_core.messages import AIMessage
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import START, MessagesState, StateGraph
 
 from routed_agents.cli.graphs import LoadedGraph
 from routed_agents.cli.run import Summary
@@ -154,6 +157,36 @@ def test_a_thread_of_many_inputs_is_not_held_in_memory_whole():
     asyncio.run(run_inputs(loaded, inputs(), lambda result: ended.append(result.id), concurrency=4))
     assert ended == [f"i{number}" for number in range(2 * AHEAD)]
     assert max(read_before) <= AHEAD + 1
+
+
+@pytest.mark.parametrize(
+    ("waiting", "again", "wanted"),
+    [
+        ([], "hi", "hi, thought after 1"),
+        ([], "hi, mended", "hi, thought after 1, hi, mended, thought after 3"),
+        (["answer"], "hi", "hi, thought after 1, hi, thought after 3"),
+    ],
+)
+def test_an_input_that_broke_off_is_taken_up_where_the_saver_has_it(waiting, again, wanted):
+    down = True
+
+    async def think(state: MessagesState) -> dict[str, object]:
+        return {"messages": [AIMessage(f"thought after {len(state['messages'])}")]}
+
+    async def answer(state: MessagesState) -> dict[str, object]:
+        if down:
+            raise ValueError("down")
+        return {"messages": [AIMessage(", ".join(message.text for message in state["messages"]))]}
+
+    builder = StateGraph(MessagesState).add_sequence([think, answer])
+    builder.add_edge(START, "think")
+    graph = builder.compile(InMemorySaver(), interrupt_after=waiting)
+    loaded, results = LoadedGraph(name="g", graph=graph, router=None), list[Result]()
+    for text in ("hi", again):
+        given = Input(id="a", line=1, record=said(text))
+        asyncio.run(run_inputs(loaded, [given], results.append, concurrency=1))
+        down = False
+    assert [(result.error, result.reply) for result in results] == [("ValueError: down", None), (None, wanted)]
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])

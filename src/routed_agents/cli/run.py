@@ -32,7 +32,8 @@ FAILURES_SHOWN: Final = 10
 def add(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Runs a graph over a file of inputs and writes one result line for each as it ends. "
-        "A run that was broken off goes on where it stopped: inputs that already ended without error in OUT are skipped. "
+        "A run that was broken off goes on where it stopped: inputs that already ended without error in OUT are skipped, "
+        "and one that broke off halfway is taken up where the graph's saver has it. "
         "Exit code 1 as long as one of them, there or now, was stopped or waits for a person. "
         "What the graph prints goes to standard error."
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import time
 import uuid
 from collections import deque
@@ -22,6 +24,8 @@ from routed_agents.telemetry.providers import tracers
 
 MOST_WORDS: Final = 400
 """Characters of an error that a result line keeps."""
+INPUT: Final = "routed_agents_input"
+"""Where a saver has which input a thread's checkpoints are of, in their metadata."""
 AHEAD: Final = 1_000
 """Inputs that may wait for one of their thread, so that others are read and go on."""
 
@@ -37,6 +41,12 @@ class Input:
     @property
     def thread(self) -> str:
         return str(self.record.get("thread") or self.id)
+
+    @property
+    def digest(self) -> str:
+        """Tells it from every other input, also of another file."""
+        said = json.dumps([self.id, self.record], sort_keys=True, default=str)
+        return hashlib.blake2b(said.encode(), digest_size=16).hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +140,8 @@ async def run_one(loaded: LoadedGraph, given: Input) -> Result:
     run = uuid.uuid4().hex
     metadata: object = given.record.get("metadata")
     own: Mapping[str, Any] = cast("Mapping[str, Any]", metadata) if isinstance(metadata, Mapping) else {}
-    config = {"configurable": {"thread_id": given.thread}, "metadata": {**own, "run_id": run}, "run_name": given.id}
+    noted = {**own, "run_id": run, INPUT: given.digest}
+    config = {"configurable": {"thread_id": given.thread}, "metadata": noted, "run_name": given.id}
     attributes = {names.GRAPH: loaded.name, names.INPUT_ID: storable(given.id), names.SPAN_KIND: "CHAIN"}
     tracer = tracers().get_tracer(names.SCOPE, names.SCHEMA_VERSION)
     began = time.perf_counter()
@@ -141,7 +152,7 @@ async def run_one(loaded: LoadedGraph, given: Input) -> Result:
         f"run {loaded.name}", attributes=attributes, record_exception=False, set_status_on_exception=False
     ) as span:
         try:
-            state = await loaded.graph.ainvoke({"messages": messages_of(given.record)}, config)
+            state = await loaded.graph.ainvoke(await _asked(loaded.graph, given, config), config)
         except StepStopped as stop:
             stopped = _short(str(stop))
         except Exception as trouble:
@@ -160,6 +171,23 @@ async def run_one(loaded: LoadedGraph, given: Input) -> Result:
         bill=await asyncio.to_thread(_bill, loaded, state, run),
         seconds=time.perf_counter() - began,
     )
+
+
+async def _asked(graph: Any, given: Input, config: Mapping[str, Any]) -> object:
+    """What the graph is given: the messages, or nothing where the thread stands amid this very input, so that it goes on from there. A
+    graph that is to wait at some of its nodes may be waiting, which nothing tells from having broken off.
+    """
+    if hasattr(getattr(graph, "checkpointer", None), "aget_tuple"):
+        found = await graph.aget_state(config)
+        if found.next and field_of(found.metadata, INPUT) == given.digest and not _waits(graph):
+            return None
+    return {"messages": messages_of(given.record)}
+
+
+def _waits(graph: Any) -> bool:
+    """Whether it, or a graph in it, was compiled to wait before or after some of its nodes."""
+    graphs = [graph, *[each for _, each in graph.get_subgraphs(recurse=True)]]
+    return any(getattr(each, name, ()) for each in graphs for name in ("interrupt_before_nodes", "interrupt_after_nodes"))
 
 
 def _bill(loaded: LoadedGraph, state: object, run: str) -> Bill:
