@@ -580,6 +580,21 @@ def test_a_place_that_does_not_exist_fails_when_it_is_opened(tmp_path: Path) -> 
         Ledger.sqlite(tmp_path / "nowhere" / "costs.db")
 
 
+@pytest.mark.skipif(sys.platform in ("darwin", "win32"), reason="paths are text there")
+def test_a_path_need_not_be_utf8(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"l\xfe.db")
+    with Ledger.sqlite(path) as ledger:
+        ledger.append(FULL)
+    with Ledger.sqlite(path, read_only=True) as ledger:
+        assert (path.exists(), list(ledger.entries())) == (True, [FULL])
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_nul_in_a_path_is_one_line(tmp_path: Path, read_only: bool) -> None:
+    with Ledger.sqlite(tmp_path / "a"), pytest.raises(LedgerError, match="cannot be opened: there is a NUL in its path"):
+        Ledger.sqlite(f"{tmp_path}/a\0b", read_only=read_only)
+
+
 @pytest.mark.parametrize("place", ["{}/costs.db", "sqlite:///{}/costs.db"])
 def test_a_ledger_is_opened_by_path_or_url(tmp_path: Path, place: str) -> None:
     with Ledger.open(place.format(tmp_path)) as ledger:

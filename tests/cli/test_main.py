@@ -4,8 +4,11 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
+
+from .conftest import said
 
 COMMAND = [sys.executable, "-m", "routed_agents"]
 
@@ -51,3 +54,19 @@ def test_reader_that_goes_away_is_no_error(lines):
         process.stdout.readline()
         process.stdout.close()
         assert (process.stderr.read(), process.wait(20)) == (b"", 0)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full disk to be had")
+@pytest.mark.parametrize(
+    ("argv", "named"),
+    [
+        (["run", "{graph}", "--input", "{input}", "--output", "/dev/full"], "/dev/full"),
+        (["decide", "{input}"], "standard output or a temporary file"),
+    ],
+)
+def test_a_full_disk_is_told_with_what_was_to_be_written(argv, named, lines, echo):
+    given = [each.format(graph=echo, input=lines(said("hi"))) for each in argv]
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with Path("/dev/full").open("w") as full:
+        ran = subprocess.run([*COMMAND, *given], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False, env=env)
+    assert (ran.returncode, ran.stderr) == (2, f"routed-agents: {named}: no space left on device\n")

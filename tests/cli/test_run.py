@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -9,15 +10,21 @@ import sys
 import threading
 import time
 from argparse import Namespace
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from langchain_core.messages import AIMessage
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import START, MessagesState, StateGraph
 
+from routed_agents.cli.graphs import LoadedGraph
 from routed_agents.cli.run import Summary
-from routed_agents.cli.runner import Result
+from routed_agents.cli.runner import AHEAD, Input, Result, run_inputs
 from routed_agents.ledger.bill import Bill
 
-from .conftest import ECHO, ids, parsed, said
+from .conftest import ECHO, ROUTED, ids, parsed, said
 
 COMMAND = [sys.executable, "-m", "routed_agents"]
 
@@ -121,7 +128,68 @@ def test_output_that_holds_something_else_is_not_touched(cli, lines, echo, tmp_p
     assert "line 1, is no result of run" in err
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_inputs_of_a_thread_follow_one_another_while_other_threads_go_on(cli, lines, tmp_path, monkeypatch):
+    graph, out = tmp_path / "saved.py", tmp_path / "out.jsonl"
+    replied = ECHO.replace('f"echo {text}"', "f\"echo {text} after {len(state['messages']) - 1}\"")
+    graph.write_text(f"from langgraph.checkpoint.memory import InMemorySaver\n{replied}\n{SAVED}")
+    monkeypatch.setenv("ECHO_SLEEP", "0.3")
+    path = lines(*[said(f"{thread}{turn}", id=f"{thread}{turn}", thread=thread) for thread in "ab" for turn in range(3)])
+    assert cli("run", graph, "--input", path, "--output", out)[0] == 0
+    replies = [row["reply"] for row in read(out)]
+    assert {str(reply)[5:] for reply in replies[:2]} == {"a0 after 0", "b0 after 0"}
+    assert {str(reply)[5:] for reply in replies[2:4]} == {"a1 after 2", "b1 after 2"}
+    assert {str(reply)[5:] for reply in replies[4:]} == {"a2 after 4", "b2 after 4"}
+
+
+def test_a_thread_of_many_inputs_is_not_held_in_memory_whole():
+    async def answered(*_: object) -> dict[str, object]:
+        await asyncio.sleep(0)
+        return {"messages": []}
+
+    read_before, ended = list[int](), list[str]()
+
+    def inputs() -> Iterator[Input]:
+        for number in range(2 * AHEAD):
+            read_before.append(number - len(ended))
+            yield Input(id=f"i{number}", line=number, record=said("hi", thread="t"))
+
+    loaded = LoadedGraph(name="g", graph=SimpleNamespace(ainvoke=answered), router=None)
+    asyncio.run(run_inputs(loaded, inputs(), lambda result: ended.append(result.id), concurrency=4))
+    assert ended == [f"i{number}" for number in range(2 * AHEAD)]
+    assert max(read_before) <= AHEAD + 1
+
+
+@pytest.mark.parametrize(
+    ("waiting", "again", "wanted"),
+    [
+        ([], "hi", "hi, thought after 1"),
+        ([], "hi, mended", "hi, thought after 1, hi, mended, thought after 3"),
+        (["answer"], "hi", "hi, thought after 1, hi, thought after 3"),
+    ],
+)
+def test_an_input_that_broke_off_is_taken_up_where_the_saver_has_it(waiting, again, wanted):
+    down = True
+
+    async def think(state: MessagesState) -> dict[str, object]:
+        return {"messages": [AIMessage(f"thought after {len(state['messages'])}")]}
+
+    async def answer(state: MessagesState) -> dict[str, object]:
+        if down:
+            raise ValueError("down")
+        return {"messages": [AIMessage(", ".join(message.text for message in state["messages"]))]}
+
+    builder = StateGraph(MessagesState).add_sequence([think, answer])
+    builder.add_edge(START, "think")
+    graph = builder.compile(InMemorySaver(), interrupt_after=waiting)
+    loaded, results = LoadedGraph(name="g", graph=graph, router=None), list[Result]()
+    for text in ("hi", again):
+        given = Input(id="a", line=1, record=said(text))
+        asyncio.run(run_inputs(loaded, [given], results.append, concurrency=1))
+        down = False
+    assert [(result.error, result.reply) for result in results] == [("ValueError: down", None), (None, wanted)]
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_broken_off_run_goes_on_where_it_stopped(how, cli, lines, echo, tmp_path, monkeypatch):
     log, out = tmp_path / "log", tmp_path / "out.jsonl"
     path = lines(*[said(f"text{number}", id=f"s{number}") for number in range(12)])
@@ -136,8 +204,8 @@ def test_broken_off_run_goes_on_where_it_stopped(how, cli, lines, echo, tmp_path
         assert process.stderr is not None
         err = process.stderr.read()
     assert "Traceback" not in err
-    if how == signal.SIGINT:
-        assert code == 130
+    if how != signal.SIGKILL:
+        assert code == 128 + how
         assert "run the same command again to go on" in err
     before = ids(read(out))
     assert 2 <= len(before) < 12
@@ -295,6 +363,73 @@ def test_spans_that_found_no_room_are_said_to_be_lost(lines, routed):
     argv = ["run", routed, "--input", lines(said("hi", id="a")), "--trace", "/dev/full"]
     ran = subprocess.run([*COMMAND, *argv], capture_output=True, text=True, timeout=60, check=False)
     assert (ran.returncode, "/dev/full: 3 spans could not be written" in ran.stderr, "Traceback" in ran.stderr) == (1, True, False)
+
+
+def test_a_terminated_run_leaves_a_trace_of_every_input_that_ended(lines, routed, tmp_path, cli):
+    trace, out, kept = tmp_path / "trace.jsonl", tmp_path / "out.jsonl", tmp_path / "kept"
+    kept.mkdir()
+    path = lines(*[said("Classify the sentiment as positive or negative: lovely", id=f"s{number}") for number in range(400)])
+    argv = ["run", routed, "--input", path, "--output", str(out), "--trace", str(trace)]
+    with subprocess.Popen([*COMMAND, *argv], stderr=subprocess.DEVNULL, env={**os.environ, "TMPDIR": str(kept)}) as process:
+        deadline = time.monotonic() + 40
+        while time.monotonic() < deadline and not (out.exists() and out.read_text().count("\n") >= 20):
+            time.sleep(0.01)
+        process.terminate()
+        code = process.wait(20)
+    traced = {tree["input_id"] for tree in parsed(cli("trace", "tree", trace, "--json")[1])}
+    assert (code, set(ids(read(out))) - traced, list(kept.iterdir())) == (143, set(), [])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_a_process_that_a_graph_forked_ends_by_sigterm(cli, lines, tmp_path):
+    graph, out = tmp_path / "forking.py", tmp_path / "out.jsonl"
+    forked = """    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    child.start()
+    time.sleep(0.5)
+    child.terminate()
+    child.join(20)
+    text = str(child.exitcode)
+"""
+    told = ECHO.replace('    text = state["messages"][-1].content\n', forked)
+    graph.write_text(f"import multiprocessing, time\n{told}\ngraph = builder.compile()\n")
+    assert cli("run", graph, "--input", lines(said("hi", id="a")), "--output", out)[0] == 0
+    assert read(out)[0]["reply"] == "echo -15"
+
+
+def test_a_ledger_that_somebody_else_holds_costs_no_result(lines, tmp_path):
+    graph, ledger, out = tmp_path / "held.py", tmp_path / "costs.db", tmp_path / "out.jsonl"
+    held = ROUTED.replace(
+        '    return {"messages": [await model.ainvoke(state["messages"])]}',
+        """    if not holder.in_transaction:
+        holder.execute("BEGIN IMMEDIATE")
+        threading.Thread(target=let_go).start()
+    reply = await model.ainvoke(state["messages"])
+    if "cuckoo" in state["messages"][-1].content:
+        raise ValueError("after the call")
+    return {"messages": [reply]}""",
+    ).replace("compile()", "compile(checkpointer=InMemorySaver())")
+    around = f"""
+import os, pathlib, sqlite3, threading, time
+import routed_agents.ledger.ledger
+from langgraph.checkpoint.memory import InMemorySaver
+
+routed_agents.ledger.ledger.WAIT_S = 0.2
+
+def let_go():
+    while pathlib.Path({str(out)!r}).read_text().count("\\n") < 3:
+        time.sleep(0.05)
+    holder.rollback()
+{held}
+holder = sqlite3.connect(os.environ["ROUTED_AGENTS_LEDGER"], isolation_level=None, check_same_thread=False)
+"""
+    graph.write_text(around)
+    path = lines(*[said(f"Is '{word}' rude? Answer yes or no.", id=word, thread="t") for word in ("x", "y", "cuckoo")])
+    argv = ["run", str(graph), "--input", path, "--output", str(out), "--ledger", str(ledger)]
+    ran = subprocess.run([*COMMAND, *argv], capture_output=True, text=True, timeout=60, check=False)
+    rows = {row["id"]: row for row in read(out)}
+    bills = [rows[word]["bill"] for word in ("x", "y", "cuckoo")]
+    assert (ran.returncode, "3 inputs ended, 1 failed" in ran.stderr, len(_steps(ledger))) == (1, True, 3)
+    assert [(bill["steps"], bill["cost_pico"] > 0, bill["unpriced"]) for bill in bills] == [(1, True, 1), (1, True, 1), (0, False, 1)]
 
 
 def test_half_a_character_in_an_id_costs_neither_bill_nor_entries(lines, routed, tmp_path):

@@ -225,8 +225,9 @@ def test_a_missing_extra_is_named_without_the_password(monkeypatch: pytest.Monke
 
 
 def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"metrics_file .* cannot be opened"):
-        configure(metrics_file=tmp_path)
+    for name in ("", "a\0b"):
+        with pytest.raises(ConfigurationError, match=r"metrics_file .* cannot be opened"):
+            configure(metrics_file=f"{tmp_path}/{name}")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")

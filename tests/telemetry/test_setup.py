@@ -264,8 +264,9 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="cannot be opened"):
-        configure(trace_file=tmp_path)
+    for name in ("", "a\0b"):
+        with pytest.raises(ConfigurationError, match=r"trace_file .* cannot be opened"):
+            configure(trace_file=f"{tmp_path}/{name}")
 
 
 def test_the_sampler_decides_what_is_written(trace_file: Path) -> None:

@@ -59,6 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "--traceback" in given:
             raise
         say(_line(error))
+        if _found_no_room(error):
+            _silence()
         return MISUSED
     return code
 
@@ -114,12 +116,20 @@ def _line(error: Exception) -> str:
         return str(error)
     if isinstance(error, OSError):
         reason = error.strerror or str(error)
-        return f"{error.filename}: {reason[:1].lower()}{reason[1:]}" if error.filename is not None else reason
+        place = "standard output or a temporary file" if _found_no_room(error) else error.filename
+        return f"{place}: {reason[:1].lower()}{reason[1:]}" if place is not None else reason
     return f"this should not have happened: {type(error).__name__}: {error}; run again with --traceback and report it"
 
 
+def _found_no_room(error: Exception) -> bool:
+    """Whether a write did to something without a name."""
+    from routed_agents.cli.files import NO_ROOM
+
+    return isinstance(error, OSError) and error.errno in NO_ROOM and error.filename is None
+
+
 def _silence() -> None:
-    """Nobody reads on: keep the interpreter from complaining when it flushes at the end."""
+    """Nobody reads on, or there is no room: keep the interpreter from complaining when it flushes at the end."""
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (OSError, ValueError):

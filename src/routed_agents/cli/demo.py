@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from routed_agents.cli import FOUND, OK, say
 from routed_agents.cli.arguments import add_output, number
+from routed_agents.cli.files import naming
 from routed_agents.cli.records import Complaints
 from routed_agents.cli.run import Summary, add_provider, read_inputs
 from routed_agents.errors import ConfigurationError
@@ -187,7 +188,8 @@ def _emptied(out: Path) -> Path:
         raise ConfigurationError(f"--out {out} holds a {found[0]} that no demo is known to have written; name another folder, or move it")
     for name in found:
         (out / name).unlink()
-    mark.write_text("The demo wrote trace.jsonl and ledger.db in this folder, and the next one replaces them.\n", encoding="utf-8")
+    with naming(mark):
+        mark.write_text("The demo wrote trace.jsonl and ledger.db in this folder, and the next one replaces them.\n", encoding="utf-8")
     return out
 
 

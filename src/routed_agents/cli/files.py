@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ from routed_agents.errors import ConfigurationError
 Named = tuple[str, str | None]
 """What the command line calls a file, and its path; None when not given."""
 
+NO_ROOM: Final = frozenset([errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+"""What a write raises where the disk is full or the file may not grow; unlike an opening, it tells no name."""
 TRACE: Final = "name one that run --trace or configure(trace_file=...) wrote"
 
 
@@ -65,19 +68,30 @@ def _same(one: Path, other: Path) -> bool:
 
 
 @contextmanager
+def naming(path: Path | str) -> Generator[None]:
+    """A write inside that finds no room tells the file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in NO_ROOM and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+@contextmanager
 def replacing(path: Path) -> Generator[BinaryIO]:
     """A file to write in place of `path`: until the block ends well, the old one stands as it is.
 
     A link is followed; what is no regular file, such as a pipe, is written to as it is.
     """
     if path.exists() and not path.is_file():
-        with path.open("wb") as file:
+        with naming(path), path.open("wb") as file:
             yield file
         return
     place = path.resolve()
     beside = place.with_name(f".{os.urandom(8).hex()}.tmp")
     try:
-        with beside.open("xb") as new:
+        with naming(path), beside.open("xb") as new:
             yield new
         if place.exists():
             beside.chmod(place.stat().st_mode & 0o7777)

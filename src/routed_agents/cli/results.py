@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, TextIO, cast
 
-from routed_agents.cli.files import replacing
+from routed_agents.cli.files import naming, replacing
 from routed_agents.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def results(path: str | None, standard: TextIO, *, restart: bool) -> Generator[R
         return
     place = Path(path)
     if place.exists() and not place.is_file():
-        with place.open("w", encoding="utf-8") as stream:
+        with naming(path), place.open("w", encoding="utf-8") as stream:
             yield Results(stream)
         return
     file, done = _held(place.resolve()), NONE
@@ -63,7 +63,7 @@ def results(path: str | None, standard: TextIO, *, restart: bool) -> Generator[R
             file.truncate(0)
         else:
             file, done = _taken_up(file, place.resolve())
-        with io.TextIOWrapper(file, encoding="utf-8") as text:
+        with naming(path), io.TextIOWrapper(file, encoding="utf-8") as text:
             yield Results(text, done)
     finally:
         file.close()

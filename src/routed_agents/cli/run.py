@@ -32,7 +32,8 @@ FAILURES_SHOWN: Final = 10
 def add(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Runs a graph over a file of inputs and writes one result line for each as it ends. "
-        "A run that was broken off goes on where it stopped: inputs that already ended without error in OUT are skipped. "
+        "A run that was broken off goes on where it stopped: inputs that already ended without error in OUT are skipped, "
+        "and one that broke off halfway is taken up where the graph's saver has it. "
         "Exit code 1 as long as one of them, there or now, was stopped or waits for a person. "
         "What the graph prints goes to standard error."
     )
@@ -62,31 +63,35 @@ def add_provider(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from routed_agents.cli.graphs import load_graph
     from routed_agents.cli.results import results
+    from routed_agents.cli.termination import CODE, Terminated, termination
     from routed_agents.cli.workspace import workspace
 
     policy = policy_of(args, tiers="embedded" if args.provider == "embedded" else "claude")
     _look_at_files(args)
     complaints = Complaints(args.input)
     summary = Summary()
-    with workspace(provider=args.provider, policy=policy, ledger=args.ledger, mode=args.mode):
+    with termination() as sigterm, workspace(provider=args.provider, policy=policy, ledger=args.ledger, mode=args.mode):
         handle, traced = _tracing(args.trace), True
         try:
             with printing_aside() as standard, asyncio.Runner() as loop:
-                loaded = loop.run(load_graph(args.graph))
+                loaded = loop.run(sigterm.ends(load_graph(args.graph)))
                 with results(args.output, standard, restart=args.restart) as out:
-                    loop.run(_run(args, loaded, summary, complaints, out))
-        except KeyboardInterrupt:
-            say(f"interrupted after {summary.ended} inputs; run the same command again to go on" if args.output else "interrupted")
-            return INTERRUPTED
+                    loop.run(sigterm.ends(_run(args, loaded, summary, complaints, out)))
+        except (KeyboardInterrupt, Terminated) as ending:
+            how, code = ("terminated", CODE) if isinstance(ending, Terminated) else ("interrupted", INTERRUPTED)
+            say(f"{how} after {summary.ended} inputs; run the same command again to go on" if args.output else how)
+            return code
         finally:
             if handle is not None:
                 traced = handle.shutdown(timeout_s=5.0)
     if handle is not None and not traced:
         say(f"{args.trace}: {handle.dropped} spans could not be written; the runs they belong to are not whole there")
+    if summary.unwritten:
+        say(f"{args.ledger or 'the ledger'}: not all entries could be written in time; what it adds up to may be too little")
     complaints.close()
     summary.show(args)
     stopped = summary.stops or summary.stopped_before
-    return FOUND if complaints.count or summary.failures or stopped or not traced else OK
+    return FOUND if complaints.count or summary.failures or stopped or not traced or summary.unwritten else OK
 
 
 async def _run(args: argparse.Namespace, loaded: LoadedGraph, summary: Summary, complaints: Complaints, out: Results) -> None:
@@ -105,7 +110,8 @@ async def _run(args: argparse.Namespace, loaded: LoadedGraph, summary: Summary, 
             await run_inputs(loaded, _inputs(args, complaints, out.done, summary), ended, concurrency=args.concurrency)
         finally:
             if loaded.router is not None:
-                await asyncio.to_thread(loaded.router.ledger.flush)
+                ledger = loaded.router.ledger
+                summary.unwritten = not await asyncio.to_thread(ledger.flush) or ledger.lost > 0
 
 
 def read_inputs(source: str, complaints: Complaints) -> Iterator[Input]:
@@ -205,6 +211,7 @@ class Summary:
         self.failed: list[tuple[str, str]] = []
         self.failures = 0
         self.stops = 0
+        self.unwritten = False
 
     def add(self, result: Result) -> None:
         bill = result.bill

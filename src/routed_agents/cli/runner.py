@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 
 from opentelemetry.trace import Status, StatusCode
 
 from routed_agents.cli.conversation import messages_of
 from routed_agents.cli.graphs import LoadedGraph
-from routed_agents.errors import StepStopped
+from routed_agents.errors import LedgerError, StepStopped
 from routed_agents.ledger import Bill, cost_of
-from routed_agents.steps import field_of, role_of, storable, text_of
+from routed_agents.steps import carried_stamp, field_of, role_of, storable, text_of
 from routed_agents.telemetry import names
 from routed_agents.telemetry.providers import tracers
 
 MOST_WORDS: Final = 400
 """Characters of an error that a result line keeps."""
+INPUT: Final = "routed_agents_input"
+"""Where a saver has which input a thread's checkpoints are of, in their metadata."""
+AHEAD: Final = 1_000
+"""Inputs that may wait for one of their thread, so that others are read and go on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +41,12 @@ class Input:
     @property
     def thread(self) -> str:
         return str(self.record.get("thread") or self.id)
+
+    @property
+    def digest(self) -> str:
+        """Tells it from every other input, also of another file."""
+        said = json.dumps([self.id, self.record], sort_keys=True, default=str)
+        return hashlib.blake2b(said.encode(), digest_size=16).hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,25 +94,41 @@ class Result:
 
 
 async def run_inputs(loaded: LoadedGraph, inputs: Iterable[Input], ended: Callable[[Result], None], *, concurrency: int) -> None:
-    """Run every input; `ended` gets each result at once, in the order they end. Memory holds the inputs under way."""
-    free = asyncio.Semaphore(concurrency)
-    going: set[asyncio.Task[None]] = set()
+    """Run every input; `ended` gets each result at once, in the order they end.
+
+    Inputs of one thread are run one after another, in their order, and those of other threads go on side by side. Memory holds the
+    inputs under way, and no more than `AHEAD` that wait for one before them.
+    """
+    going: dict[asyncio.Task[None], str] = {}
+    behind: dict[str, deque[Input]] = {}  # what waits, by each thread under way
 
     async def one(given: Input) -> None:
-        try:
-            ended(await run_one(loaded, given))
-        finally:
-            free.release()
+        ended(await run_one(loaded, given))
+
+    def start(given: Input) -> None:
+        going[asyncio.create_task(one(given))] = given.thread
+
+    async def go_on() -> None:
+        done, _ = await asyncio.wait(going, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()  # a result that cannot be written ends the run
+            thread = going.pop(task)
+            if behind[thread]:
+                start(behind[thread].popleft())
+            else:
+                del behind[thread]
 
     try:
         for given in inputs:
-            await free.acquire()
-            for task in [task for task in going if task.done()]:
-                going.discard(task)
-                task.result()  # a result that cannot be written ends the run
-            going.add(asyncio.create_task(one(given)))
-        for task in asyncio.as_completed(going):
-            await task
+            if given.thread in behind:
+                behind[given.thread].append(given)
+            else:
+                behind[given.thread] = deque()
+                start(given)
+            while len(going) >= concurrency or sum(map(len, behind.values())) >= AHEAD:
+                await go_on()
+        while going:
+            await go_on()
     finally:
         for task in going:
             task.cancel()
@@ -111,7 +140,8 @@ async def run_one(loaded: LoadedGraph, given: Input) -> Result:
     run = uuid.uuid4().hex
     metadata: object = given.record.get("metadata")
     own: Mapping[str, Any] = cast("Mapping[str, Any]", metadata) if isinstance(metadata, Mapping) else {}
-    config = {"configurable": {"thread_id": given.thread}, "metadata": {**own, "run_id": run}, "run_name": given.id}
+    noted = {**own, "run_id": run, INPUT: given.digest}
+    config = {"configurable": {"thread_id": given.thread}, "metadata": noted, "run_name": given.id}
     attributes = {names.GRAPH: loaded.name, names.INPUT_ID: storable(given.id), names.SPAN_KIND: "CHAIN"}
     tracer = tracers().get_tracer(names.SCOPE, names.SCHEMA_VERSION)
     began = time.perf_counter()
@@ -122,7 +152,7 @@ async def run_one(loaded: LoadedGraph, given: Input) -> Result:
         f"run {loaded.name}", attributes=attributes, record_exception=False, set_status_on_exception=False
     ) as span:
         try:
-            state = await loaded.graph.ainvoke({"messages": messages_of(given.record)}, config)
+            state = await loaded.graph.ainvoke(await _asked(loaded.graph, given, config), config)
         except StepStopped as stop:
             stopped = _short(str(stop))
         except Exception as trouble:
@@ -143,13 +173,43 @@ async def run_one(loaded: LoadedGraph, given: Input) -> Result:
     )
 
 
+async def _asked(graph: Any, given: Input, config: Mapping[str, Any]) -> object:
+    """What the graph is given: the messages, or nothing where the thread stands amid this very input, so that it goes on from there. A
+    graph that is to wait at some of its nodes may be waiting, which nothing tells from having broken off.
+    """
+    if hasattr(getattr(graph, "checkpointer", None), "aget_tuple"):
+        found = await graph.aget_state(config)
+        if found.next and field_of(found.metadata, INPUT) == given.digest and not _waits(graph):
+            return None
+    return {"messages": messages_of(given.record)}
+
+
+def _waits(graph: Any) -> bool:
+    """Whether it, or a graph in it, was compiled to wait before or after some of its nodes."""
+    graphs = [graph, *[each for _, each in graph.get_subgraphs(recurse=True)]]
+    return any(getattr(each, name, ()) for each in graphs for name in ("interrupt_before_nodes", "interrupt_after_nodes"))
+
+
 def _bill(loaded: LoadedGraph, state: object, run: str) -> Bill:
-    """The run's steps from the ledger; from the stamps on its messages where the graph keeps no ledger we know."""
-    if loaded.router is not None:
+    """The run's steps from the ledger; from the stamps on its messages where the graph keeps no ledger we know, or one that cannot be
+    read now. What it holds may have cost more then, so one call is unpriced.
+    """
+    told = cost_of(_own(state, run))
+    if loaded.router is None:
+        return told
+    try:
         found = cost_of(None, ledger=loaded.router.ledger, run=run)
-        if found.steps:
-            return found
-    return cost_of(state)
+    except LedgerError:
+        return replace(told, unpriced=told.unpriced + 1)
+    return found if found.steps else told
+
+
+def _own(state: object, run: str) -> object:
+    """The messages of a state without the replies that other runs of its thread left there."""
+    messages = field_of(state, "messages")
+    if not isinstance(messages, list):
+        return state
+    return [each for each in cast("list[object]", messages) if (carried_stamp(each) or {}).get("run") in (None, run)]
 
 
 def _reply(state: object) -> str | None:

@@ -15,7 +15,15 @@ from routed_agents.ledger.columns import SCHEMA, SCHEMA_VERSION, additions
 
 
 def _address(path: Path) -> str:
-    return f"file:{quote(str(path.absolute()))}"
+    """What SQLite calls the file; its name need not be UTF-8.
+
+    Raises:
+        LedgerError: no file can have such a name; SQLite would open one whose name ends before the NUL.
+    """
+    name = os.fsencode(path.absolute())
+    if b"\0" in name:
+        raise LedgerError(f"ledger {str(path)!r} cannot be opened: there is a NUL in its path; wanted a path that can be written")
+    return f"file:{quote(name)}"
 
 
 def to_read(path: Path) -> str:
@@ -53,6 +61,7 @@ def prepare(path: Path, busy_s: float) -> None:
     Raises:
         LedgerError: it cannot be one.
     """
+    _address(path)  # before anything is touched
     _clear_remains(path)
     end = time.monotonic() + busy_s
     while True:

@@ -16,6 +16,8 @@ from opentelemetry.exporter.otlp.json.file import FileMetricExporter
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
+from routed_agents.errors import ConfigurationError
+
 log: Final = logging.getLogger("routed_agents")
 EXPORT: Final = b'{"resourceSpans"'
 """How each line of a trace file begins."""
@@ -28,6 +30,21 @@ def takes_spans(path: Path) -> bool:
     with path.open("rb") as file:
         begins = file.read(len(EXPORT))
     return EXPORT.startswith(begins)
+
+
+def place_of(file: str | Path, name: str) -> Path:
+    """Where a file is, links followed.
+
+    Args:
+        name: of the argument it was given as.
+
+    Raises:
+        ConfigurationError: no file can be there.
+    """
+    try:
+        return Path(file).resolve()
+    except (ValueError, OSError, RuntimeError) as error:  # a NUL in it, or links that lead in a circle
+        raise ConfigurationError(f"{name} {str(file)!r} cannot be opened: {error}; wanted a path that can be written") from error
 
 
 class Appended:

@@ -19,7 +19,7 @@ from opentelemetry.sdk.resources import Resource
 
 from routed_agents.errors import ConfigurationError, ExtraMissing
 from routed_agents.forking import renew_in_children
-from routed_agents.telemetry.appending import MetricFile
+from routed_agents.telemetry.appending import MetricFile, place_of
 from routed_agents.telemetry.endpoints import public
 from routed_agents.telemetry.providers import meters
 
@@ -114,7 +114,7 @@ def set_up(file: str | Path | None, endpoint: str | None, resource: Callable[[],
     if endpoint is not None:
         wanted.append((endpoint, lambda: _otlp(endpoint)))
     if file is not None:
-        path = Path(file).resolve()
+        path = place_of(file, "metrics_file")
         wanted.append((path, lambda: _file(path)))
     provider = meters()
     mine = _MADE.get(provider, []) if isinstance(provider, MeterProvider) else []

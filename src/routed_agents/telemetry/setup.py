@@ -26,7 +26,7 @@ from opentelemetry.sdk.trace.sampling import Sampler
 from routed_agents.errors import ConfigurationError, ExtraMissing
 from routed_agents.forking import when_over
 from routed_agents.telemetry import metering, names
-from routed_agents.telemetry.appending import SpanFile
+from routed_agents.telemetry.appending import SpanFile, place_of
 from routed_agents.telemetry.dialects import Dialect, chosen, told
 from routed_agents.telemetry.endpoints import asked_by, metrics_asked_by, public, whole
 from routed_agents.telemetry.instruments import instruments_of
@@ -442,7 +442,7 @@ def _outputs(
     if endpoint is not None:
         wanted.append((endpoint, lambda: _output(lambda: _otlp(endpoint), size, dialects, to=endpoint)))
     if trace_file is not None:
-        path = Path(trace_file).resolve()
+        path = place_of(trace_file, "trace_file")
         wanted.append((path, lambda: _output(lambda: _file(path), size, dialects, to=path)))
     if console:
         wanted.append((_screen(console), lambda: _live(console, size)))
