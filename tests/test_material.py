@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from time import perf_counter
+
 import pytest
 
 from routed_agents import Policy, Step
@@ -38,6 +40,34 @@ def test_words_behind_a_mark_that_marks_nothing_are_the_authors(text: str) -> No
 def test_marked_material_is_parted_also_where_its_end_is_cut_off(material: str) -> None:
     own, quoted = hard_split(f"Label this:\n{material}")
     assert ("zebra" in own, "zebra" in quoted) == (False, True)
+
+
+QUOTE = "my screen broke on monday and i would like a new one"
+
+
+@pytest.mark.parametrize(
+    ("text", "own"),
+    [
+        (f'Label "{QUOTE}" now', "Label now"),
+        (f'Label "My screen is 15" wide, and {QUOTE}." now', "Label now"),
+        (f'Label "One is 15" wide, one 27" wide, {QUOTE}" now', "Label now"),
+        ('Is it "spam" or "no spam at all"?', 'Is it "spam" or "no spam at all"?'),
+        (f'Rename "v2" and then {QUOTE} as "v3".', f'Rename "v2" and then {QUOTE} as "v3".'),
+        (f'My 15" screen flickers, {QUOTE}, 27" wide.', f'My 15" screen flickers, {QUOTE}, 27" wide.'),
+    ],
+)
+def test_a_quotation_of_nine_words_is_material_and_a_title_is_not(text: str, own: str) -> None:
+    assert hard_split(text)[0].split() == own.split()
+
+
+@pytest.mark.parametrize("piece", ["<br> ", "<a1>", "\u300c", '"a ', "<b ", "```x", '1" a ', "\n> x", "-" * 9])
+def test_marks_are_found_in_time_that_grows_with_the_text(piece: str) -> None:
+    text = f"Fix it. {piece * 50_000}"
+    start = perf_counter()
+
+    hard_split(text)
+
+    assert perf_counter() - start < 5  # a second look from every mark would take a minute
 
 
 def test_two_pairs_of_rules_are_two_materials() -> None:

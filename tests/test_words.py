@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+import unicodedata
+from collections.abc import Callable
+
 import pytest
 
-from routed_agents.words import folded, runs_of, words_of
+from routed_agents.words import folded, plain, runs_of, smooth, words_of
 
 
 @pytest.mark.parametrize(
@@ -72,3 +76,23 @@ def test_a_line_reads_alike_alone_and_among_others() -> None:
 
 def test_folding_keeps_the_layout() -> None:
     assert folded("Ｑ:\n É") == "q:\n e"
+
+
+LINES = "\t\n\x0b\x0c\r\x85"
+IGNORABLE = (0x34F, 0x115F, 0x1160, 0x17B4, 0x17B5, *range(0x180B, 0x1810), 0x3164, *range(0xFE00, 0xFE10), 0xFFA0, *range(0xFFF0, 0xFFF9))
+"""What Unicode's `Default_Ignorable_Code_Point` has beyond format characters, below the tags."""
+INVISIBLE = {
+    *[mark for mark in map(chr, range(sys.maxunicode + 1)) if unicodedata.category(mark) in ("Cf", "Cc") and mark not in LINES],
+    *map(chr, (*IGNORABLE, *range(0xE0000, 0xE1000))),
+}
+
+
+@pytest.mark.parametrize("read", [plain, words_of, smooth])
+@pytest.mark.parametrize("text", ["die", "dïe"])
+def test_no_invisible_character_parts_a_word(read: Callable[[str], object], text: str) -> None:
+    assert {mark for mark in INVISIBLE if read(text.replace("e", f"{mark}e")) != read(text)} == set()
+
+
+@pytest.mark.parametrize("text", ["one\ttwo\nthree\x0cfour", "één\ttwee\ndrie\x85vier"])
+def test_tabs_and_line_ends_are_seen(text: str) -> None:
+    assert plain(text) == text

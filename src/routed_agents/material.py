@@ -3,33 +3,104 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
+from collections.abc import Callable
 from typing import Final
 
 from routed_agents.words import words_of
 
-_FENCE: Final = re.compile(r"```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z)", re.DOTALL)
+Spans = list[tuple[int, int]]
+"""Where pieces of a text start and end, in order."""
 _TAG: Final = (
     r"<(?!instruct|task|role|rule|goal|step|format|output|system|prompt|question|query|objective|guideline|request|policy|persona|identity"
     r"|constraint|requirement|criteria|thinking|user_(?:query|question|request|prompt|task))([a-zA-Z][\w-]{1,40})(?:\s[^>]{0,200})?>"
 )
-_TAGGED: Final = re.compile(rf"{_TAG}.*?</\1>", re.DOTALL | re.IGNORECASE)
-_OPENED: Final = re.compile(rf"^[ \t]*{_TAG}[ \t]*\n.*", re.DOTALL | re.IGNORECASE | re.MULTILINE)
+_OPENING_TAG: Final = re.compile(_TAG, re.IGNORECASE)
+_CLOSING_TAG: Final = re.compile(r"</([a-zA-Z][\w-]{1,40})>")
+_OPENED: Final = re.compile(rf"\n[ \t]*{_TAG}[ \t]*\n", re.IGNORECASE)
 """A tag on a line of its own that nothing closes, as in a text whose end is cut off; `List<Order>` in a sentence is none."""
-_TRIPLE: Final = re.compile(r"\"\"\".*?(?:\"\"\"|\Z)|'''.*?(?:'''|\Z)", re.DOTALL)
 _RULE: Final = re.compile(r"^[ \t]*-{3,}[ \t]*$", re.MULTILINE)
 _QUOTED: Final = re.compile(r"^\s{0,3}>.*$", re.MULTILINE)
-_LONG_QUOTE: Final = re.compile(r"\"(?:[^\"\s]+\s+){8,}[^\"]*\"")
-_CORNERED: Final = re.compile("[\u300c\u300e][^\u300d\u300f]{16,}[\u300d\u300f]")
+_INCHES: Final = r"(?<=\d)\"(?=\s[^\"]*[\w.,;!?)]\")"
+"""A mark behind a number, if the next one closes a quotation: `"My screen is 15" wide."`"""
+_LONG_QUOTE: Final = re.compile(rf"\"(?:(?:[^\"\s]|{_INCHES})++\s++){{8,}}+(?:[^\"]|{_INCHES})*+\"")
+"""A shorter one is a title or a label, and part of what is said."""
+_CORNER: Final = re.compile("[\u300c-\u300f]")
+_CORNERED_LEAST: Final = 16
+"""Characters between corner brackets that are no title or label."""
+
+
+def _between(mark: str) -> Callable[[str], Spans]:
+    """Finds what stands between two equal marks, or between one and the text's end."""
+    marks = re.compile(mark)
+
+    def find(text: str) -> Spans:
+        spans: Spans = []
+        opened: re.Match[str] | None = None
+        for found in marks.finditer(text):
+            if opened is None:
+                opened = found
+            elif found[0] == opened[0]:
+                spans.append((opened.start(), found.end()))
+                opened = None
+        return spans if opened is None else [*spans, (opened.start(), len(text))]
+
+    return find
+
+
+def _tagged(text: str) -> Spans:
+    """What stands between a tag and the next one that closes it; all closing tags are known before, so a text is gone through once."""
+    closing: dict[str, list[int]] = {}
+    for found in _CLOSING_TAG.finditer(text):
+        closing.setdefault(found[1].lower(), []).append(found.start())
+    spans: Spans = []
+    place = 0
+    while closing and (tag := _OPENING_TAG.search(text, place)):
+        ends = closing.get(tag[1].lower(), ())
+        at = bisect_left(ends, tag.end())
+        place = tag.start() + 1
+        if at < len(ends):
+            place = ends[at] + len(tag[1]) + 3
+            spans.append((tag.start(), place))
+    return spans
+
+
+def _opened(text: str) -> Spans:
+    found = _OPENED.search(f"\n{text}")
+    return [(found.start(), len(text))] if found else []
+
+
+def _quoted(text: str) -> Spans:
+    return [found.span() for found in _QUOTED.finditer(text)]
+
+
+def _long_quotes(text: str) -> Spans:
+    return [found.span() for found in _LONG_QUOTE.finditer(text)]
+
+
+def _cornered(text: str) -> Spans:
+    spans: Spans = []
+    opened: int | None = None
+    for found in _CORNER.finditer(text):
+        if found[0] in "\u300c\u300e":
+            opened = found.start() if opened is None else opened
+        elif opened is not None:
+            if found.start() - opened > _CORNERED_LEAST:
+                spans.append((opened, found.end()))
+            opened = None
+    return spans
+
+
 _MARKS: Final = (
-    (_FENCE, ("```", "~~~")),
-    (_TAGGED, ("<",)),
-    (_OPENED, ("<",)),
-    (_TRIPLE, ('"""', "'''")),
-    (_QUOTED, ("\n>", "\n >", "\n  >", "\n   >")),
-    (_LONG_QUOTE, ('"',)),
-    (_CORNERED, ("\u300c", "\u300e")),
+    (_between("```|~~~"), ("```", "~~~")),
+    (_tagged, ("</",)),
+    (_opened, ("<",)),
+    (_between("\"\"\"|'''"), ('"""', "'''")),
+    (_quoted, ("\n>", "\n >", "\n  >", "\n   >")),
+    (_long_quotes, ('"',)),
+    (_cornered, ("\u300c", "\u300e")),
 )
-"""Patterns of material, each with what must stand in a text for it to be worth trying."""
+"""What finds material, each with what must stand in a text for it to be worth trying."""
 _ANY_MARK: Final = ('"', "<", ">", "---", "```", "~~~", "'''", "\u300c", "\u300e")
 """Without one of these no pattern is worth trying, as with most short messages."""
 LABELLED: Final = re.compile(
@@ -41,7 +112,8 @@ LABELLED: Final = re.compile(
 
 
 def hard_split(text: str) -> tuple[str, str]:
-    """Part a message into its author's words and what stands between unmistakable marks: fences, tags, rules, quotation marks.
+    """Part a message into its author's words and what stands between unmistakable marks: fences, tags, rules, quotation marks round nine
+    words and more. In time that grows with the text's length, whatever stands in it.
 
     Material under a mere label (`Text: …`) stays, for an instruction may follow it. A message that is nothing but material keeps it.
     """
@@ -51,20 +123,25 @@ def hard_split(text: str) -> tuple[str, str]:
     else:
         return text, ""
     own, quoted = text, list[str]()
-    for pattern, hints in _MARKS:
+    for find, hints in _MARKS:
         for hint in hints:
-            if hint in own or (pattern is _QUOTED and own.lstrip(" ").startswith(">")):
+            if hint in own or (find is _quoted and own.lstrip(" ").startswith(">")):
                 break
         else:
             continue
-        found = [match[0] for match in pattern.finditer(own)]
-        if found:
-            quoted += found
-            own = pattern.sub("\n", own)
+        if spans := find(own):
+            quoted += [own[start:end] for start, end in spans]
+            own = _without(own, spans)
     if "---" in own:
         own, ruled = _without_ruled(own)
         quoted += ruled
     return (own, "\n".join(quoted)) if quoted and own.strip() else (text, "")
+
+
+def _without(text: str, spans: Spans) -> str:
+    """The text with a line end in place of each span."""
+    starts, ends = zip(*spans, strict=True)
+    return "\n".join([text[end:start] for end, start in zip((0, *ends), (*starts, len(text)), strict=True)])
 
 
 def _without_ruled(text: str) -> tuple[str, list[str]]:
@@ -73,12 +150,8 @@ def _without_ruled(text: str) -> tuple[str, list[str]]:
     if not rules or (len(rules) > 1 and len(rules) % 2):
         return text, []
     ends = rules[1::2] or [(len(text), len(text))]
-    own, ruled, done = list[str](), list[str](), 0
-    for (start, _), (_, end) in zip(rules[::2], ends, strict=True):
-        own.append(text[done:start])
-        ruled.append(text[start:end])
-        done = end
-    return "\n".join([*own, text[done:]]), ruled
+    spans = [(start, end) for (start, _), (_, end) in zip(rules[::2], ends, strict=True)]
+    return _without(text, spans), [text[start:end] for start, end in spans]
 
 
 def unlabelled(own: str) -> tuple[str, str]:
@@ -160,7 +233,7 @@ _STOP: Final = re.compile(r"[.!?\n]")
 
 
 def without_asides(text: str) -> str:
-    """The text without sentences that talk the work down: they say nothing about it, and whoever writes a payload may write them."""
+    """The text without sentences that talk the work down, for they say nothing about it; empty where it is nothing else."""
     seen = _TELLING.intersection(words_of(text))
     for one, other in _TELLTALES if seen else ():
         if not (one.isdisjoint(seen) or other.isdisjoint(seen)):
@@ -182,7 +255,7 @@ def without_asides(text: str) -> str:
     for found in reversed([*_SETTING.finditer(left)]):
         before, after = left[: found.start()], left[found.end() :]
         left = before + (after.lstrip(" ") if before and before[-1] in OPENING else after)
-    return left if left.strip() else text
+    return left if left.strip() else ""
 
 
 def _own_start(text: str, found: re.Match[str]) -> int:

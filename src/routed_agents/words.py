@@ -19,8 +19,6 @@ _KEPT: Final = bytes(
     + [ord(" ")] * 128
 )
 _BY_LINE: Final = bytes([ord("\n") if place == ord("\n") else kept for place, kept in enumerate(_KEPT)])
-_DROPPED: Final = b"'`"
-"""Deleted inside words: `don't` and `dont` are one word."""
 
 _LOOKALIKES: Final = str.maketrans(
     "авекмнорстухіјѕԁԛԝһӏɑɡɩοαεικνρτυχγηАВЕКМНОРСТУХІЈЅΑΒΕΖΗΙΚΜΝΟΡΤΥΧ",
@@ -40,20 +38,42 @@ _SIGNS: Final = "\u0900-\u0903\u093a-\u094f\u0951-\u0957\u0962\u0963" + "".join(
 """Vowel signs of Indic scripts, which are no letters by Unicode's classes but part of a word."""
 _RUNS: Final = re.compile(f"([{_WIDE_RANGES}]+)|((?:[^\\W_{_WIDE_RANGES}]|[{_SIGNS}])+)")
 """Letters of scripts without blanks, or those of a word."""
-_ONE_FORM: Final[dict[str, str]] = {
-    **dict.fromkeys(map(chr, (0xAD, 0x34F, 0x61C, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x180E, 0xFEFF)), ""),
-    **dict.fromkeys(map(chr, (*range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2070), *range(0xFE00, 0xFE10))), ""),
-    **dict.fromkeys("\u2018\u2019\u201b\u02bc\u00b4", "'"),
-    **dict.fromkeys("\u201c\u201d\u201e\u201f\u00ab\u00bb", '"'),
-}
-"""Invisible characters go, quotation marks and apostrophes get one form."""
-_ODD: Final = re.compile(f"[{''.join(_ONE_FORM)}]")
+_CONTROLS: Final = bytes([*range(0x09), *range(0x0E, 0x20), 0x7F])
+"""ASCII's invisible characters."""
+_DROPPED: Final = b"'`" + _CONTROLS
+"""Deleted inside words: `don't` and `dont` are one word."""
+_INVISIBLE: Final = (
+    "\0-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\xad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160\u17b4\u17b5\u180b-\u180f"
+    "\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
+)
+"""What Unicode calls a format character or ignorable by default, and controls other than tab and line ends."""
+_INVISIBLE_BEYOND: Final = re.compile(
+    "[\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+"""The same among characters beyond four digits; ranges of these beside the others make a pattern four times slower."""
+
+
+class _Forms(dict[str, str]):
+    """The one form of quotation marks and apostrophes; invisible characters have none."""
+
+    def __missing__(self, character: str) -> str:
+        return _INVISIBLE_BEYOND.sub("", character) if character > "\uffff" else ""
+
+
+_ONE_FORM: Final = _Forms(
+    {
+        **dict.fromkeys("\u2018\u2019\u201b\u02bc\u00b4", "'"),
+        **dict.fromkeys("\u201c\u201d\u201e\u201f\u00ab\u00bb", '"'),
+    }
+)
+_ODD: Final = re.compile(f"[{_INVISIBLE}{''.join(_ONE_FORM)}\U00010000-\U0010ffff]")
 _SPACED_QUOTE: Final = re.compile("\u00ab[ \u00a0\u202f]|[ \u00a0\u202f]\u00bb")
 """French quotation marks with the blank that stands inside them."""
 _VALUES: Final = re.compile("[1-9]")
 _BREAKS: Final = b"\t\x0b\x0c *_~`#-"
 """Blanks, markup and hyphens: whatever may stand between two words but a line end."""
 _SMOOTHED: Final = bytes([ord(" ") if place in _BREAKS else ord(chr(place).lower()) for place in range(128)] + [ord(" ")] * 128)
+_UNSMOOTHED: Final = b"\r" + _CONTROLS
 _SYMBOLS: Final = re.compile("[\u00a0-\u00bf\u2000-\u2bff\u3000-\u3004\u3008-\u3020\ufe00-\ufe0f\U0001f000-\U0001faff]+")
 """Dashes, bullets, arrows, emoji: punctuation outside ASCII."""
 _BREAK: Final = re.compile("[\t\x0b\x0c *_~`#-]+")
@@ -106,7 +126,8 @@ def plain(text: str) -> str:
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     if text.isascii():
-        return text
+        seen = text.encode().translate(None, _CONTROLS)
+        return text if len(seen) == len(text) else seen.decode()
     if "\u00ab" in text:
         text = _SPACED_QUOTE.sub('"', text)
     text = unicodedata.normalize("NFKC", _ODD.sub(_one_form, text))  # translating would look up every character, ten times slower
@@ -148,7 +169,7 @@ def smooth(text: str) -> str:
     """
     if not text.isascii():
         text = spelled(text)
-    text = text.encode().translate(_SMOOTHED, b"\r").decode() if text.isascii() else _BREAK.sub(" ", text.replace("\r", ""))
+    text = text.encode().translate(_SMOOTHED, _UNSMOOTHED).decode() if text.isascii() else _BREAK.sub(" ", text.replace("\r", ""))
     if "\n" in text:
         parts = " ".join([" ".join(line.split()) for line in text.split("\n")]).split("  ")  # an empty line leaves two blanks
         return "\n".join([part.strip() for part in parts])
