@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from itertools import chain
 
 import pytest
 
 from routed_agents.classify import shipped
 from routed_agents.errors import ConfigurationError
 from routed_agents.features import extract
-from routed_agents.linear import SCALE, SHARED, dump, load, names_of
+from routed_agents.linear import SCALE, SHARED, STEPS, LinearModel, dump, load, loud, names_of, said_anywhere, weight_of
 from routed_agents.steps import Step
+from routed_agents.words import words_of
 from routed_agents.zones import INSTRUCTION_ZONES, Zones, zones_of
 
 CLASSES = [f"class{number}" for number in range(14)]
@@ -31,17 +34,19 @@ WEIGHTS = {
     "near opening": {"7": row(class6=6, hard=3)},
     "near pairs": {"8 9": row(class7=33)},
     "leads instruction": {"label": row(class8=12)},
-    "leads opening": {"label": row(class8=5, hard=2)},
+    "leads opening": {"label": row(class8=5, hard=2), "~7": row(class9=4)},
 }
 NEIGHBOURS = {"etiketteer": 7, "label": 8, "this": 9}
-MODEL = load(dump(classes=CLASSES, weights=WEIGHTS, neighbours=NEIGHBOURS, powers=POWERS, facts={"note": 1}))
+LOUD = {"last asked": 32}
+MODEL = load(dump(classes=CLASSES, weights=WEIGHTS, neighbours=NEIGHBOURS, loudness=LOUD, powers=POWERS, facts={"note": 1}))
 
 
-def zones(words: str, *, leads: str = "", bulk: str = "", signs: tuple[str, ...] = ()) -> Zones:
+def zones(words: str, *, leads: str = "", bulk: str = "", echoes: tuple[tuple[str, str], ...] = (), signs: tuple[str, ...] = ()) -> Zones:
     return Zones(
         instruction=(("opening", tuple(words.split())),),
         leads=(("opening", tuple(leads.split())),),
         bulk=(("body", tuple(bulk.split())),) if bulk else (),
+        echoes=echoes,
         signs=signs,
     )
 
@@ -90,10 +95,26 @@ def test_a_word_that_opens_a_segment_weighs_besides() -> None:
     assert MODEL.parts(opened)[1] - MODEL.parts(plain)[1] == 2
 
 
+def test_an_unknown_word_that_opens_a_segment_speaks_through_its_neighbourhood() -> None:
+    found = logits(zones("the", leads="etiketteer"))
+
+    assert found[9] - found[1] == 4 - 10
+
+
+def test_an_earlier_message_weighs_as_an_instruction_does_anywhere_as_loud_as_it_is_heard() -> None:
+    """Words, pairs, neighbourhoods and beginnings; nothing that only a zone gives, and nothing of messages that are not heard."""
+    parts = logits(zones("the", echoes=(("last asked", "Label this!"), ("last answered", "summarizing"))))
+    alone = MODEL.parts(zones("the"))
+
+    assert [parts[place] - parts[1] + 10 for place in (0, 3, 7)] == pytest.approx([(100 - 20) / 2, 0, 33 / 2], abs=1)
+    assert MODEL.parts(zones("the", echoes=(("last answered", "label"), ("unheard of", "label")))) == alone
+    assert MODEL.parts(zones("the", echoes=(("last asked", "summarizing"),)))[1] == 9 // 2
+
+
 def test_a_word_with_a_neighbourhood_was_not_mistyped() -> None:
     known = {"weights": {**WEIGHTS, "instruction": {**WEIGHTS["instruction"], "etiketten": row(class0=100)}}, "classes": CLASSES}
-    told = load(dump(**known, neighbours={"etikeetten": 1}, powers=POWERS, facts={}))
-    untold = load(dump(**known, neighbours={}, powers=POWERS, facts={}))
+    told = load(dump(**known, neighbours={"etikeetten": 1}, loudness={}, powers=POWERS, facts={}))
+    untold = load(dump(**known, neighbours={}, loudness={}, powers=POWERS, facts={}))
 
     assert untold.mistyped(("etikeetten",)) == {"etikeetten": "etiketten"}
     assert told.mistyped(("etikeetten",)) == {}
@@ -122,8 +143,9 @@ def test_training_counts_what_the_model_sums() -> None:
         Step.from_messages(["hm", ("ai", "yes"), "Classify the mood of: I waited for hours"], system="You label.", tools=["a_b"]),
     )
     found = zones_of(extract(step), model.segments)
+    said = {*chain.from_iterable([run for _, run in found.instruction]), *chain.from_iterable([words_of(text) for _, text in found.echoes])}
     by_hand = [0.0] * 15
-    for name, value in names_of(found, {}, model.neighbours):
+    for name, value in (*names_of(found, {}, model.neighbours), *_echoes_of(found, model)):
         zone, bar, rest = name.partition("|")
         if not bar and "^" in name:
             zone, _, rest = name.partition("^")
@@ -132,9 +154,7 @@ def test_training_counts_what_the_model_sums() -> None:
             zone, _, rest = name.partition("~")
             zone = f"near {zone}"
         table = model.signs if zone == "sign" else model.tables[zone]
-        if zone == "stems" and any(
-            word[:5] == rest and word in model.tables["instruction"] for _, run in found.instruction for word in run
-        ):
+        if zone == "stems" and any(word[:5] == rest and word in model.tables["instruction"] for word in said):
             continue  # known words carry their beginning's weight already
         if packed := table.get(rest):
             by_hand = [total + value * (((packed >> (24 * lane)) & 0xFFFFFF) - 128) for lane, total in enumerate(by_hand)]
@@ -145,16 +165,26 @@ def test_training_counts_what_the_model_sums() -> None:
     assert hardness == pytest.approx(by_hand[14], abs=1.5)
 
 
+def _echoes_of(found: Zones, model: LinearModel) -> Iterator[tuple[str, float]]:
+    for echo, text in found.echoes:
+        words = words_of(text)
+        for name in said_anywhere(words, {}, model.neighbours):
+            yield name, loud(weight_of(len({*words})), model.loudness.get(echo, 0)) / STEPS
+
+
 def test_evidence_names_zone_and_word() -> None:
     assert MODEL.evidence(zones("label this"), "class0")[0] == ("opening", "label", pytest.approx(127 / SCALE))
     assert MODEL.evidence(zones("the label this"), "class7")[0] == ("opening", "label this", pytest.approx(33 / SCALE))
     assert MODEL.evidence(zones("the", leads="label"), "class8")[0] == ("opening opens", "label", pytest.approx(17 / SCALE))
+    assert MODEL.evidence(zones("the", leads="etiketteer"), "class9")[0] == ("opening opens", "etiketteer", pytest.approx(4 / SCALE))
+    echo = MODEL.evidence(zones("the", echoes=(("last asked", "label"),)), "class0")[0]
+    assert echo == ("last asked", "label", pytest.approx(50 / SCALE))
     assert MODEL.evidence(zones("etiketteer this"), "class6")[0] == ("opening", "etiketteer", pytest.approx(56 / SCALE))
 
 
 def test_the_digest_changes_with_a_weight() -> None:
     weights = {**WEIGHTS, "body": {"river": row(class4=81)}}
-    other = load(dump(classes=CLASSES, weights=weights, neighbours=NEIGHBOURS, powers=POWERS, facts={"note": 1}))
+    other = load(dump(classes=CLASSES, weights=weights, neighbours=NEIGHBOURS, loudness=LOUD, powers=POWERS, facts={"note": 1}))
 
     assert other.digest != MODEL.digest
 

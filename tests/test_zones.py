@@ -11,7 +11,7 @@ from routed_agents.classify import shipped
 from routed_agents.features import extract
 from routed_agents.material import hard_split, without_asides
 from routed_agents.steps import Step
-from routed_agents.zones import Zones, zones_of
+from routed_agents.zones import ECHOES, Zones, zones_of
 
 
 def zones(text: Any, **more: Any) -> Zones:
@@ -74,6 +74,23 @@ def test_what_was_said_before_is_weighed_apart() -> None:
     found = dict(zones(["first question", ("ai", "an answer"), "second"]).bulk)
 
     assert set(found["before"]) == {"an", "answer", "first", "question"}
+
+
+def test_what_tools_gave_is_material_and_no_part_of_what_was_said_before() -> None:
+    found = zones(["look it up", ("ai", "one moment"), ("tool", "zebra"), "and now?"])
+
+    assert "zebra" not in words_in(found)
+    assert [text for _, text in found.echoes] == ["one moment", "look it up"]
+
+
+def test_earlier_messages_are_heard_by_who_said_them_and_how_much_the_last_one_says() -> None:
+    turns = ["first question", ("ai", "an answer"), "second question", ("ai", "another")]
+    few, many = zones([*turns, "and for Friday?"]).echoes, zones([*turns, "and then tell me what the others thought of it and why"]).echoes
+
+    assert [name.rsplit(" beside ")[0] for name, _ in few] == ["last answered", "last asked", "earlier answered", "earlier asked"]
+    assert [text for _, text in few] == ["another", "second question", "an answer", "first question"]
+    assert not {name for name, _ in few} & {name for name, _ in many}
+    assert {name for name, _ in (*few, *many)} <= set(ECHOES)
 
 
 def test_tool_names_fall_into_words() -> None:

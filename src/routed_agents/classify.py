@@ -11,7 +11,7 @@ from typing import Final, Protocol, runtime_checkable
 
 from routed_agents.features import Features
 from routed_agents.linear import LinearModel, load
-from routed_agents.zones import Reading, placed, read, split, zones_of
+from routed_agents.zones import Reading, echoes_of, placed, read, split, zones_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,8 +73,8 @@ class LinearClassifier:
 
     The declared class wins. Otherwise the words of system prompt, opening and closing are added up with weights learnt from the
     project's own corpus (`make train`), in whole numbers, so every platform gets the same sum. Material between unmistakable marks
-    (fences, tags, quotation marks) is not read, so what it says can neither lower nor raise the step. Where nothing is read nothing is
-    sure.
+    (fences, tags, quotation marks) is not read, so what it says can neither lower nor raise the step; a quotation of up to eight words
+    is a title or a label and is read. Where nothing is read nothing is sure.
 
     Args:
         model: other weights; the shipped ones when not given.
@@ -128,7 +128,8 @@ class LinearClassifier:
         model = self.model
         reading, added = self._read(features.own, features.system, features.marked)
         around, signs = placed(reading, features)
-        parts, hardness = model.parts_of(added + model.weighed(around) + model.signed(signs))
+        said = added + model.weighed(around) + model.echoed(echoes_of(features, reading.asked))
+        parts, hardness = model.parts_of(said + model.signed(signs))
         if features.tokens <= SHORT:
             parts[self._synthesis] = 0
         return reading, parts, hardness

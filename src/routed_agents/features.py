@@ -11,7 +11,7 @@ from functools import lru_cache
 from itertools import repeat
 from operator import attrgetter, itemgetter
 from types import SimpleNamespace
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal, NamedTuple, cast
 
 from routed_agents.confirmations import is_confirmation
 from routed_agents.material import hard_split, unlabelled, without_asides
@@ -42,6 +42,8 @@ HEAD: Final = 3_000
 """Characters read from the start of a system prompt and of a last message."""
 TAIL: Final = 1_500
 """Characters read from their end."""
+MARKED: Final = 160_000
+"""Characters of a message that are looked through for marks, half at its start and half at its end; a longer one is a long context."""
 SAMPLE: Final = 400
 """Characters looked at to tell how densely a text is tokenized."""
 SAMPLES: Final = 6
@@ -71,6 +73,13 @@ class Stamp:
     rejected: int = 0
     repeated: int = 0
     failed: int = 0
+
+
+class Glimpse(NamedTuple):
+    """The beginning of a message."""
+
+    role: Role
+    text: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +125,7 @@ class Features:
     instruction: str = ""
     system: str = ""
     own: str = ""
-    before: tuple[str, ...] = ()
+    before: tuple[Glimpse, ...] = ()
     spoken: str = ""
     latest: str = ""
     earlier: tuple[str, ...] = ()
@@ -142,7 +151,8 @@ class Features:
 
 
 def extract(step: Step) -> Features:
-    """Measure a step. The history before the turn is never walked; of long messages only head and tail are read."""
+    """Measure a step. The history before the turn is never walked; of long messages only head and tail are read: of what a person says
+    those of their own words and those of the material."""
     messages = step.messages
     leading, rules = leading_rules(messages)
     turn = _turn(step, leading)
@@ -204,7 +214,7 @@ def _heard(step: Step, turn: _Turn, leading: int, rules: Sequence[str]) -> _Hear
     before = SILENCE if turn.asked is None else heard_before(messages, turn.asked, leading)
     system = _system([step.system or "", *rules, *before.rules, *turn.rules[::-1], *turn.added[::-1]])
     if turn.asked is None:  # nobody has spoken, so the rules are what is asked
-        own, quoted, spoken, labelled = _parted(system)
+        own, quoted, spoken, labelled = _parts(system)
         return _Heard(system="", own=own, spoken=spoken, quoted=_both(quoted, labelled), marked=bool(quoted))
     said, shown = said_and_shown(messages[turn.asked])
     latest, apart = said, False
@@ -213,10 +223,10 @@ def _heard(step: Step, turn: _Turn, leading: int, rules: Sequence[str]) -> _Hear
     confirming = is_confirmation(said) and bool(before.earlier or before.offered is not None)
     if confirming:
         said = _confirmed(before, said)
-    own, quoted, spoken, labelled = _parted(window(plain(said)))
+    own, quoted, spoken, labelled = _parted(said)
     if confirming and before.offered is not None:
         offer = plain(text_of(before.offered)[-GLIMPSE:])
-        own = f"{own}\n{_parted(offer)[0]}"
+        own = f"{own}\n{_parts(offer)[0]}"
     if shown:
         quoted = _both(quoted, window(plain(shown)))
     earlier = (*(before.together[::-1] if apart else ()), *before.earlier)
@@ -251,23 +261,40 @@ def _confirmed(before: Speech, said: str) -> str:
     for message in before.earlier:
         request, _ = said_and_shown(message)
         if not is_confirmation(request):
-            return f"{window(request)}\n{said}"
+            return f"{request}\n{said}"
     return said
 
 
 def _spoken(said: str) -> str:
     """A person's own words in what was said."""
-    return _parted(plain(window(said)))[2]
+    return _parted(said)[2]
 
 
 def _both(*texts: str) -> str:
     return "\n".join([text for text in texts if text])
 
 
-@lru_cache(maxsize=512)  # a tool loop asks about the same messages at every step
-def _parted(text: str) -> tuple[str, str, str, str]:
+def _parted(said: str) -> tuple[str, str, str, str]:
     """A message's own words and its marked material; of its own words those spoken and those under a label."""
-    own, quoted = hard_split(without_asides(text))
+    if len(said) <= HEAD + TAIL:
+        return _parts(plain(said))
+    own, marked = _cut(said if len(said) <= MARKED else f"{said[: MARKED // 2]}\n{said[-MARKED // 2 :]}")
+    own, quoted, spoken, labelled = _parts(own)
+    return own, _both(marked, quoted), spoken, labelled
+
+
+@lru_cache(maxsize=16)
+def _cut(said: str) -> tuple[str, str]:
+    """A long message's own words and its marked material, head and tail of each; cut first, material would lose its opening mark."""
+    own, marked = hard_split(plain(said))
+    return window(own), window(marked)
+
+
+@lru_cache(maxsize=512)  # a tool loop asks about the same messages at every step
+def _parts(text: str) -> tuple[str, str, str, str]:
+    own, quoted = hard_split(text)
+    left = without_asides(own)
+    own = left if left or quoted else own  # a message that is nothing but talk meant for a router keeps it
     return own, quoted, *unlabelled(own)
 
 
@@ -276,23 +303,24 @@ def window(text: str) -> str:
     return text if len(text) <= HEAD + TAIL else f"{text[:HEAD]}\n{text[-TAIL:]}"
 
 
-LOOKED_BACK: Final = 4
+LOOKED_BACK: Final = 8
 """Messages before the last human one that are looked at for what the conversation is about."""
 GLIMPSE: Final = 300
 """Characters read of each."""
 
 
-def _before(messages: Sequence[object], asked: int | None) -> tuple[str, ...]:
-    """The beginnings of the messages before the last one, newest first; the one that asks and system prompts are not among them."""
-    found: list[str] = []
+def _before(messages: Sequence[object], asked: int | None) -> tuple[Glimpse, ...]:
+    """The beginnings of what persons and models said before, newest first; the message that asks is not among them, nor is what tools
+    gave, for that is material."""
+    found: list[Glimpse] = []
     for place in range(len(messages) - 1, max(-1, len(messages) - LOOKED_BACK - 3), -1):
         if place == asked:
             continue
         message = messages[place]
         content = content_of(message)
         text = content if type(content) is str else text_of(message)
-        if text and known_role(message) != "system":
-            found.append(plain(text[: 2 * GLIMPSE])[:GLIMPSE])
+        if text and (role := known_role(message)) in {"human", "ai"}:
+            found.append(Glimpse(role, plain(text[: 2 * GLIMPSE])[:GLIMPSE]))
             if len(found) == LOOKED_BACK:
                 break
     return tuple(found)

@@ -424,7 +424,7 @@ def _said_again(features: Features) -> bool:
 
     Short messages ("go on, please") and long ones, of which only the beginning is known, don't count.
     """
-    whole = [earlier for earlier in features.before if len(earlier) < GLIMPSE]
+    whole = [text for _, text in features.before[:SAID_AMONG] if len(text) < GLIMPSE]
     if not whole or features.quoted or len(features.latest) >= GLIMPSE or len(now := _letters(features.latest)) < SAID_AGAIN:
         return False
     for earlier in whole:
@@ -674,6 +674,8 @@ CORRECTED_WITHIN: Final = 160
 """Characters at the start of a message in which a correction is looked for; further in, people tell of other things."""
 SAID_AGAIN: Final = 20
 """Letters from which saying the same again means something, and at most so many may come before it."""
+SAID_AMONG: Final = 4
+"""Messages before the last one among which the same is looked for."""
 DOUBT: Final = 0.2
 """p_strong from which a step with a person in distress in it is taken for an answer to that person, unless somebody said what it is."""
 LABELS: Final = frozenset({"classification", "extraction"})

@@ -15,6 +15,7 @@ from typing import Any, Final, cast
 
 from routed_agents.errors import ConfigurationError
 from routed_agents.told import Telling
+from routed_agents.words import words_of
 from routed_agents.zones import BULK_ZONES, INSTRUCTION_ZONES, LED_ZONES, Zones
 
 LANES: Final = 16
@@ -47,8 +48,14 @@ NEAR: Final = "near"
 PAIRS: Final = f"{NEAR} pairs"
 """The table that weighs two neighbourhoods whose words stand side by side."""
 LEADS: Final = "leads"
-"""Prefix of the tables that weigh words which open a segment, one for each zone and one for all of them."""
-MAGIC: Final = b"RAWT3\n"
+"""Prefix of the tables that weigh words which open a segment, one for each zone and one for all of them. In these tables a name that begins
+with `NEIGHBOURHOOD` is that of a neighbourhood."""
+NEIGHBOURHOOD: Final = "~"
+LOUDEST: Final = 64
+"""Parts of an instruction's weight in which it is told how loud an earlier message is heard."""
+ECHOED: Final = 512
+"""Earlier messages whose weights are kept: a conversation's messages come again with every step of it."""
+MAGIC: Final = b"RAWT4\n"
 
 BYTES: Final = 3
 """Of a lane in memory. A step's instruction zones hold some 240 words and their pairs, and fill an eighth of it at most."""
@@ -67,6 +74,7 @@ class LinearModel:
         tables: packed weights by zone and feature: words, pairs of words, and for `stems` beginnings of words.
         neighbours: the neighbourhood of a word, under whose name in the `near` tables it weighs besides.
         signs: packed weights of what a step's shape says; `bias` is among them.
+        loudness: by the name of an echo, how loud it is heard, in parts of `LOUDEST`.
         powers: e to the minus n/32 in parts of 2**30, after calibration; so nobody's floating-point library has a say.
         digest: names the weights.
         facts: what the training wrote about itself.
@@ -76,6 +84,7 @@ class LinearModel:
     tables: Mapping[str, Table]
     neighbours: Mapping[str, int]
     signs: Table
+    loudness: Mapping[str, int]
     powers: tuple[int, ...]
     digest: str
     facts: Mapping[str, Any]
@@ -87,7 +96,8 @@ class LinearModel:
 
     def parts(self, zones: Zones) -> tuple[list[int], int]:
         """What the words say: each class's part of the whole, not yet divided, and the logit of hardness in 1/32."""
-        return self.parts_of(self.instructed(zones.instruction, zones.leads) + self.weighed(zones.bulk) + self.signed(zones.signs))
+        said = self.instructed(zones.instruction, zones.leads) + self.weighed(zones.bulk) + self.echoed(zones.echoes)
+        return self.parts_of(said + self.signed(zones.signs))
 
     def parts_of(self, added: int) -> tuple[list[int], int]:
         """The same, of weights that were added up before."""
@@ -161,20 +171,48 @@ class LinearModel:
 
     def instructed(self, zones: Iterable[tuple[str, tuple[str, ...]]], leads: Iterable[tuple[str, tuple[str, ...]]]) -> int:
         """The weights of instruction zones, and of the words their segments open with, added up."""
-        shared = self.tables[SHARED]
-        known, common, neighbour, beside = shared.__contains__, shared.__getitem__, self.neighbours.get, self._beside.get
         added = 0
         for zone, words in zones:
-            seen = {*words}
-            part = sum(map(self._whole[zone].__getitem__, seen))
-            # a pair that any zone has stands in the shared table, so one look is enough for most
-            if pairs := list(filter(known, {*map(" ".join, pairwise(words))})):
-                part += sum(map(common, pairs)) + sum(filter(None, map(self.tables[zone].get, pairs)))
-            part += sum(filter(None, map(beside, {*pairwise(map(neighbour, words))})))
-            added += weight_of(len(seen)) * part
+            weight, part = self._said(words, self._whole[zone], self.tables[zone])
+            added += weight * part
         for zone, words in leads:
-            added += STEPS * sum(map(self._leading[zone].get, {*words}, repeat(0)))
+            added += STEPS * sum(map(self._leading[zone].__getitem__, {*words}))
         return added
+
+    def _said(self, words: Sequence[str], whole: _Words, own: Table) -> tuple[int, int]:
+        """How much each different word of a run weighs, in eighths, and the weights of all of them and of their pairs, added up.
+
+        Args:
+            words: the run.
+            whole: what its words weigh where it stands.
+            own: what its pairs weigh there, besides what they weigh everywhere.
+        """
+        shared, seen = self.tables[SHARED], {*words}
+        part = sum(map(whole.__getitem__, seen))
+        # a pair that any zone has stands in the shared table, so one look is enough for most
+        if pairs := list(filter(shared.__contains__, {*map(" ".join, pairwise(words))})):
+            part += sum(map(shared.__getitem__, pairs)) + sum(filter(None, map(own.get, pairs)))
+        part += sum(filter(None, map(self._beside.get, {*pairwise(map(self.neighbours.get, words))})))
+        return weight_of(len(seen)), part
+
+    def echoed(self, echoes: Iterable[tuple[str, str]]) -> int:
+        """The weights of earlier messages, added up: each weighs as an instruction would anywhere, as loud as it is heard."""
+        added, heard = 0, self._heard
+        for name, text in echoes:
+            loudness = self.loudness.get(name)
+            if not loudness:
+                continue
+            if (said := heard.get(text)) is None:
+                if len(heard) >= ECHOED:
+                    heard.clear()
+                said = heard[text] = self._said(words_of(text), self._whole[SHARED], {})
+            added += loud(said[0], loudness) * said[1]
+        return added
+
+    @cached_property
+    def _heard(self) -> dict[str, tuple[int, int]]:
+        """Earlier messages met lately, and what they say."""
+        return {}
 
     @cached_property
     def _beside(self) -> dict[tuple[int | None, int | None], int]:
@@ -182,24 +220,28 @@ class LinearModel:
         return {(int(one), int(other)): weight for name, weight in self.tables[PAIRS].items() for one, _, other in [name.partition(" ")]}
 
     @cached_property
-    def _leading(self) -> dict[str, dict[str, int]]:
+    def _leading(self) -> dict[str, _Words]:
         """What a word weighs that opens a segment, by zone."""
-        common = self.tables[f"{LEADS} {SHARED}"]
-        found: dict[str, dict[str, int]] = {}
+        shared = self.tables[f"{LEADS} {SHARED}"]
+        found: dict[str, _Words] = {}
         for zone in LED_ZONES:
             own = self.tables[f"{LEADS} {zone}"]
-            found[zone] = {word: own.get(word, 0) + common.get(word, 0) for word in {*own, *common}}
+            places = {name for name in {*own, *shared} if name.startswith(NEIGHBOURHOOD)}
+            near: dict[int | None, int] = {int(name[1:]): own.get(name, 0) + shared.get(name, 0) for name in places}
+            found[zone] = _Words((own, shared, {}), near, self.neighbours)
         return found
 
     @cached_property
     def _whole(self) -> dict[str, _Words]:
-        """What a word weighs altogether, by instruction zone."""
+        """What a word weighs altogether, by instruction zone, and wherever else it stands."""
         shared = self.tables[f"{NEAR} {SHARED}"]
         found: dict[str, _Words] = {}
         for zone in INSTRUCTION_ZONES:
             own = self.tables[f"{NEAR} {zone}"]
             near: dict[int | None, int] = {int(name): own.get(name, 0) + shared.get(name, 0) for name in {*own, *shared}}
             found[zone] = _Words((self.tables[zone], self.tables[SHARED], self.tables["stems"]), near, self.neighbours)
+        common: dict[int | None, int] = {int(name): weight for name, weight in shared.items()}
+        found[SHARED] = _Words(({}, self.tables[SHARED], self.tables["stems"]), common, self.neighbours)
         return found
 
     def weighed(self, zones: Iterable[tuple[str, tuple[str, ...]]]) -> int:
@@ -226,10 +268,22 @@ class LinearModel:
                 weight += _lane(self._beside.get((self.neighbours.get(one), self.neighbours.get(other)), 0), lane)
                 if weight > 0:
                     found.append((weight * share, zone, name))
+        for name, text in zones.echoes:
+            words = words_of(text)
+            share = loud(weight_of(len({*words})), self.loudness.get(name, 0))
+            for said in {*words, *map(" ".join, pairwise(words))} if share else ():
+                weight = self._weight(SHARED, said, lane)
+                if (place := self.neighbours.get(said)) is not None:
+                    weight += self._weight(f"{NEAR} {SHARED}", str(place), lane)
+                if weight > 0:
+                    found.append((weight * share, name, said))
         for zone, words in zones.leads:
             own, shared = f"{LEADS} {zone}", f"{LEADS} {SHARED}"
-            weighed = [(self._weight(own, name, lane) + self._weight(shared, name, lane), name) for name in {*words}]
-            found += [(weight * STEPS, f"{zone} opens", name) for weight, name in weighed if weight > 0]
+            for word in {*words}:
+                names = [word] if (place := self.neighbours.get(word)) is None else [word, f"{NEIGHBOURHOOD}{place}"]
+                weight = sum([self._weight(table, name, lane) for table in (own, shared) for name in names])
+                if weight > 0:
+                    found.append((weight * STEPS, f"{zone} opens", word))
         for zone, words in zones.bulk:
             seen = {*words}
             share = STEPS * SHARE // (SHARE + len(seen))
@@ -279,37 +333,37 @@ def weight_of(words: int) -> int:
     return (isqrt(4 * STEPS * STEPS * FULL // words) + 1) // 2 if words > FULL else STEPS
 
 
-def names_of(zones: Zones, clusters: Mapping[str, Sequence[str]], neighbours: Mapping[str, int]) -> Iterator[tuple[str, float]]:
-    """Every feature a step has, by its full name, with its value, as training counts them; `LinearModel.parts` sums the very same.
+def loud(weight: int, loudness: int) -> int:
+    """A weight in eighths, as loud as it is heard.
 
-    Names are `zone|word`, `zone|two words`, `zone^lead`, `zone@cluster`, `zone~neighbourhood`, `pairs~two neighbourhoods`, `stems|begin`,
-    `sign|name`.
+    >>> loud(8, LOUDEST), loud(8, 20)
+    (8, 3)
+    """
+    return (weight * loudness + LOUDEST // 2) // LOUDEST
+
+
+def names_of(zones: Zones, clusters: Mapping[str, Sequence[str]], neighbours: Mapping[str, int]) -> Iterator[tuple[str, float]]:
+    """Every feature a step has, by its full name, with its value, as training counts them; `LinearModel.parts` sums the very same, and
+    its echoes.
+
+    Names are `zone|word`, `zone|two words`, `zone^lead`, `zone^~neighbourhood`, `zone@cluster`, `zone~neighbourhood`,
+    `pairs~two neighbourhoods`, `stems|begin`, `sign|name`.
     """
     yield "sign|bias", 1.0
     for sign in zones.signs:
         yield f"sign|{sign}", 1.0
     for zone, words in zones.instruction:
-        seen = {*words}
-        value = weight_of(len(seen)) / STEPS
-        for name in (*seen, *map(" ".join, {*pairwise(words)})):
-            yield f"{zone}|{name}", value
-            yield f"{SHARED}|{name}", value
-        for word in seen:
-            if len(word) > STEM:
-                yield f"stems|{word[:STEM]}", value
-            if (place := neighbours.get(word)) is not None:
-                yield f"{zone}~{place}", value
-                yield f"{SHARED}~{place}", value
-            for cluster in clusters.get(word, ()):
-                yield f"{zone}@{cluster}", value
-                yield f"{SHARED}@{cluster}", value
-        for one, other in {*pairwise(map(neighbours.get, words))}:
-            if one is not None and other is not None:
-                yield f"pairs~{one} {other}", value
+        value = weight_of(len({*words})) / STEPS
+        for name in _run(zone, words, clusters, neighbours):
+            yield name, value
+        for name in said_anywhere(words, clusters, neighbours):
+            yield name, value
     for zone, words in zones.leads:
         for word in {*words}:
-            yield f"{zone}^{word}", 1.0
-            yield f"{SHARED}^{word}", 1.0
+            names = (word,) if (place := neighbours.get(word)) is None else (word, f"{NEIGHBOURHOOD}{place}")
+            for name in names:
+                yield f"{zone}^{name}", 1.0
+                yield f"{SHARED}^{name}", 1.0
     for zone, words in zones.bulk:
         seen = {*words}
         value = (STEPS * SHARE // (SHARE + len(seen))) / STEPS
@@ -319,6 +373,28 @@ def names_of(zones: Zones, clusters: Mapping[str, Sequence[str]], neighbours: Ma
             yield f"{zone}|{word}", value
             for cluster in clusters.get(word, ()):
                 yield f"{zone}@{cluster}", value
+
+
+def said_anywhere(words: Sequence[str], clusters: Mapping[str, Sequence[str]], neighbours: Mapping[str, int]) -> Iterator[str]:
+    """The features a run of instruction's words has wherever it stands; an echo has no others."""
+    yield from _run(SHARED, words, clusters, neighbours)
+    for word in {*words}:
+        if len(word) > STEM:
+            yield f"stems|{word[:STEM]}"
+    for one, other in {*pairwise(map(neighbours.get, words))}:
+        if one is not None and other is not None:
+            yield f"pairs~{one} {other}"
+
+
+def _run(zone: str, words: Sequence[str], clusters: Mapping[str, Sequence[str]], neighbours: Mapping[str, int]) -> Iterator[str]:
+    """The features a run of instruction's words has in a zone."""
+    for name in {*words, *map(" ".join, {*pairwise(words)})}:
+        yield f"{zone}|{name}"
+    for word in {*words}:
+        if (place := neighbours.get(word)) is not None:
+            yield f"{zone}~{place}"
+        for cluster in clusters.get(word, ()):
+            yield f"{zone}@{cluster}"
 
 
 def _lane(packed: int, lane: int) -> int:
@@ -353,6 +429,7 @@ def dump(
     classes: Sequence[str],
     weights: Mapping[str, Mapping[str, Sequence[int]]],
     neighbours: Mapping[str, int],
+    loudness: Mapping[str, int],
     powers: Sequence[int],
     facts: Mapping[str, Any],
 ) -> bytes:
@@ -363,6 +440,7 @@ def dump(
         classes: the order of the lanes.
         weights: by zone and name, one whole number from -127 to 127 for each class and one for hardness; for `segments` a single one.
         neighbours: the number of each word's neighbourhood, below 65,536.
+        loudness: of echoes, in parts of `LOUDEST`.
         powers: the softmax table.
         facts: what the training wants to say about itself; plain JSON.
     """
@@ -378,7 +456,8 @@ def dump(
     words = sorted(neighbours)
     text = "\n".join(words).encode()
     parts += [text, struct.pack(f"<{len(words)}H", *(neighbours[word] for word in words))]
-    head = {"classes": list(classes), "zones": sizes, "facts": facts, "powers": len(powers), "neighbours": (len(words), len(text))}
+    sizes_of = {"zones": sizes, "powers": len(powers), "neighbours": (len(words), len(text))}
+    head = {"classes": list(classes), "facts": facts, "loudness": dict(loudness), **sizes_of}
     table = struct.pack(f"<{len(powers)}I", *powers)
     return MAGIC + json.dumps(head, sort_keys=True, ensure_ascii=False).encode() + b"\n" + table + b"".join(parts)
 
@@ -416,6 +495,7 @@ def load(source: bytes | Path) -> LinearModel:
         signs=tables["sign"],
         neighbours=dict(zip(words, places, strict=True)),
         tables=tables,
+        loudness=head["loudness"],
         powers=powers,
         digest=hashlib.blake2b(data, digest_size=8).hexdigest(),
         facts=head["facts"],

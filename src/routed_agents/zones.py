@@ -22,6 +22,8 @@ CLOSING: Final = 15
 """Words at its end."""
 LEADING: Final = 120
 """Words at the start of the system prompt."""
+NEAREST: Final = 4
+"""Messages before the last one that are weighed together, as what the conversation is about."""
 OPENED_AT_MOST: Final = 12
 """Segments of a system prompt, or of a short message beside marked material, whose first words are read."""
 
@@ -39,12 +41,14 @@ class Zones:
         instruction: zone name and words.
         leads: the words that an instruction zone's segments open with, by zone.
         bulk: zone name and words.
+        echoes: earlier messages, each with the name of how it is heard: who said it, and how much the last message says itself.
         signs: names of what is true of the step's shape.
     """
 
     instruction: tuple[tuple[str, Words], ...]
     leads: tuple[tuple[str, Words], ...]
     bulk: tuple[tuple[str, Words], ...]
+    echoes: tuple[tuple[str, str], ...] = ()
     signs: tuple[str, ...]
 
 
@@ -142,10 +146,38 @@ def placed(reading: Reading, features: Features) -> tuple[list[tuple[str, Words]
     """What the conversation around a step's texts says: bulk zones and signs of the step's shape."""
     around: list[tuple[str, Words]] = []
     if features.before:
-        around.append(("before", words_of("\n".join(features.before))))
+        around.append(("before", words_of("\n".join([message.text for message in features.before[:NEAREST]]))))
     if features.tools:
         around.append(("tools", words_of(CAMEL.sub(" ", " ".join(features.tools)))))
     return around, _signs(features, reading.said, reading.told, reading.asked, reading.system)
+
+
+def _echoes(few: str) -> dict[str, tuple[str, str]]:
+    return {role: (f"last {word} {few}", f"earlier {word} {few}") for role, word in (("human", "asked"), ("ai", "answered"))}
+
+
+_FEW: Final = (4, 9, 21)
+_HEARD: Final = tuple(map(_echoes, ("beside under 4 words", "beside under 9 words", "beside under 21 words", "beside more words")))
+ECHOES: Final = tuple(name for heard in _HEARD for names in heard.values() for name in names)
+
+
+def echoes_of(features: Features, asked: int) -> tuple[tuple[str, str], ...]:
+    """Earlier messages of the conversation, by how they are heard: "the same for Friday" asks for what was asked before.
+
+    Args:
+        features: the step.
+        asked: words of its last message.
+    """
+    if not features.before:
+        return ()
+    heard = _HEARD[bisect(_FEW, asked)]
+    spoke: set[str] = set()
+    found: list[tuple[str, str]] = []
+    for role, text in features.before:
+        if names := heard.get(role):
+            found.append((names[role in spoke], text))
+            spoke.add(role)
+    return tuple(found)
 
 
 def zones_of(features: Features, segment_weights: Telling, slips: Slips = none_mistyped) -> Zones:
@@ -158,7 +190,13 @@ def zones_of(features: Features, segment_weights: Telling, slips: Slips = none_m
     """
     reading = read(features.own, features.system, features.marked, segment_weights, slips)
     around, signs = placed(reading, features)
-    return Zones(instruction=reading.instruction, leads=reading.leads, bulk=(*reading.bulk, *around), signs=tuple(signs))
+    return Zones(
+        instruction=reading.instruction,
+        leads=reading.leads,
+        bulk=(*reading.bulk, *around),
+        echoes=echoes_of(features, reading.asked),
+        signs=tuple(signs),
+    )
 
 
 def split(features: Features, segment_weights: Telling, slips: Slips = none_mistyped) -> tuple[str, str]:

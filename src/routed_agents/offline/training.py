@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Final
 from routed_agents.classify import NEED
 from routed_agents.errors import ConfigurationError
 from routed_agents.features import extract
-from routed_agents.linear import LEADS, NEAR, SCALE, SHARED, STEM, dump, names_of
-from routed_agents.offline import segmenting, stacking
+from routed_agents.linear import LEADS, NEAR, NEIGHBOURHOOD, SCALE, SHARED, STEM, dump, names_of
+from routed_agents.offline import echoing, segmenting, stacking
 from routed_agents.offline.corpus import Corpus, Example
 from routed_agents.offline.descent import descend, logistic, met
 from routed_agents.offline.neighbours import read
@@ -27,7 +27,7 @@ from routed_agents.offline.segmenting import segment_weights
 from routed_agents.taxonomy import Taxonomy
 from routed_agents.told import Telling
 from routed_agents.words import words_of
-from routed_agents.zones import BULK_ZONES, INSTRUCTION_ZONES, zones_of
+from routed_agents.zones import BULK_ZONES, ECHOES, INSTRUCTION_ZONES, zones_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,6 +71,7 @@ class Counted:
     """Examples as rows of feature values."""
 
     rows: list[dict[str, float]]
+    echoes: list[tuple[tuple[str, str], ...]]
     classes: list[int]
     hard: list[bool | None]
     skeletons: list[str]
@@ -85,12 +86,14 @@ def count(
     segments: Telling,
 ) -> Counted:
     """Read each step as the classifier will."""
-    counted = Counted(rows=[], classes=[], hard=[], skeletons=[], authors=[])
+    counted = Counted(rows=[], echoes=[], classes=[], hard=[], skeletons=[], authors=[])
     for example in examples:
         row: dict[str, float] = defaultdict(float)
-        for name, value in names_of(zones_of(extract(example.step), segments), clusters, neighbours):
+        zones = zones_of(extract(example.step), segments)
+        for name, value in names_of(zones, clusters, neighbours):
             row[sys.intern(name)] += value  # a name stands in thousands of rows
         counted.rows.append(dict(row))
+        counted.echoes.append(tuple([(name, sys.intern(text)) for name, text in zones.echoes]))
         counted.classes.append(order.index(example.skeleton.task_class))
         counted.hard.append(example.skeleton.hard)
         counted.skeletons.append(example.skeleton.name)
@@ -311,6 +314,7 @@ def weighing(neighbours: Mapping[str, int], tables: Mapping[str, Mapping[str, ob
         segments: names that weigh in telling instructions from material.
     """
     used = {place for table, names in tables.items() if table.startswith(NEAR) for name in names for place in name.split()}
+    used.update([name[1:] for table, names in tables.items() if table.startswith(LEADS) for name in names if name[0] == NEIGHBOURHOOD])
     used.update([place for name in segments for _, mark, place in [name.rpartition("~")] if mark])
     return {word: place for word, place in neighbours.items() if str(place) in used}
 
@@ -378,17 +382,26 @@ def train(
     everything, classes = list(range(len(counted.rows))), len(order)
     folds = folds_of(counted.authors)
     said = np.zeros((len(everything), len(stacking.ZONES), classes + 1))
+    parts: list[tuple[list[int], Fitted]] = []
     for fold in range(FOLDS):
         learn = [number for number in everything if folds[number] != fold]
         test = [number for number in everything if folds[number] == fold]
         part = fit(counted, learn, classes=classes)
+        parts.append((test, part))
         said[test] = stacking.by_zone(_matrix(counted, test, part.names), part.names, part.weights)
         say(f"fold {fold + 1} of {FOLDS}: {_right(said[test].sum(axis=1), counted, test):.3f} of the classes right of authors left out")
-    weights = _sample_weights(counted, everything)
-    added = stacking.learnt(said[:, :, :-1], _targets(counted, everything, classes), weights, _softmax)
+    weights, target = _sample_weights(counted, everything), _targets(counted, everything, classes)
+    added = stacking.learnt(said[:, :, :-1], target, weights, _softmax)
     held = np.column_stack([stacking.logits_of(said[:, :, :-1], added), said[:, :, -1].sum(axis=1)])
+    say(f"each zone weighed anew: {_right(held, counted, everything):.3f}")
+    echoes = np.zeros((len(everything), len(ECHOES), classes + 1))
+    for test, part in parts:
+        anew = _stacked(part, added)
+        echoes[test] = echoing.said_by([counted.echoes[number] for number in test], anew.names, anew.weights, clusters, neighbours)
+    loudness = echoing.loudness(echoes[:, :, :-1], held[:, :-1], target, weights, _softmax)
+    held += echoing.echoed(echoes, loudness)
     temperature = temperature_of(held[:, :-1], counted.classes, weights)
-    say(f"each zone weighed anew: {_right(held, counted, everything):.3f}; temperature {temperature}")
+    say(f"earlier messages heard: {_right(held, counted, everything):.3f}; temperature {temperature}; loudness {loudness}")
     fitted = _stacked(fit(counted, everything, classes=classes), added)
     say(f"{len(fitted.names)} features")
     facts: dict[str, Any] = {
@@ -403,6 +416,7 @@ def train(
         classes=order,
         weights={**tables, "segments": {name: [weight] for name, weight in segments.own.items()}},
         neighbours=weighing(neighbours, tables, segments.own),
+        loudness=loudness,
         powers=powers(temperature),
         facts=facts,
     )
