@@ -718,7 +718,7 @@ def test_a_rule_of_ones_own_is_no_shipped_one_of_its_name() -> None:
 
 
 def test_the_default_policys_hash_holds_from_release_to_release() -> None:
-    assert Policy.default(tiers="claude-2026-11-three").hash == "a5e59e59c1602a99"
+    assert Policy.default(tiers="claude-2026-11-three").hash == "1a3b32db945527b1"
 
 
 def test_a_rule_of_a_script_is_the_same_in_its_worker_processes() -> None:
