@@ -75,7 +75,14 @@ def _quoted(text: str) -> Spans:
 
 
 def _long_quotes(text: str) -> Spans:
-    return [found.span() for found in _LONG_QUOTE.finditer(text)]
+    """What stands between quotation marks. Behind a letter a mark has mostly closed a quotation, and talk for a router that was put in
+    there does not make a long one of what follows."""
+    found = [match.span() for match in _LONG_QUOTE.finditer(text)]
+    return [
+        (start, end)
+        for start, end in found
+        if not (start and text[start - 1].isalnum()) or _LONG_QUOTE.fullmatch(without_asides(text[start:end]))
+    ]
 
 
 def _cornered(text: str) -> Spans:
@@ -123,6 +130,8 @@ def hard_split(text: str) -> tuple[str, str]:
     else:
         return text, ""
     own, quoted = text, list[str]()
+    if '"' in text:
+        own = _SETTING.sub(_unquoted, text)
     for find, hints in _MARKS:
         for hint in hints:
             if hint in own or (find is _quoted and own.lstrip(" ").startswith(">")):
@@ -136,6 +145,11 @@ def hard_split(text: str) -> tuple[str, str]:
         own, ruled = _without_ruled(own)
         quoted += ruled
     return (own, "\n".join(quoted)) if quoted and own.strip() else (text, "")
+
+
+def _unquoted(setting: re.Match[str]) -> str:
+    """A setting of a router's without the marks that would open or close a quotation of the text it was put into."""
+    return setting[0].replace('"', "'")
 
 
 def _without(text: str, spans: Spans) -> str:
