@@ -201,8 +201,8 @@ MUTATIONS = (
         6,
         "words weigh as the hash seed says",
         "linear.py",
-        "            part = sum(map(self._whole[zone].__getitem__, seen))",
-        "            part = sum(map(self._whole[zone].__getitem__, sorted(seen, key=hash)[: len(seen) // 2]))",
+        "        part = sum(map(whole.__getitem__, seen))",
+        "        part = sum(map(whole.__getitem__, sorted(seen, key=hash)[: len(seen) // 2]))",
     ),
     Mutation(
         6,
