@@ -82,6 +82,10 @@ _LATIN: Final = {**_LOOKALIKES, **str.maketrans("łøđı", "lodi")}
 _FOREIGN: Final = re.compile(f"[^\0-\x7f{''.join(map(chr, _LATIN))}]")
 
 
+REMEMBERED: Final = 5_000
+"""Characters of a text that is worth keeping."""
+
+
 @lru_cache(maxsize=32)
 def words_of(text: str) -> tuple[str, ...]:
     """The words of a text in order; several rules read the same text in turn, so the last few are kept.
@@ -126,12 +130,18 @@ def plain(text: str) -> str:
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     if text.isascii():
-        seen = text.encode().translate(None, _CONTROLS)
-        return text if len(seen) == len(text) else seen.decode()
+        return _visible(text) if len(text) <= REMEMBERED else _visible.__wrapped__(text)
     if "\u00ab" in text:
         text = _SPACED_QUOTE.sub('"', text)
     text = unicodedata.normalize("NFKC", _ODD.sub(_one_form, text))  # translating would look up every character, ten times slower
     return _LETTERS.sub(_latin, text) if _LOOKALIKE.search(text) else text
+
+
+@lru_cache(maxsize=512)  # a conversation's messages come again with every step of it
+def _visible(text: str) -> str:
+    """An ASCII text without controls."""
+    seen = text.encode().translate(None, _CONTROLS)
+    return text if len(seen) == len(text) else seen.decode()
 
 
 def folded(text: str) -> str:
