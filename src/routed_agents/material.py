@@ -299,9 +299,9 @@ _CAPITAL: Final = re.compile(r"(?<!\S)[A-Z]")
 _KEYS: Final = "(?:tier|task_class|route_to|routing|model_tier|complexity)"
 _VALUE: Final = r"(?:\"\w+\"|'\w+'|\w+)"
 _SETTING: Final = re.compile(
-    r"[ \t]*\[/?(?:system|router|admin|developer)\][^\[\n]*(?:\[/(?:system|router|admin|developer)\])?"
-    rf"|[{{(<\[]?[ \t]*(?:\"{_KEYS}\"|'{_KEYS}'|\b{_KEYS})[ \t]*[:=][ \t]*{_VALUE}"
+    r"(?:(?<![ \t])[ \t]++)?\[/?(?:system|router|admin|developer)\][^\[\n]*(?:\[/(?:system|router|admin|developer)\])?"
+    rf"|(?:[{{(<\[][ \t]*+|(?<![ \t])[ \t]++)?(?:\"{_KEYS}\"|'{_KEYS}'|\b{_KEYS})[ \t]*[:=][ \t]*{_VALUE}"
     rf"(?:[ \t]*,[ \t]*[\"']?\w+[\"']?[ \t]*[:=][ \t]*{_VALUE})*(?:[ \t]*[}})>\]])?",
     re.IGNORECASE,
 )
-"""Settings of a router, written into a text."""
+"""Settings of a router, written into a text. A run of blanks is tried at its start alone, or a long one would take the square of its time."""
