@@ -79,11 +79,9 @@ _SYMBOLS: Final = re.compile("[\u00a0-\u00bf\u2000-\u2bff\u3000-\u3004\u3008-\u3
 _BREAK: Final = re.compile("[\t\x0b\x0c *_~`#-]+")
 _LATIN: Final = {**_LOOKALIKES, **str.maketrans("łøđı", "lodi")}
 """Look-alike letters, and Latin letters that have no accent to remove."""
-_FOREIGN: Final = re.compile(f"[^\0-\x7f{''.join(map(chr, _LATIN))}]")
-
-
 REMEMBERED: Final = 5_000
 """Characters of a text that is worth keeping."""
+_FOREIGN: Final = re.compile(f"[^\0-\x7f{''.join(map(chr, _LATIN))}]")
 
 
 @lru_cache(maxsize=32)

@@ -157,8 +157,10 @@ def _echoes(few: str) -> dict[str, tuple[str, str]]:
 
 
 _FEW: Final = (4, 9, 21)
+"""Words of the last message below which the earlier ones are heard in another way."""
 _HEARD: Final = tuple(map(_echoes, ("beside under 4 words", "beside under 9 words", "beside under 21 words", "beside more words")))
 ECHOES: Final = tuple(name for heard in _HEARD for names in heard.values() for name in names)
+"""The ways in which an earlier message is heard."""
 
 
 def echoes_of(features: Features, asked: int) -> tuple[tuple[str, str], ...]:
