@@ -304,4 +304,4 @@ _SETTING: Final = re.compile(
     rf"(?:[ \t]*,[ \t]*[\"']?\w+[\"']?[ \t]*[:=][ \t]*{_VALUE})*(?:[ \t]*[}})>\]])?",
     re.IGNORECASE,
 )
-"""Settings of a router, written into a text. A run of blanks is tried at its start alone, or a long one would take the square of its time."""
+"""Settings of a router, written into a text. A run of blanks is tried at its start alone; a long one would take the square of its time."""
