@@ -53,20 +53,25 @@ TURNS: dict[str, list[str]] = {
 
 
 class Book:
-    """What happened, in a file of JSON lines; every point that is reached may be the one where the process is killed."""
+    """What happened, in a file of JSON lines; every point that is reached may be the one where the process is killed.
+
+    A write that crosses a page can be read by half, and be cut in two by the kill: all three wait for one another.
+    """
 
     def __init__(self, path: str, kill_at: int | None, kill_in: str | None) -> None:
         self.path = Path(path)
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         self._kill_at, self._kill_in = kill_at, kill_in
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._reached = 0
 
     def write(self, **line: Any) -> None:
-        os.write(self._file, (json.dumps({"pid": os.getpid(), **line}) + "\n").encode())
+        with self._lock:
+            os.write(self._file, (json.dumps({"pid": os.getpid(), **line}) + "\n").encode())
 
     def lines(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.path.read_text().splitlines()]
+        with self._lock:
+            return [json.loads(line) for line in self.path.read_text().splitlines()]
 
     def point(self, where: str) -> None:
         with self._lock:
