@@ -86,6 +86,7 @@ class LinearClassifier:
         self.model = model if model is not None else shipped()
         self._always = [NEED.get(key, (0, 0))[0] for key in self.model.classes]
         self._synthesis = self.model.classes.index("long_context")
+        self._lighter = [int(always < 50) for always in self._always]
         self._if_hard = [NEED.get(key, (0, 0))[1] for key in self.model.classes]
         self._readings: dict[tuple[str, str, bool], tuple[Reading, int]] = {}
 
@@ -98,22 +99,25 @@ class LinearClassifier:
         return self.model.digest
 
     def classify(self, features: Features, /) -> Classification:
-        """Name the class; see the class's docstring for how."""
+        """Name the class: where p_strong is below one half, the most probable of those that seldom need the strong tier."""
         model = self.model
         if features.declared is not None:
             return self._declared(features)
         reading, parts, hardness = self._parts(features)
-        total, most = sum(parts), max(parts)
+        total = sum(parts)
+        need = sum(map(mul, parts, self._always)) * MILLION + sum(map(mul, parts, self._if_hard)) * model.share_of(hardness)
+        p_strong = need // (100 * total)
+        standing = parts if p_strong * 2 >= MILLION else list(map(mul, parts, self._lighter))
+        most = max(standing)
+        task_class = model.classes[standing.index(most)]
         confidence = most * MILLION // total
-        task_class = model.classes[parts.index(most)]
         read = reading.asked or reading.system
         if not read or ((confidence < SURE or task_class in ANSWERING) and self._foreign(reading)):
             confidence = 0
-        need = sum(map(mul, parts, self._always)) * MILLION + sum(map(mul, parts, self._if_hard)) * model.share_of(hardness)
         return Classification(
             task_class=task_class,
             confidence=confidence / MILLION,
-            p_strong=need // (100 * total) / MILLION,
+            p_strong=p_strong / MILLION,
         )
 
     def shares(self, features: Features) -> dict[str, float]:
