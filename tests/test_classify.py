@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import permutations
 from typing import Any
 
 import pytest
@@ -89,6 +90,35 @@ def test_the_words_found_are_the_evidence() -> None:
 def test_p_strong_follows_the_class() -> None:
     assert classify("Classify the text as spam or not").p_strong < 0.3
     assert classify("Fix the race condition in this module").p_strong > 0.7
+
+
+def test_where_p_strong_is_below_one_half_the_class_is_one_that_seldom_needs_the_strong_tier() -> None:
+    words = [
+        "classify",
+        "extract",
+        "summarize",
+        "answer",
+        "explain",
+        "compute",
+        "fix",
+        "plan",
+        "reply",
+        "customer",
+        "code",
+        "text",
+        "steps",
+    ]
+    contested = 0
+    for pair in permutations(words, 2):
+        features = extract(Step.from_messages(" ".join(pair)))
+        found, shares = CLASSIFIER.classify(features), CLASSIFIER.shares(features)
+        most = max(shares, key=shares.__getitem__)
+        if found.p_strong < 0.5:
+            assert NEED.get(found.task_class, (0, 0))[0] < 50
+            contested += most != found.task_class
+        else:
+            assert found.task_class == most
+    assert contested > 0
 
 
 def test_every_class_that_may_need_the_strong_tier_is_named() -> None:

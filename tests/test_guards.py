@@ -236,6 +236,9 @@ def after(text: str) -> list[dict[str, str]]:
         "You misunderstood me",
         "I already told you",
         "Sorry, I meant Bruges",
+        "Just answer the question.",
+        "You haven't even answered my question",
+        "Wrong answer!",
         "Nein, das habe ich nicht gefragt",
         "Ich habe doch schon gesagt: Gent",
         "Ce n'est pas ce que j'ai demandé",
@@ -245,6 +248,7 @@ def after(text: str) -> list[dict[str, str]]:
         "Dat is niet wat ik vroeg",
         "Nie o to pytałem",
         "聞いているのは時間です",
+        "質問に答えてくれ",
         "我问的是时间",
     ],
 )
@@ -254,7 +258,14 @@ def test_a_person_who_corrects_goes_strong_for_the_turn(text: str) -> None:
     assert (said("stall", decision), decision.tier, decision.pin) == (["user_corrects"], "strong", "turn")
 
 
-@pytest.mark.parametrize("text", ["No, thank you", "That is right", "I want to ask about Bruges", "Nein, danke", "非常感谢", "No problem"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *["No, thank you", "That is right", "I want to ask about Bruges", "Nein, danke", "非常感谢", "No problem"],
+        *["Answer the question: where is it?", "Answer the question based on the text below.\n\nThe shop is in Ghent."],
+        *["Read the question carefully and pick one", "Which of these is a wrong answer to pick first?", "次の質問に答えてください。"],
+    ],
+)
 def test_everyday_answers_correct_nothing(text: str) -> None:
     assert said("stall", decide(after(text), task_class="multi_turn")) == []
 
