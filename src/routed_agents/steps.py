@@ -326,7 +326,8 @@ def role_of(message: object) -> Role:
         plain: dict[str, object] = message  # pyright: ignore[reportAssignmentType]
         name = plain.get("role") or plain.get("type")
     else:
-        name = field_of(message, "type") or field_of(message, "role")
+        known: Mapping[str, object] = getattr(message, "__dict__", NOTHING)
+        name = known.get("type") or field_of(message, "type") or field_of(message, "role")
         if name in ("chat", "ChatMessageChunk"):
             return ROLES.get(str(field_of(message, "role")), "ai")
         if name == "message":  # what Anthropic's and OpenAI's replies are; who wrote them is the role
@@ -385,6 +386,9 @@ def content_of(message: object) -> object:
     """The raw content of a message: a string or a list of blocks."""
     if type(message) is dict:
         return cast("dict[str, object]", message).get("content")
+    known: Mapping[str, object] | None = getattr(message, "__dict__", None)
+    if known is not None and "content" in known:
+        return known["content"]
     if isinstance(message, str):
         return message
     if isinstance(message, tuple):
