@@ -8,7 +8,7 @@ import pytest
 from tests.quality.suites import PAIRS, PERTURBATIONS, UNREAD, Case, cases, injected, rank, reordered
 
 MOST_SHOWN = 12
-RIGHT = {PAIRS: {False: 0.88, True: 0.93}, UNREAD: {False: 0.84, True: 0.97}}
+RIGHT = {PAIRS: {False: 0.9, True: 0.93}, UNREAD: {False: 0.85, True: 0.98}}
 """By suite and side. The goal is 0.95 on both; what is reached is held here, lest it fall unseen. Figures: benchmarks/FAILURES.md."""
 ALIKE = 0.99
 """Of the decisions, under another typing of the words or another order of a payload's sentences."""
