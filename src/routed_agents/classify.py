@@ -85,9 +85,9 @@ class LinearClassifier:
     def __init__(self, model: LinearModel | None = None) -> None:
         self.model = model if model is not None else shipped()
         self._always = [NEED.get(key, (0, 0))[0] for key in self.model.classes]
-        self._synthesis = self.model.classes.index("long_context")
         self._lighter = [int(always < 50) for always in self._always]
         self._if_hard = [NEED.get(key, (0, 0))[1] for key in self.model.classes]
+        self._synthesis = self.model.classes.index("long_context")
         self._readings: dict[tuple[str, str, bool], tuple[Reading, int]] = {}
 
     def __reduce__(self) -> tuple[type[LinearClassifier], tuple[LinearModel, ...]]:

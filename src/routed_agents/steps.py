@@ -387,7 +387,7 @@ def content_of(message: object) -> object:
     if type(message) is dict:
         return cast("dict[str, object]", message).get("content")
     known: Mapping[str, object] | None = getattr(message, "__dict__", None)
-    if known is not None and "content" in known:
+    if known is not None and "content" in known:  # `field_of` would find it too, later; this runs 40 times a step
         return known["content"]
     if isinstance(message, str):
         return message

@@ -37,9 +37,8 @@ class RoutedCall:
     """One step on its way: a decision, the attempts it takes, and their record.
 
     An integration sets `handed_off` where somebody takes over from a stop, `pauses` to what is raised to go on later, which is no error,
-    and `stopped_before` to the code of a stop that the same step
-    came to before, where it must come to it again. `decided_by` is whose decision a watched call follows; None where nobody decided it.
-    `decided_for` is the graph node it led to, in which the call is made.
+    and `stopped_before` to the code of a stop that the same step came to before, where it must come to it again. `decided_by` is whose
+    decision a watched call follows; None where nobody decided it. `decided_for` is the graph node it led to, in which the call is made.
 
     >>> from routed_agents import Router
     >>> router = Router()
